@@ -1,0 +1,101 @@
+//! Names for experts, and the shape of a model as the rest of the library sees it.
+
+use std::fmt;
+
+/// One expert of one mixture-of-experts layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExpertId {
+    /// Layer, counted over the mixture-of-experts layers that share one pool.
+    pub layer: u32,
+    /// Expert within the layer.
+    pub expert: u32,
+}
+
+impl fmt::Display for ExpertId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "layer {} expert {}", self.layer, self.expert)
+    }
+}
+
+/// How many experts each layer has; numbers all of them densely from 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// `starts[l]` is the index of expert 0 of layer `l`; one more entry holds the total.
+    starts: Vec<u32>,
+}
+
+impl Shape {
+    /// A model whose layer `l` has `n_experts[l]` experts.
+    pub fn new(n_experts: &[u32]) -> Self {
+        let mut starts = Vec::with_capacity(n_experts.len() + 1);
+        let mut total = 0;
+        starts.push(0);
+        for n in n_experts {
+            total += n;
+            starts.push(total);
+        }
+        Self { starts }
+    }
+
+    /// A model of `n_layers` layers with `n_experts` experts each.
+    pub fn uniform(n_layers: u32, n_experts: u32) -> Self {
+        Self::new(&vec![n_experts; n_layers as usize])
+    }
+
+    /// Number of layers.
+    pub fn n_layers(&self) -> u32 {
+        (self.starts.len() - 1) as u32
+    }
+
+    /// Number of experts of `layer`. Panics if the layer does not exist.
+    pub fn n_experts(&self, layer: u32) -> u32 {
+        self.starts[layer as usize + 1] - self.starts[layer as usize]
+    }
+
+    /// Number of experts of all layers.
+    pub fn n_total(&self) -> usize {
+        self.starts[self.starts.len() - 1] as usize
+    }
+
+    /// The dense index of `id`, in `0..n_total()`. Panics if the layer does not exist.
+    pub fn index(&self, id: ExpertId) -> usize {
+        debug_assert!(id.expert < self.n_experts(id.layer), "{id}");
+        (self.starts[id.layer as usize] + id.expert) as usize
+    }
+
+    /// The expert with dense index `index`, which must be below `n_total()`.
+    pub fn id(&self, index: usize) -> ExpertId {
+        let layer = self.starts.partition_point(|&s| s as usize <= index) - 1;
+        ExpertId {
+            layer: layer as u32,
+            expert: index as u32 - self.starts[layer],
+        }
+    }
+}
+
+/// The router of one layer picked experts for a batch of tokens.
+///
+/// `experts` are distinct and ascending; `rows[i]` (at least 1) tokens picked `experts[i]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event<'a> {
+    /// The layer.
+    pub layer: u32,
+    /// Tokens in the batch.
+    pub n_tokens: u32,
+    /// Which experts.
+    pub experts: &'a [u32],
+    /// How many of the tokens picked each of them.
+    pub rows: &'a [u32],
+}
+
+impl Event<'_> {
+    /// Batches of more tokens than this are scans: a prompt being read, which touches most experts
+    /// once and must not push out what generation needs. Speculative drafts and the parallel
+    /// sequences of a server stay below it.
+    pub const SCAN_TOKENS: u32 = 32;
+
+    /// Whether this batch is a prompt being read rather than tokens being generated.
+    pub fn is_scan(&self) -> bool {
+        self.n_tokens > Self::SCAN_TOKENS
+    }
+}

@@ -1,0 +1,19 @@
+//! Keeps the experts a mixture-of-experts model is about to use in fast memory.
+
+pub mod cache;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod expert;
+pub mod ffi;
+#[cfg(feature = "hooks")]
+pub mod llama;
+pub mod log;
+pub mod memory;
+pub mod policy;
+pub mod replay;
+pub mod report;
+pub mod residency;
+pub mod stats;
+pub mod store;
+pub mod tracker;

@@ -1,0 +1,179 @@
+//! The latest routing events, kept to be replayed: at exit to say what another policy would have
+//! done, or to be written as a trace.
+
+use crate::expert::Event;
+use std::collections::VecDeque;
+
+/// A bounded list of events; when it is full the oldest are dropped.
+///
+/// A pick takes 4 bytes where one token picked each expert and 8 elsewhere, plus 16 for each event,
+/// and twice that until the dropped ones are cleared away.
+#[derive(Debug)]
+pub struct EventLog {
+    n_picks_max: usize,
+    n_picks: usize,
+    heads: VecDeque<Head>,
+    /// The experts of each event, followed by its rows unless all are 1. The first `n_stale`
+    /// values belong to dropped events.
+    values: Vec<u32>,
+    n_stale: usize,
+    /// As many ones as the longest event has experts.
+    ones: Vec<u32>,
+    n_events_dropped: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    layer: u32,
+    n_tokens: u32,
+    n_experts: u32,
+    has_rows: bool,
+}
+
+impl Head {
+    fn n_values(&self) -> usize {
+        self.n_experts as usize * if self.has_rows { 2 } else { 1 }
+    }
+}
+
+impl EventLog {
+    /// An empty log that keeps at most `n_picks_max` picks; a pick is one expert of one event.
+    pub fn new(n_picks_max: usize) -> Self {
+        Self {
+            n_picks_max,
+            n_picks: 0,
+            heads: VecDeque::new(),
+            values: Vec::new(),
+            n_stale: 0,
+            ones: Vec::new(),
+            n_events_dropped: 0,
+        }
+    }
+
+    /// Appends `event` and drops the oldest ones, itself included, until the bound holds.
+    pub fn push(&mut self, event: &Event) {
+        let has_rows = event.rows.iter().any(|&rows| rows != 1);
+        self.heads.push_back(Head {
+            layer: event.layer,
+            n_tokens: event.n_tokens,
+            n_experts: event.experts.len() as u32,
+            has_rows,
+        });
+        self.values.extend_from_slice(event.experts);
+        if has_rows {
+            self.values.extend_from_slice(event.rows);
+        } else if self.ones.len() < event.experts.len() {
+            self.ones.resize(event.experts.len(), 1);
+        }
+        self.n_picks += event.experts.len();
+        while self.n_picks > self.n_picks_max {
+            let head = self
+                .heads
+                .pop_front()
+                .expect("there are picks, so there are events");
+            self.n_picks -= head.n_experts as usize;
+            self.n_stale += head.n_values();
+            self.n_events_dropped += 1;
+        }
+        // Each value is moved at most once per value dropped, so pushing stays O(k).
+        if self.n_stale > self.values.len() / 2 {
+            self.values.drain(..self.n_stale);
+            self.n_stale = 0;
+        }
+    }
+
+    /// The events kept, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
+        let mut start = self.n_stale;
+        self.heads.iter().map(move |head| {
+            let (experts, rows) =
+                self.values[start..start + head.n_values()].split_at(head.n_experts as usize);
+            start += head.n_values();
+            Event {
+                layer: head.layer,
+                n_tokens: head.n_tokens,
+                experts,
+                rows: if head.has_rows {
+                    rows
+                } else {
+                    &self.ones[..experts.len()]
+                },
+            }
+        })
+    }
+
+    /// Events kept.
+    pub fn n_events(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// Picks kept.
+    pub fn n_picks(&self) -> usize {
+        self.n_picks
+    }
+
+    /// Events that were pushed and are no longer kept.
+    pub fn n_events_dropped(&self) -> u64 {
+        self.n_events_dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against a list that keeps everything, with events of 0 to 6 picks in a log of 10, which wraps
+    /// many times, and of 3, which some events exceed.
+    #[test]
+    fn keeps_the_newest_whole_events() {
+        for n_picks_max in [0, 3, 10] {
+            let mut log = EventLog::new(n_picks_max);
+            let mut all: Vec<(u32, u32, Vec<u32>, Vec<u32>)> = Vec::new();
+            for i in 0..200u32 {
+                let experts: Vec<u32> = (0..(i * 5) % 7).map(|e| e * 3 + i).collect();
+                let rows = experts
+                    .iter()
+                    .map(|e| if i % 3 == 0 { e % 4 + 1 } else { 1 })
+                    .collect();
+                all.push((i % 4, i + 1, experts, rows));
+                let (layer, n_tokens, experts, rows) = &all[i as usize];
+                log.push(&Event {
+                    layer: *layer,
+                    n_tokens: *n_tokens,
+                    experts,
+                    rows,
+                });
+
+                let mut n_picks = 0;
+                let n_kept = all.iter().rev().take_while(|event| {
+                    n_picks += event.2.len();
+                    n_picks <= n_picks_max
+                });
+                // An event without picks takes no room, so the ones at the edge may stay or go.
+                let n_kept = n_kept.count();
+                let n_events = log.n_events();
+                assert!(n_events <= n_kept, "max {n_picks_max} event {i}");
+                assert!(
+                    all[all.len() - n_kept..all.len() - n_events]
+                        .iter()
+                        .all(|e| e.2.is_empty())
+                );
+                let expected = &all[all.len() - n_events..];
+                let kept: Vec<_> = log
+                    .iter()
+                    .map(|e| (e.layer, e.n_tokens, e.experts.to_vec(), e.rows.to_vec()))
+                    .collect();
+                assert_eq!(kept, expected, "max {n_picks_max} event {i}");
+                assert_eq!(
+                    log.n_picks(),
+                    expected.iter().map(|e| e.2.len()).sum::<usize>()
+                );
+                assert_eq!(log.n_events_dropped(), (all.len() - n_events) as u64);
+                assert!(
+                    log.values.len() <= 4 * n_picks_max + 12,
+                    "dropped values pile up"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Exponentially decayed frequency: follows a changing topic, and works when little fits.
+//!
+//! An expert is worth the tokens that picked it, each halved for every half-life of visits of its
+//! layer since; a visit is one event, however many tokens it has. Evicted experts keep their worth.
+
+use super::scored::{Score, Scored, weight};
+use super::{Event, Param, Shape, Spec};
+use std::f64::consts::LN_2;
+
+pub(super) const SPEC: Spec = Spec {
+    name: "decay",
+    about: "evict the expert with the lowest decayed frequency",
+    source: "LRFU (Lee et al. 2001) with ghost counts and age in visits of the layer",
+    param: Some(Param {
+        name: "half-life in tokens",
+        default: 16,
+        min: 1,
+        max: 4096,
+    }),
+    build: |shape, half_life| Box::new(Scored::new(shape, Decay::new(shape, half_life))),
+};
+
+/// `unit` is scaled down when it exceeds this. A power of two, so that scaling rounds nothing
+/// but values too old to matter.
+const UNIT_MAX: f64 = (1u128 << 100) as f64;
+
+/// Instead of shrinking all experts of a layer on each visit, the unit of the layer grows:
+/// an expert is worth `value / unit`. Ties go to the expert that generation used longer ago.
+struct Decay {
+    shape: Shape,
+    /// How much a unit grows per visit: the half-life'th root of 2.
+    growth: f64,
+    /// What a pick made now adds, by layer; between 1 and `UNIT_MAX`.
+    unit: Vec<f64>,
+    /// By dense index.
+    value: Vec<f64>,
+    /// Events seen, except prompts.
+    n_events: u64,
+    /// The value of `n_events` at the last use; 0 is never.
+    used: Vec<u64>,
+}
+
+impl Decay {
+    fn new(shape: &Shape, half_life: u32) -> Self {
+        Self {
+            shape: shape.clone(),
+            growth: root_of_two(half_life),
+            unit: vec![1.0; shape.n_layers() as usize],
+            value: vec![0.0; shape.n_total()],
+            n_events: 0,
+            used: vec![0; shape.n_total()],
+        }
+    }
+}
+
+/// 2 to the power `1 / n`, by its series: additions, multiplications and divisions round alike on
+/// every machine, the functions of a maths library do not. 20 terms exhaust the precision at `n` = 1.
+fn root_of_two(n: u32) -> f64 {
+    let exponent = LN_2 / f64::from(n);
+    let mut sum = 1.0;
+    let mut term = 1.0;
+    for k in 1..=20 {
+        term *= exponent / f64::from(k);
+        sum += term;
+    }
+    sum
+}
+
+impl Score for Decay {
+    type Key = (f64, u64);
+
+    fn route(&mut self, event: &Event, first: usize) {
+        let unit = &mut self.unit[event.layer as usize];
+        *unit *= self.growth;
+        if *unit > UNIT_MAX {
+            *unit /= UNIT_MAX;
+            let n_experts = self.shape.n_experts(event.layer) as usize;
+            for value in &mut self.value[first..first + n_experts] {
+                *value /= UNIT_MAX;
+            }
+        }
+        let generated = !event.is_scan();
+        self.n_events += u64::from(generated);
+        for (&expert, &rows) in event.experts.iter().zip(event.rows) {
+            let index = first + expert as usize;
+            self.value[index] += *unit * weight(event, rows);
+            if generated {
+                self.used[index] = self.n_events;
+            }
+        }
+    }
+
+    fn key(&self, layer: u32, index: usize) -> Self::Key {
+        (
+            self.value[index] / self.unit[layer as usize],
+            self.used[index],
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The worth of expert 0 after a pick by one token and `n_visits` more visits without it.
+    fn worth_after(half_life: u32, n_visits: u32) -> f64 {
+        let mut decay = Decay::new(&Shape::uniform(2, 2), half_life);
+        for expert in std::iter::once(0).chain((0..n_visits).map(|_| 1)) {
+            decay.route(&event(1, &[expert], &[1]), 2);
+        }
+        decay.key(1, 2).0
+    }
+
+    fn event<'a>(n_tokens: u32, experts: &'a [u32], rows: &'a [u32]) -> Event<'a> {
+        Event {
+            layer: 1,
+            n_tokens,
+            experts,
+            rows,
+        }
+    }
+
+    #[test]
+    fn worth_halves_every_half_life() {
+        for half_life in [1, 16, 4096] {
+            for (n_half_lives, expected) in [(0, 1.0), (1, 0.5), (5, 1.0 / 32.0)] {
+                let worth = worth_after(half_life, half_life * n_half_lives);
+                assert!(
+                    (worth / expected - 1.0f64).abs() < 1e-9,
+                    "half-life {half_life}, {n_half_lives} of them: {worth}, not {expected}"
+                );
+            }
+        }
+    }
+
+    /// 250 visits at half-life 1 pass the point where the unit is scaled down twice.
+    #[test]
+    fn scaling_the_unit_changes_no_worth() {
+        let expected = 0.5f64.powi(250);
+        let worth = worth_after(1, 250);
+        assert!(
+            (worth / expected - 1.0).abs() < 1e-9,
+            "{worth}, not {expected}"
+        );
+    }
+
+    #[test]
+    fn a_prompt_weighs_one_token() {
+        let mut decay = Decay::new(&Shape::uniform(2, 2), 16);
+        decay.route(&event(100, &[0, 1], &[100, 25]), 2);
+        assert_eq!([decay.key(1, 2).0, decay.key(1, 3).0], [1.0, 0.25]);
+    }
+}

@@ -1,0 +1,127 @@
+//! Eviction policies.
+//!
+//! A policy ranks resident experts. It moves no bytes, reads no clock and knows nothing of
+//! llama.cpp: the cache tells it what happened, in order. To add one, copy `lru.rs` and add its
+//! line to [`REGISTRY`]; the CLI, the C API and every conformance test find it there.
+//!
+//! # What a prompt teaches
+//!
+//! A prompt ([`Event::is_scan`]) picks nearly every expert, and what it finds hot is mostly not what
+//! generation finds hot. Policies that count let the whole batch weigh as much as one generated
+//! token: an expert gets the share of the batch's tokens that picked it. Policies that order by
+//! time do not let a prompt touch that order. So a prompt ranks the experts that generation has
+//! not used yet, and hardly moves the others.
+
+use crate::error::{Error, Result};
+use crate::expert::{Event, ExpertId, Shape};
+
+mod decay;
+mod lfu;
+mod lru;
+mod scored;
+
+/// Ranks resident experts.
+///
+/// What a policy knows of an expert comes from `route` alone, resident or not; `insert`, `remove`
+/// and `evict` only say which experts compete for a place. Undoing an eviction is therefore exact.
+pub trait Policy: Send {
+    /// The router picked `event.experts`. Called once per event, before its hits and misses are
+    /// known and before any `insert` or `evict` it causes.
+    fn route(&mut self, event: &Event);
+
+    /// `id` became resident. The caller guarantees it was not.
+    fn insert(&mut self, id: ExpertId);
+
+    /// `id`, which is resident, left without having been chosen.
+    fn remove(&mut self, id: ExpertId);
+
+    /// Picks a resident expert for which `pinned` is false, and removes it.
+    ///
+    /// Returns `None` only when every resident expert is pinned.
+    fn evict(&mut self, pinned: &dyn Fn(ExpertId) -> bool) -> Option<ExpertId>;
+
+    /// Panics if the internal state is inconsistent. Tests call it after each step.
+    fn validate(&self);
+}
+
+/// A number in a policy's name, as in `decay:16`.
+#[derive(Debug, Clone, Copy)]
+pub struct Param {
+    /// What it is, with its unit.
+    pub name: &'static str,
+    /// Its value when the name has no number.
+    pub default: u32,
+    /// Smallest allowed value.
+    pub min: u32,
+    /// Largest allowed value.
+    pub max: u32,
+}
+
+/// A policy by name.
+pub struct Spec {
+    /// Stable: it appears in flags, traces and golden files.
+    pub name: &'static str,
+    /// One line: what it evicts, and when to use it.
+    pub about: &'static str,
+    /// Where the algorithm comes from.
+    pub source: &'static str,
+    /// The number after the colon, for policies that take one.
+    pub param: Option<Param>,
+    /// Builds an empty instance; the number is the parameter's value, or 0 without one.
+    pub build: fn(&Shape, u32) -> Box<dyn Policy>,
+}
+
+/// Every policy, in the order `--help` lists them.
+pub const REGISTRY: &[Spec] = &[lru::SPEC, lfu::SPEC, decay::SPEC];
+
+/// Builds the policy that `name` names, as in `lru` or `decay:16`, for a model of shape `shape`.
+pub fn by_name(name: &str, shape: &Shape) -> Result<Box<dyn Policy>> {
+    let (spec, param) = find(name)?;
+    Ok((spec.build)(shape, param))
+}
+
+/// Whether [`by_name`] will know `name`: for checking a setting before a model is loaded.
+pub fn check(name: &str) -> Result<()> {
+    find(name).map(|_| ())
+}
+
+/// The registry entry that `name` names, and the value of its parameter (0 if it takes none).
+pub fn find(name: &str) -> Result<(&'static Spec, u32)> {
+    let (base, number) = match name.split_once(':') {
+        Some((base, number)) => (base, Some(number)),
+        None => (name, None),
+    };
+    let spec = REGISTRY.iter().find(|spec| spec.name == base);
+    let value = spec.and_then(|spec| match (spec.param, number) {
+        (None, None) => Some(0),
+        (None, Some(_)) => None,
+        (Some(param), None) => Some(param.default),
+        // Digits only: `parse` alone would take a sign, and one policy would have two names.
+        (Some(param), Some(number)) => Some(number)
+            .filter(|n| n.bytes().all(|b| b.is_ascii_digit()))
+            .and_then(|n| n.parse().ok())
+            .filter(|v| (param.min..=param.max).contains(v)),
+    });
+    match (spec, value) {
+        (Some(spec), Some(value)) => Ok((spec, value)),
+        _ => Err(Error::Setting {
+            name: "HOTSET_POLICY".into(),
+            value: name.into(),
+            allowed: format!("must be one of {}", choices()),
+        }),
+    }
+}
+
+/// All names with their parameters: `lru, decay[:half-life in tokens, 1 to 9, default 3]`.
+pub fn choices() -> String {
+    let choice = |spec: &Spec| match spec.param {
+        None => spec.name.to_string(),
+        Some(Param {
+            name,
+            default,
+            min,
+            max,
+        }) => format!("{}[:{name}, {min} to {max}, default {default}]", spec.name),
+    };
+    REGISTRY.iter().map(choice).collect::<Vec<_>>().join(", ")
+}
