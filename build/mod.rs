@@ -1,0 +1,125 @@
+//! The order of the steps, and where each one leaves its result.
+//!
+//! ```text
+//! vendor/llama.cpp                    the pinned tree, as upstream published it
+//! target/tools                        cmake, ninja and libclang where the machine lacks them
+//! target/llama/sdist                  the package the tree came in
+//! target/llama/<tag>-<features>/src   the tree with the patches
+//! target/llama/<tag>-<features>/build its build, shared by all profiles
+//! ```
+
+mod bindings;
+mod files;
+#[cfg(feature = "llama")]
+mod link;
+#[cfg(feature = "llama")]
+mod native;
+mod patches;
+mod run;
+mod tools;
+mod upstream;
+
+use anyhow::{Context, Result};
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// Directories of this build.
+pub struct Dirs {
+    /// The package: where `Cargo.toml` is.
+    pub package: PathBuf,
+    /// Cargo's target directory.
+    pub target: PathBuf,
+    /// This build script's own output.
+    pub out: PathBuf,
+}
+
+/// Does everything that the enabled features need.
+pub fn prepare() -> Result<()> {
+    for path in [
+        "vendor/UPSTREAM",
+        "vendor/tools.txt",
+        "patches",
+        "src/llama/shim.cpp",
+    ] {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    let dirs = dirs()?;
+    let _lock = lock(&dirs.target.join("llama"))?;
+
+    let tree = upstream::locate(&dirs)?;
+    let name = build_name(&tree.tag);
+    let root = dirs.target.join("llama").join(&name);
+    let changes = patches::plan(&dirs.package.join("patches"), &tree.root, &root.join("src"))?;
+    let tools = tools::find(&dirs)?;
+    // Before the first write, so that an interrupted build is taken up again.
+    if !changes.is_empty() {
+        files::remove_stamp(&root.join("built"))?;
+    }
+    changes.apply()?;
+    patches::check(&root.join("src"))?;
+
+    bindings::generate(&root.join("src"), &tools.libclang, &dirs.out)?;
+    #[cfg(feature = "llama")]
+    native::build(&dirs, &tools, &tree, &root)?;
+
+    // For the tests, which look at the trees and build with the same tools.
+    println!(
+        "cargo:rustc-env=HOTSET_LLAMA_PRISTINE={}",
+        tree.root.display()
+    );
+    println!("cargo:rustc-env=HOTSET_LLAMA_SRC={}/src", root.display());
+    println!("cargo:rustc-env=HOTSET_TOOLS_PATH={}", tools::join(&tools.path)?);
+    println!(
+        "cargo:rustc-env=HOTSET_LIBCLANG={}",
+        tools.libclang.display()
+    );
+    Ok(())
+}
+
+fn dirs() -> Result<Dirs> {
+    let var = |name: &str| env::var_os(name).with_context(|| format!("cargo did not set {name}"));
+    let package = PathBuf::from(var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(var("OUT_DIR")?);
+    // Cargo tags its target directory; `OUT_DIR` is four or five levels below it.
+    let target = out
+        .ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").exists())
+        .or(out.ancestors().nth(4))
+        .with_context(|| format!("{} is not in a target directory", out.display()))?
+        .to_owned();
+    Ok(Dirs {
+        package,
+        target,
+        out,
+    })
+}
+
+/// `<tag>-<features>`: what decides the bytes of a build, beside the patches.
+fn build_name(tag: &str) -> String {
+    if !cfg!(feature = "llama") {
+        return format!("{tag}-hooks");
+    }
+    let features = [
+        ("cuda", cfg!(feature = "cuda")),
+        ("metal", cfg!(feature = "metal")),
+        ("native", cfg!(feature = "native")),
+        ("rpc", cfg!(feature = "rpc")),
+        ("vulkan", cfg!(feature = "vulkan")),
+    ];
+    let on = features.iter().filter(|f| f.1).map(|f| format!("-{}", f.0));
+    format!("{tag}{}", on.collect::<String>())
+}
+
+/// Other profiles build at the same time: one of them works, the others wait and find it done.
+fn lock(dir: &Path) -> Result<File> {
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    if file.try_lock().is_err() {
+        run::say("waiting for another build of llama.cpp");
+        file.lock()
+            .with_context(|| format!("locking {}", path.display()))?;
+    }
+    Ok(file)
+}

@@ -1,0 +1,146 @@
+//! Builds llama.cpp with cmake and ninja, and the shim that gives its programs C names.
+
+use super::files;
+use super::link;
+use super::run::{run_watched, say};
+use super::tools::Tools;
+use super::upstream::Upstream;
+use super::Dirs;
+use anyhow::{Context, Result};
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The programs whose `main` becomes a function of ours.
+const PROGRAMS: &[&str] = &[
+    "llama-cli",
+    "llama-server",
+    "llama-bench",
+    "llama-perplexity",
+    "llama-completion",
+];
+
+/// How often a long build says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Builds what the programs link, in `root/build`, and tells cargo to link it.
+pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result<()> {
+    let mut targets: Vec<_> = PROGRAMS.iter().map(|name| format!("{name}-impl")).collect();
+    if cfg!(feature = "rpc") {
+        targets.push("ggml-rpc-server".to_owned());
+    }
+    let options = options(tree);
+    let stamp = root.join("built");
+    let stamp_text = format!("{options:?}\n{targets:?}\n{:?}\n", compiler_settings());
+    if !files::has_stamp(&stamp, &stamp_text) {
+        say(&format!("configuring llama.cpp {}", tree.tag));
+        configure(tools, &options, root)?;
+        compile(tools, &tree.tag, &targets, root)?;
+        files::write_stamp(&stamp, &stamp_text)?;
+    }
+    let shim = compile_shim(dirs)?;
+    link::emit(&shim, &root.join("build"), PROGRAMS)
+}
+
+/// What the environment says to compilers, as the `cmake` and `cc` crates read it.
+fn compiler_settings() -> Vec<Option<String>> {
+    let names = ["CC", "CXX", "CFLAGS", "CXXFLAGS", "RUSTFLAGS"];
+    names
+        .map(|name| {
+            println!("cargo:rerun-if-env-changed={name}");
+            env::var(name).ok()
+        })
+        .to_vec()
+}
+
+fn options(tree: &Upstream) -> Vec<(&'static str, String)> {
+    let switch = |on: bool| if on { "ON" } else { "OFF" }.to_owned();
+    let off = |name| (name, switch(false));
+    vec![
+        off("BUILD_SHARED_LIBS"),
+        ("CMAKE_POSITION_INDEPENDENT_CODE", switch(true)),
+        ("GGML_CUDA", switch(cfg!(feature = "cuda"))),
+        ("GGML_METAL", switch(cfg!(feature = "metal"))),
+        ("GGML_NATIVE", switch(cfg!(feature = "native"))),
+        ("GGML_RPC", switch(cfg!(feature = "rpc"))),
+        ("GGML_VULKAN", switch(cfg!(feature = "vulkan"))),
+        off("GGML_CCACHE"),
+        off("LLAMA_BUILD_APP"),
+        off("LLAMA_BUILD_EXAMPLES"),
+        off("LLAMA_BUILD_TESTS"),
+        off("LLAMA_BUILD_UI"),
+        off("LLAMA_USE_PREBUILT_UI"),
+        ("LLAMA_BUILD_SERVER", switch(true)),
+        ("LLAMA_BUILD_TOOLS", switch(true)),
+        ("LLAMA_BUILD_NUMBER", tree.number.clone()),
+        ("LLAMA_BUILD_COMMIT", tree.tag.clone()),
+    ]
+}
+
+fn configure(tools: &Tools, options: &[(&str, String)], root: &Path) -> Result<()> {
+    // The file API's question; the answer is what `link` reads.
+    let query = root.join("build/.cmake/api/v1/query");
+    fs::create_dir_all(&query)
+        .and_then(|()| fs::write(query.join("codemodel-v2"), ""))
+        .with_context(|| format!("writing to {}", query.display()))?;
+    let mut config = cmake::Config::new(root.join("src"));
+    config
+        .generator("Ninja")
+        .profile("Release")
+        .out_dir(root)
+        .env("PATH", tools.search_path())
+        // llama.cpp would take the commit of a repository above its tree for its own.
+        .env("GIT_CEILING_DIRECTORIES", root)
+        // The target that brings the build files up to date: compiling is `compile`'s work.
+        .build_target("build.ninja");
+    for (name, value) in options {
+        config.define(name, value);
+    }
+    config.build();
+    Ok(())
+}
+
+fn compile(tools: &Tools, tag: &str, targets: &[String], root: &Path) -> Result<()> {
+    let mut said_at = None::<Instant>;
+    run_watched(
+        "building llama.cpp",
+        Command::new("ninja")
+            .env("PATH", tools.search_path())
+            .env("GIT_CEILING_DIRECTORIES", root)
+            .arg("-C")
+            .arg(root.join("build"))
+            .args(["-j", &env::var("NUM_JOBS").unwrap_or("1".to_owned())])
+            .args(targets),
+        |line| {
+            let is_due = said_at.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY);
+            if let Some((done, all)) = steps(line).filter(|_| is_due) {
+                said_at = Some(Instant::now());
+                let percent = 100 * done / all;
+                say(&format!("building llama.cpp {tag}: {percent} % ({done}/{all})"));
+            }
+        },
+    )?;
+    say(&format!("llama.cpp {tag} is built"));
+    Ok(())
+}
+
+/// The numbers of ninja's `[3/224] Building ...`.
+fn steps(line: &str) -> Option<(u32, u32)> {
+    let (done, all) = line.strip_prefix('[')?.split_once(']')?.0.split_once('/')?;
+    Some((done.parse().ok()?, all.parse().ok().filter(|&all| all > 0)?))
+}
+
+/// Compiles the shim, whose archive is linked with llama.cpp's and never goes into our own.
+fn compile_shim(dirs: &Dirs) -> Result<std::path::PathBuf> {
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings_into_errors(true)
+        .file(dirs.package.join("src/llama/shim.cpp"))
+        .cargo_metadata(false)
+        .try_compile("hotset-shim")
+        .context("compiling src/llama/shim.cpp")?;
+    Ok(dirs.out.join("libhotset-shim.a"))
+}

@@ -1,0 +1,8 @@
+//! Upstream's llama-server with the expert hook.
+
+use hotset::llama::tools::{self, Tool};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tools::main(Tool::Server)
+}

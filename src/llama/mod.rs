@@ -1,0 +1,26 @@
+//! The glue between llama.cpp's expert hook and the engine.
+
+#![allow(unsafe_code)]
+
+#[cfg(feature = "llama")]
+pub mod gguf;
+mod hook;
+mod model;
+#[allow(missing_docs)]
+pub mod sys;
+#[cfg(feature = "llama")]
+pub mod tools;
+
+pub use hook::{finish, install, stats, uninstall};
+
+/// `hotset_llama_install` of `include/hotset.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn hotset_llama_install() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        if let Err(error) = crate::config::Config::from_env().and_then(install) {
+            eprintln!("hotset: error: {error}");
+            std::process::exit(2);
+        }
+    });
+}

@@ -1,0 +1,149 @@
+//! One model with streamed experts: its engine, made when the budget is known.
+
+use crate::config::{Config, Ram};
+use crate::engine::Engine;
+use crate::engine::layout::{Layout, Tensor, expert_bytes};
+use crate::error::Result;
+use crate::memory;
+use crate::report;
+use crate::stats::Stats;
+use crate::store::{ModelFile, QueueOptions};
+use once_cell::sync::OnceCell;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Reads in flight at once: enough for all parts of a token's experts of one layer.
+const QUEUE_DEPTH: u32 = 64;
+/// What `auto` leaves to the rest of the system, at least.
+const RESERVE_BYTES_MIN: u64 = 64 << 20;
+/// What `auto` leaves to the rest of the system, as a part of what is available.
+const RESERVE_PART: u64 = 16;
+
+/// What the engine is made of, until it is made.
+struct Parts {
+    tensors: Vec<Tensor>,
+    files: Vec<ModelFile>,
+}
+
+/// A loaded model whose experts are on disk.
+pub struct Model {
+    engine: OnceCell<Engine>,
+    parts: Mutex<Option<Parts>>,
+    /// Tensor names in the order of layers and parts.
+    places: Vec<(String, usize, usize)>,
+    policy: String,
+    options: QueueOptions,
+    n_used: u32,
+    is_warmup: AtomicBool,
+}
+
+impl Model {
+    /// A model of `tensors`, sorted by block and part, in `files`. A token uses `n_used` experts of
+    /// a layer; other models' arenas take `used_bytes` of the budget.
+    ///
+    /// The arena of `HOTSET_RAM=auto` is sized at the first routing event, when everything else has
+    /// been allocated; any other is mapped now, so that a budget that cannot hold fails early.
+    pub fn new(
+        tensors: Vec<Tensor>,
+        files: Vec<ModelFile>,
+        config: &Config,
+        used_bytes: u64,
+        n_used: u32,
+    ) -> Result<Self> {
+        let total = expert_bytes(&tensors);
+        let budget = match config.ram.expect("wanted tensors mean there is a budget") {
+            Ram::Bytes(n) => Some(n.saturating_sub(used_bytes)),
+            Ram::Percent(p) => Some((total as f64 * p / 100.0) as u64),
+            Ram::Auto => None,
+        };
+        let model = Self {
+            engine: OnceCell::new(),
+            places: places(&tensors),
+            parts: Mutex::new(Some(Parts { tensors, files })),
+            policy: config.policy.clone(),
+            options: QueueOptions {
+                kind: config.io,
+                depth: QUEUE_DEPTH,
+                faults: config.faults,
+            },
+            n_used,
+            is_warmup: AtomicBool::new(false),
+        };
+        if let Some(budget) = budget {
+            model.make_engine(budget)?;
+        }
+        Ok(model)
+    }
+
+    /// The layer and part of a streamed tensor.
+    pub fn place(&self, name: &str) -> (usize, usize) {
+        let place = self.places.iter().find(|(n, _, _)| n == name);
+        let (_, layer, part) = place.expect("only bound tensors are looked up");
+        (*layer, *part)
+    }
+
+    /// The engine; makes it on the first call when the budget is `auto`.
+    pub fn engine(&self) -> Result<&Engine> {
+        match self.engine.get() {
+            Some(engine) => Ok(engine),
+            None => {
+                let available = memory::available().bytes;
+                let reserve = (available / RESERVE_PART).max(RESERVE_BYTES_MIN);
+                let others = memory::committed_untouched() + reserve;
+                self.make_engine(available.saturating_sub(others))
+            }
+        }
+    }
+
+    /// A warm-up begins or ends.
+    pub fn set_warmup(&self, is_warmup: bool) {
+        self.is_warmup.store(is_warmup, Ordering::Relaxed);
+        if let Some(engine) = self.engine.get() {
+            engine.set_warmup(is_warmup);
+        }
+    }
+
+    /// Bytes of the arena, 0 until there is one.
+    pub fn arena_bytes(&self) -> u64 {
+        let bytes = |e: &Engine| e.layout().arena_bytes as u64;
+        self.engine.get().map_or(0, bytes)
+    }
+
+    /// The counters, if anything was computed.
+    pub fn stats(&self) -> Option<Stats> {
+        self.engine.get().map(|e| Stats::of(e, &self.policy))
+    }
+
+    fn make_engine(&self, budget: u64) -> Result<&Engine> {
+        self.engine.get_or_try_init(|| {
+            let parts = self.parts.lock().expect("no thread panics with it").take();
+            let Parts { tensors, files } = parts.expect("an engine is made once");
+            let aligns: Vec<_> = files.iter().map(ModelFile::align).collect();
+            let layout = Layout::new(&tensors, &aligns, budget)?;
+            memory::check(layout.arena_bytes as u64)?;
+            let engine = Engine::new(layout, files, &self.policy, self.options)?;
+            engine.set_warmup(self.is_warmup.load(Ordering::Relaxed));
+            eprintln!("{}", report::start_line(&engine, &self.policy));
+            if let Some(line) = report::cycle_line(&engine, self.n_used) {
+                eprintln!("{line}");
+            }
+            Ok(engine)
+        })
+    }
+}
+
+/// Numbers the blocks, and the tensors of each block, in the order they come.
+fn places(tensors: &[Tensor]) -> Vec<(String, usize, usize)> {
+    let mut places: Vec<(String, usize, usize)> = Vec::new();
+    let mut last = None;
+    for tensor in tensors {
+        let (layer, part) = match (places.last(), last) {
+            (Some((_, layer, part)), Some(block)) if block == tensor.block => (*layer, part + 1),
+            (Some((_, layer, _)), _) => (layer + 1, 0),
+            (None, _) => (0, 0),
+        };
+        last = Some(tensor.block);
+        places.push((tensor.name.clone(), layer, part));
+    }
+    places
+}

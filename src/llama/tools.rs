@@ -1,0 +1,90 @@
+//! Upstream's programs, as functions.
+
+use super::hook;
+use crate::config::Config;
+use crate::error::Result;
+use std::ffi::{CString, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+
+/// A program of llama.cpp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// llama-cli
+    Cli,
+    /// llama-server
+    Server,
+    /// llama-bench
+    Bench,
+    /// llama-perplexity
+    Perplexity,
+    /// llama-completion
+    Completion,
+}
+
+unsafe extern "C" {
+    fn hotset_tool_cli(argc: c_int, argv: *mut *mut c_char) -> c_int;
+    fn hotset_tool_server(argc: c_int, argv: *mut *mut c_char) -> c_int;
+    fn hotset_tool_bench(argc: c_int, argv: *mut *mut c_char) -> c_int;
+    fn hotset_tool_perplexity(argc: c_int, argv: *mut *mut c_char) -> c_int;
+    fn hotset_tool_completion(argc: c_int, argv: *mut *mut c_char) -> c_int;
+}
+
+/// The whole `main` of one of our `llama-*` programs: installs the hook with the settings of the
+/// environment and runs upstream's program.
+pub fn main(tool: Tool) -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    match Config::from_env().and_then(|config| main_with(tool, &args, config)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("hotset: error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs `tool` with these settings. Fails before it starts if they cannot hold.
+pub fn main_with(tool: Tool, args: &[OsString], config: Config) -> Result<ExitCode> {
+    hook::install(config)?;
+    // SAFETY: the function does not unwind.
+    unsafe { libc::atexit(at_exit) };
+    let status = run(tool, args);
+    let reported = hook::finish();
+    // As the system does with what a program returns.
+    let status = status as u8;
+    Ok(ExitCode::from(if status == 0 && !reported { 1 } else { status }))
+}
+
+/// For programs that end without returning.
+extern "C" fn at_exit() {
+    hook::finish();
+}
+
+/// Runs `tool` in this process and returns its exit status; `args[0]` is the program's name.
+///
+/// Upstream's programs may call `exit`, so code after this call may never run. Panics if an
+/// argument holds a NUL byte, which an argument of a process can't.
+pub fn run(tool: Tool, args: &[OsString]) -> i32 {
+    let mut argv: Vec<_> = args
+        .iter()
+        .map(|arg| {
+            CString::new(arg.clone().into_vec())
+                .expect("an argument holds a NUL byte")
+                .into_raw()
+        })
+        .collect();
+    let argc = argv.len() as c_int;
+    // C promises its programs a NULL after the last argument.
+    argv.push(std::ptr::null_mut());
+    let entry = match tool {
+        Tool::Cli => hotset_tool_cli,
+        Tool::Server => hotset_tool_server,
+        Tool::Bench => hotset_tool_bench,
+        Tool::Perplexity => hotset_tool_perplexity,
+        Tool::Completion => hotset_tool_completion,
+    };
+    // SAFETY: `argv` is what C promises to `main`. The strings are leaked, because upstream may keep
+    // pointers to them, and as raw allocations they may be written to. Nothing unwinds: the shim's
+    // functions are noexcept.
+    unsafe { entry(argc, argv.leak().as_mut_ptr()) }
+}

@@ -1,0 +1,236 @@
+//! Runs our programs as a user would, with a limit on how long they may take.
+
+#![allow(dead_code, unsafe_code)]
+
+use serde_json::Value;
+use std::fs::File;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A program that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// More than 32 tokens, so that reading it is a scan.
+pub const PROMPT: &str = "Il sistema operativo gestisce la memoria e i processi. Quando un \
+    programma chiede una pagina che non c'e, il nucleo la legge dal disco e il programma aspetta.";
+
+/// `exe` with these settings of hotset and no others.
+pub fn command(exe: &str, vars: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(exe);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HOTSET") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(vars.iter().copied());
+    command
+}
+
+/// llama-completion that continues [`PROMPT`] by 48 sampled tokens; later options win.
+///
+/// Nothing is repacked, because that sums in another order on some machines.
+pub fn completion(model: &Path, vars: &[(&str, &str)], args: &[&str]) -> Command {
+    const ARGS: &[&str] = &[
+        "-p",
+        PROMPT,
+        "-n",
+        "48",
+        "-c",
+        "512",
+        "-t",
+        "2",
+        "--temp",
+        "0.9",
+        "--seed",
+        "7",
+        "--ignore-eos",
+        "--n-gpu-layers",
+        "0",
+        "--no-repack",
+        "-no-cnv",
+        "--no-display-prompt",
+    ];
+    let mut command = command(env!("CARGO_BIN_EXE_llama-completion"), vars);
+    command.arg("-m").arg(model).args(ARGS).args(args);
+    command
+}
+
+/// The model with a real tokenizer.
+pub fn polyglot() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/polyglot-moe.gguf")
+}
+
+/// A program that has been started. Dropping it kills it and what it has started.
+pub struct Running {
+    child: Child,
+    begin: Instant,
+    /// Files, because a full pipe would stop the program and lets upstream's logger lose lines.
+    output: TempDir,
+}
+
+/// How a program ended.
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// What it printed.
+    pub stdout: Vec<u8>,
+    /// What it reported.
+    pub stderr: String,
+}
+
+impl Running {
+    /// Starts a program.
+    pub fn start(mut command: Command) -> Self {
+        let output = tempfile::tempdir().unwrap();
+        let file = |name| File::create(output.path().join(name)).unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(file("stdout"))
+            .stderr(file("stderr"))
+            .process_group(0);
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Self {
+            child,
+            begin: Instant::now(),
+            output,
+        }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed so far.
+    pub fn stdout(&self) -> Vec<u8> {
+        std::fs::read(self.output.path().join("stdout")).unwrap()
+    }
+
+    /// What it has reported so far.
+    pub fn stderr(&self) -> String {
+        let bytes = std::fs::read(self.output.path().join("stderr")).unwrap();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until `is_reached`, and fails if the program ends before or takes too long.
+    pub fn wait_until(&mut self, what: &str, is_reached: impl Fn(&Self) -> bool) {
+        while !is_reached(self) {
+            assert!(self.is_running(), "ended before {what}:\n{}", self.stderr());
+            self.pause(what);
+        }
+    }
+
+    /// Asks it to end.
+    pub fn terminate(&self) {
+        // SAFETY: a plain system call; the process is ours and has not been waited for.
+        unsafe { libc::kill(self.id() as i32, libc::SIGTERM) };
+    }
+
+    /// Waits for its end.
+    pub fn wait(self) -> Ended {
+        self.wait_watching(|_| {})
+    }
+
+    /// Waits for its end and calls `watch` every few milliseconds until then.
+    pub fn wait_watching(mut self, mut watch: impl FnMut(&Self)) -> Ended {
+        loop {
+            watch(&self);
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return Ended {
+                    status,
+                    stdout: self.stdout(),
+                    stderr: self.stderr(),
+                };
+            }
+            self.pause("its end");
+        }
+    }
+
+    fn pause(&self, what: &str) {
+        let is_late = self.begin.elapsed() > LIMIT;
+        assert!(!is_late, "no sign of {what} after {LIMIT:?}:\n{}", self.stderr());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // SAFETY: a plain system call; the group is the child's own.
+            unsafe { libc::kill(-(self.id() as i32), libc::SIGKILL) };
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Runs a program to its end.
+pub fn run(command: Command) -> Ended {
+    Running::start(command).wait()
+}
+
+impl Ended {
+    /// Its exit status. Fails if a signal killed it.
+    pub fn code(&self) -> i32 {
+        let signal = self.status.signal();
+        assert_eq!(signal, None, "killed by a signal:\n{}", self.stderr);
+        self.status.code().unwrap()
+    }
+
+    /// What it printed. Fails if it failed.
+    pub fn text(&self) -> &[u8] {
+        assert_eq!(self.code(), 0, "{}", self.stderr);
+        assert!(!self.stdout.is_empty(), "{}", self.stderr);
+        &self.stdout
+    }
+
+    /// The one line in which hotset said why the program ended.
+    pub fn error_line(&self) -> &str {
+        let is_error = |l: &&str| l.starts_with("hotset: error: ");
+        let lines: Vec<&str> = self.stderr.lines().filter(is_error).collect();
+        assert_eq!(lines.len(), 1, "one line of error:\n{}", self.stderr);
+        lines[0]
+    }
+}
+
+/// Where a program is to write its counters, and the folder that keeps them.
+pub struct StatsFile(TempDir);
+
+impl StatsFile {
+    /// Nothing is written yet.
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// The value of `HOTSET_STATS`.
+    pub fn path(&self) -> String {
+        self.0.path().join("stats.json").to_str().unwrap().into()
+    }
+
+    /// What was written.
+    pub fn read(&self) -> Value {
+        let text = std::fs::read_to_string(self.path()).expect("the program wrote its counters");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// What was written by a program that had to read experts and to evict some.
+    pub fn read_streamed(&self) -> Value {
+        let stats = self.read();
+        assert!(count(&stats, "misses") > 0, "{stats:#}");
+        assert!(count(&stats, "evictions") > 0, "{stats:#}");
+        stats
+    }
+}
+
+/// A counter, of generation and prompts together.
+pub fn count(stats: &Value, name: &str) -> u64 {
+    let of = |part: &str| stats[part][name].as_u64().unwrap();
+    of("generation") + of("prompt")
+}

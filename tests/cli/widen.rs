@@ -1,0 +1,231 @@
+//! `hotset widen`: the same model, heavier; and never half a file.
+
+use super::{error_of, hotset, model, run, text};
+use hotset::llama::gguf::{Gguf, Tensor, Value};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The files in a folder, for finding what was left behind.
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn widen(input: &str, factor: &str, output: &Path) -> Command {
+    hotset(&[
+        "widen",
+        input,
+        "--factor",
+        factor,
+        "-o",
+        output.to_str().unwrap(),
+    ])
+}
+
+/// A file that is no model this command takes: what the error says, and nothing is written.
+#[track_caller]
+fn refuses(input: &Path, expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.gguf");
+    let error = error_of(&mut widen(input.to_str().unwrap(), "2", &output), 2);
+    assert!(error.contains(input.to_str().unwrap()), "{error}");
+    assert!(error.contains(expected), "{error}");
+    assert_eq!(names_in(folder.path()), [""; 0]);
+}
+
+#[test]
+fn files_that_are_no_model_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let good = std::fs::read(model()).unwrap();
+    refuses(&folder.path().join("missing.gguf"), "No such file");
+    refuses(folder.path(), "not a regular file");
+    refuses(&file("empty.gguf", b""), "not a valid GGUF file");
+    refuses(&file("text.gguf", b"once upon a time"), "invalid magic");
+    refuses(&file("head.gguf", &good[..1000]), "not a valid GGUF file");
+    refuses(
+        &file("cut.gguf", &good[..good.len() / 2]),
+        "cut off: tensor '",
+    );
+}
+
+/// Writes a file of metadata with room for its tensors.
+fn sparse(gguf: &Gguf, path: &Path) {
+    let meta = gguf.to_bytes();
+    let last = gguf.tensors().pop().map_or(0, |t| t.offset + t.n_bytes);
+    std::fs::write(path, &meta).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(meta.len() as u64 + last).unwrap();
+}
+
+#[test]
+fn models_that_would_compute_something_else_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let refused = |tensor: &str, ty, expected: &str| {
+        let mut gguf = Gguf::empty();
+        gguf.set_str("general.architecture", "test");
+        gguf.set_u32("test.expert_feed_forward_length", 32);
+        gguf.add_tensor("blk.0.ffn_down_exps.weight", 0, [32, 4, 2, 1]);
+        gguf.add_tensor(tensor, ty, [256, 4, 2, 1]);
+        sparse(&gguf, &path);
+        refuses(&path, expected);
+    };
+    refused(
+        "blk.0.ffn_gate_up_exps.weight",
+        0,
+        "ffn_gate_up_exps.weight",
+    );
+    refused("blk.0.ffn_up_exps.bias", 0, "ffn_up_exps.bias");
+    refused("blk.0.ffn_down_shexp.weight", 0, "shared experts");
+    refused(
+        "blk.0.ffn_up_exps.weight",
+        12,
+        "is q4_K, only q8_0, f16 and f32",
+    );
+
+    let mut dense = Gguf::empty();
+    dense.set_str("general.architecture", "test");
+    dense.add_tensor("blk.0.ffn_down.weight", 0, [32, 4, 1, 1]);
+    sparse(&dense, &path);
+    refuses(&path, "has no experts");
+}
+
+#[test]
+fn the_input_is_never_the_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in.gguf");
+    std::fs::copy(model(), &input).unwrap();
+    let link = folder.path().join("link.gguf");
+    std::os::unix::fs::symlink(&input, &link).unwrap();
+    for output in [&input, &link] {
+        let error = error_of(&mut widen(input.to_str().unwrap(), "2", output), 2);
+        assert!(error.contains("is the input"), "{error}");
+    }
+    assert_eq!(names_in(folder.path()), ["in.gguf", "link.gguf"]);
+    assert!(std::fs::read(&input).unwrap() == std::fs::read(model()).unwrap());
+}
+
+#[test]
+fn what_cannot_be_written_is_not_written_in_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let no_folder = folder.path().join("no/such/out.gguf");
+    let error = error_of(&mut widen(&model(), "2", &no_folder), 1);
+    assert!(error.contains("no/such/out.gguf"), "{error}");
+
+    let output = folder.path().join("out.gguf");
+    std::fs::write(&output, "precious").unwrap();
+    let mut limited = Command::new("sh");
+    let program = widen(&model(), "4", &output);
+    let args = std::iter::once(program.get_program()).chain(program.get_args());
+    limited
+        .args(["-c", "ulimit -f 20000; exec \"$@\"", "sh"])
+        .args(args);
+    let error = error_of(&mut limited, 1);
+    assert!(error.contains("File too large"), "{error}");
+    assert_eq!(names_in(folder.path()), ["out.gguf"]);
+    assert_eq!(std::fs::read_to_string(&output).unwrap(), "precious");
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.gguf");
+    let mut child = widen(&model(), "64", &output).spawn().unwrap();
+    while names_in(folder.path()).is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended early");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(15), "{status}");
+    assert_eq!(names_in(folder.path()), [""; 0]);
+}
+
+fn bytes(path: &Path, gguf: &Gguf, tensor: &Tensor) -> Vec<u8> {
+    let mut bytes = vec![0; tensor.n_bytes as usize];
+    let file = std::fs::File::open(path).unwrap();
+    file.read_exact_at(&mut bytes, gguf.data_offset() + tensor.offset)
+        .unwrap();
+    bytes
+}
+
+#[test]
+fn a_widened_model_has_wider_experts_and_all_else_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out.gguf");
+    let input = PathBuf::from(model());
+    let done = run(&mut widen(&model(), "2", &output));
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let (before, after) = (Gguf::read(&input).unwrap(), Gguf::read(&output).unwrap());
+    let number = |gguf: &Gguf, key: &str| match gguf.value(key) {
+        Some(Value::U32(n)) => n,
+        other => panic!("{key}: {other:?}"),
+    };
+    for key in [
+        "qwen3moe.expert_feed_forward_length",
+        "qwen3moe.feed_forward_length",
+    ] {
+        assert_eq!(number(&after, key), 2 * number(&before, key));
+    }
+    assert_eq!(number(&after, "qwen3moe.expert_count"), 64);
+    let Some(Value::Str(name)) = after.value("general.name") else {
+        panic!("no name")
+    };
+    assert!(name.ends_with("-x2"), "{name}");
+
+    for (old, new) in before.tensors().iter().zip(after.tensors()) {
+        let (a, b) = (bytes(&input, &before, old), bytes(&output, &after, &new));
+        assert_eq!(old.name, new.name);
+        if !old.name.contains("_exps.weight") {
+            assert!(a == b, "{} changed", old.name);
+            continue;
+        }
+        assert_eq!(b.len(), 2 * a.len());
+        let expert = a.len() / 64;
+        if !old.name.contains("down") {
+            // A factor of 2 goes into `down` as a whole.
+            for (a, b) in a.chunks(expert).zip(b.chunks(2 * expert)) {
+                assert!(b[..expert] == *a && b[expert..] == *a, "{}", old.name);
+            }
+        }
+    }
+    assert_eq!(std::fs::metadata(&output).unwrap().len() % 32, 0);
+    assert_eq!(greedy(output.to_str().unwrap()), greedy(&model()));
+}
+
+/// The most likely text that a model writes.
+fn greedy(model: &str) -> String {
+    let run_completion = ["run", "--off", "--tool", "completion", "--"];
+    let args = [
+        "-m",
+        model,
+        "-p",
+        "Die Datei",
+        "-n",
+        "12",
+        "--temp",
+        "0",
+        "-no-cnv",
+    ];
+    let output = run(&mut hotset(&[&run_completion[..], &args].concat()));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}

@@ -1,0 +1,229 @@
+//! The programs a user runs give the same text with streamed experts as without hotset.
+
+#![cfg(feature = "llama")]
+
+mod child;
+mod tiny;
+
+use child::{PROMPT, Running, StatsFile, command, completion, count, polyglot, run};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+
+const OFF: (&str, &str) = ("HOTSET", "off");
+const RAM: (&str, &str) = ("HOTSET_RAM", "30%");
+
+/// Lines of a report that hotset wrote.
+fn lines_of_hotset(report: &str) -> Vec<&str> {
+    let is_ours = |l: &&str| l.trim_start().starts_with("hotset");
+    report.lines().filter(is_ours).collect()
+}
+
+#[test]
+fn completion_gives_the_same_text() {
+    for sampling in [&["--temp", "0"][..], &[]] {
+        // The prompt takes several ubatches.
+        let args = [sampling, &["-ub", "32"]].concat();
+        let stock = run(completion(&polyglot(), &[OFF], &args));
+        let stats = StatsFile::new();
+        let vars = [RAM, ("HOTSET_STATS", &stats.path())];
+        let streamed = run(completion(&polyglot(), &vars, &args));
+        assert_eq!(streamed.text(), stock.text(), "{sampling:?}");
+        let stats = stats.read_streamed();
+        assert!(stats["prompt"]["tokens"].as_u64() >= Some(33), "{stats:#}");
+        assert!(stats["generation"]["tokens"].as_u64() >= Some(47), "{stats:#}");
+        assert_eq!(lines_of_hotset(&streamed.stderr).len(), 1, "{}", streamed.stderr);
+    }
+}
+
+#[test]
+fn off_and_unset_are_silent() {
+    let stats = StatsFile::new();
+    let json = stats.path();
+    let off = run(completion(&polyglot(), &[OFF, RAM, ("HOTSET_STATS", &json)], &[]));
+    let unset = run(completion(&polyglot(), &[("HOTSET_STATS", &json)], &[]));
+    assert_eq!(off.text(), unset.text());
+    for ended in [off, unset] {
+        assert_eq!(lines_of_hotset(&ended.stderr), [""; 0]);
+    }
+    assert!(!Path::new(&json).exists());
+    // The table goes where the silence was.
+    let on = run(completion(&polyglot(), &[RAM], &[]));
+    assert!(lines_of_hotset(&on.stderr).len() > 1, "{}", on.stderr);
+}
+
+/// A llama-server that answers on a port of its own.
+struct Server {
+    running: Running,
+    agent: ureq::Agent,
+    url: String,
+}
+
+impl Server {
+    fn start(model: &Path, vars: &[(&str, &str)], args: &[&str]) -> Self {
+        // Free now, and the system gives the next caller another one.
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        drop(socket);
+        let mut command = command(env!("CARGO_BIN_EXE_llama-server"), vars);
+        command.arg("-m").arg(model).args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["-t", "2", "--n-gpu-layers", "0", "--no-repack", "--no-webui"]);
+        command.args(args);
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60)));
+        let mut server = Self {
+            running: Running::start(command),
+            agent: config.build().new_agent(),
+            url: format!("http://127.0.0.1:{port}"),
+        };
+        let health = format!("{}/health", server.url);
+        let agent = server.agent.clone();
+        server.running.wait_until("health", |_| agent.get(&health).call().is_ok());
+        server
+    }
+
+    /// Continues a prompt greedily by 24 tokens.
+    fn complete(&self, prompt: Value) -> Value {
+        let body = json!({
+            "prompt": prompt, "n_predict": 24, "temperature": 0, "ignore_eos": true,
+            "cache_prompt": false, "return_tokens": true,
+        });
+        let answer = self.agent.post(format!("{}/completion", self.url)).send_json(&body);
+        let answer = answer.unwrap_or_else(|e| panic!("{e}\n{}", self.running.stderr()));
+        let answer: Value = answer.into_body().read_json().unwrap();
+        assert_eq!(answer["tokens_predicted"], 24, "{answer:#}");
+        assert_eq!(answer["tokens"].as_array().unwrap().len(), 24, "{answer:#}");
+        answer
+    }
+
+    /// The tokens of each prompt, one request at a time.
+    fn tokens(&self, prompts: &[Value]) -> Vec<Value> {
+        prompts.iter().map(|p| self.complete(p.clone())["tokens"].take()).collect()
+    }
+
+    /// Ends it as a service manager does, and returns what it reported.
+    fn stop(self) -> String {
+        self.running.terminate();
+        let ended = self.running.wait();
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        ended.stderr
+    }
+}
+
+fn prompts() -> Vec<Value> {
+    let others = [
+        "for (int i = 0; i < n; i++) { if (a[i] == 0) return",
+        "The kernel reads the page from the disk",
+        "Der Rechner",
+    ];
+    [PROMPT].into_iter().chain(others).map(Value::from).collect()
+}
+
+#[test]
+fn server_answers_alone_and_together() {
+    const ARGS: &[&str] = &["-np", "4", "-c", "2048"];
+    let stock = Server::start(&polyglot(), &[OFF], ARGS);
+    let right = stock.tokens(&prompts());
+    stock.stop();
+
+    let stats = StatsFile::new();
+    let server = Server::start(&polyglot(), &[RAM, ("HOTSET_STATS", &stats.path())], ARGS);
+    assert_eq!(server.tokens(&prompts()), right);
+    // Which sequences share a batch depends on timing, and with it the rounding, stock or not: only
+    // that each is answered can be said.
+    std::thread::scope(|scope| {
+        for prompt in prompts() {
+            let server = &server;
+            scope.spawn(move || server.complete(prompt));
+        }
+    });
+    // Alone again: what they left behind is sound.
+    assert_eq!(server.tokens(&prompts()), right);
+    server.stop();
+    stats.read_streamed();
+}
+
+const SPECULATIVE: &[&str] = &["-np", "1", "-c", "512", "--spec-type", "draft-simple"];
+
+/// A draft model that has no experts and guesses wrong.
+#[test]
+fn rejected_drafts() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = tiny::write(&tiny::all()[0], dir.path());
+    let draft = tiny::write(&tiny::dense(), dir.path());
+    let args = [SPECULATIVE, &["-md", draft.to_str().unwrap()]].concat();
+    let prompt = json!((0..48).map(|i| i * 5 % 256).collect::<Vec<_>>());
+    let complete = |vars: &[(&str, &str)]| {
+        let server = Server::start(&target, vars, &args);
+        let answer = server.complete(prompt.clone());
+        server.stop();
+        answer
+    };
+    let stock = complete(&[OFF]);
+    let stats = StatsFile::new();
+    let streamed = complete(&[RAM, ("HOTSET_STATS", &stats.path())]);
+    assert_eq!(streamed["tokens"], stock["tokens"]);
+    let timing = |name: &str| streamed["timings"][name].as_u64().unwrap();
+    assert!(timing("draft_n_accepted") < timing("draft_n"), "{streamed:#}");
+
+    let stats = stats.read_streamed();
+    assert_eq!(stats["model"].as_str(), target.to_str());
+    assert_eq!(stats["n_experts"], 3 * 32);
+}
+
+/// A draft model with experts of its own, which guesses right because it is the same model.
+#[test]
+fn accepted_drafts() {
+    let dir = tempfile::tempdir().unwrap();
+    let draft = dir.path().join("draft.gguf");
+    std::fs::copy(polyglot(), &draft).unwrap();
+    let args = [SPECULATIVE, &["-md", draft.to_str().unwrap()]].concat();
+    let stock = Server::start(&polyglot(), &[OFF], &args);
+    let right = stock.tokens(&prompts());
+    stock.stop();
+    let server = Server::start(&polyglot(), &[RAM], &args);
+    assert_eq!(server.tokens(&prompts()), right);
+    let answer = server.complete(PROMPT.into());
+    assert!(answer["timings"]["draft_n_accepted"].as_u64() > Some(0), "{answer:#}");
+    let report = server.stop();
+    let n_lines = |part: &str| report.lines().filter(|l| l.contains(part)).count();
+    assert_eq!(n_lines("hotset: 6 layers stream 384 experts"), 2, "{report}");
+    assert_eq!(n_lines("evictions"), 2, "a table for each model:\n{report}");
+}
+
+#[test]
+fn bench_measures() {
+    let stats = StatsFile::new();
+    let vars = [RAM, ("HOTSET_STATS", &stats.path())];
+    let mut command = command(env!("CARGO_BIN_EXE_llama-bench"), &vars);
+    command.arg("-m").arg(polyglot());
+    let ended = run({
+        command.args(["-p", "64", "-n", "8", "-r", "2", "-t", "2", "-ngl", "0", "-o", "json"]);
+        command
+    });
+    let results: Value = serde_json::from_slice(ended.text()).unwrap();
+    let sizes: Vec<_> = [0, 1].map(|i| (&results[i]["n_prompt"], &results[i]["n_gen"])).into();
+    assert_eq!(sizes, [(&json!(64), &json!(0)), (&json!(0), &json!(8))], "{results:#}");
+    let stats = stats.read_streamed();
+    assert!(count(&stats, "hits") > 0);
+}
+
+#[test]
+fn perplexity_is_the_same() {
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/expert.rs");
+    let estimate = |vars: &[(&str, &str)]| {
+        let mut command = command(env!("CARGO_BIN_EXE_llama-perplexity"), vars);
+        command.arg("-m").arg(polyglot()).arg("-f").arg(&text);
+        command.args(["-c", "128", "-b", "128", "--chunks", "3", "-t", "2"]);
+        command.args(["--n-gpu-layers", "0", "--no-repack"]);
+        let ended = run(command);
+        let all = [ended.text(), ended.stderr.as_bytes()].concat();
+        let all = String::from_utf8_lossy(&all).into_owned();
+        let line = all.lines().find_map(|l| l.split_once("Final estimate: PPL = "));
+        line.unwrap_or_else(|| panic!("no estimate in:\n{all}")).1.to_string()
+    };
+    let stats = StatsFile::new();
+    let streamed = estimate(&[RAM, ("HOTSET_STATS", &stats.path())]);
+    assert_eq!(streamed, estimate(&[OFF]));
+    let stats = stats.read_streamed();
+    assert!(stats["prompt"]["misses"].as_u64() > Some(0), "{stats:#}");
+}

@@ -1,0 +1,223 @@
+//! Runs a model in this process through llama.h, with or without hotset.
+
+#![allow(dead_code, unsafe_code)]
+
+use hotset::config::Config;
+use hotset::llama::{self, sys::*};
+use hotset::stats::Stats;
+use std::ffi::CString;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, Once};
+
+/// The hook is one per process and must not change while a model is loaded.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// How a run goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Compute threads.
+    pub n_threads: i32,
+    /// Tokens in a batch.
+    pub n_batch: usize,
+    /// Tokens that are computed at once.
+    pub n_ubatch: usize,
+    /// Tokens given to the model.
+    pub n_tokens: usize,
+    /// Tokens then generated greedily.
+    pub n_generated: usize,
+    /// Sequences that share each batch.
+    pub n_seq: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            n_threads: 2,
+            n_batch: 8,
+            n_ubatch: 512,
+            n_tokens: 48,
+            n_generated: 8,
+            n_seq: 1,
+        }
+    }
+}
+
+/// What a run gave.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// The bits of the logits of every token.
+    pub logits: Vec<u32>,
+    /// The tokens generated.
+    pub tokens: Vec<i32>,
+}
+
+/// Takes the hook for this thread, with these settings or none.
+pub fn take_hook(config: Option<&Config>) -> MutexGuard<'static, ()> {
+    static INIT: Once = Once::new();
+    // A test that failed with the lock held has said why.
+    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+    INIT.call_once(|| {
+        // SAFETY: called once, before anything else.
+        unsafe {
+            llama_log_set(Some(quiet), std::ptr::null_mut());
+            llama_backend_init();
+        }
+    });
+    match config {
+        Some(config) => llama::install(config.clone()).unwrap(),
+        None => llama::uninstall(),
+    }
+    guard
+}
+
+unsafe extern "C" fn quiet(
+    level: ggml_log_level,
+    text: *const std::ffi::c_char,
+    _: *mut std::ffi::c_void,
+) {
+    if level == GGML_LOG_LEVEL_ERROR {
+        // SAFETY: llama.cpp passes a C string.
+        eprint!("{}", unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy());
+    }
+}
+
+/// A loaded model with one context. Take the hook first.
+pub struct Runner {
+    /// The model.
+    pub model: *mut llama_model,
+    /// Its context.
+    pub context: *mut llama_context,
+    options: Options,
+    n_vocab: usize,
+    n_past: usize,
+}
+
+impl Runner {
+    /// Loads a model; `None` if llama.cpp refuses it.
+    pub fn load(path: &Path, options: Options) -> Option<Self> {
+        let name = CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: default parameters with plain values changed, and a C string.
+        unsafe {
+            let mut params = llama_model_default_params();
+            params.n_gpu_layers = 0;
+            // Repacked weights are summed in another order; streamed experts are never repacked.
+            params.use_extra_bufts = false;
+            let model = llama_model_load_from_file(name.as_ptr(), params);
+            if model.is_null() {
+                return None;
+            }
+            let mut params = llama_context_default_params();
+            params.n_ctx = 1024;
+            params.n_batch = options.n_batch.max(options.n_seq) as u32;
+            params.n_ubatch = options.n_ubatch as u32;
+            params.n_seq_max = options.n_seq as u32;
+            params.kv_unified = true;
+            params.n_threads = options.n_threads;
+            params.n_threads_batch = options.n_threads;
+            let context = llama_init_from_model(model, params);
+            assert!(!context.is_null());
+            let n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model)) as usize;
+            Some(Self {
+                model,
+                context,
+                options,
+                n_vocab,
+                n_past: 0,
+            })
+        }
+    }
+
+    /// Computes `tokens` in one batch, of which each sequence has every `n_seq`-th; appends the bits
+    /// of all logits.
+    pub fn decode(&mut self, tokens: &[i32], logits: &mut Vec<u32>) {
+        let n_seq = self.options.n_seq;
+        // SAFETY: the batch is made for this many tokens and freed.
+        unsafe {
+            let mut batch = llama_batch_init(tokens.len() as i32, 0, 1);
+            batch.n_tokens = tokens.len() as i32;
+            for (i, &token) in tokens.iter().enumerate() {
+                *batch.token.add(i) = token;
+                *batch.pos.add(i) = ((self.n_past + i) / n_seq) as i32;
+                *batch.n_seq_id.add(i) = 1;
+                **batch.seq_id.add(i) = (i % n_seq) as i32;
+                *batch.logits.add(i) = 1;
+            }
+            assert_eq!(llama_decode(self.context, batch), 0);
+            for i in 0..tokens.len() {
+                let row = llama_get_logits_ith(self.context, i as i32);
+                let row = std::slice::from_raw_parts(row, self.n_vocab);
+                logits.extend(row.iter().map(|x| x.to_bits()));
+            }
+            llama_batch_free(batch);
+        }
+        self.n_past += tokens.len();
+    }
+
+    /// The whole run: the given tokens, then greedy ones.
+    pub fn run(&mut self) -> Output {
+        let Options {
+            n_batch,
+            n_tokens,
+            n_generated,
+            n_seq,
+            ..
+        } = self.options;
+        let mut output = Output {
+            logits: Vec::new(),
+            tokens: Vec::new(),
+        };
+        let given = tokens(n_tokens, self.n_vocab);
+        for batch in given.chunks(n_batch) {
+            self.decode(batch, &mut output.logits);
+        }
+        for _ in 0..n_generated {
+            let next: Vec<i32> = (0..n_seq)
+                .map(|s| {
+                    let end = output.logits.len() - (n_seq - 1 - s) * self.n_vocab;
+                    argmax(&output.logits[end - self.n_vocab..end])
+                })
+                .collect();
+            self.decode(&next, &mut output.logits);
+            output.tokens.extend(next);
+        }
+        output
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        // SAFETY: both were made by `load` and are freed once.
+        unsafe {
+            llama_free(self.context);
+            llama_model_free(self.model);
+        }
+    }
+}
+
+/// Runs a model once with these settings. The counters are those of its engine, if it had one.
+pub fn run(path: &Path, config: Option<&Config>, options: Options) -> (Output, Option<Stats>) {
+    let _hook = take_hook(config);
+    let mut runner = Runner::load(path, options).expect("the model loads");
+    let output = runner.run();
+    (output, llama::stats().pop())
+}
+
+/// `n` token ids that look random and are always the same.
+pub fn tokens(n: usize, n_vocab: usize) -> Vec<i32> {
+    let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        // The last token ends the text.
+        (x % (n_vocab as u64 - 1)) as i32
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn argmax(bits: &[u32]) -> i32 {
+    let value = |i: usize| f32::from_bits(bits[i]);
+    (0..bits.len())
+        .reduce(|best, i| if value(i) > value(best) { i } else { best })
+        .expect("a vocabulary") as i32
+}
