@@ -1,0 +1,152 @@
+//! What has been read: one bit per part and slot, one sequence number per staging place.
+//!
+//! I/O threads set them after the bytes have arrived; compute threads look at them before they
+//! hand out an address. A thread that has to wait sleeps on a condition variable, so that it does
+//! not burn the core that the reads need.
+
+use crate::store::{ReadFailure, Sink};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock};
+
+/// Where a read lands, packed into the tag of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Part `part` of the expert in `slot`.
+    Slot {
+        /// Slot, counted over all pools.
+        slot: u32,
+        /// Part of the expert.
+        part: u32,
+    },
+    /// The `sequence`-th staged part, in place `sequence % n_places`.
+    Place {
+        /// Counts staged parts from 0 over the life of the model.
+        sequence: u64,
+    },
+}
+
+const PLACE_BIT: u64 = 1 << 63;
+
+impl Target {
+    /// As a tag.
+    pub fn tag(self) -> u64 {
+        match self {
+            Target::Slot { slot, part } => u64::from(slot) << 8 | u64::from(part),
+            Target::Place { sequence } => PLACE_BIT | sequence,
+        }
+    }
+
+    /// From a tag.
+    pub fn from_tag(tag: u64) -> Self {
+        if tag & PLACE_BIT == 0 {
+            Target::Slot {
+                slot: (tag >> 8) as u32,
+                part: (tag & 0xff) as u32,
+            }
+        } else {
+            Target::Place {
+                sequence: tag & !PLACE_BIT,
+            }
+        }
+    }
+}
+
+/// The arrivals of one model.
+pub struct Arrivals {
+    slots: Box<[AtomicU32]>,
+    places: Box<[AtomicU64]>,
+    failure: OnceLock<ReadFailure>,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Arrivals {
+    /// Nothing has arrived.
+    pub fn new(n_slots: usize, n_places: usize) -> Self {
+        Self {
+            slots: (0..n_slots).map(|_| AtomicU32::new(0)).collect(),
+            places: (0..n_places).map(|_| AtomicU64::new(0)).collect(),
+            failure: OnceLock::new(),
+            lock: Mutex::new(()),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Whether part `part` of the expert in `slot` is there.
+    pub fn has_part(&self, slot: u32, part: u32) -> bool {
+        self.slots[slot as usize].load(Ordering::Acquire) & (1 << part) != 0
+    }
+
+    /// Whether the parts in `mask` of the expert in `slot` are all there.
+    pub fn has_parts(&self, slot: u32, mask: u32) -> bool {
+        self.slots[slot as usize].load(Ordering::Acquire) & mask == mask
+    }
+
+    /// The bytes of `slot` are about to change.
+    pub fn clear_slot(&self, slot: u32) {
+        self.slots[slot as usize].store(0, Ordering::Release);
+    }
+
+    /// Whether staged part `sequence` is in its place. It stays until the place is read into again.
+    pub fn has_staged(&self, sequence: u64) -> bool {
+        let place = sequence as usize % self.places.len();
+        self.places[place].load(Ordering::Acquire) == sequence + 1
+    }
+
+    /// Sleeps until `arrived`; returns at once with the failure when a read has failed.
+    pub fn wait_until(
+        &self,
+        arrived: impl Fn() -> bool,
+    ) -> std::result::Result<(), &ReadFailure> {
+        let mut guard = self.lock.lock().expect("no thread panics with it");
+        while !arrived() {
+            if let Some(failure) = self.failure.get() {
+                return Err(failure);
+            }
+            guard = self.changed.wait(guard).expect("no thread panics with it");
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Arrivals {
+    fn done(&self, tag: u64, result: std::result::Result<(), ReadFailure>) {
+        let target = Target::from_tag(tag);
+        match (result, target) {
+            (Err(failure), _) => {
+                // The first failure is the one that is reported.
+                let _ = self.failure.set(failure);
+            }
+            (Ok(()), Target::Slot { slot, part }) => {
+                self.slots[slot as usize].fetch_or(1 << part, Ordering::Release);
+            }
+            (Ok(()), Target::Place { sequence }) => {
+                let place = sequence as usize % self.places.len();
+                self.places[place].store(sequence + 1, Ordering::Release);
+            }
+        }
+        // Taking the lock orders this after a waiter's look and before its sleep.
+        drop(self.lock.lock().expect("no thread panics with it"));
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_come_back() {
+        for target in [
+            Target::Slot { slot: 0, part: 0 },
+            Target::Slot {
+                slot: u32::MAX,
+                part: 2,
+            },
+            Target::Place { sequence: 0 },
+            Target::Place { sequence: 1 << 40 },
+        ] {
+            assert_eq!(Target::from_tag(target.tag()), target);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! Where every byte goes: layers, slots and the staging ring in one arena of the budget's size.
+//!
+//! Experts whose parts have the same sizes share a *pool* of slots, because layers of one model
+//! differ in quantisation. A slot holds all parts (gate, up, down) of one expert. Each part has its
+//! own region of the slot, large enough for the aligned span of the file that covers it, so that a
+//! direct read lands where it is used and is never copied.
+//!
+//! Beside the slots lies a small ring of staging places, one part each. Experts that find no slot
+//! pass through it, so that any budget gives correct output.
+
+use crate::error::{Error, Result};
+use crate::expert::Shape;
+use crate::store::span;
+
+/// One expert tensor of a model, as it was loaded.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// Its name in the GGUF file.
+    pub name: String,
+    /// The block it belongs to.
+    pub block: u32,
+    /// How many experts it holds.
+    pub n_experts: u32,
+    /// Bytes of one expert.
+    pub n_bytes: usize,
+    /// Which of the model's files holds it.
+    pub file: u32,
+    /// Where in that file expert 0 begins.
+    pub offset: u64,
+}
+
+/// One part of the experts of a layer: a tensor and its region in the slots.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The tensor.
+    pub tensor: Tensor,
+    /// Where the region begins in a slot.
+    pub region: usize,
+}
+
+/// A layer with streamed experts.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// The block of the model.
+    pub block: u32,
+    /// The pool that holds its experts.
+    pub pool: usize,
+    /// The number of this layer among the pool's layers.
+    pub pool_layer: u32,
+    /// Experts of the layer.
+    pub n_experts: u32,
+    /// What an expert consists of.
+    pub parts: Vec<Part>,
+}
+
+/// Slots for experts of one size.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// The layers that share it.
+    pub shape: Shape,
+    /// Bytes of one expert in the file.
+    pub expert_bytes: usize,
+    /// Bytes of one slot.
+    pub slot_bytes: usize,
+    /// How many slots the budget holds.
+    pub n_slots: u32,
+    /// Where slot 0 begins in the arena.
+    pub base: usize,
+    /// Number of slot 0 among the slots of all pools.
+    pub first_slot: u32,
+}
+
+/// The staging ring.
+#[derive(Debug, Clone, Copy)]
+pub struct RingLayout {
+    /// Where place 0 begins in the arena.
+    pub base: usize,
+    /// Bytes of one place.
+    pub place_bytes: usize,
+    /// How many places there are.
+    pub n_places: usize,
+}
+
+/// The arena of one model.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Layers in the order of their blocks.
+    pub layers: Vec<Layer>,
+    /// Pools in the order of their first layer.
+    pub pools: Vec<Pool>,
+    /// The ring, after the last slot.
+    pub ring: RingLayout,
+    /// Bytes of the arena.
+    pub arena_bytes: usize,
+    /// Bytes of all streamed experts in the files.
+    pub expert_bytes: u64,
+}
+
+/// A ring up to this size lies beside the budget; a larger one is taken out of it.
+pub const RING_BESIDE_BYTES: usize = 16 << 20;
+/// More places than this bring no more overlap.
+const RING_PLACES_MAX: usize = 16;
+/// When the budget is at least all experts, alignment may cost this much more.
+const PADDING_BESIDE_BYTES: usize = 16 << 20;
+/// What one slot more than the budget may cost before a budget is called too small.
+const OVERSHOOT_BYTES: usize = 48 << 20;
+
+/// Bytes of all experts of `tensors` in the files.
+pub fn expert_bytes(tensors: &[Tensor]) -> u64 {
+    tensors
+        .iter()
+        .map(|t| t.n_bytes as u64 * u64::from(t.n_experts))
+        .sum()
+}
+
+impl Layout {
+    /// Lays out `budget` bytes for `tensors`, of which those of one block are one layer's parts in
+    /// the given order. `aligns[f]` is the alignment that reads of file `f` need.
+    ///
+    /// Fails when a ring of two places does not fit.
+    pub fn new(tensors: &[Tensor], aligns: &[usize], budget: u64) -> Result<Self> {
+        let total = expert_bytes(tensors);
+        let (mut layers, mut pools) = group(tensors, aligns);
+        let place_bytes = layers
+            .iter()
+            .flat_map(|l| &l.parts)
+            .map(|p| region_bytes(&p.tensor, aligns))
+            .max()
+            .unwrap_or(0);
+        let n_places = (RING_BESIDE_BYTES / place_bytes.max(1)).clamp(2, RING_PLACES_MAX);
+        let ring_bytes = n_places * place_bytes;
+
+        let mut for_slots = usize::try_from(budget).unwrap_or(usize::MAX);
+        if ring_bytes > RING_BESIDE_BYTES {
+            if ring_bytes > for_slots.saturating_add(OVERSHOOT_BYTES) {
+                return Err(Error::Setting {
+                    name: "HOTSET_RAM".to_string(),
+                    value: budget.to_string(),
+                    allowed: format!("this model needs at least {ring_bytes} bytes"),
+                });
+            }
+            for_slots = for_slots.saturating_sub(ring_bytes);
+        }
+        if budget >= total {
+            for_slots = for_slots.saturating_add(PADDING_BESIDE_BYTES);
+        }
+        share_slots(&mut pools, for_slots);
+
+        let mut end = 0;
+        let mut first_slot = 0;
+        for pool in &mut pools {
+            pool.base = end;
+            pool.first_slot = first_slot;
+            end += pool.slot_bytes * pool.n_slots as usize;
+            first_slot += pool.n_slots;
+        }
+        layers.sort_by_key(|l| l.block);
+        Ok(Self {
+            layers,
+            pools,
+            ring: RingLayout {
+                base: end,
+                place_bytes,
+                n_places,
+            },
+            arena_bytes: end + ring_bytes,
+            expert_bytes: total,
+        })
+    }
+
+    /// Slots of all pools.
+    pub fn n_slots(&self) -> u32 {
+        self.pools.iter().map(|p| p.n_slots).sum()
+    }
+
+    /// Bytes that one token routes to when each layer picks `n_used` experts: below this budget,
+    /// recency alone never hits.
+    pub fn token_cycle_bytes(&self, n_used: u32) -> u64 {
+        self.layers
+            .iter()
+            .map(|l| self.pools[l.pool].expert_bytes as u64 * u64::from(n_used.min(l.n_experts)))
+            .sum()
+    }
+}
+
+/// The bytes that a span of one expert of `tensor` can take, wherever it begins.
+fn region_bytes(tensor: &Tensor, aligns: &[usize]) -> usize {
+    let align = aligns[tensor.file as usize];
+    (0..tensor.n_experts)
+        .map(|e| {
+            let offset = tensor.offset + u64::from(e) * tensor.n_bytes as u64;
+            span(offset, tensor.n_bytes, align).len
+        })
+        .max()
+        .unwrap_or(0)
+        // Regions begin aligned for any file of the model, and for the vector units.
+        .next_multiple_of(aligns.iter().copied().max().unwrap_or(1).max(64))
+}
+
+/// Groups tensors into layers and layers into pools, with no slots yet.
+fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
+    let mut layers: Vec<Layer> = Vec::new();
+    for tensor in tensors {
+        let part = Part {
+            tensor: tensor.clone(),
+            region: 0,
+        };
+        match layers.iter_mut().find(|l| l.block == tensor.block) {
+            Some(layer) => layer.parts.push(part),
+            None => layers.push(Layer {
+                block: tensor.block,
+                pool: 0,
+                pool_layer: 0,
+                n_experts: tensor.n_experts,
+                parts: vec![part],
+            }),
+        }
+    }
+    layers.sort_by_key(|l| l.block);
+
+    // A pool's key: the sizes of an expert's parts. Regions are as large as any of its layers needs.
+    let key = |l: &Layer| l.parts.iter().map(|p| p.tensor.n_bytes).collect::<Vec<_>>();
+    let mut keys: Vec<Vec<usize>> = Vec::new();
+    for layer in &layers {
+        let key = key(layer);
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let mut pools = Vec::new();
+    for (i, wanted) in keys.iter().enumerate() {
+        let mut n_experts = Vec::new();
+        let mut regions = vec![0; wanted.len()];
+        for layer in layers.iter_mut().filter(|l| key(l) == *wanted) {
+            layer.pool = i;
+            layer.pool_layer = n_experts.len() as u32;
+            n_experts.push(layer.n_experts);
+            for (region, part) in regions.iter_mut().zip(&layer.parts) {
+                *region = (*region).max(region_bytes(&part.tensor, aligns));
+            }
+        }
+        for layer in layers.iter_mut().filter(|l| l.pool == i && key(l) == *wanted) {
+            let mut begin = 0;
+            for (region, part) in regions.iter().zip(&mut layer.parts) {
+                part.region = begin;
+                begin += region;
+            }
+        }
+        pools.push(Pool {
+            shape: Shape::new(&n_experts),
+            expert_bytes: wanted.iter().sum(),
+            slot_bytes: regions.iter().sum(),
+            n_slots: 0,
+            base: 0,
+            first_slot: 0,
+        });
+    }
+    (layers, pools)
+}
+
+/// Gives each pool its share of `n_bytes` by the bytes of its experts, then what is left over to
+/// whoever can still use a slot.
+fn share_slots(pools: &mut [Pool], n_bytes: usize) {
+    let wanted: u128 = pools
+        .iter()
+        .map(|p| p.slot_bytes as u128 * p.shape.n_total() as u128)
+        .sum();
+    let mut left = n_bytes;
+    for pool in pools.iter_mut() {
+        let all = pool.slot_bytes as u128 * pool.shape.n_total() as u128;
+        let share = (n_bytes as u128 * all / wanted.max(1)) as usize;
+        pool.n_slots = (share / pool.slot_bytes.max(1)).min(pool.shape.n_total()) as u32;
+        left -= pool.n_slots as usize * pool.slot_bytes;
+    }
+    for pool in pools.iter_mut() {
+        let missing = pool.shape.n_total() - pool.n_slots as usize;
+        let more = (left / pool.slot_bytes.max(1)).min(missing);
+        pool.n_slots += more as u32;
+        left -= more * pool.slot_bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two sizes of layers, offsets that are not aligned.
+    fn tensors() -> Vec<Tensor> {
+        let mut offset = 1000;
+        let mut all = Vec::new();
+        for block in 0..4 {
+            for (name, n_bytes) in [("gate", 3000), ("up", 3000), ("down", 5000 + 1000 * (block as usize % 2))] {
+                all.push(Tensor {
+                    name: format!("blk.{block}.{name}"),
+                    block,
+                    n_experts: 8,
+                    n_bytes,
+                    file: 0,
+                    offset,
+                });
+                offset += 8 * n_bytes as u64;
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn slots_never_exceed_the_budget_and_regions_never_overlap() {
+        for align in [1, 512, 4096] {
+            for budget in [1, 20_000, 100_000, 200_000, 300_000] {
+                let layout = Layout::new(&tensors(), &[align], budget).unwrap();
+                let slots: usize = layout.pools.iter().map(|p| p.n_slots as usize * p.slot_bytes).sum();
+                assert!(slots as u64 <= budget, "align {align} budget {budget}: {slots}");
+                assert_eq!(layout.pools.len(), 2);
+                assert_eq!(slots, layout.ring.base);
+                for layer in &layout.layers {
+                    let pool = &layout.pools[layer.pool];
+                    let ends = layer.parts.iter().skip(1).map(|p| p.region).chain([pool.slot_bytes]);
+                    for (part, end) in layer.parts.iter().zip(ends) {
+                        for e in 0..8 {
+                            let offset = part.tensor.offset + e * part.tensor.n_bytes as u64;
+                            let len = span(offset, part.tensor.n_bytes, align).len;
+                            assert!(part.region + len <= end);
+                            assert!(len <= layout.ring.place_bytes);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_whole_budget_holds_every_expert() {
+        let total = expert_bytes(&tensors());
+        let layout = Layout::new(&tensors(), &[4096], total).unwrap();
+        assert_eq!(layout.n_slots(), 32);
+        assert_eq!(layout.token_cycle_bytes(2), 2 * 2 * (11_000 + 12_000));
+    }
+
+    #[test]
+    fn a_ring_that_does_not_fit_is_an_error_with_the_bytes_needed() {
+        let mut big = tensors();
+        for t in &mut big {
+            t.n_bytes *= 10_000;
+        }
+        let error = Layout::new(&big, &[512], 1 << 20).unwrap_err().to_string();
+        assert!(error.contains("at least"), "{error}");
+    }
+}

@@ -1,0 +1,343 @@
+//! How much memory this process may still take.
+//!
+//! What the machine has is not the answer in a container: every control group above the process
+//! may set a limit, and memory that holds clean file pages counts as used there although the
+//! kernel gives it back when asked.
+
+use crate::error::{Error, Result};
+use bytesize::ByteSize;
+
+/// Memory this process may still take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Available {
+    /// How much.
+    pub bytes: u64,
+    /// What limits it.
+    pub why: String,
+}
+
+/// The least of what the machine and, on Linux, every control group above this process leave.
+pub fn available() -> Available {
+    system::available()
+}
+
+/// Fails if a budget of `n_bytes` for experts is more than this process may still take.
+pub fn check(n_bytes: u64) -> Result<()> {
+    let Available { bytes, why } = available();
+    if n_bytes <= bytes {
+        return Ok(());
+    }
+    let size = |n| ByteSize(n).display().iec();
+    Err(Error::Setting {
+        name: "HOTSET_RAM".into(),
+        value: size(n_bytes).to_string(),
+        allowed: format!("only {} are available ({why}); try auto", size(bytes)),
+    })
+}
+
+/// Memory that this process has allocated and not touched yet: it will still grow by about this.
+/// Counts what is mapped privately and writable, arenas included. 0 where the system does not say.
+pub fn committed_untouched() -> u64 {
+    system::committed_untouched()
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use super::Available;
+
+    pub fn available() -> Available {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        Available {
+            bytes: system.available_memory(),
+            why: "memory available to the system".into(),
+        }
+    }
+
+    pub fn committed_untouched() -> u64 {
+        0
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::Available;
+
+    pub fn available() -> Available {
+        available_below(Path::new("/"))
+    }
+
+    pub fn committed_untouched() -> u64 {
+        committed_untouched_below(Path::new("/"))
+    }
+
+    /// `available` on the system whose `/` is `root`.
+    fn available_below(root: &Path) -> Available {
+        let machine = Available {
+            bytes: kib_field(&root.join("proc/meminfo"), "MemAvailable:").unwrap_or(0),
+            why: "MemAvailable of /proc/meminfo".into(),
+        };
+        hierarchies(root)
+            .iter()
+            .flat_map(|hierarchy| hierarchy.limits(root))
+            .chain([machine])
+            .min_by_key(|limit| limit.bytes)
+            .expect("the machine is one")
+    }
+
+    /// `committed_untouched` on the system whose `/` is `root`.
+    fn committed_untouched_below(root: &Path) -> u64 {
+        let field = |name| kib_field(&root.join("proc/self/status"), name).unwrap_or(0);
+        field("VmData:").saturating_sub(field("RssAnon:"))
+    }
+
+    /// The names a version of control groups gives to the same things.
+    struct Names {
+        limits: &'static [&'static str],
+        usage: &'static str,
+        /// Entries of memory.stat that include the groups below.
+        file_pages: [&'static str; 2],
+    }
+
+    const V1: Names = Names {
+        limits: &["memory.limit_in_bytes"],
+        usage: "memory.usage_in_bytes",
+        file_pages: ["total_inactive_file", "total_active_file"],
+    };
+    const V2: Names = Names {
+        limits: &["memory.max", "memory.high"],
+        usage: "memory.current",
+        file_pages: ["inactive_file", "active_file"],
+    };
+
+    /// A mounted tree of control groups, and where in it this process is.
+    struct Hierarchy {
+        names: &'static Names,
+        mount_point: PathBuf,
+        /// Below the mount point.
+        group: PathBuf,
+    }
+
+    impl Hierarchy {
+        /// What each limit leaves, from the process's own group up to the mount point.
+        fn limits(&self, root: &Path) -> Vec<Available> {
+            let mut found = Vec::new();
+            for group in self.group.ancestors() {
+                let dir = self.mount_point.join(group);
+                let Some(used) = self.used(&below(root, &dir)) else {
+                    continue;
+                };
+                for name in self.names.limits {
+                    let path = dir.join(name);
+                    // An absent limit is "max" in version 2, a huge number in version 1.
+                    if let Some(limit) = number(&below(root, &path)) {
+                        found.push(Available {
+                            bytes: limit.saturating_sub(used),
+                            why: format!("{} of {limit} bytes", path.display()),
+                        });
+                    }
+                }
+            }
+            found
+        }
+
+        /// Bytes in use in `dir` that the kernel cannot just drop.
+        fn used(&self, dir: &Path) -> Option<u64> {
+            let usage = number(&dir.join(self.names.usage))?;
+            let stat = dir.join("memory.stat");
+            let file_pages = self.names.file_pages.iter();
+            let droppable: u64 = file_pages.filter_map(|name| field(&stat, name)).sum();
+            Some(usage.saturating_sub(droppable))
+        }
+    }
+
+    /// The trees that can limit memory. Both versions may be mounted; the one without a memory
+    /// controller has no files to read.
+    fn hierarchies(root: &Path) -> Vec<Hierarchy> {
+        let read = |path| fs::read_to_string(root.join(path)).unwrap_or_default();
+        let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
+        mounts
+            .lines()
+            .filter_map(|mount| hierarchy(mount, &groups))
+            .collect()
+    }
+
+    /// Reads one line of mountinfo, such as
+    /// `36 25 0:31 /docker/1f /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory`.
+    fn hierarchy(mount: &str, groups: &str) -> Option<Hierarchy> {
+        let (place, filesystem) = mount.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (mount_root, mount_point) = (unescape(place.next()?), unescape(place.next()?));
+        let mut filesystem = filesystem.split(' ');
+        let (kind, options) = (filesystem.next()?, filesystem.nth(1)?);
+        // Lines of /proc/self/cgroup are `4:memory:/group` in version 1, `0::/group` in version 2.
+        let (names, controller) = match kind {
+            "cgroup" if options.split(',').any(|o| o == "memory") => (&V1, "memory"),
+            "cgroup2" => (&V2, ""),
+            _ => return None,
+        };
+        let group = groups.lines().find_map(|line| {
+            let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+            let is_it = controllers.split(',').any(|c| c == controller);
+            is_it.then_some(group)
+        })?;
+        // A container may see only its part of the tree, mounted as if it were all. A group
+        // outside of that part is not visible: then the mount point is the nearest one that is.
+        let group = Path::new(group)
+            .strip_prefix(mount_root)
+            .ok()
+            .filter(|group| !group.starts_with(".."))
+            .unwrap_or("".as_ref());
+        Some(Hierarchy {
+            names,
+            mount_point,
+            group: group.into(),
+        })
+    }
+
+    /// Undoes the `\040` for a blank in mountinfo; other escapes do not occur in practice.
+    fn unescape(path: &str) -> PathBuf {
+        path.replace("\\040", " ").into()
+    }
+
+    fn below(root: &Path, path: &Path) -> PathBuf {
+        root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn number(path: &Path) -> Option<u64> {
+        fs::read_to_string(path).ok()?.trim().parse().ok()
+    }
+
+    /// The number after `name` in a file of lines `name number ...`.
+    fn field(path: &Path, name: &str) -> Option<u64> {
+        let text = fs::read_to_string(path).ok()?;
+        text.lines().find_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next()? == name).then(|| words.next()?.parse().ok())?
+        })
+    }
+
+    fn kib_field(path: &Path, name: &str) -> Option<u64> {
+        field(path, name).map(|kib| kib * 1024)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        const GIB: u64 = 1 << 30;
+
+        /// A system with 8 GiB available, these control groups, and these files below /sys/fs.
+        fn system(cgroup: &str, mountinfo: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
+            let dir = tempfile::tempdir().unwrap();
+            let meminfo = "MemTotal: 16777216 kB\nMemAvailable:    8388608 kB\n";
+            let status = "VmData:\t 5000 kB\nRssAnon:\t 2000 kB\n";
+            let proc_files = [
+                ("/proc/meminfo", meminfo),
+                ("/proc/self/status", status),
+                ("/proc/self/cgroup", cgroup),
+                ("/proc/self/mountinfo", mountinfo),
+            ];
+            for (path, text) in proc_files.iter().chain(files) {
+                let path = below(dir.path(), Path::new(path));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            dir
+        }
+
+        const MOUNT_V1: &str =
+            "30 25 0:26 / /sys/fs/cgroup/memory rw,nosuid shared:1 - cgroup cgroup rw,memory\n";
+        const MOUNT_V2: &str = "31 25 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+
+        fn assert_limited(dir: &tempfile::TempDir, bytes: u64, why: &str) {
+            let found = available_below(dir.path());
+            assert_eq!(found.bytes, bytes, "{}", found.why);
+            assert!(found.why.contains(why), "{}", found.why);
+        }
+
+        #[test]
+        fn the_machine_is_the_limit_without_groups() {
+            assert_limited(&system("", "", &[]), 8 * GIB, "MemAvailable");
+            let dir = system("0::/a\n", MOUNT_V2, &[]);
+            assert_limited(&dir, 8 * GIB, "MemAvailable");
+            assert_eq!(committed_untouched_below(dir.path()), 3000 * 1024);
+            assert_eq!(available_below(&dir.path().join("none")).bytes, 0);
+            assert_eq!(committed_untouched_below(&dir.path().join("none")), 0);
+        }
+
+        #[test]
+        fn version_1_counts_file_pages_as_free() {
+            let group = "/sys/fs/cgroup/memory/a b/c";
+            let at = |name| format!("{group}/{name}");
+            let unlimited = "9223372036854771712\n";
+            let dir = system(
+                "5:cpu,cpuacct:/x\n4:hugetlb,memory:/a b/c\n0::/\n",
+                MOUNT_V1,
+                &[
+                    (&at("memory.limit_in_bytes"), "3221225472\n"),
+                    (&at("memory.usage_in_bytes"), "2147483648\n"),
+                    (
+                        &at("memory.stat"),
+                        "inactive_file 1\ntotal_inactive_file 536870912\ntotal_active_file 536870912\n",
+                    ),
+                    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", unlimited),
+                    ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "4096\n"),
+                ],
+            );
+            assert_limited(&dir, 2 * GIB, &at("memory.limit_in_bytes"));
+        }
+
+        #[test]
+        fn version_2_asks_every_ancestor_and_both_limits() {
+            let files = |top: &'static str, high: &'static str| {
+                [
+                    ("/sys/fs/cgroup/a/memory.max", top),
+                    ("/sys/fs/cgroup/a/memory.current", "1073741824\n"),
+                    ("/sys/fs/cgroup/a/b/c/memory.max", "max\n"),
+                    ("/sys/fs/cgroup/a/b/c/memory.high", high),
+                    ("/sys/fs/cgroup/a/b/c/memory.current", "3145728\n"),
+                    (
+                        "/sys/fs/cgroup/a/b/c/memory.stat",
+                        "inactive_file 1048576\nactive_file 1048576\n",
+                    ),
+                ]
+            };
+            let dir = system("0::/a/b/c\n", MOUNT_V2, &files("4294967296\n", "max\n"));
+            assert_limited(&dir, 3 * GIB, "/sys/fs/cgroup/a/memory.max");
+            let dir = system("0::/a/b/c\n", MOUNT_V2, &files("max\n", "1074790400\n"));
+            assert_limited(&dir, GIB, "/sys/fs/cgroup/a/b/c/memory.high");
+            let dir = system("0::/a/b/c\n", MOUNT_V2, &files("max\n", "max\n"));
+            assert_limited(&dir, 8 * GIB, "MemAvailable");
+            // Above its limit: nothing is left.
+            let dir = system("0::/a/b/c\n", MOUNT_V2, &files("1000\n", "max\n"));
+            assert_limited(&dir, 0, "/sys/fs/cgroup/a/memory.max");
+        }
+
+        #[test]
+        fn a_container_sees_its_group_at_the_mount_point() {
+            let files = [
+                ("/c g/memory.max", "1073741824\n"),
+                ("/c g/memory.current", "0\n"),
+                ("/x/memory.max", "0\n"),
+                ("/x/memory.current", "0\n"),
+            ];
+            let mount = "31 25 0:27 /docker/1f /c\\040g rw - cgroup2 cgroup2 rw\n";
+            for group in ["0::/docker/1f\n", "0::/docker/1f/gone\n", "0::/other\n"] {
+                assert_limited(&system(group, mount, &files), GIB, "/c g/memory.max");
+            }
+            let mount = "31 25 0:27 / /c\\040g rw - cgroup2 cgroup2 rw\n";
+            let dir = system("0::/../x\n", mount, &files);
+            assert_limited(&dir, GIB, "/c g/memory.max");
+        }
+
+        #[test]
+        fn this_machine_has_memory() {
+            let found = super::super::available();
+            assert!(found.bytes > 1 << 20, "{found:?}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What a person reads: the line at the start, the table at the end; and the same as JSON.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::residency::Tally;
+use crate::stats::Stats;
+use bytesize::ByteSize;
+use comfy_table::{CellAlignment, Table, presets};
+use std::io::Write;
+use std::path::Path;
+
+/// Bytes as people read them: `1.5 GiB`.
+pub fn bytes(n: u64) -> String {
+    ByteSize(n).display().iec().to_string()
+}
+
+/// `part` of `whole` in percent, 0 of nothing.
+fn percent(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
+}
+
+/// What is active, in one line.
+pub fn start_line(engine: &Engine, policy: &str) -> String {
+    let layout = engine.layout();
+    let n_experts: usize = layout.pools.iter().map(|p| p.shape.n_total()).sum();
+    format!(
+        "hotset: {} layers stream {} experts ({}) through {}: {} slots, policy {policy}, {}",
+        layout.layers.len(),
+        n_experts,
+        bytes(layout.expert_bytes),
+        bytes(layout.arena_bytes as u64),
+        layout.n_slots(),
+        engine.queue().about(),
+    )
+}
+
+/// The warning about a budget below one token cycle, when each layer uses `n_used` experts a token.
+pub fn cycle_line(engine: &Engine, n_used: u32) -> Option<String> {
+    let layout = engine.layout();
+    let cycle = layout.token_cycle_bytes(n_used);
+    let slots: u64 = layout
+        .pools
+        .iter()
+        .map(|p| p.expert_bytes as u64 * u64::from(p.n_slots))
+        .sum();
+    (slots < cycle).then(|| {
+        format!(
+            "hotset: warning: one token uses {} of experts and the budget holds {}: {:.1} MiB are missing, \
+             without them policies that go by recency never hit",
+            bytes(cycle),
+            bytes(slots),
+            (cycle - slots) as f64 / (1 << 20) as f64,
+        )
+    })
+}
+
+/// The table at the end.
+pub fn text(stats: &Stats) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["hotset", "generation", "prompts"]);
+    let mut row = |name: &str, cell: &dyn Fn(&Tally) -> String| {
+        table.add_row([
+            name.to_string(),
+            cell(&stats.generation),
+            cell(&stats.prompt),
+        ]);
+    };
+    row("tokens", &|t| t.tokens.to_string());
+    row("experts routed", &|t| t.picks().to_string());
+    row("hits", &|t| match t.picks() {
+        0 => "-".to_string(),
+        n => format!("{} ({:.1} %)", t.hits, percent(t.hits, n)),
+    });
+    row("misses", &|t| t.misses.to_string());
+    row("evictions", &|t| t.evictions.to_string());
+    for column in 1..3 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let n_tokens = stats.generation.tokens + stats.prompt.tokens;
+    let regret = &stats.regret;
+    let window = match regret.is_whole_run {
+        true => "this routing".to_string(),
+        false => format!("the last {} routed experts", regret.picks),
+    };
+    let share = |hits| percent(hits, regret.picks);
+    format!(
+        "\n{table}\n \
+         policy {}; {} of {} experts fit in {} ({:.0} % of {})\n \
+         read {} in {} reads ({} a token), {:.2} s stalled of {:.2} s; {}\n \
+         hit rate on {window}: lru {:.1} %, {} {:.1} %, best possible (Belady) {:.1} %\n",
+        stats.policy,
+        stats.n_slots,
+        stats.n_experts,
+        bytes(stats.arena_bytes),
+        percent(stats.arena_bytes, stats.expert_bytes),
+        bytes(stats.expert_bytes),
+        bytes(stats.bytes_read),
+        stats.n_reads,
+        bytes(stats.bytes_read / n_tokens.max(1)),
+        stats.stalled_ms / 1e3,
+        stats.busy_ms / 1e3,
+        stats.io,
+        share(regret.lru_hits),
+        stats.policy,
+        share(regret.active_hits),
+        share(regret.belady_hits),
+    )
+}
+
+/// Writes the counters as JSON: the whole file or nothing.
+pub fn write_json(stats: &Stats, path: &Path) -> Result<()> {
+    let failed = |cause| Error::Io {
+        path: path.to_path_buf(),
+        cause,
+    };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    serde_json::to_writer_pretty(&mut file, stats).map_err(|e| failed(e.into()))?;
+    file.write_all(b"\n").map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! One block of memory that holds every slot.
+
+// mmap has no safe form.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::ptr;
+
+use crate::error::{Error, Result};
+
+/// Size and alignment of a huge page on x86-64, and on ARM with 4 KiB pages.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// An anonymous private mapping, unmapped on drop.
+///
+/// The system commits a page when it is first written, so an arena may be larger than the memory
+/// there is. Nothing here hands out a reference: the bytes are written by the kernel and read by C
+/// through raw pointers, and who may touch which part when is the promise of the arena's user.
+#[derive(Debug)]
+pub struct Arena {
+    addr: usize,
+    len: usize,
+}
+
+impl Arena {
+    /// Maps `n_bytes`, rounded up to whole pages and filled with zeros.
+    ///
+    /// From 2 MiB on the base is aligned to 2 MiB and huge pages are asked for: a read then pins
+    /// a few pages instead of hundreds.
+    pub fn map(n_bytes: usize) -> Result<Self> {
+        let refused = |cause: io::Error| Error::Setting {
+            name: "HOTSET_RAM".into(),
+            value: n_bytes.to_string(),
+            allowed: format!("the system does not map that many bytes: {cause}"),
+        };
+        let too_large = || refused(io::Error::from_raw_os_error(libc::ENOMEM));
+        let len = n_bytes
+            .checked_next_multiple_of(page_size())
+            .ok_or_else(too_large)?;
+        if len < HUGE_PAGE {
+            let addr = map_anonymous(len).map_err(refused)?;
+            return Ok(Self { addr, len });
+        }
+        // mmap promises page alignment only: map more, and give back both ends.
+        let mapped = len.checked_add(HUGE_PAGE).ok_or_else(too_large)?;
+        let start = map_anonymous(mapped).map_err(refused)?;
+        let addr = start.next_multiple_of(HUGE_PAGE);
+        unmap(start, addr - start);
+        unmap(addr + len, start + mapped - (addr + len));
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range is the mapping made above. The call is advice: its failure, on a
+        // kernel without huge pages, changes nothing but speed.
+        unsafe {
+            libc::madvise(
+                ptr::with_exposed_provenance_mut(addr),
+                len,
+                libc::MADV_HUGEPAGE,
+            );
+        }
+        Ok(Self { addr, len })
+    }
+
+    /// Address of the first byte.
+    pub fn addr(&self) -> usize {
+        self.addr
+    }
+
+    /// Bytes mapped.
+    #[allow(clippy::len_without_is_empty)] // an empty mapping does not exist
+    pub fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        unmap(self.addr, self.len);
+    }
+}
+
+/// Bytes in a page of memory.
+fn page_size() -> usize {
+    // SAFETY: sysconf reads a constant of the system.
+    let n = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(n).expect("every system has a page size")
+}
+
+fn map_anonymous(len: usize) -> io::Result<usize> {
+    // NORESERVE: memory is promised page by page, not for the whole budget at once.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: without MAP_FIXED a new mapping replaces no other.
+    let addr = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
+    if addr == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(addr.expose_provenance())
+}
+
+/// Unmaps a part of a mapping made by `map_anonymous`.
+fn unmap(addr: usize, len: usize) {
+    if len > 0 {
+        // SAFETY: the callers name a range of their own mapping which nobody uses any more.
+        let status = unsafe { libc::munmap(ptr::with_exposed_provenance_mut(addr), len) };
+        assert_eq!(status, 0, "munmap of {len} bytes at {addr:#x}");
+    }
+}

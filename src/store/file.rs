@@ -1,0 +1,277 @@
+//! A model file, opened so that reads bypass the page cache where the system lets them.
+
+// statx and fcntl have no safe form.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The aligned range of a file that covers a slice of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Where the range begins, a multiple of the alignment.
+    pub offset: u64,
+    /// Its length, a multiple of the alignment. It may reach beyond the end of the file.
+    pub len: usize,
+    /// Bytes of the range before the slice.
+    pub skip: usize,
+}
+
+/// The smallest range of multiples of `align` that covers `len` bytes at `offset`.
+pub fn span(offset: u64, len: usize, align: usize) -> Span {
+    let skip = (offset % align as u64) as usize;
+    Span {
+        offset: offset - skip as u64,
+        len: (skip + len).next_multiple_of(align),
+        skip,
+    }
+}
+
+/// What tells whether a file still has the content it had. The inode is not part of it: an open
+/// descriptor never changes to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    len: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok(Self {
+            len: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        })
+    }
+}
+
+/// A file of weights, independent of the descriptor it was opened from.
+#[derive(Debug)]
+pub struct ModelFile {
+    file: File,
+    path: PathBuf,
+    stamp: Stamp,
+    align: usize,
+}
+
+impl ModelFile {
+    /// Opens the file behind `fd` once more, so that the caller may close `fd`.
+    ///
+    /// The new descriptor reads past the page cache where the file system can. If the file cannot
+    /// be opened again, because its mode was changed, say, it shares what `fd` has open.
+    pub fn open(fd: BorrowedFd<'_>) -> Result<Self> {
+        let path = system::path(fd);
+        let failed = |cause| Error::Io {
+            path: path.clone(),
+            cause,
+        };
+        let (file, align) = open_again(fd, &path).map_err(failed)?;
+        let stamp = Stamp::of(&file).map_err(failed)?;
+        Ok(Self {
+            file,
+            path,
+            stamp,
+            align,
+        })
+    }
+
+    /// The name it had when it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes when it was opened.
+    #[allow(clippy::len_without_is_empty)] // an empty model is found out elsewhere
+    pub fn len(&self) -> u64 {
+        self.stamp.len
+    }
+
+    /// What offsets, lengths and addresses of reads must be multiples of; 1 if nothing.
+    pub fn align(&self) -> usize {
+        self.align
+    }
+
+    /// Whether reads bypass the page cache.
+    pub fn is_direct(&self) -> bool {
+        self.align > 1
+    }
+
+    /// Fails if the file was truncated or written to since it was opened: what is read from now
+    /// on would not fit to what was read before. A new file renamed over this one is no problem,
+    /// the old one stays until it is closed.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let now = Stamp::of(&self.file).map_err(|cause| Error::Io {
+            path: self.path.clone(),
+            cause,
+        })?;
+        if now == self.stamp {
+            return Ok(());
+        }
+        let why = if now.len == self.stamp.len {
+            "was overwritten while in use".into()
+        } else {
+            format!(
+                "had {} bytes when it was opened and has {} now",
+                self.stamp.len, now.len
+            )
+        };
+        Err(Error::File {
+            path: self.path.clone(),
+            why,
+        })
+    }
+
+    /// For the queue, which reads.
+    pub(super) fn raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// The best descriptor for the file behind `fd`, and its alignment.
+fn open_again(fd: BorrowedFd<'_>, path: &Path) -> io::Result<(File, usize)> {
+    if let Ok(file) = system::open_direct(fd, path)
+        && let Some(align) = alignment(&file)
+    {
+        return Ok((file, align));
+    }
+    if let Ok(file) = system::open_buffered(fd, path) {
+        return Ok((file, 1));
+    }
+    let file = File::from(fd.try_clone_to_owned()?);
+    // What is shared is as direct as its owner made it.
+    let align = if system::is_direct(&file) {
+        alignment(&file).ok_or(io::ErrorKind::InvalidInput)?
+    } else {
+        1
+    };
+    Ok((file, align))
+}
+
+/// The smallest alignment at which direct reads of `file` succeed.
+fn alignment(file: &File) -> Option<usize> {
+    let candidates = match system::stated_alignment(file) {
+        Some(align) => vec![align],
+        None => vec![512, 4096],
+    };
+    candidates.into_iter().find(|&n| is_readable_at(file, n))
+}
+
+/// Whether a read is accepted whose offset, length and address are odd multiples of `align`.
+fn is_readable_at(file: &File, align: usize) -> bool {
+    let mut memory = vec![0; 4 * align];
+    let at = memory.as_ptr().align_offset(2 * align) + align;
+    let len = file.metadata().map_or(0, |meta| meta.len());
+    // Reads beyond the end succeed whatever their alignment.
+    let offset = if len > align as u64 { align as u64 } else { 0 };
+    file.read_at(&mut memory[at..at + align], offset).is_ok()
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use super::*;
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    fn link(fd: BorrowedFd<'_>) -> PathBuf {
+        format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
+    }
+
+    pub fn path(fd: BorrowedFd<'_>) -> PathBuf {
+        std::fs::read_link(link(fd)).unwrap_or_else(|_| link(fd))
+    }
+
+    /// Opening the link opens the very file, whatever its name refers to by now.
+    pub fn open_direct(fd: BorrowedFd<'_>, _: &Path) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(link(fd))
+    }
+
+    pub fn open_buffered(fd: BorrowedFd<'_>, _: &Path) -> io::Result<File> {
+        File::open(link(fd))
+    }
+
+    pub fn is_direct(file: &File) -> bool {
+        // SAFETY: F_GETFL takes no argument; `file` is open.
+        let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+        flags != -1 && flags & libc::O_DIRECT != 0
+    }
+
+    /// What the kernel says, from Linux 6.1 on and for most file systems.
+    pub fn stated_alignment(file: &File) -> Option<usize> {
+        // SAFETY: statx is plain integers, for which zero is a value.
+        let mut info: libc::statx = unsafe { std::mem::zeroed() };
+        // SAFETY: the name is a C string and `info` is writable for the length of the call.
+        let status = unsafe {
+            libc::statx(
+                file.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                libc::STATX_DIOALIGN,
+                &mut info,
+            )
+        };
+        let is_stated = status == 0 && info.stx_mask & libc::STATX_DIOALIGN != 0;
+        let align = info.stx_dio_mem_align.max(info.stx_dio_offset_align) as usize;
+        (is_stated && align > 0).then_some(align)
+    }
+}
+
+#[cfg(target_os = "macos")]
+mod system {
+    use super::*;
+    use std::ffi::{CStr, OsStr};
+    use std::os::unix::ffi::OsStrExt;
+
+    pub fn path(fd: BorrowedFd<'_>) -> PathBuf {
+        let mut name = [0u8; libc::PATH_MAX as usize];
+        // SAFETY: F_GETPATH writes at most PATH_MAX bytes, ended by a zero.
+        let status = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETPATH, name.as_mut_ptr()) };
+        match CStr::from_bytes_until_nul(&name) {
+            Ok(name) if status != -1 => OsStr::from_bytes(name.to_bytes()).into(),
+            _ => format!("/dev/fd/{}", fd.as_raw_fd()).into(),
+        }
+    }
+
+    pub fn open_direct(fd: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
+        let file = open_buffered(fd, path)?;
+        // SAFETY: F_NOCACHE takes an int; `file` is open.
+        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_NOCACHE, 1) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(file),
+        }
+    }
+
+    /// Opening goes by name, which may refer to another file by now.
+    pub fn open_buffered(fd: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
+        let file = File::open(path)?;
+        let (ours, given) = (
+            file.metadata()?,
+            File::from(fd.try_clone_to_owned()?).metadata()?,
+        );
+        if (ours.dev(), ours.ino()) != (given.dev(), given.ino()) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(file)
+    }
+
+    /// Whether the owner set F_NOCACHE cannot be asked, and unaligned reads work either way.
+    pub fn is_direct(_: &File) -> bool {
+        false
+    }
+
+    /// Unaligned reads succeed through the cache, so that trying them tells nothing.
+    pub fn stated_alignment(_: &File) -> Option<usize> {
+        Some(4096)
+    }
+}
