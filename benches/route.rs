@@ -1,10 +1,16 @@
-//! What a routed expert costs the thread that reports it, when everything it needs is resident.
+//! What a routed expert costs when everything is resident: the plan alone, and the whole engine
+//! from the routing event to the addresses of its three parts.
 
 use criterion::Criterion;
+use hotset::engine::Engine;
+use hotset::engine::layout::{Layout, Tensor};
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
 use hotset::residency::{Plan, Residency};
+use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
 use std::hint::black_box;
+use std::io::Write;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 const N_LAYERS: u32 = 48;
@@ -75,8 +81,89 @@ fn route(criterion: &mut Criterion) {
     }
 }
 
+const N_PARTS: usize = 3;
+const PART_BYTES: usize = 512;
+
+/// An engine over a file of small experts, all of which fit.
+fn engine(policy: &str) -> Engine {
+    let mut file = tempfile::tempfile().expect("a temporary file");
+    let n_bytes = N_PARTS * PART_BYTES * (N_LAYERS * N_EXPERTS) as usize;
+    file.write_all(&vec![1; n_bytes]).expect("room for it");
+    let tensors: Vec<_> = (0..N_LAYERS as usize * N_PARTS)
+        .map(|i| Tensor {
+            name: format!("blk.{}.part{}", i / N_PARTS, i % N_PARTS),
+            block: (i / N_PARTS) as u32,
+            n_experts: N_EXPERTS,
+            n_bytes: PART_BYTES,
+            file: 0,
+            offset: (i * PART_BYTES * N_EXPERTS as usize) as u64,
+        })
+        .collect();
+    let file = ModelFile::open(file.as_fd()).expect("it is open");
+    let layout = Layout::new(&tensors, &[file.align()], u64::MAX).expect("it fits");
+    let options = QueueOptions {
+        kind: QueueKind::Auto,
+        depth: 16,
+        faults: Faults::default(),
+    };
+    Engine::new(layout, vec![file], policy, options).expect("the arena is small")
+}
+
+/// What a compute thread does for a token: three operations per layer, each routed and then read
+/// expert by expert.
+fn token(engine: &Engine, rows: &[i64], layer: usize) {
+    for part in 0..N_PARTS {
+        let event = engine.route(layer, part, 1, 1, 1, black_box(rows));
+        event.expect("nothing can fail");
+        for i in 0.. {
+            match engine.acquire(layer, 1, 0, i).expect("nothing can fail") {
+                Some(found) => black_box(found),
+                None => break,
+            };
+        }
+    }
+}
+
+fn stream(criterion: &mut Criterion) {
+    let routing: Vec<(usize, Vec<i64>)> = routing()
+        .into_iter()
+        .map(|(layer, experts)| {
+            let mut rows = vec![0; N_EXPERTS as usize];
+            experts.iter().for_each(|e| rows[*e as usize] = 1);
+            (layer as usize, rows)
+        })
+        .collect();
+    let n_picks = routing.len() as f64 * f64::from(TOP_K);
+    for spec in REGISTRY {
+        let engine = engine(spec.name);
+        let pass = || {
+            for (layer, rows) in &routing {
+                token(&engine, rows, *layer);
+            }
+        };
+        pass();
+        let mut best = f64::INFINITY;
+        criterion.bench_function(&format!("engine/{}", spec.name), |bencher| {
+            bencher.iter_custom(|n| {
+                let start = Instant::now();
+                for _ in 0..n {
+                    let start = Instant::now();
+                    pass();
+                    best = best.min(start.elapsed().as_nanos() as f64 / n_picks);
+                }
+                start.elapsed()
+            });
+        });
+        if best.is_finite() {
+            println!("{}: {best:.1} ns per routed expert, engine", spec.name);
+            assert!(best < NS_MAX, "{}: {best:.1} ns, limit {NS_MAX}", spec.name);
+        }
+    }
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     route(&mut criterion);
+    stream(&mut criterion);
     criterion.final_summary();
 }

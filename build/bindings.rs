@@ -21,7 +21,10 @@ pub fn generate(src: &Path, libclang: &Path, out: &Path) -> Result<()> {
     unsafe {
         env::set_var("LIBCLANG_PATH", libclang)
     };
-    let includes: String = HEADERS.iter().map(|h| format!("#include <{h}>\n")).collect();
+    let includes: String = HEADERS
+        .iter()
+        .map(|h| format!("#include <{h}>\n"))
+        .collect();
     let names = "(ggml|gguf|llama|GGML|GGUF|LLAMA)_.*";
     let mut builder = bindgen::builder()
         .header_contents("hotset.h", &includes)
@@ -37,7 +40,9 @@ pub fn generate(src: &Path, libclang: &Path, out: &Path) -> Result<()> {
     if let Some(dir) = compiler_headers() {
         builder = builder.clang_args(["-isystem", &dir]);
     }
-    let bindings = builder.generate().context("generating bindings to llama.cpp")?;
+    let bindings = builder
+        .generate()
+        .context("generating bindings to llama.cpp")?;
     let path = out.join("llama.rs");
     bindings
         .write_to_file(&path)
@@ -47,7 +52,10 @@ pub fn generate(src: &Path, libclang: &Path, out: &Path) -> Result<()> {
 /// Where stddef.h is: a libclang that came without a compiler has no headers of its own.
 fn compiler_headers() -> Option<String> {
     let compiler = env::var("CC").unwrap_or("cc".to_owned());
-    let output = Command::new(compiler).arg("-print-file-name=include").output().ok()?;
+    let output = Command::new(compiler)
+        .arg("-print-file-name=include")
+        .output()
+        .ok()?;
     let dir = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     Path::new(&dir).is_absolute().then_some(dir)
 }

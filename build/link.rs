@@ -33,7 +33,11 @@ pub fn emit(shim: &Path, build: &Path, programs: &[&str]) -> Result<()> {
 }
 
 fn runtime() -> &'static str {
-    if cfg!(target_os = "macos") { "-lc++" } else { "-lstdc++" }
+    if cfg!(target_os = "macos") {
+        "-lc++"
+    } else {
+        "-lstdc++"
+    }
 }
 
 /// The linker's arguments for one of upstream's programs, beside its own objects.
@@ -53,7 +57,11 @@ fn fragments(build: &Path, program: &str) -> Result<Vec<String>> {
         let text = text.trim_matches('"');
         let file = build.join(text);
         let is_built = !text.starts_with('-') && Path::new(text).is_relative();
-        args.push(if is_built { file.display().to_string() } else { text.to_owned() });
+        args.push(if is_built {
+            file.display().to_string()
+        } else {
+            text.to_owned()
+        });
     }
     Ok(args)
 }
@@ -87,7 +95,9 @@ fn newest_index(reply: &Path) -> Result<Value> {
 
 /// Reads the file that `object` refers to.
 fn read(reply: &Path, object: &Value) -> Result<Value> {
-    let name = object["jsonFile"].as_str().context("cmake's reply names no file")?;
+    let name = object["jsonFile"]
+        .as_str()
+        .context("cmake's reply names no file")?;
     parse(&reply.join(name))
 }
 

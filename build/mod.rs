@@ -69,7 +69,10 @@ pub fn prepare() -> Result<()> {
         tree.root.display()
     );
     println!("cargo:rustc-env=HOTSET_LLAMA_SRC={}/src", root.display());
-    println!("cargo:rustc-env=HOTSET_TOOLS_PATH={}", tools::join(&tools.path)?);
+    println!(
+        "cargo:rustc-env=HOTSET_TOOLS_PATH={}",
+        tools::join(&tools.path)?
+    );
     println!(
         "cargo:rustc-env=HOTSET_LIBCLANG={}",
         tools.libclang.display()

@@ -1,11 +1,11 @@
 //! Builds llama.cpp with cmake and ninja, and the shim that gives its programs C names.
 
+use super::Dirs;
 use super::files;
 use super::link;
 use super::run::{run_watched, say};
 use super::tools::Tools;
 use super::upstream::Upstream;
-use super::Dirs;
 use anyhow::{Context, Result};
 use std::env;
 use std::fs;
@@ -118,7 +118,9 @@ fn compile(tools: &Tools, tag: &str, targets: &[String], root: &Path) -> Result<
             if let Some((done, all)) = steps(line).filter(|_| is_due) {
                 said_at = Some(Instant::now());
                 let percent = 100 * done / all;
-                say(&format!("building llama.cpp {tag}: {percent} % ({done}/{all})"));
+                say(&format!(
+                    "building llama.cpp {tag}: {percent} % ({done}/{all})"
+                ));
             }
         },
     )?;

@@ -77,12 +77,18 @@ fn apply(patch: &Path, tree: &mut Tree) -> Result<()> {
     for part in text.split("\ndiff --git ").skip(1) {
         let name = part.lines().find_map(|line| line.strip_prefix("+++ b/"));
         let Some(name) = name else {
-            bail!("{}: only edited and new files are supported", patch.display())
+            bail!(
+                "{}: only edited and new files are supported",
+                patch.display()
+            )
         };
         let context = || format!("{} does not apply to {name}", patch.display());
         let start = part.find("\n--- ").with_context(context)? + 1;
         let base = if part[start..].starts_with("--- /dev/null") {
-            ensure!(!tree.contains_key(Path::new(name)), context() + ": it exists");
+            ensure!(
+                !tree.contains_key(Path::new(name)),
+                context() + ": it exists"
+            );
             String::new()
         } else {
             let bytes = tree.get(Path::new(name)).cloned();

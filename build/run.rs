@@ -30,7 +30,9 @@ fn cargo_stderr() -> io::Result<File> {
         let file = append(&format!("{cargo}/fd/2"))?;
         // Cargo writes where it stopped last, over our line, unless it appends too.
         let is_shared = !file.metadata()?.is_file() || appends(&format!("{cargo}/fdinfo/2"));
-        is_shared.then_some(file).ok_or(io::ErrorKind::Unsupported.into())
+        is_shared
+            .then_some(file)
+            .ok_or(io::ErrorKind::Unsupported.into())
     };
     open().or_else(|_: io::Error| append("/dev/tty"))
 }

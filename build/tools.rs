@@ -52,7 +52,7 @@ pub fn find(dirs: &Dirs) -> Result<Tools> {
         install(&dirs.package.join("vendor/tools.txt"), &dir)?;
     }
     ensure!(
-        has_libclang(&ours.libclang) && runs(&ours),
+        has_libclang(&ours.libclang) && (!needs_cmake || runs(&ours)),
         "the tools installed in {} do not run on this machine: \
          install cmake, ninja and libclang, and set LIBCLANG_PATH",
         dir.display()
@@ -65,7 +65,9 @@ pub fn find(dirs: &Dirs) -> Result<Tools> {
 
 fn install(requirements: &Path, dir: &Path) -> Result<()> {
     say("fetching cmake, ninja and libclang (80 MiB)");
-    let pip = Command::new("python3").args(["-m", "pip", "--version"]).output();
+    let pip = Command::new("python3")
+        .args(["-m", "pip", "--version"])
+        .output();
     ensure!(
         pip.is_ok_and(|pip| pip.status.success()),
         "`python3 -m pip` does not run: install python3 with pip, \
@@ -73,7 +75,12 @@ fn install(requirements: &Path, dir: &Path) -> Result<()> {
         CMAKE_MIN.0,
         CMAKE_MIN.1
     );
-    let options = ["--upgrade", "--no-deps", "--only-binary=:all:", "--require-hashes"];
+    let options = [
+        "--upgrade",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--require-hashes",
+    ];
     run(
         "installing cmake, ninja and libclang with python3 -m pip",
         Command::new("python3")
@@ -90,7 +97,10 @@ fn install(requirements: &Path, dir: &Path) -> Result<()> {
 fn runs(tools: &Tools) -> bool {
     let version = |name: &str| {
         let mut command = Command::new(name);
-        let output = command.env("PATH", tools.search_path()).arg("--version").output();
+        let output = command
+            .env("PATH", tools.search_path())
+            .arg("--version")
+            .output();
         let output = output.ok().filter(|output| output.status.success())?;
         String::from_utf8(output.stdout).ok()
     };
@@ -128,8 +138,8 @@ fn has_libclang(dir: &Path) -> bool {
     dir.read_dir().into_iter().flatten().flatten().any(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_library = name.contains(".so") || name.ends_with(".dylib");
-        name.starts_with("libclang") && !name.starts_with("libclang-cpp") && is_library
-            && !name.starts_with("libclang_rt")
+        let is_c_api = name.starts_with("libclang.") || name.starts_with("libclang-");
+        is_library && is_c_api && !name.starts_with("libclang-cpp")
     })
 }
 

@@ -33,7 +33,8 @@ pub struct Upstream {
     pub root: PathBuf,
     /// Its tag, or `checkout` for a tree of the user's.
     pub tag: String,
-    /// The number in the tag, for what llama.cpp says of itself.
+    /// The number in the pinned tag, which llama.cpp prints as its version.
+    #[cfg_attr(not(feature = "llama"), allow(dead_code))]
     pub number: String,
 }
 
@@ -91,8 +92,7 @@ pub fn locate(dirs: &Dirs) -> Result<Upstream> {
 const STAMP: &str = ".pin";
 
 fn read_pin(path: &Path) -> Result<Pin> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     let values: HashMap<_, _> = text
         .lines()
         .filter(|line| !line.starts_with('#'))

@@ -65,7 +65,10 @@ impl Stats {
         let layout = engine.layout();
         let queue = engine.queue();
         let reads = queue.stats();
-        let first_file = queue.files().first().map(|f| f.path().display().to_string());
+        let first_file = queue
+            .files()
+            .first()
+            .map(|f| f.path().display().to_string());
         let mut stats = Self {
             model: first_file.unwrap_or_default(),
             policy: policy.to_string(),

@@ -40,9 +40,20 @@ fn lora_on_attention_and_experts() {
         let adapter = tiny::lora::write(&spec, dir.path());
         let (plain, _) = run(&path, None, None);
         let (stock, _) = run(&path, Some(&adapter), None);
-        let n_same = plain.logits.iter().zip(&stock.logits).filter(|(a, b)| a == b).count();
-        assert!(n_same * 2 < stock.logits.len(), "the adapter matters: {spec:?}");
-        assert!(stock.logits.iter().all(|x| f32::from_bits(*x).is_finite()), "{spec:?}");
+        let n_same = plain
+            .logits
+            .iter()
+            .zip(&stock.logits)
+            .filter(|(a, b)| a == b)
+            .count();
+        assert!(
+            n_same * 2 < stock.logits.len(),
+            "the adapter matters: {spec:?}"
+        );
+        assert!(
+            stock.logits.iter().all(|x| f32::from_bits(*x).is_finite()),
+            "{spec:?}"
+        );
 
         // Below a token's experts, and so little that all experts pass through the staging ring.
         for ram in [Ram::Percent(30.0), Ram::Percent(8.0), Ram::Bytes(1)] {
@@ -57,7 +68,11 @@ fn lora_on_attention_and_experts() {
             assert!(output.logits == stock.logits, "{what}");
             let stats = stats.expect("experts were streamed");
             assert!(stats.generation.misses > 0, "{what}");
-            assert_eq!(stats.generation.evictions > 0, ram != Ram::Bytes(1), "{what}");
+            assert_eq!(
+                stats.generation.evictions > 0,
+                ram != Ram::Bytes(1),
+                "{what}"
+            );
         }
     }
 }

@@ -35,7 +35,11 @@ fn succeed(command: &mut Command) -> Output {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(output.status.success(), "{command:?}: {}\n{out}\n{err}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{out}\n{err}",
+        output.status
+    );
     output
 }
 
@@ -45,7 +49,14 @@ fn build_library() -> PathBuf {
     succeed(
         Command::new(env!("CARGO"))
             .current_dir(package())
-            .args(["build", "--release", "--lib", "--no-default-features", "--features", "hooks"])
+            .args([
+                "build",
+                "--release",
+                "--lib",
+                "--no-default-features",
+                "--features",
+                "hooks",
+            ])
             .env("CARGO_TARGET_DIR", &dir)
             .env("LIBCLANG_PATH", env!("HOTSET_LIBCLANG")),
     );
@@ -65,7 +76,10 @@ fn build_program(library: &Path) -> PathBuf {
             .arg(&dir)
             .args(["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
             // Compiled once and run for a second.
-            .args(["-DCMAKE_C_FLAGS_RELEASE=-O1", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"])
+            .args([
+                "-DCMAKE_C_FLAGS_RELEASE=-O1",
+                "-DCMAKE_CXX_FLAGS_RELEASE=-O1",
+            ])
             .arg(concat!("-DLLAMA_CPP_DIR=", env!("HOTSET_LLAMA_SRC")))
             .arg(format!("-DLLAMA_HOTSET_LIB={}", library.display())),
     );
@@ -104,10 +118,20 @@ fn a_program_that_links_libllama_streams_experts() {
     let (stock_tokens, stock_log) = generate(&program, &[("HOTSET", "off")]);
     let (tokens, log) = generate(&program, &[("HOTSET_RAM", RAM)]);
 
-    assert_eq!(stock_tokens.split_whitespace().count(), N_TOKENS, "{stock_tokens}");
+    assert_eq!(
+        stock_tokens.split_whitespace().count(),
+        N_TOKENS,
+        "{stock_tokens}"
+    );
     assert_eq!(tokens, stock_tokens, "\n{log}");
-    assert!(!stock_log.contains("hotset"), "HOTSET=off is not stock:\n{stock_log}");
-    for line in ["hotset: 6 layers stream 384 experts", "best possible (Belady)"] {
+    assert!(
+        !stock_log.contains("hotset"),
+        "HOTSET=off is not stock:\n{stock_log}"
+    );
+    for line in [
+        "hotset: 6 layers stream 384 experts",
+        "best possible (Belady)",
+    ] {
         assert!(log.contains(line), "no `{line}` in:\n{log}");
     }
 }

@@ -48,7 +48,11 @@ fn same(path: &Path, config: &Config, options: Options, stock: &Output) -> Stats
     let (output, stats) = run(path, Some(config), options);
     let what = format!("{} {config:?} {options:?}", path.display());
     assert_eq!(output.tokens, stock.tokens, "tokens: {what}");
-    let differ = output.logits.iter().zip(&stock.logits).position(|(a, b)| a != b);
+    let differ = output
+        .logits
+        .iter()
+        .zip(&stock.logits)
+        .position(|(a, b)| a != b);
     assert_eq!(differ, None, "first logit that differs: {what}");
     assert_eq!(output.logits.len(), stock.logits.len(), "{what}");
     stats.expect("experts were streamed")
@@ -89,7 +93,10 @@ fn budgets() {
             assert!(all.bytes_read >= all.generation.misses * 1024);
 
             let some = same(path, &streaming(30.0), options, &stock);
-            assert!(some.generation.misses > 0 && some.generation.evictions > 0, "{spec:?}");
+            assert!(
+                some.generation.misses > 0 && some.generation.evictions > 0,
+                "{spec:?}"
+            );
 
             let few = same(path, &thrashing(spec), options, &stock);
             assert!(few.generation.evictions > 0, "{spec:?}");

@@ -11,7 +11,14 @@ fn compiles(compiler: &str, default: &str, file: &str, standard: &str) {
     let text = "#include <hotset.h>\n#include <hotset.h>\nint main(void) { return 0; }\n";
     fs::write(&source, text).unwrap();
     let output = Command::new(&compiler)
-        .args([standard, "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"])
+        .args([
+            standard,
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-pedantic",
+            "-fsyntax-only",
+        ])
         .arg(concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include"))
         .arg(&source)
         .output()

@@ -43,11 +43,14 @@ impl Patch {
     }
 
     fn files(&self) -> impl Iterator<Item = &str> {
-        self.text.lines().filter_map(|line| line.strip_prefix("+++ b/"))
+        self.text
+            .lines()
+            .filter_map(|line| line.strip_prefix("+++ b/"))
     }
 
     fn is_new(&self, file: &str) -> bool {
-        self.text.contains(&format!("--- /dev/null\n+++ b/{file}\n"))
+        self.text
+            .contains(&format!("--- /dev/null\n+++ b/{file}\n"))
     }
 }
 
@@ -73,7 +76,11 @@ fn queue() -> Vec<Patch> {
 fn numbers_have_no_gaps() {
     for (i, patch) in queue().iter().enumerate() {
         let number = format!("{:04}-", i + 1);
-        assert!(patch.name.starts_with(&number), "{}: not {number}*", patch.name);
+        assert!(
+            patch.name.starts_with(&number),
+            "{}: not {number}*",
+            patch.name
+        );
     }
 }
 
@@ -81,8 +88,15 @@ fn numbers_have_no_gaps() {
 fn queue_is_within_its_budget() {
     let queue = queue();
     let n_added: usize = queue.iter().map(|patch| patch.n_lines("+")).sum();
-    assert!(queue.len() <= PATCHES_MAX, "{} patches, at most {PATCHES_MAX}", queue.len());
-    assert!(n_added <= ADDED_LINES_MAX, "{n_added} added lines, at most {ADDED_LINES_MAX}");
+    assert!(
+        queue.len() <= PATCHES_MAX,
+        "{} patches, at most {PATCHES_MAX}",
+        queue.len()
+    );
+    assert!(
+        n_added <= ADDED_LINES_MAX,
+        "{n_added} added lines, at most {ADDED_LINES_MAX}"
+    );
 }
 
 #[test]
@@ -91,18 +105,32 @@ fn messages_answer_the_questions() {
         let name = &patch.name;
         let (header, body) = patch.message().split_once("\n\n").unwrap();
         let subject = header.split_once("Subject: [PATCH] ").expect(name).1;
-        assert!(subject.contains(" : "), "{name}: the subject is not `area : what`");
+        assert!(
+            subject.contains(" : "),
+            "{name}: the subject is not `area : what`"
+        );
 
         let found: Vec<_> = body
             .lines()
             .filter_map(|line| SECTIONS.iter().find(|s| line.starts_with(**s)))
             .collect();
-        assert_eq!(found, SECTIONS.iter().collect::<Vec<_>>(), "{name}: sections");
+        assert_eq!(
+            found,
+            SECTIONS.iter().collect::<Vec<_>>(),
+            "{name}: sections"
+        );
         let trailers = body.trim_end().rsplit("\n\n").next().unwrap();
         let expected = &SECTIONS[SECTIONS.len() - N_TRAILERS..];
-        assert_eq!(trailers.lines().count(), N_TRAILERS, "{name}: trailers\n{trailers}");
+        assert_eq!(
+            trailers.lines().count(),
+            N_TRAILERS,
+            "{name}: trailers\n{trailers}"
+        );
         for (line, key) in trailers.lines().zip(expected) {
-            assert!(line.starts_with(key), "{name}: `{line}` where `{key}` belongs");
+            assert!(
+                line.starts_with(key),
+                "{name}: `{line}` where `{key}` belongs"
+            );
         }
         assert!(body.is_ascii(), "{name}: the message is not ASCII");
     }
@@ -111,13 +139,23 @@ fn messages_answer_the_questions() {
 #[test]
 fn readme_lists_the_queue() {
     let readme = fs::read_to_string(package().join("patches/README.md")).unwrap();
-    let rows: Vec<_> = readme.lines().filter(|line| line.starts_with("| 0")).collect();
+    let rows: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with("| 0"))
+        .collect();
     let queue = queue();
-    assert_eq!(rows.len(), queue.len(), "rows of the table in patches/README.md");
+    assert_eq!(
+        rows.len(),
+        queue.len(),
+        "rows of the table in patches/README.md"
+    );
     for (row, patch) in rows.iter().zip(&queue) {
         let stem = patch.name.trim_end_matches(".patch");
         let size = format!("| +{} -{} |", patch.n_lines("+"), patch.n_lines("-"));
-        assert!(row.contains(stem) && row.contains(&size), "{row}\nis not {stem} {size}");
+        assert!(
+            row.contains(stem) && row.contains(&size),
+            "{row}\nis not {stem} {size}"
+        );
     }
 }
 
@@ -137,7 +175,12 @@ fn git(dir: &Path, args: &[&str]) {
         .env("GIT_CEILING_DIRECTORIES", dir)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_NOSYSTEM", "1")
-        .args(["-c", "user.name=hotset", "-c", "user.email=hotset@localhost"])
+        .args([
+            "-c",
+            "user.name=hotset",
+            "-c",
+            "user.email=hotset@localhost",
+        ])
         .args(["-c", "core.abbrev=10", "-c", "core.autocrlf=false"])
         .args(args)
         .output()
@@ -149,7 +192,9 @@ fn git(dir: &Path, args: &[&str]) {
 /// One round through git: what it applies is what our build made, and what it exports is our file.
 #[test]
 fn git_applies_and_exports_the_same_bytes() {
-    let Some((pristine, src)) = trees() else { return };
+    let Some((pristine, src)) = trees() else {
+        return;
+    };
     if Command::new("git").arg("--version").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "git is missing");
         println!("skipped: git is missing");
@@ -175,16 +220,31 @@ fn git_applies_and_exports_the_same_bytes() {
     }
     for file in &touched {
         let same = fs::read(dir.join(file)).unwrap() == fs::read(src.join(file)).unwrap();
-        assert!(same, "{file}: git and our build apply the queue differently");
+        assert!(
+            same,
+            "{file}: git and our build apply the queue differently"
+        );
     }
 
     let range = format!("-{}", queue.len());
-    let form = ["--zero-commit", "--no-signature", "--no-numbered", "--no-stat"];
-    git(dir, &[&["format-patch", "-q", "-o", "out", &range], &form[..]].concat());
+    let form = [
+        "--zero-commit",
+        "--no-signature",
+        "--no-numbered",
+        "--no-stat",
+    ];
+    git(
+        dir,
+        &[&["format-patch", "-q", "-o", "out", &range], &form[..]].concat(),
+    );
     assert_eq!(fs::read_dir(dir.join("out")).unwrap().count(), queue.len());
     for patch in &queue {
         let exported = fs::read_to_string(dir.join("out").join(&patch.name)).expect(&patch.name);
-        assert_eq!(exported, patch.text, "{}: not as git exports it", patch.name);
+        assert_eq!(
+            exported, patch.text,
+            "{}: not as git exports it",
+            patch.name
+        );
     }
 }
 

@@ -74,8 +74,14 @@ fn two_models(first: &Path, second: &Path) {
     let _hook = take_hook(Some(&streaming(Ram::Percent(30.0))));
     let (mut a, mut b) = (load(first), load(second));
     for (i, batch) in early.chunks(4).enumerate() {
-        assert!(decode(&mut a, batch) == right_a[i..=i], "{first:?} batch {i}");
-        assert!(decode(&mut b, batch) == right_b[i..=i], "{second:?} batch {i}");
+        assert!(
+            decode(&mut a, batch) == right_a[i..=i],
+            "{first:?} batch {i}"
+        );
+        assert!(
+            decode(&mut b, batch) == right_b[i..=i],
+            "{second:?} batch {i}"
+        );
     }
     let stats = llama::stats();
     assert_eq!(stats.len(), 2);
@@ -87,11 +93,20 @@ fn two_models(first: &Path, second: &Path) {
     assert_eq!(llama::stats().len(), 1);
     let mut a = load(first);
     for (i, batch) in early.chunks(4).enumerate() {
-        assert!(decode(&mut a, batch) == right_a[i..=i], "{first:?} again, batch {i}");
+        assert!(
+            decode(&mut a, batch) == right_a[i..=i],
+            "{first:?} again, batch {i}"
+        );
     }
-    assert!(decode(&mut b, late) == right_b[n_early..], "{second:?} after the other was freed");
+    assert!(
+        decode(&mut b, late) == right_b[n_early..],
+        "{second:?} after the other was freed"
+    );
     drop(b);
-    assert!(decode(&mut a, late) == right_a[n_early..], "{first:?} alone");
+    assert!(
+        decode(&mut a, late) == right_a[n_early..],
+        "{first:?} alone"
+    );
 }
 
 /// A context of a model that outlives it.
@@ -155,7 +170,11 @@ fn talks() -> Vec<Talk> {
         n_batch,
         n_threads,
     };
-    vec![talk(0, 40, 1, 2), talk(50, 40, 3, 1), talk(100, 300, 100, 2)]
+    vec![
+        talk(0, 40, 1, 2),
+        talk(50, 40, 3, 1),
+        talk(100, 300, 100, 2),
+    ]
 }
 
 #[test]

@@ -94,10 +94,7 @@ impl Arrivals {
     }
 
     /// Sleeps until `arrived`; returns at once with the failure when a read has failed.
-    pub fn wait_until(
-        &self,
-        arrived: impl Fn() -> bool,
-    ) -> std::result::Result<(), &ReadFailure> {
+    pub fn wait_until(&self, arrived: impl Fn() -> bool) -> std::result::Result<(), &ReadFailure> {
         let mut guard = self.lock.lock().expect("no thread panics with it");
         while !arrived() {
             if let Some(failure) = self.failure.get() {

@@ -239,7 +239,10 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
                 *region = (*region).max(region_bytes(&part.tensor, aligns));
             }
         }
-        for layer in layers.iter_mut().filter(|l| l.pool == i && key(l) == *wanted) {
+        for layer in layers
+            .iter_mut()
+            .filter(|l| l.pool == i && key(l) == *wanted)
+        {
             let mut begin = 0;
             for (region, part) in regions.iter().zip(&mut layer.parts) {
                 part.region = begin;
@@ -289,7 +292,11 @@ mod tests {
         let mut offset = 1000;
         let mut all = Vec::new();
         for block in 0..4 {
-            for (name, n_bytes) in [("gate", 3000), ("up", 3000), ("down", 5000 + 1000 * (block as usize % 2))] {
+            for (name, n_bytes) in [
+                ("gate", 3000),
+                ("up", 3000),
+                ("down", 5000 + 1000 * (block as usize % 2)),
+            ] {
                 all.push(Tensor {
                     name: format!("blk.{block}.{name}"),
                     block,
@@ -309,13 +316,25 @@ mod tests {
         for align in [1, 512, 4096] {
             for budget in [1, 20_000, 100_000, 200_000, 300_000] {
                 let layout = Layout::new(&tensors(), &[align], budget).unwrap();
-                let slots: usize = layout.pools.iter().map(|p| p.n_slots as usize * p.slot_bytes).sum();
-                assert!(slots as u64 <= budget, "align {align} budget {budget}: {slots}");
+                let slots: usize = layout
+                    .pools
+                    .iter()
+                    .map(|p| p.n_slots as usize * p.slot_bytes)
+                    .sum();
+                assert!(
+                    slots as u64 <= budget,
+                    "align {align} budget {budget}: {slots}"
+                );
                 assert_eq!(layout.pools.len(), 2);
                 assert_eq!(slots, layout.ring.base);
                 for layer in &layout.layers {
                     let pool = &layout.pools[layer.pool];
-                    let ends = layer.parts.iter().skip(1).map(|p| p.region).chain([pool.slot_bytes]);
+                    let ends = layer
+                        .parts
+                        .iter()
+                        .skip(1)
+                        .map(|p| p.region)
+                        .chain([pool.slot_bytes]);
                     for (part, end) in layer.parts.iter().zip(ends) {
                         for e in 0..8 {
                             let offset = part.tensor.offset + e * part.tensor.n_bytes as u64;

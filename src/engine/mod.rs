@@ -558,7 +558,12 @@ impl Engine {
             let end = t.offset + u64::from(t.n_experts) * t.n_bytes as u64;
             files[t.file as usize].path() == failure.path && (t.offset..end).contains(&byte)
         };
-        let mut tensors = self.layout.layers.iter().flat_map(|l| &l.parts).map(|p| &p.tensor);
+        let mut tensors = self
+            .layout
+            .layers
+            .iter()
+            .flat_map(|l| &l.parts)
+            .map(|p| &p.tensor);
         let what = match tensors.find(|t| holds(t)) {
             Some(t) => {
                 let expert = (byte - t.offset) / t.n_bytes as u64;

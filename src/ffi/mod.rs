@@ -227,7 +227,11 @@ pub unsafe extern "C" fn hotset_plan(
 pub extern "C" fn hotset_commit(cache: Option<&mut Hotset>) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        cache.cache.commit().then_some(()).ok_or(Error::Null("plan"))
+        cache
+            .cache
+            .commit()
+            .then_some(())
+            .ok_or(Error::Null("plan"))
     })
 }
 
@@ -236,7 +240,11 @@ pub extern "C" fn hotset_commit(cache: Option<&mut Hotset>) -> Status {
 pub extern "C" fn hotset_rollback(cache: Option<&mut Hotset>) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        cache.cache.rollback().then_some(()).ok_or(Error::Null("plan"))
+        cache
+            .cache
+            .rollback()
+            .then_some(())
+            .ok_or(Error::Null("plan"))
     })
 }
 

@@ -14,8 +14,8 @@ use crate::stats::Stats;
 use crate::store::ModelFile;
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
-use std::os::fd::BorrowedFd;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -365,7 +365,13 @@ impl Registry {
         order.sort_by_key(|&i| parse_name(&loading.tensors[i].name));
         let tensors = order.iter().map(|&i| loading.tensors[i].clone()).collect();
         let files = loading.files.into_iter().map(|(_, file)| file).collect();
-        let model = Arc::new(Model::new(tensors, files, &self.config, self.used_bytes(), n_used)?);
+        let model = Arc::new(Model::new(
+            tensors,
+            files,
+            &self.config,
+            self.used_bytes(),
+            n_used,
+        )?);
         let mut table = BOUND.load().to_vec();
         for &i in &order {
             let (layer, part) = model.place(&loading.tensors[i].name);

@@ -52,7 +52,11 @@ pub fn main_with(tool: Tool, args: &[OsString], config: Config) -> Result<ExitCo
     let reported = hook::finish();
     // As the system does with what a program returns.
     let status = status as u8;
-    Ok(ExitCode::from(if status == 0 && !reported { 1 } else { status }))
+    Ok(ExitCode::from(if status == 0 && !reported {
+        1
+    } else {
+        status
+    }))
 }
 
 /// For programs that end without returning.

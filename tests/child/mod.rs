@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -63,12 +64,17 @@ pub fn polyglot() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/polyglot-moe.gguf")
 }
 
-/// A program that has been started. Dropping it kills it and what it has started.
+/// Compute threads of programs that run at the same time would spin on each other's cores.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// A program that has been started; there is one at a time. Dropping it kills it and what it has
+/// started.
 pub struct Running {
     child: Child,
     begin: Instant,
     /// Files, because a full pipe would stop the program and lets upstream's logger lose lines.
     output: TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// How a program ended.
@@ -82,8 +88,9 @@ pub struct Ended {
 }
 
 impl Running {
-    /// Starts a program.
+    /// Starts a program when no other runs.
     pub fn start(mut command: Command) -> Self {
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
         let output = tempfile::tempdir().unwrap();
         let file = |name| File::create(output.path().join(name)).unwrap();
         command
@@ -91,11 +98,14 @@ impl Running {
             .stdout(file("stdout"))
             .stderr(file("stderr"))
             .process_group(0);
-        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Self {
             child,
             begin: Instant::now(),
             output,
+            _turn: turn,
         }
     }
 
@@ -156,7 +166,11 @@ impl Running {
 
     fn pause(&self, what: &str) {
         let is_late = self.begin.elapsed() > LIMIT;
-        assert!(!is_late, "no sign of {what} after {LIMIT:?}:\n{}", self.stderr());
+        assert!(
+            !is_late,
+            "no sign of {what} after {LIMIT:?}:\n{}",
+            self.stderr()
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -66,51 +66,21 @@ fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn run_starts_the_program_with_the_arguments() {
-    let output = run(&mut hotset(&[
-        "run",
-        "--tool",
-        "completion",
-        "--",
-        "--version",
-    ]));
+    let words = |line: &'static str| line.split(' ').collect::<Vec<_>>();
+    let output = run(&mut hotset(&words("run --tool completion -- --version")));
     let all = text(&output.stdout) + &text(&output.stderr);
     assert!(output.status.success() && all.contains("version"), "{all}");
 
-    let args = [
-        "run",
-        "--ram",
-        "25%",
-        "--policy",
-        "lfu",
-        "--tool",
-        "completion",
-        "--",
-        "-m",
-        &model(),
-        "-p",
-        "Le",
-        "-n",
-        "4",
-        "-no-cnv",
-        "--seed",
-        "1",
-    ];
-    let output = run(&mut hotset(&args));
+    let line = "run --ram 25% --policy lfu --tool completion -- -p Le -n 4 -no-cnv --seed 1 -m";
+    let model = model();
+    let args = [words(line), vec![model.as_str()]].concat();
+    let output = run(hotset(&args).env("HOTSET_POLICY", "lru"));
     let stderr = text(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     assert!(stderr.contains("policy lfu"), "{stderr}");
+    assert!(!stderr.contains("policy lru"), "{stderr}");
 
-    let missing = [
-        "run",
-        "--ram",
-        "25%",
-        "--",
-        "-m",
-        "no-such-model.gguf",
-        "-p",
-        "x",
-        "-st",
-    ];
+    let missing = words("run --ram 25% -- -m no-such-model.gguf -p x -st");
     assert!(!run(&mut hotset(&missing)).status.success());
 }
 

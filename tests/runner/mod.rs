@@ -77,7 +77,10 @@ unsafe extern "C" fn quiet(
 ) {
     if level == GGML_LOG_LEVEL_ERROR {
         // SAFETY: llama.cpp passes a C string.
-        eprint!("{}", unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy());
+        eprint!(
+            "{}",
+            unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy()
+        );
     }
 }
 

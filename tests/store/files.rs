@@ -123,7 +123,7 @@ fn a_link_given_by_descriptor_opens_the_same_file_after_a_rename() {
 #[test]
 fn arenas_are_aligned_zeroed_and_may_exceed_memory() {
     let small = Arena::map(1).unwrap();
-    assert!(small.len() >= 4096 && small.addr() % 4096 == 0);
+    assert!(small.len() >= 4096 && small.addr().is_multiple_of(4096));
     let large = Arena::map((5 << 20) + 1).unwrap();
     assert_eq!(large.addr() % (2 << 20), 0);
     assert!(large.len() > 5 << 20 && large.len() < 6 << 20);

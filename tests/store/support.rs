@@ -129,7 +129,11 @@ pub fn random_reads(n: usize, align: usize, seed: u64) -> Vec<(Read, usize, usiz
         let len = 1 + random.below(SLOT - 2 * 4096);
         // Every fourth slice ends where the file ends.
         let last = FILE_LEN - len;
-        let offset = if i % 4 == 0 { last } else { random.below(last) };
+        let offset = if i.is_multiple_of(4) {
+            last
+        } else {
+            random.below(last)
+        };
         let span = span(offset as u64, len, align);
         let read = Read {
             file: 0,

@@ -11,7 +11,8 @@ const RANK: usize = 8;
 
 /// Writes a LoRA adapter for the attention outputs and all expert tensors of `spec` into `dir`.
 pub fn write(spec: &Spec, dir: &Path) -> PathBuf {
-    let adapted = |t: &Tensor| t.name.ends_with("_exps.weight") || t.name.contains("attn_output.");
+    let adapted =
+        |t: &Tensor| t.name.ends_with("_exps.weight") || t.name.contains("attn_output.weight");
     let mut adapter = Model {
         meta: vec![
             ("general.type".into(), Str("adapter".into())),

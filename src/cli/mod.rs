@@ -1,0 +1,102 @@
+//! The command line of `hotset`: one file per subcommand.
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+use hotset::error::Error;
+use std::process::ExitCode;
+
+mod demo;
+mod knobs;
+mod policies;
+mod run;
+#[cfg(feature = "llama")]
+mod tiles;
+mod widen;
+
+/// Keeps the experts a mixture-of-experts model is about to use in fast memory
+#[derive(Parser)]
+#[command(version, after_help = knobs::help())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Args),
+    Demo(demo::Args),
+    Widen(widen::Args),
+    Policies(policies::Args),
+}
+
+/// Status for input that is wrong: an option, a setting or a file.
+const BAD_INPUT: u8 = 2;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return usage(&error),
+    };
+    let result = match command {
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Widen(args) => widen::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Policies(args) => policies::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("hotset: error: {error:#}");
+        match error.downcast_ref() {
+            Some(Error::Setting { .. } | Error::File { .. }) => ExitCode::from(BAD_INPUT),
+            _ => ExitCode::FAILURE,
+        }
+    })
+}
+
+/// Prints help where it was asked for, else one line: what is wrong, and what would be right.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Nobody is left to tell if it cannot be printed.
+        let _ = error.print();
+        return ExitCode::from(error.exit_code() as u8);
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let text = text.replace("\n  tip: ", "\n\n");
+    let mut parts: Vec<String> = text
+        .split("\n\n")
+        .filter(|part| !part.starts_with("Usage:") && !part.starts_with("For more information"))
+        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    parts.extend(alternatives(error.kind()));
+    eprintln!("hotset: error: {}", parts.join("; "));
+    ExitCode::from(BAD_INPUT)
+}
+
+/// The commands or options there are, when one that there is not was asked for.
+fn alternatives(kind: ErrorKind) -> Option<String> {
+    let cli = Cli::command();
+    match kind {
+        ErrorKind::InvalidSubcommand => {
+            let names: Vec<_> = cli.get_subcommands().map(|c| c.get_name()).collect();
+            Some(format!("commands: {}", names.join(", ")))
+        }
+        ErrorKind::UnknownArgument => {
+            let name = std::env::args().nth(1).unwrap_or_default();
+            let command = cli.find_subcommand(&name).unwrap_or(&cli);
+            let long = command.get_arguments().filter_map(|arg| arg.get_long());
+            let names: Vec<_> = long.map(|name| format!("--{name}")).collect();
+            (!names.is_empty()).then(|| format!("options: {}", names.join(", ")))
+        }
+        _ => None,
+    }
+}
+
+/// The error of what needs llama.cpp in a program that was built without it.
+#[cfg(not(feature = "llama"))]
+fn no_llama<T>(command: &str) -> anyhow::Result<T> {
+    anyhow::bail!(
+        "`hotset {command}` needs llama.cpp, and this hotset was built without llama.cpp: \
+         build it with the feature `llama`, which is on by default"
+    )
+}
