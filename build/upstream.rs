@@ -168,6 +168,9 @@ fn install(tree: &Tree, root: &Path, pin: &str) -> Result<()> {
     let draft = root.with_extension(format!("cpp.{}", std::process::id()));
     files::write_tree(&draft, tree)?;
     files::write_stamp(&draft.join(STAMP), pin)?;
+    if files::has_stamp(&root.join(STAMP), pin) {
+        return fs::remove_dir_all(&draft).with_context(|| format!("removing {}", draft.display()));
+    }
     if root.exists() {
         fs::remove_dir_all(root).with_context(|| format!("removing {}", root.display()))?;
     }

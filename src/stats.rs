@@ -40,8 +40,8 @@ pub struct Stats {
     pub busy_ms: f64,
     /// Whether experts passed through the staging ring.
     pub has_staged: bool,
-    /// Other policies on the same routing.
-    pub regret: Regret,
+    /// Other policies on the same routing; left out of reports during a run.
+    pub regret: Option<Regret>,
 }
 
 /// Hits of other policies on the routing of this run, each from an empty cache of the same size.
@@ -60,56 +60,70 @@ pub struct Regret {
 }
 
 impl Stats {
-    /// The counters of `engine`; replays its log, which takes a second per million picks or so.
-    pub fn of(engine: &Engine, policy: &str) -> Self {
+    /// The counters of `engine`, without the comparison with other policies. `None` while an event
+    /// is being planned.
+    pub fn counters(engine: &Engine, policy: &str) -> Option<Self> {
         let layout = engine.layout();
         let queue = engine.queue();
         let reads = queue.stats();
-        let first_file = queue
-            .files()
-            .first()
-            .map(|f| f.path().display().to_string());
-        let mut stats = Self {
+        let first_file = queue.files().first().map(|f| f.path().display().to_string());
+        let mut n_resident = 0;
+        let (mut generation, mut prompt) = (Tally::default(), Tally::default());
+        let busy = engine.inspect(|_, residency, _, _| {
+            n_resident += residency.n_resident();
+            let counts = residency.counts();
+            generation.add(&counts.decode);
+            prompt.add(&counts.scan);
+        })?;
+        Some(Self {
             model: first_file.unwrap_or_default(),
             policy: policy.to_string(),
             io: queue.about().to_string(),
             n_layers: layout.layers.len(),
             n_experts: layout.pools.iter().map(|p| p.shape.n_total()).sum(),
             n_slots: layout.n_slots(),
-            n_resident: 0,
+            n_resident,
             expert_bytes: layout.expert_bytes,
             arena_bytes: layout.arena_bytes as u64,
-            generation: Tally::default(),
-            prompt: Tally::default(),
+            generation,
+            prompt,
             n_reads: reads.n_reads,
             bytes_read: reads.bytes_read,
             stalled_ms: engine.stalled_ns() as f64 / 1e6,
-            busy_ms: engine.busy().as_secs_f64() * 1e3,
+            busy_ms: busy.as_secs_f64() * 1e3,
             has_staged: engine.has_staged(),
-            regret: Regret {
-                is_whole_run: true,
-                ..Regret::default()
-            },
+            regret: None,
+        })
+    }
+
+    /// The counters of `engine` with the comparison, which takes a second per million picks or so.
+    /// `None` while an event is being planned.
+    pub fn of(engine: &Engine, policy: &str) -> Option<Self> {
+        let stats = Self::counters(engine, policy)?;
+        let regret = Some(Regret::of(engine, policy)?);
+        Some(Self { regret, ..stats })
+    }
+}
+
+impl Regret {
+    fn of(engine: &Engine, policy: &str) -> Option<Self> {
+        let mut regret = Self {
+            is_whole_run: true,
+            ..Self::default()
         };
-        engine.inspect(|pool, residency, log, _| {
-            stats.n_resident += residency.n_resident();
-            let counts = residency.counts();
-            stats.generation.add(&counts.decode);
-            stats.prompt.add(&counts.scan);
+        engine.inspect(|pool, _, log, _| {
+            let fits = "the log holds events of this shape";
             let hits = |name| {
-                replay(log.iter(), &pool.shape, pool.n_slots, name)
-                    .expect("the log holds events of this shape")
-                    .hits()
+                let counts = replay(log.iter(), &pool.shape, pool.n_slots, name);
+                counts.expect(fits).hits()
             };
-            let best = belady(log.iter(), &pool.shape, pool.n_slots)
-                .expect("the log holds events of this shape");
-            let regret = &mut stats.regret;
             regret.picks += log.n_picks() as u64;
             regret.is_whole_run &= log.n_events_dropped() == 0;
             regret.active_hits += hits(policy);
             regret.lru_hits += hits("lru");
-            regret.belady_hits += best.hits();
-        });
-        stats
+            let best = belady(log.iter(), &pool.shape, pool.n_slots);
+            regret.belady_hits += best.expect(fits).hits();
+        })?;
+        Some(regret)
     }
 }

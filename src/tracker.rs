@@ -133,7 +133,7 @@ mod tests {
         let tracker = tracker();
         assert_eq!(tracker.hottest(1, 9), [3, 0, 1, 4, 2]);
         assert_eq!(tracker.hottest(1, 2), [3, 0]);
-        assert_eq!(tracker.hottest(0, 9), []);
+        assert_eq!(tracker.hottest(0, 9), [0u32; 0]);
     }
 
     #[test]

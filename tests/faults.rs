@@ -278,8 +278,8 @@ fn counters_on_a_full_disk() {
     }
     // The same command with room on the disk.
     assert!(!run(command).text().is_empty());
-    let stats: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
-    assert!(count(&stats, "misses") > 0);
+    let stats: Vec<Value> = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert!(count(&stats[0], "misses") > 0);
 }
 
 #[test]

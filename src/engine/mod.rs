@@ -15,18 +15,19 @@
 //! - The ring belongs to one operation of one lane at a time; operations always finish.
 
 mod arrivals;
+mod io;
 mod lane;
 pub mod layout;
+mod runs;
 
-use crate::error::{Error, Result};
-use crate::expert::Event;
+use crate::error::Result;
 use crate::log::EventLog;
 use crate::residency::{Plan, Residency};
-use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadFailure, ReadQueue, span};
+use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
 use crate::tracker::Tracker;
-use arrivals::{Arrivals, Target};
+use arrivals::Arrivals;
 use lane::{Entry, Lane};
-use layout::{Layer, Layout};
+use layout::Layout;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
@@ -146,11 +147,6 @@ impl Engine {
         self.state().is_warmup = is_warmup;
     }
 
-    /// Time between the first routing event and the last, warm-up excluded.
-    pub fn busy(&self) -> Duration {
-        self.state().busy.map_or(Duration::ZERO, |(a, b)| b - a)
-    }
-
     /// Nanoseconds that thread 0 of the lanes has waited for reads.
     pub fn stalled_ns(&self) -> u64 {
         self.stalled_ns.load(Ordering::Relaxed)
@@ -161,9 +157,16 @@ impl Engine {
         self.has_staged.load(Ordering::Relaxed)
     }
 
-    /// Calls `look` for each pool with its residency, its log of routing events and its counts.
-    pub fn inspect(&self, mut look: impl FnMut(&layout::Pool, &Residency, &EventLog, &Tracker)) {
-        let state = self.state();
+    /// Calls `look` for each pool with its residency, its log of routing events and its counts;
+    /// returns the time between the first routing event and the last, warm-up excluded.
+    ///
+    /// Does nothing and returns `None` while an event is being planned: this may be called where the
+    /// end of the process has interrupted that.
+    pub fn inspect(
+        &self,
+        mut look: impl FnMut(&layout::Pool, &Residency, &EventLog, &Tracker),
+    ) -> Option<Duration> {
+        let state = self.state.try_lock().ok()?;
         for (i, pool) in self.layout.pools.iter().enumerate() {
             look(
                 pool,
@@ -172,6 +175,7 @@ impl Engine {
                 &state.trackers[i],
             );
         }
+        Some(state.busy.map_or(Duration::ZERO, |(a, b)| b - a))
     }
 
     /// An operation on part `part` of `layer` begins in the lane known as `key`: `n_rows[e]` of
@@ -190,7 +194,7 @@ impl Engine {
         let mut guard = self.state();
         let state = &mut *guard;
         let at = self.claim_lane(state, key)?;
-        if !continues(&state.runs[at], layer, part, n_rows) {
+        if !runs::continues(&state.runs[at], layer, part, n_rows) {
             self.close(state, at)?;
             self.begin(state, at, layer, part, n_tokens, n_rows)?;
         }
@@ -263,142 +267,6 @@ impl Engine {
             .expect("route comes before acquire")
     }
 
-    /// Finds the lane of the calling thread, or an idle one, and lets `key` lead to it.
-    ///
-    /// The thread identifies a lane over time: a thread pool can live as short as one graph.
-    fn claim_lane(&self, state: &mut State, key: usize) -> Result<usize> {
-        let owner = Some(std::thread::current().id());
-        for at in 0..N_LANES {
-            if state.runs[at].is_open && self.is_over(&state.runs[at], at) {
-                self.close(state, at)?;
-            }
-        }
-        let mine = state.runs.iter().position(|r| r.owner == owner);
-        let at = mine
-            .or_else(|| (0..N_LANES).find(|&at| self.is_idle(&state.runs[at], at)))
-            .expect("fewer graphs are computed at once than there are lanes");
-        state.runs[at].owner = owner;
-        if self.lanes[at].key.load(Ordering::Relaxed) != key {
-            for lane in &self.lanes {
-                let _ = lane
-                    .key
-                    .compare_exchange(key, 0, Ordering::Relaxed, Ordering::Relaxed);
-            }
-            self.lanes[at].key.store(key, Ordering::Relaxed);
-        }
-        Ok(at)
-    }
-
-    /// Whether all operations of a run's event are finished.
-    fn is_over(&self, run: &Run, at: usize) -> bool {
-        run.parts_begun == self.all_parts(run.layer) && self.lanes[at].is_finished()
-    }
-
-    /// Whether a lane holds no pins and computes nothing, so that another thread can have it.
-    fn is_idle(&self, run: &Run, at: usize) -> bool {
-        !run.is_open && self.lanes[at].is_finished()
-    }
-
-    fn all_parts(&self, layer: usize) -> u32 {
-        (1 << self.layout.layers[layer].parts.len()) - 1
-    }
-
-    /// Ends a run's event: its pins go. Reads of an event that was cut short must have arrived
-    /// before their slots can be used for anything else.
-    fn close(&self, state: &mut State, at: usize) -> Result<()> {
-        let run = &mut state.runs[at];
-        if !std::mem::take(&mut run.is_open) {
-            return Ok(());
-        }
-        let layer = &self.layout.layers[run.layer];
-        let first_slot = self.layout.pools[layer.pool].first_slot;
-        let all = self.all_parts(run.layer);
-        for fill in &run.plan.fills {
-            let slot = first_slot + fill.slot;
-            if !self.arrivals.has_parts(slot, all) {
-                self.arrivals
-                    .wait_until(|| self.arrivals.has_parts(slot, all))
-                    .map_err(|failure| self.read_error(failure))?;
-            }
-        }
-        state.residencies[layer.pool].release(&mut run.plan);
-        Ok(())
-    }
-
-    /// Plans the event and starts the reads of its misses, those of `part` first.
-    fn begin(
-        &self,
-        state: &mut State,
-        at: usize,
-        layer_index: usize,
-        part: usize,
-        n_tokens: u32,
-        n_rows: &[i64],
-    ) -> Result<()> {
-        let layer = &self.layout.layers[layer_index];
-        let run = &mut state.runs[at];
-        run.layer = layer_index;
-        run.parts_begun = 0;
-        run.experts.clear();
-        run.rows.clear();
-        run.staged.clear();
-        for (expert, &rows) in n_rows.iter().enumerate().filter(|(_, r)| **r > 0) {
-            run.experts.push(expert as u32);
-            run.rows.push(rows as u32);
-        }
-        if state.is_warmup {
-            run.plan = Plan::default();
-            run.staged.extend_from_slice(&run.experts);
-            return Ok(());
-        }
-        let event = Event {
-            layer: layer.pool_layer,
-            n_tokens,
-            experts: &run.experts,
-            rows: &run.rows,
-        };
-        let residency = &mut state.residencies[layer.pool];
-        residency.plan(&event, &mut run.plan)?;
-        residency.commit(&mut run.plan);
-        run.is_open = true;
-        run.staged.extend_from_slice(&run.plan.bypassed);
-        state.trackers[layer.pool].record(&event);
-        state.logs[layer.pool].push(&event);
-        let now = Instant::now();
-        state.busy.get_or_insert((now, now)).1 = now;
-        self.read_fills(state, at, part)
-    }
-
-    /// Submits the reads of a plan's fills, those of `part` before those of the other parts.
-    fn read_fills(&self, state: &mut State, at: usize, part: usize) -> Result<()> {
-        let run = &state.runs[at];
-        if run.plan.fills.is_empty() {
-            return Ok(());
-        }
-        self.check_files(run.layer)?;
-        let layer = &self.layout.layers[run.layer];
-        let first_slot = self.layout.pools[layer.pool].first_slot;
-        for fill in &run.plan.fills {
-            self.arrivals.clear_slot(first_slot + fill.slot);
-        }
-        let n_parts = layer.parts.len();
-        state.reads.clear();
-        for part in (0..n_parts).map(|i| (part + i) % n_parts) {
-            for fill in &run.plan.fills {
-                let dst = self.region(layer, part, fill.slot);
-                let target = Target::Slot {
-                    slot: first_slot + fill.slot,
-                    part: part as u32,
-                };
-                state
-                    .reads
-                    .push(self.read(layer, part, fill.expert, dst, target));
-            }
-        }
-        self.queue.submit(&state.reads);
-        Ok(())
-    }
-
     /// Writes the list of the operation on `part`: what is there, what is coming, what is staged.
     fn write_list(&self, state: &State, at: usize, part: usize, first: u64) {
         let lane = &self.lanes[at];
@@ -466,60 +334,6 @@ impl Engine {
         }
     }
 
-    fn staged_read(&self, layer: usize, part: usize, expert: u32, sequence: u64) -> Read {
-        self.has_staged.store(true, Ordering::Relaxed);
-        let layer = &self.layout.layers[layer];
-        let target = Target::Place { sequence };
-        self.read(layer, part, expert, self.place(sequence), target)
-    }
-
-    fn read(&self, layer: &Layer, part: usize, expert: u32, dst: usize, target: Target) -> Read {
-        let tensor = &layer.parts[part].tensor;
-        let span = self.span(layer, part, expert);
-        Read {
-            file: tensor.file,
-            offset: span.offset,
-            len: span.len,
-            need: span.skip + tensor.n_bytes,
-            dst,
-            tag: target.tag(),
-        }
-    }
-
-    /// The bytes of a file that hold one part of an expert.
-    fn span(&self, layer: &Layer, part: usize, expert: u32) -> crate::store::Span {
-        let tensor = &layer.parts[part].tensor;
-        let offset = tensor.offset + u64::from(expert) * tensor.n_bytes as u64;
-        span(
-            offset,
-            tensor.n_bytes,
-            self.queue.files()[tensor.file as usize].align(),
-        )
-    }
-
-    /// Where a part's region of a slot begins in the arena.
-    fn region(&self, layer: &Layer, part: usize, slot: u32) -> usize {
-        let pool = &self.layout.pools[layer.pool];
-        pool.base + slot as usize * pool.slot_bytes + layer.parts[part].region
-    }
-
-    /// Where the place of a staged part begins in the arena.
-    fn place(&self, sequence: u64) -> usize {
-        let ring = &self.layout.ring;
-        ring.base + (sequence as usize % ring.n_places) * ring.place_bytes
-    }
-
-    /// Fails when a file of the layer is no longer what was loaded.
-    fn check_files(&self, layer: usize) -> Result<()> {
-        let mut last = None;
-        for part in &self.layout.layers[layer].parts {
-            if last.replace(part.tensor.file) != Some(part.tensor.file) {
-                self.queue.files()[part.tensor.file as usize].check_unchanged()?;
-            }
-        }
-        Ok(())
-    }
-
     fn take_ring(&self) {
         let taken = self.ring_is_taken.lock().expect("no thread panics with it");
         *self
@@ -548,53 +362,4 @@ impl Engine {
         }
         Ok(())
     }
-
-    /// Names the tensor and expert of a failed read.
-    fn read_error(&self, failure: &ReadFailure) -> Error {
-        // The last byte that was needed belongs to the expert; the first may be alignment.
-        let byte = failure.offset + failure.n_bytes as u64 - 1;
-        let files = self.queue.files();
-        let holds = |t: &layout::Tensor| {
-            let end = t.offset + u64::from(t.n_experts) * t.n_bytes as u64;
-            files[t.file as usize].path() == failure.path && (t.offset..end).contains(&byte)
-        };
-        let mut tensors = self
-            .layout
-            .layers
-            .iter()
-            .flat_map(|l| &l.parts)
-            .map(|p| &p.tensor);
-        let what = match tensors.find(|t| holds(t)) {
-            Some(t) => {
-                let expert = (byte - t.offset) / t.n_bytes as u64;
-                format!("tensor '{}' expert {expert}", t.name)
-            }
-            None => "expert weights".to_string(),
-        };
-        Error::Read {
-            what,
-            path: failure.path.clone(),
-            offset: failure.offset,
-            n_bytes: failure.n_bytes,
-            // An io::Error cannot be cloned; other threads may report the same failure.
-            cause: match failure.cause.raw_os_error() {
-                Some(code) => std::io::Error::from_raw_os_error(code),
-                None => std::io::Error::new(failure.cause.kind(), failure.cause.to_string()),
-            },
-        }
-    }
-}
-
-/// Whether an operation belongs to the event that a run has open: another part of the same layer
-/// for the same rows.
-fn continues(run: &Run, layer: usize, part: usize, n_rows: &[i64]) -> bool {
-    let is_live = run.parts_begun != 0 && run.layer == layer && run.parts_begun & (1 << part) == 0;
-    let mut known = run.experts.iter().zip(&run.rows);
-    is_live
-        && n_rows
-            .iter()
-            .enumerate()
-            .filter(|(_, r)| **r > 0)
-            .all(|(e, &r)| known.next() == Some((&(e as u32), &(r as u32))))
-        && known.next().is_none()
 }

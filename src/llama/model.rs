@@ -109,9 +109,14 @@ impl Model {
         self.engine.get().map_or(0, bytes)
     }
 
-    /// The counters, if anything was computed.
+    /// The counters with the comparison, if anything was computed.
     pub fn stats(&self) -> Option<Stats> {
-        self.engine.get().map(|e| Stats::of(e, &self.policy))
+        Stats::of(self.engine.get()?, &self.policy)
+    }
+
+    /// The counters alone, if anything was computed.
+    pub fn counters(&self) -> Option<Stats> {
+        Stats::counters(self.engine.get()?, &self.policy)
     }
 
     fn make_engine(&self, budget: u64) -> Result<&Engine> {

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::residency::Tally;
-use crate::stats::Stats;
+use crate::stats::{Regret, Stats};
 use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 use std::io::Write;
@@ -80,17 +80,12 @@ pub fn text(stats: &Stats) -> String {
         }
     }
     let n_tokens = stats.generation.tokens + stats.prompt.tokens;
-    let regret = &stats.regret;
-    let window = match regret.is_whole_run {
-        true => "this routing".to_string(),
-        false => format!("the last {} routed experts", regret.picks),
-    };
-    let share = |hits| percent(hits, regret.picks);
+    let regret = stats.regret.as_ref().map_or(String::new(), regret_line);
     format!(
         "\n{table}\n \
          policy {}; {} of {} experts fit in {} ({:.0} % of {})\n \
-         read {} in {} reads ({} a token), {:.2} s stalled of {:.2} s; {}\n \
-         hit rate on {window}: lru {:.1} %, {} {:.1} %, best possible (Belady) {:.1} %\n",
+         read {} in {} reads ({} a token), {:.2} s stalled of {:.2} s; {}\n\
+         {regret}",
         stats.policy,
         stats.n_slots,
         stats.n_experts,
@@ -103,15 +98,40 @@ pub fn text(stats: &Stats) -> String {
         stats.stalled_ms / 1e3,
         stats.busy_ms / 1e3,
         stats.io,
+    )
+}
+
+fn regret_line(regret: &Regret) -> String {
+    let window = match regret.is_whole_run {
+        true => "this routing".to_string(),
+        false => format!("the last {} routed experts", regret.picks),
+    };
+    let share = |hits| percent(hits, regret.picks);
+    format!(
+        " hit rate on {window}: lru {:.1} %, active policy {:.1} %, best possible (Belady) {:.1} %\n",
         share(regret.lru_hits),
-        stats.policy,
         share(regret.active_hits),
         share(regret.belady_hits),
     )
 }
 
-/// Writes the counters as JSON: the whole file or nothing.
-pub fn write_json(stats: &Stats, path: &Path) -> Result<()> {
+/// The counters in one line, for reports during a run.
+pub fn line(stats: &Stats) -> String {
+    let (generation, prompt) = (&stats.generation, &stats.prompt);
+    format!(
+        "hotset: {} tokens, {} in prompts; hits {:.1} %, in prompts {:.1} %; {} read, {:.2} s stalled of {:.2} s",
+        generation.tokens,
+        prompt.tokens,
+        percent(generation.hits, generation.picks()),
+        percent(prompt.hits, prompt.picks()),
+        bytes(stats.bytes_read),
+        stats.stalled_ms / 1e3,
+        stats.busy_ms / 1e3,
+    )
+}
+
+/// Writes the counters of each model as a JSON array: the whole file or nothing.
+pub fn write_json(stats: &[Stats], path: &Path) -> Result<()> {
     let failed = |cause| Error::Io {
         path: path.to_path_buf(),
         cause,

@@ -1,0 +1,130 @@
+//! The life of an event: a lane is claimed, the event planned, its pins released.
+
+use super::{Engine, N_LANES, Run, State};
+use crate::error::Result;
+use crate::expert::Event;
+use crate::residency::Plan;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Engine {
+    /// Finds the lane of the calling thread, or an idle one, and lets `key` lead to it.
+    ///
+    /// The thread identifies a lane over time: a thread pool can live as short as one graph.
+    pub(super) fn claim_lane(&self, state: &mut State, key: usize) -> Result<usize> {
+        let owner = Some(std::thread::current().id());
+        for at in 0..N_LANES {
+            if state.runs[at].is_open && self.is_over(&state.runs[at], at) {
+                self.close(state, at)?;
+            }
+        }
+        let mine = state.runs.iter().position(|r| r.owner == owner);
+        let at = mine
+            .or_else(|| (0..N_LANES).find(|&at| self.is_idle(&state.runs[at], at)))
+            .expect("fewer graphs are computed at once than there are lanes");
+        state.runs[at].owner = owner;
+        if self.lanes[at].key.load(Ordering::Relaxed) != key {
+            for lane in &self.lanes {
+                let _ = lane
+                    .key
+                    .compare_exchange(key, 0, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            self.lanes[at].key.store(key, Ordering::Relaxed);
+        }
+        Ok(at)
+    }
+
+    /// Whether all operations of a run's event are finished.
+    fn is_over(&self, run: &Run, at: usize) -> bool {
+        run.parts_begun == self.all_parts(run.layer) && self.lanes[at].is_finished()
+    }
+
+    /// Whether a lane holds no pins and computes nothing, so that another thread can have it.
+    fn is_idle(&self, run: &Run, at: usize) -> bool {
+        !run.is_open && self.lanes[at].is_finished()
+    }
+
+    fn all_parts(&self, layer: usize) -> u32 {
+        (1 << self.layout.layers[layer].parts.len()) - 1
+    }
+
+    /// Ends a run's event: its pins go. Reads of an event that was cut short must have arrived
+    /// before their slots can be used for anything else.
+    pub(super) fn close(&self, state: &mut State, at: usize) -> Result<()> {
+        let run = &mut state.runs[at];
+        if !std::mem::take(&mut run.is_open) {
+            return Ok(());
+        }
+        let layer = &self.layout.layers[run.layer];
+        let first_slot = self.layout.pools[layer.pool].first_slot;
+        let all = self.all_parts(run.layer);
+        for fill in &run.plan.fills {
+            let slot = first_slot + fill.slot;
+            if !self.arrivals.has_parts(slot, all) {
+                self.arrivals
+                    .wait_until(|| self.arrivals.has_parts(slot, all))
+                    .map_err(|failure| self.read_error(failure))?;
+            }
+        }
+        state.residencies[layer.pool].release(&mut run.plan);
+        Ok(())
+    }
+
+    /// Plans the event and starts the reads of its misses, those of `part` first.
+    pub(super) fn begin(
+        &self,
+        state: &mut State,
+        at: usize,
+        layer_index: usize,
+        part: usize,
+        n_tokens: u32,
+        n_rows: &[i64],
+    ) -> Result<()> {
+        let layer = &self.layout.layers[layer_index];
+        let run = &mut state.runs[at];
+        run.layer = layer_index;
+        run.parts_begun = 0;
+        run.experts.clear();
+        run.rows.clear();
+        run.staged.clear();
+        for (expert, &rows) in n_rows.iter().enumerate().filter(|(_, r)| **r > 0) {
+            run.experts.push(expert as u32);
+            run.rows.push(rows as u32);
+        }
+        if state.is_warmup {
+            run.plan = Plan::default();
+            run.staged.extend_from_slice(&run.experts);
+            return Ok(());
+        }
+        let event = Event {
+            layer: layer.pool_layer,
+            n_tokens,
+            experts: &run.experts,
+            rows: &run.rows,
+        };
+        let residency = &mut state.residencies[layer.pool];
+        residency.plan(&event, &mut run.plan)?;
+        residency.commit(&mut run.plan);
+        run.is_open = true;
+        run.staged.extend_from_slice(&run.plan.bypassed);
+        state.trackers[layer.pool].record(&event);
+        state.logs[layer.pool].push(&event);
+        let now = Instant::now();
+        state.busy.get_or_insert((now, now)).1 = now;
+        self.read_fills(state, at, part)
+    }
+}
+
+/// Whether an operation belongs to the event that a run has open: another part of the same layer
+/// for the same rows.
+pub(super) fn continues(run: &Run, layer: usize, part: usize, n_rows: &[i64]) -> bool {
+    let is_live = run.parts_begun != 0 && run.layer == layer && run.parts_begun & (1 << part) == 0;
+    let mut known = run.experts.iter().zip(&run.rows);
+    is_live
+        && n_rows
+            .iter()
+            .enumerate()
+            .filter(|(_, r)| **r > 0)
+            .all(|(e, &r)| known.next() == Some((&(e as u32), &(r as u32))))
+        && known.next().is_none()
+}

@@ -1,0 +1,276 @@
+//! The models that are loaded or being loaded, and what is reported about them.
+//!
+//! State belongs to a model and is found by the address of a tensor: a draft model or a second
+//! model has its own, and freeing a model frees what belongs to it. The table of tensors is
+//! replaced as a whole when a model comes or goes, so that compute threads read it without a lock.
+
+use super::model::Model;
+use crate::config::{Config, Ram, StatsTo};
+use crate::engine::layout::Tensor;
+use crate::error::{Error, Result};
+use crate::report;
+use crate::stats::Stats;
+use crate::store::ModelFile;
+use arc_swap::ArcSwap;
+use once_cell::sync::Lazy;
+use std::ffi::{CString, c_int};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+
+/// A tensor that hotset reads for llama.cpp.
+pub struct Bound {
+    /// Its model.
+    pub model: Arc<Model>,
+    /// Its layer in the model's engine.
+    pub layer: usize,
+    /// Its part of the layer's experts.
+    pub part: usize,
+}
+
+/// Bound tensors, sorted by their addresses.
+type Table = Vec<(usize, Arc<Bound>)>;
+
+/// The tensors of all loaded models.
+pub static BOUND: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
+
+/// A model that is being loaded: its expert tensors seen so far.
+pub struct Loading {
+    /// The address of the model.
+    key: usize,
+    /// The addresses of `tensors`.
+    addresses: Vec<usize>,
+    tensors: Vec<Tensor>,
+    /// The files, with the descriptors llama.cpp knows them by.
+    files: Vec<(c_int, ModelFile)>,
+    /// Expert tensors that llama.cpp has loaded as usual.
+    n_not_streamed: usize,
+    /// What will be said when all tensors are seen.
+    pub error: Option<Error>,
+}
+
+/// What the load-time callbacks share.
+pub struct Registry {
+    /// The settings in force.
+    pub config: Config,
+    loading: Vec<Loading>,
+    models: Vec<(usize, Arc<Model>)>,
+    /// The counters of models that are gone.
+    reports: Vec<Stats>,
+    /// Whether a report could not be written.
+    pub has_failed: bool,
+    /// Keeps the text that the callback `ready` returned.
+    pub why: CString,
+}
+
+static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
+    Mutex::new(Registry {
+        config: Config::default(),
+        loading: Vec::new(),
+        models: Vec::new(),
+        reports: Vec::new(),
+        has_failed: false,
+        why: CString::default(),
+    })
+});
+
+/// The registry.
+pub fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().expect("no thread panics with the registry")
+}
+
+/// The registry, unless it is in use: by a thread that the end of the process has interrupted, say.
+pub fn try_registry() -> Option<MutexGuard<'static, Registry>> {
+    match REGISTRY.try_lock() {
+        Ok(registry) => Some(registry),
+        Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => None,
+    }
+}
+
+/// Splits `blk.7.ffn_up_exps.weight` into block and part; `None` for any other tensor.
+pub fn parse_name(name: &str) -> Option<(u32, usize)> {
+    // In the order in which graphs use them, which is the order in which parts are read.
+    const PARTS: [&str; 4] = ["gate_up", "up", "gate", "down"];
+    let (block, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    let part = rest.strip_prefix("ffn_")?.strip_suffix("_exps.weight")?;
+    Some((block.parse().ok()?, PARTS.iter().position(|p| *p == part)?))
+}
+
+impl Loading {
+    /// Notes a tensor that llama.cpp has loaded as usual.
+    pub fn add_resident(&mut self) {
+        self.n_not_streamed += 1;
+    }
+
+    /// Notes a tensor at `address` that is left in the file behind `fd`; its `file` is set here.
+    pub fn add_streamed(&mut self, address: usize, tensor: Tensor, fd: c_int) {
+        match self.file(fd) {
+            Ok(file) => {
+                self.addresses.push(address);
+                self.tensors.push(Tensor { file, ..tensor });
+            }
+            Err(error) => {
+                self.error.get_or_insert(error);
+            }
+        }
+    }
+
+    /// The number of the file behind `fd`, opened on first sight.
+    fn file(&mut self, fd: c_int) -> Result<u32> {
+        if let Some(at) = self.files.iter().position(|(known, _)| *known == fd) {
+            return Ok(at as u32);
+        }
+        // SAFETY: llama.cpp keeps the file open until the tensors are bound.
+        let file = unsafe { BorrowedFd::borrow_raw(fd) };
+        self.files.push((fd, ModelFile::open(file)?));
+        Ok(self.files.len() as u32 - 1)
+    }
+}
+
+impl Registry {
+    /// Whether there is a budget, and another model has not used it up.
+    pub fn has_budget(&self) -> bool {
+        match self.config.ram {
+            None => false,
+            Some(Ram::Bytes(n)) => self.used_bytes() < n,
+            Some(Ram::Percent(_) | Ram::Auto) => true,
+        }
+    }
+
+    /// Bytes that the loaded models' arenas take.
+    fn used_bytes(&self) -> u64 {
+        self.models.iter().map(|(_, m)| m.arena_bytes()).sum()
+    }
+
+    /// The model at address `key` that is being loaded.
+    pub fn loading(&mut self, key: usize) -> &mut Loading {
+        let at = self.loading.iter().position(|l| l.key == key);
+        let at = at.unwrap_or_else(|| {
+            self.loading.push(Loading {
+                key,
+                addresses: Vec::new(),
+                tensors: Vec::new(),
+                files: Vec::new(),
+                n_not_streamed: 0,
+                error: None,
+            });
+            self.loading.len() - 1
+        });
+        &mut self.loading[at]
+    }
+
+    /// The loaded model at address `key`, if it streams.
+    pub fn model(&self, key: usize) -> Option<&Arc<Model>> {
+        let found = self.models.iter().find(|(k, _)| *k == key);
+        found.map(|(_, model)| model)
+    }
+
+    /// The models that stream.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.iter().map(|(_, model)| model)
+    }
+
+    /// Turns the loading model into a streaming one and lets compute threads find its tensors. A
+    /// token uses `n_used` experts of a layer.
+    pub fn start(&mut self, key: usize, n_used: u32) -> Result<()> {
+        let at = self.loading.iter().position(|l| l.key == key);
+        let Some(mut loading) = at.map(|at| self.loading.remove(at)) else {
+            return Ok(());
+        };
+        if let Some(error) = loading.error.take() {
+            return Err(error);
+        }
+        if self.config.ram.is_some() && loading.tensors.is_empty() {
+            let why = match (loading.n_not_streamed, self.has_budget()) {
+                (0, _) => "the model has no experts",
+                (_, false) => "other models have used up HOTSET_RAM",
+                (_, true) => "its experts cannot be left on disk on this system",
+            };
+            eprintln!("hotset: nothing is streamed: {why}");
+        }
+        if loading.tensors.is_empty() {
+            return Ok(());
+        }
+        let mut order: Vec<usize> = (0..loading.tensors.len()).collect();
+        order.sort_by_key(|&i| parse_name(&loading.tensors[i].name));
+        let tensors = order.iter().map(|&i| loading.tensors[i].clone()).collect();
+        let files = loading.files.into_iter().map(|(_, file)| file).collect();
+        let model = Model::new(tensors, files, &self.config, self.used_bytes(), n_used)?;
+        let model = Arc::new(model);
+        let mut table = BOUND.load().to_vec();
+        for &i in &order {
+            let (layer, part) = model.place(&loading.tensors[i].name);
+            let bound = Bound {
+                model: model.clone(),
+                layer,
+                part,
+            };
+            table.push((loading.addresses[i], Arc::new(bound)));
+        }
+        table.sort_by_key(|(address, _)| *address);
+        BOUND.store(Arc::new(table));
+        self.models.push((key, model));
+        Ok(())
+    }
+
+    /// Forgets the model at address `key`, which no graph uses, and reports on it.
+    pub fn stop(&mut self, key: usize) {
+        self.loading.retain(|l| l.key != key);
+        let Some(at) = self.models.iter().position(|(k, _)| *k == key) else {
+            return;
+        };
+        let (_, model) = self.models.remove(at);
+        let mut table = BOUND.load().to_vec();
+        table.retain(|(_, bound)| !Arc::ptr_eq(&bound.model, &model));
+        BOUND.store(Arc::new(table));
+        self.report(&model);
+    }
+
+    /// Reports on the models that are still loaded, as if they went now.
+    pub fn report_rest(&mut self) {
+        for (_, model) in std::mem::take(&mut self.models) {
+            self.report(&model);
+        }
+    }
+
+    fn report(&mut self, model: &Model) {
+        let to = self.config.stats.clone();
+        if to == StatsTo::Off {
+            return;
+        }
+        let Some(stats) = model.stats() else { return };
+        self.reports.push(stats);
+        let result = match &to {
+            StatsTo::Json(path) => report::write_json(&self.reports, path),
+            _ => {
+                let last = self.reports.last().expect("one was pushed");
+                eprint!("{}", report::text(last));
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            eprintln!("hotset: error: {error}");
+            self.has_failed = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_name;
+
+    #[test]
+    fn only_routed_expert_weights_are_streamed() {
+        assert_eq!(parse_name("blk.12.ffn_up_exps.weight"), Some((12, 1)));
+        assert_eq!(parse_name("blk.0.ffn_gate_up_exps.weight"), Some((0, 0)));
+        for other in [
+            "blk.0.ffn_up_exps.bias",
+            "blk.0.ffn_down_exps.scale",
+            "blk.0.ffn_up_shexp.weight",
+            "blk.0.ffn_up.weight",
+            "blk.x.ffn_up_exps.weight",
+            "blk.0.ffn_up_exps.weight.lora_a",
+        ] {
+            assert_eq!(parse_name(other), None, "{other}");
+        }
+    }
+}
