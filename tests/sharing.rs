@@ -109,6 +109,45 @@ fn two_models(first: &Path, second: &Path) {
     );
 }
 
+/// How often this process has `path` open; 0 where the system does not say.
+fn n_open(path: &Path) -> usize {
+    let files = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let links = files.filter_map(|f| std::fs::read_link(f.ok()?.path()).ok());
+    links.filter(|link| link == path).count()
+}
+
+/// Models of one shape, one after the other: the next one's tensors often lie where the last one's
+/// were.
+#[test]
+fn a_freed_model_leaves_nothing() {
+    let _alive = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let given = tokens(24, tiny::N_VOCAB);
+    for seed in 20..26 {
+        let spec = tiny::Spec {
+            seed,
+            ..tiny::all()[0]
+        };
+        let path = tiny::write(&spec, dir.path());
+        let right = {
+            let _hook = take_hook(None);
+            decode(&mut load(&path), &given)
+        };
+        let _hook = take_hook(Some(&streaming(Ram::Percent(30.0))));
+        for _ in 0..2 {
+            let mut model = load(&path);
+            assert!(decode(&mut model, &given) == right, "seed {seed}");
+            let stats = llama::stats();
+            assert_eq!(stats.len(), 1);
+            assert_eq!(stats[0].generation.tokens, 24, "its own tokens");
+            assert!(stats[0].generation.evictions > 0);
+            assert_eq!(n_open(&path) > 0, cfg!(target_os = "linux"));
+            drop(model);
+            assert_eq!(n_open(&path), 0, "what belonged to the model is gone");
+        }
+    }
+}
+
 /// A context of a model that outlives it.
 struct Context(*mut llama_context);
 

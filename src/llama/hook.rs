@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::report;
 use crate::stats::Stats;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// The table is only read, and `user_data` is not used.
@@ -76,14 +76,18 @@ fn report_every(interval: Duration) -> ! {
     loop {
         std::thread::sleep(interval);
         for stats in registry().models().filter_map(|m| m.counters()) {
-            eprintln!("{}", report::line(&stats));
+            report::say(&report::line(&stats));
         }
     }
 }
 
 /// Says what happened and ends the process: a wrong token is worse than none.
 fn fatal(error: &Error) -> ! {
-    eprintln!("hotset: error: {error}");
+    // Other threads of the lane may fail for the same reason: the first speaks, the others wait for
+    // the end here.
+    static FIRST: Mutex<()> = Mutex::new(());
+    let _first = FIRST.lock();
+    report::say(&format!("hotset: error: {error}"));
     // SAFETY: both are plain libc calls. Destructors must not run: other threads still compute.
     unsafe {
         libc::fflush(std::ptr::null_mut());

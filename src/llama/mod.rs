@@ -20,7 +20,7 @@ pub extern "C" fn hotset_llama_install() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         if let Err(error) = crate::config::Config::from_env().and_then(install) {
-            eprintln!("hotset: error: {error}");
+            crate::report::say(&format!("hotset: error: {error}"));
             std::process::exit(2);
         }
     });

@@ -128,9 +128,9 @@ impl Model {
             memory::check(layout.arena_bytes as u64)?;
             let engine = Engine::new(layout, files, &self.policy, self.options)?;
             engine.set_warmup(self.is_warmup.load(Ordering::Relaxed));
-            eprintln!("{}", report::start_line(&engine, &self.policy));
+            report::say(&report::start_line(&engine, &self.policy));
             if let Some(line) = report::cycle_line(&engine, self.n_used) {
-                eprintln!("{line}");
+                report::say(&line);
             }
             Ok(engine)
         })

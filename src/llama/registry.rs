@@ -185,7 +185,7 @@ impl Registry {
                 (_, false) => "other models have used up HOTSET_RAM",
                 (_, true) => "its experts cannot be left on disk on this system",
             };
-            eprintln!("hotset: nothing is streamed: {why}");
+            report::say(&format!("hotset: nothing is streamed: {why}"));
         }
         if loading.tensors.is_empty() {
             return Ok(());
@@ -243,12 +243,12 @@ impl Registry {
             StatsTo::Json(path) => report::write_json(&self.reports, path),
             _ => {
                 let last = self.reports.last().expect("one was pushed");
-                eprint!("{}", report::text(last));
+                report::say(&report::text(last));
                 Ok(())
             }
         };
         if let Err(error) = result {
-            eprintln!("hotset: error: {error}");
+            report::say(&format!("hotset: error: {error}"));
             self.has_failed = true;
         }
     }

@@ -1,13 +1,25 @@
 // C names for upstream's programs, which are C++ functions without a header.
 //
+// They log from a thread of their own; what is still queued when they return is written before the
+// process ends, or the last words of a text would be lost now and then.
+//
 // noexcept: an exception that upstream does not catch ends the program with upstream's own message
 // and never unwinds into Rust.
+
+struct common_log;
+struct common_log * common_log_main();
+void common_log_flush(struct common_log * log);
 
 int llama_cli(int argc, char ** argv);
 int llama_server(int argc, char ** argv);
 int llama_bench(int argc, char ** argv);
 int llama_perplexity(int argc, char ** argv);
 int llama_completion(int argc, char ** argv);
+
+static int flushed(int status) {
+    common_log_flush(common_log_main());
+    return status;
+}
 
 extern "C" {
 
@@ -18,23 +30,23 @@ int hotset_tool_perplexity(int argc, char ** argv) noexcept;
 int hotset_tool_completion(int argc, char ** argv) noexcept;
 
 int hotset_tool_cli(int argc, char ** argv) noexcept {
-    return llama_cli(argc, argv);
+    return flushed(llama_cli(argc, argv));
 }
 
 int hotset_tool_server(int argc, char ** argv) noexcept {
-    return llama_server(argc, argv);
+    return flushed(llama_server(argc, argv));
 }
 
 int hotset_tool_bench(int argc, char ** argv) noexcept {
-    return llama_bench(argc, argv);
+    return flushed(llama_bench(argc, argv));
 }
 
 int hotset_tool_perplexity(int argc, char ** argv) noexcept {
-    return llama_perplexity(argc, argv);
+    return flushed(llama_perplexity(argc, argv));
 }
 
 int hotset_tool_completion(int argc, char ** argv) noexcept {
-    return llama_completion(argc, argv);
+    return flushed(llama_completion(argc, argv));
 }
 
 }

@@ -37,7 +37,7 @@ pub fn main(tool: Tool) -> ExitCode {
     match Config::from_env().and_then(|config| main_with(tool, &args, config)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("hotset: error: {error}");
+            crate::report::say(&format!("hotset: error: {error}"));
             ExitCode::from(2)
         }
     }

@@ -9,6 +9,12 @@ use comfy_table::{CellAlignment, Table, presets};
 use std::io::Write;
 use std::path::Path;
 
+/// Writes `text` and a line end to standard error, at once: other threads write there too.
+pub fn say(text: &str) {
+    // Nobody is left to tell if this fails.
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
 /// Bytes as people read them: `1.5 GiB`.
 pub fn bytes(n: u64) -> String {
     ByteSize(n).display().iec().to_string()
@@ -108,7 +114,7 @@ fn regret_line(regret: &Regret) -> String {
     };
     let share = |hits| percent(hits, regret.picks);
     format!(
-        " hit rate on {window}: lru {:.1} %, active policy {:.1} %, best possible (Belady) {:.1} %\n",
+        " hit rate on {window}: lru {:.1} %, active policy {:.1} %, best possible (Belady) {:.1} %",
         share(regret.lru_hits),
         share(regret.active_hits),
         share(regret.belady_hits),

@@ -3,6 +3,7 @@
 #![allow(dead_code, unsafe_code)]
 
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -201,10 +202,10 @@ impl Ended {
     }
 
     /// What it printed. Fails if it failed.
-    pub fn text(&self) -> &[u8] {
+    pub fn text(&self) -> Cow<'_, str> {
         assert_eq!(self.code(), 0, "{}", self.stderr);
         assert!(!self.stdout.is_empty(), "{}", self.stderr);
-        &self.stdout
+        String::from_utf8_lossy(&self.stdout)
     }
 
     /// The one line in which hotset said why the program ended.
@@ -230,11 +231,17 @@ impl StatsFile {
         self.0.path().join("stats.json").to_str().unwrap().into()
     }
 
-    /// What was written about the model that was freed last.
-    pub fn read(&self) -> Value {
+    /// What was written for each model, in the order in which they were freed.
+    pub fn read_all(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path()).expect("the program wrote its counters");
-        let mut models: Vec<Value> = serde_json::from_str(&text).unwrap();
-        models.pop().expect("at least one model")
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// What was written for the only model.
+    pub fn read(&self) -> Value {
+        let all = self.read_all();
+        assert_eq!(all.len(), 1, "{all:#?}");
+        all[0].clone()
     }
 
     /// What was written by a program that had to read experts and to evict some.
