@@ -66,7 +66,10 @@ impl Stats {
         let layout = engine.layout();
         let queue = engine.queue();
         let reads = queue.stats();
-        let first_file = queue.files().first().map(|f| f.path().display().to_string());
+        let first_file = queue
+            .files()
+            .first()
+            .map(|f| f.path().display().to_string());
         let mut n_resident = 0;
         let (mut generation, mut prompt) = (Tally::default(), Tally::default());
         let busy = engine.inspect(|_, residency, _, _| {

@@ -8,6 +8,56 @@ use crate::store::{Read, ReadFailure, Span, span};
 use std::sync::atomic::Ordering;
 
 impl Engine {
+    /// Whether the budget holds every expert.
+    pub fn holds_all(&self) -> bool {
+        let pools = &self.layout.pools;
+        pools
+            .iter()
+            .all(|p| p.n_slots as usize == p.shape.n_total())
+    }
+
+    /// Reads experts into all free slots, in the order of the file, and waits until they are there.
+    /// Calls `progress` with the bytes done now and then.
+    ///
+    /// For a budget that holds every expert: then nothing is ever evicted, and the model starts as
+    /// fast as one that is loaded as usual.
+    pub fn preload(&self, mut progress: impl FnMut(u64)) -> Result<()> {
+        let mut waits = Vec::new();
+        {
+            let mut state = self.state();
+            let mut reads = Vec::new();
+            for (at, residency) in state.residencies.iter_mut().enumerate() {
+                let filled = residency.fill_free();
+                let first_slot = self.layout.pools[at].first_slot;
+                for layer in self.layout.layers.iter().filter(|l| l.pool == at) {
+                    let mine = filled.iter().filter(|(id, _)| id.layer == layer.pool_layer);
+                    for (id, slot) in mine {
+                        self.arrivals.clear_slot(first_slot + slot);
+                        waits.push((first_slot + slot, layer.parts.len()));
+                        reads.extend((0..layer.parts.len()).map(|part| {
+                            let target = Target::Slot {
+                                slot: first_slot + slot,
+                                part: part as u32,
+                            };
+                            let dst = self.region(layer, part, *slot);
+                            self.read(layer, part, id.expert, dst, target)
+                        }));
+                    }
+                }
+            }
+            reads.sort_by_key(|r| (r.file, r.offset));
+            self.queue.submit(&reads);
+        }
+        for (slot, n_parts) in waits {
+            let all = (1 << n_parts) - 1;
+            self.arrivals
+                .wait_until(|| self.arrivals.has_parts(slot, all))
+                .map_err(|failure| self.read_error(failure))?;
+            progress(self.queue.stats().bytes_read);
+        }
+        Ok(())
+    }
+
     /// Submits the reads of a plan's fills, those of `part` before those of the other parts.
     pub(super) fn read_fills(&self, state: &mut State, at: usize, part: usize) -> Result<()> {
         let run = &state.runs[at];
@@ -38,7 +88,13 @@ impl Engine {
         Ok(())
     }
 
-    pub(super) fn staged_read(&self, layer: usize, part: usize, expert: u32, sequence: u64) -> Read {
+    pub(super) fn staged_read(
+        &self,
+        layer: usize,
+        part: usize,
+        expert: u32,
+        sequence: u64,
+    ) -> Read {
         self.has_staged.store(true, Ordering::Relaxed);
         let layer = &self.layout.layers[layer];
         let target = Target::Place { sequence };

@@ -145,6 +145,7 @@ impl Engine {
     /// nor fill the cache.
     pub fn set_warmup(&self, is_warmup: bool) {
         self.state().is_warmup = is_warmup;
+        self.stalled_ns.store(0, Ordering::Relaxed);
     }
 
     /// Nanoseconds that thread 0 of the lanes has waited for reads.

@@ -129,6 +129,11 @@ impl Model {
             let engine = Engine::new(layout, files, &self.policy, self.options)?;
             engine.set_warmup(self.is_warmup.load(Ordering::Relaxed));
             report::say(&report::start_line(&engine, &self.policy));
+            if engine.holds_all() {
+                let bar = report::bytes_bar(engine.layout().expert_bytes);
+                engine.preload(|n| bar.set_position(n))?;
+                bar.finish_and_clear();
+            }
             if let Some(line) = report::cycle_line(&engine, self.n_used) {
                 report::say(&line);
             }

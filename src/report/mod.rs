@@ -6,6 +6,7 @@ use crate::residency::Tally;
 use crate::stats::{Regret, Stats};
 use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
 
@@ -13,6 +14,14 @@ use std::path::Path;
 pub fn say(text: &str) {
     // Nobody is left to tell if this fails.
     let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// A progress bar on standard error for reading `n_bytes`; hidden where that is no terminal.
+pub fn bytes_bar(n_bytes: u64) -> ProgressBar {
+    let style =
+        "hotset: reading experts {bar:30} {binary_bytes} of {binary_total_bytes}, {eta} left";
+    let style = ProgressStyle::with_template(style).expect("the template is right");
+    ProgressBar::new(n_bytes).with_style(style)
 }
 
 /// Bytes as people read them: `1.5 GiB`.

@@ -220,6 +220,23 @@ impl Residency {
         plan.state = State::Idle;
     }
 
+    /// Makes experts that are not resident so, in the order of their numbers, while there are free
+    /// slots; returns them with their slots. Nothing is pinned, counted or taught.
+    pub fn fill_free(&mut self) -> Vec<(ExpertId, u32)> {
+        self.n_changes += 1;
+        let mut filled = Vec::new();
+        for index in 0..self.shape.n_total() {
+            if self.slot_of[index] != NO_SLOT {
+                continue;
+            }
+            let Some(slot) = self.free.pop() else { break };
+            let id = self.shape.id(index);
+            self.settle(id, slot);
+            filled.push((id, slot));
+        }
+        filled
+    }
+
     /// Drops the pins of a committed plan, in any order with those of other lanes.
     pub fn release(&mut self, plan: &mut Plan) {
         assert_eq!(
