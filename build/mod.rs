@@ -64,17 +64,19 @@ pub fn prepare() -> Result<()> {
     native::build(&dirs, &tools, &tree, &root)?;
 
     // For the tests, which look at the trees and build with the same tools.
+    // Where the tests look. `cargo run` and `cargo test` pass these on to the programs, which take
+    // every variable that begins with HOTSET for a setting.
     println!(
-        "cargo:rustc-env=HOTSET_LLAMA_PRISTINE={}",
+        "cargo:rustc-env=BUILD_LLAMA_PRISTINE={}",
         tree.root.display()
     );
-    println!("cargo:rustc-env=HOTSET_LLAMA_SRC={}/src", root.display());
+    println!("cargo:rustc-env=BUILD_LLAMA_SRC={}/src", root.display());
     println!(
-        "cargo:rustc-env=HOTSET_TOOLS_PATH={}",
+        "cargo:rustc-env=BUILD_TOOLS_PATH={}",
         tools::join(&tools.path)?
     );
     println!(
-        "cargo:rustc-env=HOTSET_LIBCLANG={}",
+        "cargo:rustc-env=BUILD_LIBCLANG={}",
         tools.libclang.display()
     );
     Ok(())

@@ -23,7 +23,7 @@ fn target() -> &'static Path {
 
 /// `PATH` with the tools that our build used.
 fn search_path() -> OsString {
-    let ours = env!("HOTSET_TOOLS_PATH");
+    let ours = env!("BUILD_TOOLS_PATH");
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = env::split_paths(ours).filter(|dir| !dir.as_os_str().is_empty());
     env::join_paths(dirs.chain(env::split_paths(&path))).unwrap()
@@ -58,7 +58,7 @@ fn build_library() -> PathBuf {
                 "hooks",
             ])
             .env("CARGO_TARGET_DIR", &dir)
-            .env("LIBCLANG_PATH", env!("HOTSET_LIBCLANG")),
+            .env("LIBCLANG_PATH", env!("BUILD_LIBCLANG")),
     );
     dir.join("release/libhotset.a")
 }
@@ -80,7 +80,7 @@ fn build_program(library: &Path) -> PathBuf {
                 "-DCMAKE_C_FLAGS_RELEASE=-O1",
                 "-DCMAKE_CXX_FLAGS_RELEASE=-O1",
             ])
-            .arg(concat!("-DLLAMA_CPP_DIR=", env!("HOTSET_LLAMA_SRC")))
+            .arg(concat!("-DLLAMA_CPP_DIR=", env!("BUILD_LLAMA_SRC")))
             .arg(format!("-DLLAMA_HOTSET_LIB={}", library.display())),
     );
     succeed(

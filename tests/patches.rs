@@ -161,7 +161,7 @@ fn readme_lists_the_queue() {
 
 /// The tree that the patches are for and the tree that the build made of it.
 fn trees() -> Option<(&'static Path, &'static Path)> {
-    let trees = option_env!("HOTSET_LLAMA_PRISTINE").zip(option_env!("HOTSET_LLAMA_SRC"));
+    let trees = option_env!("BUILD_LLAMA_PRISTINE").zip(option_env!("BUILD_LLAMA_SRC"));
     if trees.is_none() {
         println!("skipped: built without the feature `hooks`, so there is no llama.cpp");
     }
