@@ -42,6 +42,7 @@ const LOG_PICKS: usize = 1 << 20;
 #[derive(Default)]
 struct Run {
     owner: Option<ThreadId>,
+    n_tokens: u32,
     /// Whether `plan` holds pins.
     is_open: bool,
     layer: usize,
@@ -58,6 +59,8 @@ struct Run {
 struct State {
     residencies: Vec<Residency>,
     runs: Vec<Run>,
+    /// Lanes from here on have never been used.
+    n_lanes: usize,
     logs: Vec<EventLog>,
     trackers: Vec<Tracker>,
     next_sequence: u64,
@@ -90,6 +93,8 @@ impl Engine {
         policy: &str,
         options: QueueOptions,
     ) -> Result<Self> {
+        let is_power = |f: &ModelFile| f.align().is_power_of_two();
+        assert!(files.iter().all(is_power), "alignments are powers of two");
         let arena = Arc::new(Arena::map(layout.arena_bytes)?);
         let arrivals = Arc::new(Arrivals::new(
             layout.n_slots() as usize,
@@ -113,6 +118,7 @@ impl Engine {
             state: Mutex::new(State {
                 residencies,
                 runs: (0..N_LANES).map(|_| Run::default()).collect(),
+                n_lanes: 0,
                 logs,
                 trackers,
                 next_sequence: 0,
@@ -195,7 +201,7 @@ impl Engine {
         let mut guard = self.state();
         let state = &mut *guard;
         let at = self.claim_lane(state, key)?;
-        if !runs::continues(&state.runs[at], layer, part, n_rows) {
+        if !runs::continues(&state.runs[at], layer, part, n_tokens, n_rows) {
             self.close(state, at)?;
             self.begin(state, at, layer, part, n_tokens, n_rows)?;
         }
@@ -226,6 +232,7 @@ impl Engine {
 
     /// Entry `i` of the operation of the lane known as `key`, for thread `ith`: the expert and the
     /// address of its weights, or `None` after the last. Waits until the weights are there.
+    #[inline]
     pub fn acquire(
         &self,
         layer: usize,
@@ -261,6 +268,7 @@ impl Engine {
         self.state.lock().expect("no thread panics with the state")
     }
 
+    #[inline]
     fn lane(&self, key: usize) -> &Lane {
         self.lanes
             .iter()
@@ -274,40 +282,44 @@ impl Engine {
         let run = &state.runs[at];
         let layer = &self.layout.layers[run.layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
+        let first_region = self.arena.addr() + self.region(layer, part, 0);
+        let slot_bytes = self.layout.pools[layer.pool].slot_bytes;
+        let tensor = &layer.parts[part].tensor;
+        let align = self.queue.files()[tensor.file as usize].align() as u64;
         let resident = || {
             let fills = run.plan.fills.iter().map(|f| (f.expert, f.slot));
             run.plan.hits.iter().copied().chain(fills)
         };
         let mut n = 0;
-        let mut put = |expert, begin: usize, pending_slot| {
-            let address = self.arena.addr() + begin + self.span(layer, part, expert).skip;
-            lane.put(
-                n,
-                Entry {
-                    expert,
-                    address,
-                    pending_slot,
-                },
-            );
+        let mut put = |expert, region: usize, pending_slot| {
+            // What `span` skips; alignments are powers of two, which `Engine::new` asserts.
+            let offset = tensor.offset + u64::from(expert) * tensor.n_bytes as u64;
+            let entry = Entry {
+                expert,
+                address: region + (offset & (align - 1)) as usize,
+                pending_slot,
+            };
+            lane.put(n, entry);
             n += 1;
         };
         if run.is_open {
             // Readiness is looked at once: an arrival in between must not drop or repeat an expert.
             let mut later = Vec::new();
             for (expert, slot) in resident() {
-                let begin = self.region(layer, part, slot);
+                let region = first_region + slot as usize * slot_bytes;
                 if self.arrivals.has_part(first_slot + slot, part as u32) {
-                    put(expert, begin, None);
+                    put(expert, region, None);
                 } else {
-                    later.push((expert, begin, first_slot + slot));
+                    later.push((expert, region, first_slot + slot));
                 }
             }
-            for (expert, begin, slot) in later {
-                put(expert, begin, Some(slot));
+            for (expert, region, slot) in later {
+                put(expert, region, Some(slot));
             }
         }
         for (i, &expert) in run.staged.iter().enumerate() {
-            put(expert, self.place(first + i as u64), None);
+            let place = self.arena.addr() + self.place(first + i as u64);
+            put(expert, place, None);
         }
         lane.part.store(part as u32, Ordering::Relaxed);
         lane.n_entries.store(n, Ordering::Relaxed);

@@ -13,15 +13,17 @@ impl Engine {
     /// The thread identifies a lane over time: a thread pool can live as short as one graph.
     pub(super) fn claim_lane(&self, state: &mut State, key: usize) -> Result<usize> {
         let owner = Some(std::thread::current().id());
-        for at in 0..N_LANES {
+        for at in 0..state.n_lanes {
             if state.runs[at].is_open && self.is_over(&state.runs[at], at) {
                 self.close(state, at)?;
             }
         }
-        let mine = state.runs.iter().position(|r| r.owner == owner);
+        let used = &state.runs[..state.n_lanes];
+        let mine = used.iter().position(|r| r.owner == owner);
         let at = mine
             .or_else(|| (0..N_LANES).find(|&at| self.is_idle(&state.runs[at], at)))
             .expect("fewer graphs are computed at once than there are lanes");
+        state.n_lanes = state.n_lanes.max(at + 1);
         state.runs[at].owner = owner;
         if self.lanes[at].key.load(Ordering::Relaxed) != key {
             for lane in &self.lanes {
@@ -84,6 +86,7 @@ impl Engine {
         let run = &mut state.runs[at];
         run.layer = layer_index;
         run.parts_begun = 0;
+        run.n_tokens = n_tokens;
         run.experts.clear();
         run.rows.clear();
         run.staged.clear();
@@ -117,14 +120,18 @@ impl Engine {
 
 /// Whether an operation belongs to the event that a run has open: another part of the same layer
 /// for the same rows.
-pub(super) fn continues(run: &Run, layer: usize, part: usize, n_rows: &[i64]) -> bool {
+pub(super) fn continues(
+    run: &Run,
+    layer: usize,
+    part: usize,
+    n_tokens: u32,
+    n_rows: &[i64],
+) -> bool {
     let is_live = run.parts_begun != 0 && run.layer == layer && run.parts_begun & (1 << part) == 0;
+    // Every token picks the same number of experts, so if these rows are the same, the others are
+    // none, as they were.
     let mut known = run.experts.iter().zip(&run.rows);
     is_live
-        && n_rows
-            .iter()
-            .enumerate()
-            .filter(|(_, r)| **r > 0)
-            .all(|(e, &r)| known.next() == Some((&(e as u32), &(r as u32))))
-        && known.next().is_none()
+        && run.n_tokens == n_tokens
+        && known.all(|(&expert, &rows)| n_rows[expert as usize] == i64::from(rows))
 }
