@@ -37,6 +37,14 @@ fn error_of(command: &mut Command, status: i32) -> String {
     stderr
 }
 
+/// What the build tells the tests, cargo also tells the programs it runs, and a program takes any
+/// variable that begins like this for a setting.
+#[test]
+fn cargo_passes_on_nothing_that_looks_like_a_setting() {
+    let config = hotset::config::Config::from_env();
+    assert!(config.is_ok(), "{:?}", config.err());
+}
+
 /// Each with what its error must name.
 #[test]
 fn bad_options_and_values_name_the_value_and_what_is_valid() {

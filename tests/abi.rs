@@ -1,0 +1,55 @@
+//! The policy ABI, driven from C through the static library.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The static library that cargo built beside this test, in the same profile.
+fn library() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let deps = test.parent().unwrap();
+    let newest = std::fs::read_dir(deps)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            name.starts_with("libhotset") && name.ends_with(".a")
+        })
+        .max_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    newest.expect("the library is built as a staticlib")
+}
+
+#[test]
+fn another_engine_can_use_the_cache() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("abi");
+    // With the feature `llama` the library also holds glue that calls llama.cpp. The program does not
+    // use it, so the linker drops it together with what it needs.
+    let built = Command::new("cc")
+        .args([
+            "-std=c99",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-ffunction-sections",
+            "-I",
+        ])
+        .arg(root.join("include"))
+        .arg(root.join("tests/c/abi.c"))
+        .arg(library())
+        .args(["-Wl,--gc-sections", "-lpthread", "-ldl", "-lm", "-o"])
+        .arg(&program)
+        .output()
+        .expect("a C compiler");
+    assert!(
+        built.status.success(),
+        "{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
+    let ran = Command::new(&program).output().unwrap();
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
