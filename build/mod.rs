@@ -63,9 +63,8 @@ pub fn prepare() -> Result<()> {
     #[cfg(feature = "llama")]
     native::build(&dirs, &tools, &tree, &root)?;
 
-    // For the tests, which look at the trees and build with the same tools.
-    // Where the tests look. `cargo run` and `cargo test` pass these on to the programs, which take
-    // every variable that begins with HOTSET for a setting.
+    // For the tests, which look at the trees and build with the same tools. Not named HOTSET: `cargo
+    // run` and `cargo test` pass these on to programs that take every such variable for a setting.
     println!(
         "cargo:rustc-env=BUILD_LLAMA_PRISTINE={}",
         tree.root.display()

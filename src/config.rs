@@ -65,11 +65,11 @@ pub const DEFAULT_POLICY: &str = "decay";
 /// How much memory streamed experts may take.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Ram {
-    /// This many bytes.
+    /// This many bytes, shared by the models of the process in the order in which they are loaded.
     Bytes(u64),
     /// This share of the bytes of all streamed experts of a model, in (0, 100].
     Percent(f64),
-    /// What the system can spare when the first token is computed.
+    /// What the system can spare when the model computes its first experts.
     Auto,
 }
 
@@ -103,9 +103,9 @@ pub enum StatsTo {
     Exit,
     /// Nothing.
     Off,
-    /// A line on standard error this often, and the table at the end.
+    /// A line for each model on standard error this often, and the table at the end.
     Every(Duration),
-    /// A JSON file, written when the model is freed.
+    /// A JSON file with an array of all models freed so far, written whenever one is.
     Json(PathBuf),
 }
 

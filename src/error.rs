@@ -33,6 +33,9 @@ pub enum Error {
         /// What is wrong, with the values.
         why: String,
     },
+    /// There is no plan to commit or to roll back.
+    #[error("there is no plan, or it is committed already")]
+    NoPlan,
     /// A setting has a value it cannot have.
     #[error("{name}={value}: {allowed}")]
     Setting {

@@ -1,4 +1,7 @@
 //! Keeps the experts a mixture-of-experts model is about to use in fast memory.
+//!
+//! [`engine`] streams the experts of one model from disk and is what llama.cpp's hook calls;
+//! [`cache`] decides for engines that move bytes themselves. Both rank experts with a [`policy`].
 
 pub mod cache;
 pub mod config;

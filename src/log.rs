@@ -1,5 +1,5 @@
-//! The latest routing events, kept to be replayed: at exit to say what another policy would have
-//! done, or to be written as a trace.
+//! The latest routing events, kept to be replayed: at exit, to say what another policy would have
+//! done.
 
 use crate::expert::Event;
 use std::collections::VecDeque;

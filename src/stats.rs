@@ -4,6 +4,7 @@ use crate::engine::Engine;
 use crate::replay::{belady, replay};
 use crate::residency::Tally;
 use serde::Serialize;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What happened to the experts of one model.
 #[derive(Debug, Clone, Serialize)]
@@ -30,16 +31,21 @@ pub struct Stats {
     pub generation: Tally,
     /// Larger batches.
     pub prompt: Tally,
-    /// Reads done.
+    /// Reads that misses have caused.
     pub n_reads: u64,
-    /// Bytes they delivered.
+    /// Bytes of these reads.
     pub bytes_read: u64,
+    /// Bytes read besides: all experts at the start if they fit, and warm-ups.
+    pub bytes_read_besides: u64,
     /// Time that computing waited for reads.
     pub stalled_ms: f64,
     /// Time from the first routing event to the last.
     pub busy_ms: f64,
     /// Whether experts passed through the staging ring.
     pub has_staged: bool,
+    /// The share of generation's picks that the hottest quarter of a layer's experts got, as the mean
+    /// over the layers: 0.25 is a flat router, whose hot experts are no better than others.
+    pub hot_quarter_share: Option<f64>,
     /// Other policies on the same routing; left out of reports during a run.
     pub regret: Option<Regret>,
 }
@@ -65,14 +71,21 @@ impl Stats {
     pub fn counters(engine: &Engine, policy: &str) -> Option<Self> {
         let layout = engine.layout();
         let queue = engine.queue();
-        let reads = queue.stats();
+        let meter = engine.meter();
+        let bytes_read = meter.bytes_read.load(Relaxed);
         let first_file = queue
             .files()
             .first()
             .map(|f| f.path().display().to_string());
         let mut n_resident = 0;
+        let (mut hot_share, mut n_hot_layers) = (0.0, 0);
         let (mut generation, mut prompt) = (Tally::default(), Tally::default());
-        let busy = engine.inspect(|_, residency, _, _| {
+        let busy = engine.inspect(|pool, residency, _, tracker| {
+            let layers = 0..pool.shape.n_layers();
+            for share in layers.filter_map(|l| tracker.coverage_of_hottest_quarter(l)) {
+                hot_share += share;
+                n_hot_layers += 1;
+            }
             n_resident += residency.n_resident();
             let counts = residency.counts();
             generation.add(&counts.decode);
@@ -90,11 +103,13 @@ impl Stats {
             arena_bytes: layout.arena_bytes as u64,
             generation,
             prompt,
-            n_reads: reads.n_reads,
-            bytes_read: reads.bytes_read,
-            stalled_ms: engine.stalled_ns() as f64 / 1e6,
+            n_reads: meter.n_reads.load(Relaxed),
+            bytes_read,
+            bytes_read_besides: queue.stats().bytes_read.saturating_sub(bytes_read),
+            stalled_ms: meter.stalled_ns.load(Relaxed) as f64 / 1e6,
             busy_ms: busy.as_secs_f64() * 1e3,
-            has_staged: engine.has_staged(),
+            has_staged: meter.has_staged.load(Relaxed),
+            hot_quarter_share: (n_hot_layers > 0).then(|| hot_share / f64::from(n_hot_layers)),
             regret: None,
         })
     }

@@ -1,4 +1,4 @@
-//! How often each expert was picked and when last: what reports and profiles are made of.
+//! How often each expert was picked and when last. The engine keeps it; no report shows it yet.
 
 use crate::expert::{Event, ExpertId, Shape};
 use std::cmp::Reverse;

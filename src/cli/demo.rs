@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(short, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=480))]
     n: u32,
     /// Seed of the sampler
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 4)]
     seed: u32,
     /// What the text begins with
     #[arg(long, default_value = "Il file di configurazione", value_parser = NonEmptyStringValueParser::new())]

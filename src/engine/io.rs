@@ -84,6 +84,7 @@ impl Engine {
                     .push(self.read(layer, part, fill.expert, dst, target));
             }
         }
+        self.meter.count(&state.reads);
         self.queue.submit(&state.reads);
         Ok(())
     }
@@ -95,10 +96,14 @@ impl Engine {
         expert: u32,
         sequence: u64,
     ) -> Read {
-        self.has_staged.store(true, Ordering::Relaxed);
         let layer = &self.layout.layers[layer];
         let target = Target::Place { sequence };
-        self.read(layer, part, expert, self.place(sequence), target)
+        let read = self.read(layer, part, expert, self.place(sequence), target);
+        self.meter.count(&[read]);
+        if !self.meter.is_warmup() {
+            self.meter.has_staged.store(true, Ordering::Relaxed);
+        }
+        read
     }
 
     fn read(&self, layer: &Layer, part: usize, expert: u32, dst: usize, target: Target) -> Read {

@@ -65,9 +65,37 @@ struct State {
     trackers: Vec<Tracker>,
     next_sequence: u64,
     reads: Vec<Read>,
-    is_warmup: bool,
     /// First and last routing event.
     busy: Option<(Instant, Instant)>,
+}
+
+/// What routing has cost, warm-ups excluded.
+#[derive(Default)]
+pub struct Meter {
+    /// Reads that misses have caused.
+    pub n_reads: AtomicU64,
+    /// Bytes of these reads, including what alignment adds.
+    pub bytes_read: AtomicU64,
+    /// Nanoseconds that thread 0 of the lanes has waited for them.
+    pub stalled_ns: AtomicU64,
+    /// Whether any expert had to pass through the staging ring.
+    pub has_staged: AtomicBool,
+    is_warmup: AtomicBool,
+}
+
+impl Meter {
+    fn is_warmup(&self) -> bool {
+        self.is_warmup.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, reads: &[Read]) {
+        if !self.is_warmup() {
+            let n_bytes: usize = reads.iter().map(|r| r.len).sum();
+            self.bytes_read.fetch_add(n_bytes as u64, Ordering::Relaxed);
+            self.n_reads
+                .fetch_add(reads.len() as u64, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The streamed experts of one model.
@@ -81,8 +109,7 @@ pub struct Engine {
     /// Whether an operation uses the staging ring.
     ring_is_taken: Mutex<bool>,
     ring_is_free: Condvar,
-    stalled_ns: AtomicU64,
-    has_staged: AtomicBool,
+    meter: Meter,
 }
 
 impl Engine {
@@ -123,7 +150,6 @@ impl Engine {
                 trackers,
                 next_sequence: 0,
                 reads: Vec::new(),
-                is_warmup: false,
                 busy: None,
             }),
             layout,
@@ -132,8 +158,7 @@ impl Engine {
             arrivals,
             ring_is_taken: Mutex::new(false),
             ring_is_free: Condvar::new(),
-            stalled_ns: AtomicU64::new(0),
-            has_staged: AtomicBool::new(false),
+            meter: Meter::default(),
         })
     }
 
@@ -147,21 +172,15 @@ impl Engine {
         &self.queue
     }
 
-    /// While a warm-up runs, experts only pass through the ring: it must neither teach the policy
-    /// nor fill the cache.
+    /// While a warm-up runs, experts only pass through the ring and nothing is counted: it must
+    /// neither teach the policy nor fill the cache.
     pub fn set_warmup(&self, is_warmup: bool) {
-        self.state().is_warmup = is_warmup;
-        self.stalled_ns.store(0, Ordering::Relaxed);
+        self.meter.is_warmup.store(is_warmup, Ordering::Relaxed);
     }
 
-    /// Nanoseconds that thread 0 of the lanes has waited for reads.
-    pub fn stalled_ns(&self) -> u64 {
-        self.stalled_ns.load(Ordering::Relaxed)
-    }
-
-    /// Whether any expert had to pass through the staging ring.
-    pub fn has_staged(&self) -> bool {
-        self.has_staged.load(Ordering::Relaxed)
+    /// What routing has cost so far.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Calls `look` for each pool with its residency, its log of routing events and its counts;
@@ -369,9 +388,9 @@ impl Engine {
         self.arrivals
             .wait_until(arrived)
             .map_err(|failure| self.read_error(failure))?;
-        if ith == 0 {
+        if ith == 0 && !self.meter.is_warmup() {
             let ns = begin.elapsed().as_nanos() as u64;
-            self.stalled_ns.fetch_add(ns, Ordering::Relaxed);
+            self.meter.stalled_ns.fetch_add(ns, Ordering::Relaxed);
         }
         Ok(())
     }

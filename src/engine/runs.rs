@@ -94,7 +94,7 @@ impl Engine {
             run.experts.push(expert as u32);
             run.rows.push(rows as u32);
         }
-        if state.is_warmup {
+        if self.meter.is_warmup() {
             run.plan = Plan::default();
             run.staged.extend_from_slice(&run.experts);
             return Ok(());

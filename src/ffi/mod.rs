@@ -79,6 +79,7 @@ fn guard(call: impl FnOnce() -> Result<(), Error>) -> Status {
 fn status(error: &Error) -> Status {
     match error {
         Error::Null(_)
+        | Error::NoPlan
         | Error::ExpertOutOfRange { .. }
         | Error::LayerOutOfRange { .. }
         | Error::Event { .. }
@@ -227,11 +228,7 @@ pub unsafe extern "C" fn hotset_plan(
 pub extern "C" fn hotset_commit(cache: Option<&mut Hotset>) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        cache
-            .cache
-            .commit()
-            .then_some(())
-            .ok_or(Error::Null("plan"))
+        cache.cache.commit().then_some(()).ok_or(Error::NoPlan)
     })
 }
 
@@ -240,11 +237,7 @@ pub extern "C" fn hotset_commit(cache: Option<&mut Hotset>) -> Status {
 pub extern "C" fn hotset_rollback(cache: Option<&mut Hotset>) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        cache
-            .cache
-            .rollback()
-            .then_some(())
-            .ok_or(Error::Null("plan"))
+        cache.cache.rollback().then_some(()).ok_or(Error::NoPlan)
     })
 }
 

@@ -55,6 +55,11 @@ pub fn uninstall() {
     unsafe { ggml_set_expert_hook(std::ptr::null()) };
 }
 
+/// Holds tables back until [`finish`], for programs that still have text to write when a model goes.
+pub fn hold_tables() {
+    registry().holds_tables = true;
+}
+
 /// Reports on the models that are still loaded; for the end of a program that does not free them.
 ///
 /// Returns false if any report of this process could not be written.
@@ -63,6 +68,7 @@ pub fn finish() -> bool {
         return true;
     };
     registry.report_rest();
+    registry.release_tables();
     !registry.has_failed
 }
 

@@ -56,6 +56,9 @@ pub struct Registry {
     models: Vec<(usize, Arc<Model>)>,
     /// The counters of models that are gone.
     reports: Vec<Stats>,
+    /// Whether tables wait for [`Registry::release_tables`]: until a program's own text is written.
+    pub holds_tables: bool,
+    tables: Vec<String>,
     /// Whether a report could not be written.
     pub has_failed: bool,
     /// Keeps the text that the callback `ready` returned.
@@ -68,6 +71,8 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         loading: Vec::new(),
         models: Vec::new(),
         reports: Vec::new(),
+        holds_tables: false,
+        tables: Vec::new(),
         has_failed: false,
         why: CString::default(),
     })
@@ -232,6 +237,13 @@ impl Registry {
         }
     }
 
+    /// Prints the tables that were held back.
+    pub fn release_tables(&mut self) {
+        for table in std::mem::take(&mut self.tables) {
+            report::say(&table);
+        }
+    }
+
     fn report(&mut self, model: &Model) {
         let to = self.config.stats.clone();
         if to == StatsTo::Off {
@@ -243,7 +255,10 @@ impl Registry {
             StatsTo::Json(path) => report::write_json(&self.reports, path),
             _ => {
                 let last = self.reports.last().expect("one was pushed");
-                report::say(&report::text(last));
+                self.tables.push(report::text(last));
+                if !self.holds_tables {
+                    self.release_tables();
+                }
                 Ok(())
             }
         };

@@ -46,6 +46,7 @@ pub fn main(tool: Tool) -> ExitCode {
 /// Runs `tool` with these settings. Fails before it starts if they cannot hold.
 pub fn main_with(tool: Tool, args: &[OsString], config: Config) -> Result<ExitCode> {
     hook::install(config)?;
+    hook::hold_tables();
     // SAFETY: the function does not unwind.
     unsafe { libc::atexit(at_exit) };
     let status = run(tool, args);

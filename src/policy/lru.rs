@@ -1,4 +1,5 @@
-//! Least recently used: the baseline every other policy is compared to, and what stock llama.cpp does.
+//! Least recently used: the baseline every other policy is compared to, and what llama.cpp's own
+//! expert cache for GPUs does.
 //!
 //! It hits nothing when fewer experts fit than one token uses: each is evicted just before its turn.
 

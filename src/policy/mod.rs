@@ -59,9 +59,9 @@ pub struct Param {
 
 /// A policy by name.
 pub struct Spec {
-    /// Stable: it appears in flags, traces and golden files.
+    /// Stable: it appears in settings, reports and golden files.
     pub name: &'static str,
-    /// One line: what it evicts, and when to use it.
+    /// One line: what it evicts.
     pub about: &'static str,
     /// Where the algorithm comes from.
     pub source: &'static str,
@@ -78,11 +78,6 @@ pub const REGISTRY: &[Spec] = &[lru::SPEC, lfu::SPEC, decay::SPEC];
 pub fn by_name(name: &str, shape: &Shape) -> Result<Box<dyn Policy>> {
     let (spec, param) = find(name)?;
     Ok((spec.build)(shape, param))
-}
-
-/// Whether [`by_name`] will know `name`: for checking a setting before a model is loaded.
-pub fn check(name: &str) -> Result<()> {
-    find(name).map(|_| ())
 }
 
 /// The registry entry that `name` names, and the value of its parameter (0 if it takes none).
@@ -112,7 +107,7 @@ pub fn find(name: &str) -> Result<(&'static Spec, u32)> {
     }
 }
 
-/// All names with their parameters: `lru, decay[:half-life in tokens, 1 to 9, default 3]`.
+/// All names with their parameters: `lru, decay[:half-life in tokens, 1 to 4096, default 16]`.
 pub fn choices() -> String {
     let choice = |spec: &Spec| match spec.param {
         None => spec.name.to_string(),

@@ -96,11 +96,17 @@ pub fn text(stats: &Stats) -> String {
     }
     let n_tokens = stats.generation.tokens + stats.prompt.tokens;
     let regret = stats.regret.as_ref().map_or(String::new(), regret_line);
+    let hot = stats.hot_quarter_share.map_or(String::new(), |share| {
+        format!(
+            " the hottest quarter of a layer's experts got {:.0} % of generation's picks (flat: 25 %)\n",
+            100.0 * share
+        )
+    });
     format!(
         "\n{table}\n \
          policy {}; {} of {} experts fit in {} ({:.0} % of {})\n \
          read {} in {} reads ({} a token), {:.2} s stalled of {:.2} s; {}\n\
-         {regret}",
+         {hot}{regret}",
         stats.policy,
         stats.n_slots,
         stats.n_experts,

@@ -5,8 +5,6 @@
 #include <assert.h>
 #include <string.h>
 
-
-
 int main(void) {
     assert(hotset_abi_version() == HOTSET_ABI_VERSION);
     assert(hotset_policy(0) != NULL);

@@ -169,10 +169,13 @@ fn names_are_found_or_refused() {
                 error.starts_with(&format!("HOTSET_POLICY={name}: must be one of ")),
                 "{error}"
             );
-            assert!(policy::check(&name).is_err(), "{name}");
+            assert!(policy::find(&name).is_err(), "{name}");
         }
     }
-    let error = policy::check("fifo").unwrap_err().to_string();
+    let error = policy::find("fifo")
+        .err()
+        .expect("no such policy")
+        .to_string();
     for spec in REGISTRY {
         let range = spec.param.map_or(String::new(), |p| {
             format!(
