@@ -35,7 +35,7 @@ pub struct Stats {
     pub n_reads: u64,
     /// Bytes of these reads.
     pub bytes_read: u64,
-    /// Bytes read besides: all experts at the start if they fit, and warm-ups.
+    /// Bytes read besides: all experts at the start, if they fit.
     pub bytes_read_besides: u64,
     /// Time that computing waited for reads.
     pub stalled_ms: f64,

@@ -188,6 +188,19 @@ fn sequences_in_one_batch() {
 }
 
 #[test]
+fn whatever_memory_is_available() {
+    let (_dir, models) = models();
+    let (_, path) = &models[0];
+    let options = Options::default();
+    let (stock, _) = run(path, None, options);
+    let mut config = streaming(100.0);
+    config.ram = Some(Ram::Auto);
+    let stats = same(path, &config, options, &stock);
+    assert_eq!(stats.n_slots as usize, stats.n_experts);
+    assert!(stats.generation.hits > 0);
+}
+
+#[test]
 fn a_dense_model_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = tiny::write(&tiny::dense(), dir.path());

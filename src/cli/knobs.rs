@@ -18,6 +18,12 @@ impl Knobs {
         }
         Ok(config)
     }
+
+    /// What the command line sets, for the environment of programs that this one starts.
+    #[cfg(feature = "llama")]
+    pub fn given(&self) -> &[(&'static str, String)] {
+        &self.0
+    }
 }
 
 /// The option of a variable: `ram` for `HOTSET_RAM`. The one without a suffix is a switch.

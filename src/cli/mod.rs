@@ -34,6 +34,11 @@ const BAD_INPUT: u8 = 2;
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    // A llama-server that routes between models starts its own program again for each of them.
+    #[cfg(feature = "llama")]
+    if std::env::var_os("LLAMA_SERVER_ROUTER_PORT").is_some() {
+        return hotset::llama::tools::main(hotset::llama::tools::Tool::Server);
+    }
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => return usage(&error),

@@ -38,6 +38,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Program::Perplexity => (Tool::Perplexity, "llama-perplexity"),
     };
     let config = args.knobs.config()?;
+    hotset::llama::tools::export(args.knobs.given());
     let argv: Vec<_> = std::iter::once(name.into()).chain(args.args).collect();
     Ok(main_with(tool, &argv, config)?)
 }

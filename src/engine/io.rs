@@ -100,9 +100,7 @@ impl Engine {
         let target = Target::Place { sequence };
         let read = self.read(layer, part, expert, self.place(sequence), target);
         self.meter.count(&[read]);
-        if !self.meter.is_warmup() {
-            self.meter.has_staged.store(true, Ordering::Relaxed);
-        }
+        self.meter.has_staged.store(true, Ordering::Relaxed);
         read
     }
 

@@ -100,8 +100,6 @@ pub struct Layout {
 pub const RING_BESIDE_BYTES: usize = 16 << 20;
 /// More places than this bring no more overlap.
 const RING_PLACES_MAX: usize = 16;
-/// When the budget is at least all experts, alignment may cost this much more.
-const PADDING_BESIDE_BYTES: usize = 16 << 20;
 /// What one slot more than the budget may cost before a budget is called too small.
 const OVERSHOOT_BYTES: usize = 48 << 20;
 
@@ -131,7 +129,10 @@ impl Layout {
         let ring_bytes = n_places * place_bytes;
 
         let mut for_slots = usize::try_from(budget).unwrap_or(usize::MAX);
-        if ring_bytes > RING_BESIDE_BYTES {
+        if budget >= total {
+            // What alignment and the ring add must not keep one expert out of a budget for all.
+            for_slots = usize::MAX;
+        } else if ring_bytes > RING_BESIDE_BYTES {
             if ring_bytes > for_slots.saturating_add(OVERSHOOT_BYTES) {
                 return Err(Error::Setting {
                     name: "HOTSET_RAM".to_string(),
@@ -140,9 +141,6 @@ impl Layout {
                 });
             }
             for_slots = for_slots.saturating_sub(ring_bytes);
-        }
-        if budget >= total {
-            for_slots = for_slots.saturating_add(PADDING_BESIDE_BYTES);
         }
         share_slots(&mut pools, for_slots);
 
@@ -354,6 +352,18 @@ mod tests {
         let layout = Layout::new(&tensors(), &[4096], total).unwrap();
         assert_eq!(layout.n_slots(), 32);
         assert_eq!(layout.token_cycle_bytes(2), 2 * 2 * (11_000 + 12_000));
+    }
+
+    /// Also when the ring is larger than what may lie beside the budget, and pages add up.
+    #[test]
+    fn the_whole_budget_holds_every_large_expert() {
+        let mut big = tensors();
+        for t in &mut big {
+            t.n_bytes *= 10_000;
+        }
+        let layout = Layout::new(&big, &[4096], expert_bytes(&big)).unwrap();
+        assert_eq!(layout.n_slots(), 32);
+        assert!(layout.ring.n_places * layout.ring.place_bytes > RING_BESIDE_BYTES);
     }
 
     #[test]

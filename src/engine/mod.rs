@@ -43,6 +43,8 @@ const LOG_PICKS: usize = 1 << 20;
 struct Run {
     owner: Option<ThreadId>,
     n_tokens: u32,
+    /// The value of `State::n_events` when its event began.
+    begun_at: u64,
     /// Whether `plan` holds pins.
     is_open: bool,
     layer: usize,
@@ -61,6 +63,8 @@ struct State {
     runs: Vec<Run>,
     /// Lanes from here on have never been used.
     n_lanes: usize,
+    /// Events of all lanes.
+    n_events: u64,
     logs: Vec<EventLog>,
     trackers: Vec<Tracker>,
     next_sequence: u64,
@@ -69,7 +73,7 @@ struct State {
     busy: Option<(Instant, Instant)>,
 }
 
-/// What routing has cost, warm-ups excluded.
+/// What routing has cost.
 #[derive(Default)]
 pub struct Meter {
     /// Reads that misses have caused.
@@ -80,21 +84,14 @@ pub struct Meter {
     pub stalled_ns: AtomicU64,
     /// Whether any expert had to pass through the staging ring.
     pub has_staged: AtomicBool,
-    is_warmup: AtomicBool,
 }
 
 impl Meter {
-    fn is_warmup(&self) -> bool {
-        self.is_warmup.load(Ordering::Relaxed)
-    }
-
     fn count(&self, reads: &[Read]) {
-        if !self.is_warmup() {
-            let n_bytes: usize = reads.iter().map(|r| r.len).sum();
-            self.bytes_read.fetch_add(n_bytes as u64, Ordering::Relaxed);
-            self.n_reads
-                .fetch_add(reads.len() as u64, Ordering::Relaxed);
-        }
+        let n_bytes: usize = reads.iter().map(|r| r.len).sum();
+        self.bytes_read.fetch_add(n_bytes as u64, Ordering::Relaxed);
+        self.n_reads
+            .fetch_add(reads.len() as u64, Ordering::Relaxed);
     }
 }
 
@@ -146,6 +143,7 @@ impl Engine {
                 residencies,
                 runs: (0..N_LANES).map(|_| Run::default()).collect(),
                 n_lanes: 0,
+                n_events: 0,
                 logs,
                 trackers,
                 next_sequence: 0,
@@ -172,19 +170,13 @@ impl Engine {
         &self.queue
     }
 
-    /// While a warm-up runs, experts only pass through the ring and nothing is counted: it must
-    /// neither teach the policy nor fill the cache.
-    pub fn set_warmup(&self, is_warmup: bool) {
-        self.meter.is_warmup.store(is_warmup, Ordering::Relaxed);
-    }
-
     /// What routing has cost so far.
     pub fn meter(&self) -> &Meter {
         &self.meter
     }
 
     /// Calls `look` for each pool with its residency, its log of routing events and its counts;
-    /// returns the time between the first routing event and the last, warm-up excluded.
+    /// returns the time between the first routing event and the last.
     ///
     /// Does nothing and returns `None` while an event is being planned: this may be called where the
     /// end of the process has interrupted that.
@@ -388,7 +380,7 @@ impl Engine {
         self.arrivals
             .wait_until(arrived)
             .map_err(|failure| self.read_error(failure))?;
-        if ith == 0 && !self.meter.is_warmup() {
+        if ith == 0 {
             let ns = begin.elapsed().as_nanos() as u64;
             self.meter.stalled_ns.fetch_add(ns, Ordering::Relaxed);
         }

@@ -3,9 +3,11 @@
 use super::{Engine, N_LANES, Run, State};
 use crate::error::Result;
 use crate::expert::Event;
-use crate::residency::Plan;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+
+/// Events after which one that has not ended is taken for given up: many tokens of any model.
+const STALE_EVENTS: u64 = 10_000;
 
 impl Engine {
     /// Finds the lane of the calling thread, or an idle one, and lets `key` lead to it.
@@ -14,17 +16,35 @@ impl Engine {
     pub(super) fn claim_lane(&self, state: &mut State, key: usize) -> Result<usize> {
         let owner = Some(std::thread::current().id());
         for at in 0..state.n_lanes {
-            if state.runs[at].is_open && self.is_over(&state.runs[at], at) {
+            let run = &state.runs[at];
+            if !run.is_open || run.owner == owner {
+                continue;
+            }
+            // An event that was cut short, whose thread may never come back. Should it be alive after
+            // all, between two operations, it plans again.
+            let is_stale = state.n_events - run.begun_at > STALE_EVENTS;
+            if self.is_over(run, at) || is_stale && self.lanes[at].is_finished() {
                 self.close(state, at)?;
+                state.runs[at].parts_begun = 0;
             }
         }
         let used = &state.runs[..state.n_lanes];
         let mine = used.iter().position(|r| r.owner == owner);
-        let at = mine
-            .or_else(|| (0..N_LANES).find(|&at| self.is_idle(&state.runs[at], at)))
-            .expect("fewer graphs are computed at once than there are lanes");
+        let idle = || (0..N_LANES).find(|&at| self.is_idle(&state.runs[at], at));
+        let at = match mine.or_else(idle) {
+            Some(at) => at,
+            None => {
+                let at = (0..N_LANES).find(|&at| self.lanes[at].is_finished());
+                let at = at.expect("fewer graphs are computed at once than there are lanes");
+                self.close(state, at)?;
+                at
+            }
+        };
         state.n_lanes = state.n_lanes.max(at + 1);
-        state.runs[at].owner = owner;
+        if state.runs[at].owner != owner {
+            state.runs[at].owner = owner;
+            state.runs[at].parts_begun = 0;
+        }
         if self.lanes[at].key.load(Ordering::Relaxed) != key {
             for lane in &self.lanes {
                 let _ = lane
@@ -87,17 +107,14 @@ impl Engine {
         run.layer = layer_index;
         run.parts_begun = 0;
         run.n_tokens = n_tokens;
+        run.begun_at = state.n_events;
+        state.n_events += 1;
         run.experts.clear();
         run.rows.clear();
         run.staged.clear();
         for (expert, &rows) in n_rows.iter().enumerate().filter(|(_, r)| **r > 0) {
             run.experts.push(expert as u32);
             run.rows.push(rows as u32);
-        }
-        if self.meter.is_warmup() {
-            run.plan = Plan::default();
-            run.staged.extend_from_slice(&run.experts);
-            return Ok(());
         }
         let event = Event {
             layer: layer.pool_layer,

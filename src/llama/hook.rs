@@ -1,5 +1,6 @@
 //! The callbacks behind llama.cpp's expert hook.
 
+use super::model::Model;
 use super::registry::{BOUND, Bound, parse_name, registry, try_registry};
 use super::sys::{ggml_expert_hook, ggml_set_expert_hook, ggml_tensor};
 use crate::config::{Config, Ram, StatsTo};
@@ -64,10 +65,19 @@ pub fn hold_tables() {
 ///
 /// Returns false if any report of this process could not be written.
 pub fn finish() -> bool {
+    finish_with(Model::stats)
+}
+
+/// As [`finish`], without the comparison with other policies: for where the time is short.
+pub fn finish_quickly() -> bool {
+    finish_with(Model::counters)
+}
+
+fn finish_with(stats: fn(&Model) -> Option<Stats>) -> bool {
     let Some(mut registry) = try_registry() else {
         return true;
     };
-    registry.report_rest();
+    registry.report_rest(stats);
     registry.release_tables();
     !registry.has_failed
 }
@@ -94,11 +104,9 @@ fn fatal(error: &Error) -> ! {
     static FIRST: Mutex<()> = Mutex::new(());
     let _first = FIRST.lock();
     report::say(&format!("hotset: error: {error}"));
-    // SAFETY: both are plain libc calls. Destructors must not run: other threads still compute.
-    unsafe {
-        libc::fflush(std::ptr::null_mut());
-        libc::_exit(1)
-    }
+    // SAFETY: a plain libc call. Destructors must not run, since other threads still compute; nor may
+    // streams be flushed, since a thread that waits for input holds the lock of one.
+    unsafe { libc::_exit(1) }
 }
 
 /// # Safety
@@ -147,13 +155,13 @@ unsafe extern "C" fn bind(
 }
 
 unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) -> *const c_char {
-    let mut registry = registry();
-    match registry.start(model as usize, n_used) {
+    match registry().start(model as usize, n_used) {
         Ok(()) => std::ptr::null(),
         Err(error) => {
-            // llama.cpp prints the text through its own log.
-            registry.why = CString::new(format!("hotset: {error}")).unwrap_or_default();
-            registry.why.as_ptr()
+            // llama.cpp prints the text through its own log; it is leaked, once for a failed load.
+            CString::new(format!("hotset: {error}"))
+                .unwrap_or_default()
+                .into_raw()
         }
     }
 }
@@ -162,14 +170,9 @@ unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {
     registry().stop(model as usize);
 }
 
-unsafe extern "C" fn warmup(_: *mut c_void, model: *const c_void, begin: bool) -> bool {
-    let registry = registry();
-    let model = registry.model(model as usize);
-    if let Some(model) = model {
-        model.set_warmup(begin);
-    }
-    // A warm-up of all experts would read the whole model for nothing.
-    model.is_none()
+unsafe extern "C" fn warmup(_: *mut c_void, model: *const c_void) -> bool {
+    // It would read the whole model for nothing, and teach the policy what nobody asked for.
+    registry().model(model as usize).is_none()
 }
 
 unsafe extern "C" fn find(_: *mut c_void, weights: *const ggml_tensor) -> *mut c_void {

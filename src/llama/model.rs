@@ -3,14 +3,13 @@
 use crate::config::{Config, Ram};
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor, expert_bytes};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory;
 use crate::report;
 use crate::stats::Stats;
 use crate::store::{ModelFile, QueueOptions};
 use once_cell::sync::OnceCell;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Reads in flight at once: enough for all parts of a token's experts of one layer.
 const QUEUE_DEPTH: u32 = 64;
@@ -34,7 +33,6 @@ pub struct Model {
     policy: String,
     options: QueueOptions,
     n_used: u32,
-    is_warmup: AtomicBool,
 }
 
 impl Model {
@@ -67,7 +65,6 @@ impl Model {
                 faults: config.faults,
             },
             n_used,
-            is_warmup: AtomicBool::new(false),
         };
         if let Some(budget) = budget {
             model.make_engine(budget)?;
@@ -95,14 +92,6 @@ impl Model {
         }
     }
 
-    /// A warm-up begins or ends.
-    pub fn set_warmup(&self, is_warmup: bool) {
-        self.is_warmup.store(is_warmup, Ordering::Relaxed);
-        if let Some(engine) = self.engine.get() {
-            engine.set_warmup(is_warmup);
-        }
-    }
-
     /// Bytes of the arena, 0 until there is one.
     pub fn arena_bytes(&self) -> u64 {
         let bytes = |e: &Engine| e.layout().arena_bytes as u64;
@@ -122,12 +111,16 @@ impl Model {
     fn make_engine(&self, budget: u64) -> Result<&Engine> {
         self.engine.get_or_try_init(|| {
             let parts = self.parts.lock().expect("no thread panics with it").take();
-            let Parts { tensors, files } = parts.expect("an engine is made once");
+            // Gone if another thread was here first and failed.
+            let Parts { tensors, files } = parts.ok_or_else(|| Error::Setting {
+                name: "HOTSET_RAM".to_string(),
+                value: "auto".to_string(),
+                allowed: "there was no room for experts".to_string(),
+            })?;
             let aligns: Vec<_> = files.iter().map(ModelFile::align).collect();
             let layout = Layout::new(&tensors, &aligns, budget)?;
             memory::check(layout.arena_bytes as u64)?;
             let engine = Engine::new(layout, files, &self.policy, self.options)?;
-            engine.set_warmup(self.is_warmup.load(Ordering::Relaxed));
             report::say(&report::start_line(&engine, &self.policy));
             if engine.holds_all() {
                 let bar = report::bytes_bar(engine.layout().expert_bytes);

@@ -13,7 +13,7 @@ use crate::stats::Stats;
 use crate::store::ModelFile;
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
-use std::ffi::{CString, c_int};
+use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
@@ -61,8 +61,6 @@ pub struct Registry {
     tables: Vec<String>,
     /// Whether a report could not be written.
     pub has_failed: bool,
-    /// Keeps the text that the callback `ready` returned.
-    pub why: CString,
 }
 
 static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
@@ -74,7 +72,6 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         holds_tables: false,
         tables: Vec::new(),
         has_failed: false,
-        why: CString::default(),
     })
 });
 
@@ -227,13 +224,13 @@ impl Registry {
         let mut table = BOUND.load().to_vec();
         table.retain(|(_, bound)| !Arc::ptr_eq(&bound.model, &model));
         BOUND.store(Arc::new(table));
-        self.report(&model);
+        self.report(&model, Model::stats);
     }
 
     /// Reports on the models that are still loaded, as if they went now.
-    pub fn report_rest(&mut self) {
+    pub fn report_rest(&mut self, stats: fn(&Model) -> Option<Stats>) {
         for (_, model) in std::mem::take(&mut self.models) {
-            self.report(&model);
+            self.report(&model, stats);
         }
     }
 
@@ -244,12 +241,12 @@ impl Registry {
         }
     }
 
-    fn report(&mut self, model: &Model) {
+    fn report(&mut self, model: &Model, stats: fn(&Model) -> Option<Stats>) {
         let to = self.config.stats.clone();
         if to == StatsTo::Off {
             return;
         }
-        let Some(stats) = model.stats() else { return };
+        let Some(stats) = stats(model) else { return };
         self.reports.push(stats);
         let result = match &to {
             StatsTo::Json(path) => report::write_json(&self.reports, path),

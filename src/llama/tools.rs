@@ -60,9 +60,18 @@ pub fn main_with(tool: Tool, args: &[OsString], config: Config) -> Result<ExitCo
     }))
 }
 
+/// Puts settings into the environment, for the programs that llama-server starts for its models.
+/// Call it before there are threads.
+pub fn export(settings: &[(&str, String)]) {
+    for (name, value) in settings {
+        // SAFETY: the caller says that no other thread can read the environment.
+        unsafe { std::env::set_var(name, value) };
+    }
+}
+
 /// For programs that end without returning.
 extern "C" fn at_exit() {
-    hook::finish();
+    hook::finish_quickly();
 }
 
 /// Runs `tool` in this process and returns its exit status; `args[0]` is the program's name.
