@@ -33,6 +33,8 @@ pub struct Model {
     policy: String,
     options: QueueOptions,
     n_used: u32,
+    /// Whether the budget is what is available, which may be less than the least there can be.
+    is_auto: bool,
 }
 
 impl Model {
@@ -65,6 +67,7 @@ impl Model {
                 faults: config.faults,
             },
             n_used,
+            is_auto: budget.is_none(),
         };
         if let Some(budget) = budget {
             model.make_engine(budget)?;
@@ -119,7 +122,9 @@ impl Model {
             })?;
             let aligns: Vec<_> = files.iter().map(ModelFile::align).collect();
             let layout = Layout::new(&tensors, &aligns, budget)?;
-            memory::check(layout.arena_bytes as u64)?;
+            if !self.is_auto {
+                memory::check(layout.arena_bytes as u64)?;
+            }
             let engine = Engine::new(layout, files, &self.policy, self.options)?;
             report::say(&report::start_line(&engine, &self.policy));
             if engine.holds_all() {

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A tensor that hotset reads for llama.cpp.
 pub struct Bound {
@@ -82,10 +82,7 @@ pub fn registry() -> MutexGuard<'static, Registry> {
 
 /// The registry, unless it is in use: by a thread that the end of the process has interrupted, say.
 pub fn try_registry() -> Option<MutexGuard<'static, Registry>> {
-    match REGISTRY.try_lock() {
-        Ok(registry) => Some(registry),
-        Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => None,
-    }
+    REGISTRY.try_lock().ok()
 }
 
 /// Splits `blk.7.ffn_up_exps.weight` into block and part; `None` for any other tensor.

@@ -77,10 +77,8 @@ unsafe extern "C" fn quiet(
 ) {
     if level == GGML_LOG_LEVEL_ERROR {
         // SAFETY: llama.cpp passes a C string.
-        eprint!(
-            "{}",
-            unsafe { std::ffi::CStr::from_ptr(text) }.to_string_lossy()
-        );
+        let text = unsafe { std::ffi::CStr::from_ptr(text) };
+        eprint!("{}", text.to_string_lossy());
     }
 }
 

@@ -25,7 +25,7 @@ const WINDOW: usize = 16;
 /// Whether attention in `layer` sees only the last [`WINDOW`] tokens.
 pub fn has_window(spec: &Spec, layer: usize) -> bool {
     match spec.arch {
-        Arch::GptOss => layer % 2 == 0,
+        Arch::GptOss => layer.is_multiple_of(2),
         Arch::Gemma4 => layer + 1 < spec.n_layer,
         _ => false,
     }
