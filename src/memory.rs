@@ -24,8 +24,6 @@ pub fn available() -> Available {
 /// Fails if a budget of `n_bytes` for experts is more than this process may still take.
 pub fn check(n_bytes: u64) -> Result<()> {
     let Available { bytes, why } = available();
-    // What was promised and not touched yet, another model's experts for one, is still available.
-    let bytes = bytes.saturating_sub(committed_untouched());
     if n_bytes <= bytes {
         return Ok(());
     }

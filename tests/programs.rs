@@ -8,6 +8,7 @@ mod tiny;
 use child::{PROMPT, Running, StatsFile, command, completion, count, polyglot, run};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 const OFF: (&str, &str) = ("HOTSET", "off");
@@ -91,15 +92,18 @@ struct Server {
 
 impl Server {
     fn start(model: &Path, vars: &[(&str, &str)], args: &[&str]) -> Self {
+        let mut command = command(env!("CARGO_BIN_EXE_llama-server"), vars);
+        command.arg("-m").arg(model);
+        Self::start_with(command, args)
+    }
+
+    /// Starts a command that lacks these arguments and an address.
+    fn start_with(mut command: Command, args: &[&str]) -> Self {
         // Free now, and the system gives the next caller another one.
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         drop(socket);
-        let mut command = command(env!("CARGO_BIN_EXE_llama-server"), vars);
-        command
-            .arg("-m")
-            .arg(model)
-            .args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
         command.args([
             "-t",
             "2",
@@ -126,7 +130,7 @@ impl Server {
     /// Continues a prompt greedily by 24 tokens.
     fn complete(&self, prompt: Value) -> Value {
         let body = json!({
-            "prompt": prompt, "n_predict": 24, "temperature": 0, "ignore_eos": true,
+            "model": "polyglot-moe", "prompt": prompt, "n_predict": 24, "temperature": 0, "ignore_eos": true,
             "cache_prompt": false, "return_tokens": true,
         });
         let answer = self
@@ -192,6 +196,31 @@ fn server_answers_alone_and_together() {
     assert_eq!(server.tokens(&prompts()), right);
     server.stop();
     stats.read_streamed();
+}
+
+/// A server that loads models by name starts its own program again for each: `hotset`, with the
+/// options it was given.
+#[test]
+fn server_that_routes_between_models() {
+    let right = {
+        let stock = Server::start(&polyglot(), &[OFF], &[]);
+        let right = stock.tokens(&prompts());
+        stock.stop();
+        right
+    };
+    let models = tempfile::tempdir().unwrap();
+    std::fs::copy(polyglot(), models.path().join("polyglot-moe.gguf")).unwrap();
+    let stats = StatsFile::new();
+    let mut router = command(
+        env!("CARGO_BIN_EXE_hotset"),
+        &[("HOTSET_STATS", &stats.path())],
+    );
+    router.args("run --tool server --ram 30% --policy lru -- --models-dir".split(' '));
+    router.arg(models.path());
+    let server = Server::start_with(router, &[]);
+    assert_eq!(server.tokens(&prompts()), right);
+    server.stop();
+    assert_eq!(stats.read_streamed()["policy"], "lru");
 }
 
 const SPECULATIVE: &[&str] = &["-np", "1", "-c", "512", "--spec-type", "draft-simple"];
