@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::policy;
 use crate::store::{Faults, QueueKind};
 use bytesize::ByteSize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A setting: its variable, what it accepts, its default.
@@ -122,10 +122,7 @@ impl StatsTo {
             }
         } else if value.ends_with(".json") {
             let path = PathBuf::from(value);
-            let folder = match path.parent() {
-                Some(folder) if !folder.as_os_str().is_empty() => folder,
-                _ => std::path::Path::new("."),
-            };
+            let folder = folder_of(&path);
             if !folder.is_dir() {
                 return Err(setting(name, value, "its folder does not exist"));
             }
@@ -227,6 +224,14 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+/// The folder that holds `path`, the current one for a bare name.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 

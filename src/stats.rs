@@ -96,7 +96,7 @@ impl Stats {
             policy: policy.to_string(),
             io: queue.about().to_string(),
             n_layers: layout.layers.len(),
-            n_experts: layout.pools.iter().map(|p| p.shape.n_total()).sum(),
+            n_experts: layout.n_experts(),
             n_slots: layout.n_slots(),
             n_resident,
             expert_bytes: layout.expert_bytes,

@@ -33,6 +33,7 @@ mod writer {
     use super::super::tiles::{Format, Part, divide, write_tiled};
     use super::Args;
     use anyhow::{Context, bail};
+    use hotset::config::folder_of;
     use hotset::error::{Error, Result};
     use hotset::llama::gguf::{Gguf, Tensor, Value, type_name};
     use hotset::llama::sys;
@@ -227,10 +228,7 @@ mod writer {
             path: args.output.clone(),
             cause,
         };
-        let folder = match args.output.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(&args.output);
         let draft = tempfile::Builder::new()
             .prefix(".hotset-widen-")
             // The mode of any new file, instead of a private one.

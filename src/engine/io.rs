@@ -4,16 +4,13 @@ use super::arrivals::Target;
 use super::layout::{Layer, Tensor};
 use super::{Engine, State};
 use crate::error::{Error, Result};
-use crate::store::{Read, ReadFailure, Span, span};
+use crate::store::{Read, ReadFailure, span};
 use std::sync::atomic::Ordering;
 
 impl Engine {
     /// Whether the budget holds every expert.
     pub fn holds_all(&self) -> bool {
-        let pools = &self.layout.pools;
-        pools
-            .iter()
-            .all(|p| p.n_slots as usize == p.shape.n_total())
+        self.layout.n_slots() as usize == self.layout.n_experts()
     }
 
     /// Reads experts into all free slots, in the order of the file, and waits until they are there.
@@ -33,26 +30,17 @@ impl Engine {
                     let mine = filled.iter().filter(|(id, _)| id.layer == layer.pool_layer);
                     for (id, slot) in mine {
                         self.arrivals.clear_slot(first_slot + slot);
-                        waits.push((first_slot + slot, layer.parts.len()));
-                        reads.extend((0..layer.parts.len()).map(|part| {
-                            let target = Target::Slot {
-                                slot: first_slot + slot,
-                                part: part as u32,
-                            };
-                            let dst = self.region(layer, part, *slot);
-                            self.read(layer, part, id.expert, dst, target)
-                        }));
+                        waits.push((first_slot + slot, layer.all_parts()));
+                        let parts = 0..layer.parts.len();
+                        reads.extend(parts.map(|p| self.slot_read(layer, p, id.expert, *slot)));
                     }
                 }
             }
             reads.sort_by_key(|r| (r.file, r.offset));
             self.queue.submit(&reads);
         }
-        for (slot, n_parts) in waits {
-            let all = (1 << n_parts) - 1;
-            self.arrivals
-                .wait_until(|| self.arrivals.has_parts(slot, all))
-                .map_err(|failure| self.read_error(failure))?;
+        for (slot, all) in waits {
+            self.wait_for_parts(slot, all)?;
             progress(self.queue.stats().bytes_read);
         }
         Ok(())
@@ -74,19 +62,32 @@ impl Engine {
         state.reads.clear();
         for part in (0..n_parts).map(|i| (part + i) % n_parts) {
             for fill in &run.plan.fills {
-                let dst = self.region(layer, part, fill.slot);
-                let target = Target::Slot {
-                    slot: first_slot + fill.slot,
-                    part: part as u32,
-                };
-                state
-                    .reads
-                    .push(self.read(layer, part, fill.expert, dst, target));
+                let read = self.slot_read(layer, part, fill.expert, fill.slot);
+                state.reads.push(read);
             }
         }
         self.meter.count(&state.reads);
         self.queue.submit(&state.reads);
         Ok(())
+    }
+
+    /// Sleeps until the parts in `mask` of the expert in `slot`, counted over all pools, are there.
+    pub(super) fn wait_for_parts(&self, slot: u32, mask: u32) -> Result<()> {
+        let arrived = || self.arrivals.has_parts(slot, mask);
+        if arrived() {
+            return Ok(());
+        }
+        let waited = self.arrivals.wait_until(arrived);
+        waited.map_err(|failure| self.read_error(failure))
+    }
+
+    /// The read of one part of `expert` into `slot` of the layer's pool.
+    fn slot_read(&self, layer: &Layer, part: usize, expert: u32, slot: u32) -> Read {
+        let target = Target::Slot {
+            slot: self.layout.pools[layer.pool].first_slot + slot,
+            part: part as u32,
+        };
+        self.read(layer, part, expert, self.region(layer, part, slot), target)
     }
 
     pub(super) fn staged_read(
@@ -106,7 +107,8 @@ impl Engine {
 
     fn read(&self, layer: &Layer, part: usize, expert: u32, dst: usize, target: Target) -> Read {
         let tensor = &layer.parts[part].tensor;
-        let span = self.span(layer, part, expert);
+        let align = self.queue.files()[tensor.file as usize].align();
+        let span = span(tensor.offset_of(expert), tensor.n_bytes, align);
         Read {
             file: tensor.file,
             offset: span.offset,
@@ -115,17 +117,6 @@ impl Engine {
             dst,
             tag: target.tag(),
         }
-    }
-
-    /// The bytes of a file that hold one part of an expert.
-    pub(super) fn span(&self, layer: &Layer, part: usize, expert: u32) -> Span {
-        let tensor = &layer.parts[part].tensor;
-        let offset = tensor.offset + u64::from(expert) * tensor.n_bytes as u64;
-        span(
-            offset,
-            tensor.n_bytes,
-            self.queue.files()[tensor.file as usize].align(),
-        )
     }
 
     /// Where a part's region of a slot begins in the arena.
@@ -157,7 +148,7 @@ impl Engine {
         let byte = failure.offset + failure.n_bytes as u64 - 1;
         let files = self.queue.files();
         let holds = |t: &Tensor| {
-            let end = t.offset + u64::from(t.n_experts) * t.n_bytes as u64;
+            let end = t.offset_of(t.n_experts);
             files[t.file as usize].path() == failure.path && (t.offset..end).contains(&byte)
         };
         let mut tensors = self

@@ -29,6 +29,13 @@ pub struct Tensor {
     pub offset: u64,
 }
 
+impl Tensor {
+    /// Where in the file `expert` begins; for the number of experts, where the tensor ends.
+    pub fn offset_of(&self, expert: u32) -> u64 {
+        self.offset + u64::from(expert) * self.n_bytes as u64
+    }
+}
+
 /// One part of the experts of a layer: a tensor and its region in the slots.
 #[derive(Debug, Clone)]
 pub struct Part {
@@ -51,6 +58,13 @@ pub struct Layer {
     pub n_experts: u32,
     /// What an expert consists of.
     pub parts: Vec<Part>,
+}
+
+impl Layer {
+    /// One bit for each part.
+    pub fn all_parts(&self) -> u32 {
+        (1 << self.parts.len()) - 1
+    }
 }
 
 /// Slots for experts of one size.
@@ -166,6 +180,11 @@ impl Layout {
         })
     }
 
+    /// Experts of all layers.
+    pub fn n_experts(&self) -> usize {
+        self.pools.iter().map(|p| p.shape.n_total()).sum()
+    }
+
     /// Slots of all pools.
     pub fn n_slots(&self) -> u32 {
         self.pools.iter().map(|p| p.n_slots).sum()
@@ -185,10 +204,7 @@ impl Layout {
 fn region_bytes(tensor: &Tensor, aligns: &[usize]) -> usize {
     let align = aligns[tensor.file as usize];
     (0..tensor.n_experts)
-        .map(|e| {
-            let offset = tensor.offset + u64::from(e) * tensor.n_bytes as u64;
-            span(offset, tensor.n_bytes, align).len
-        })
+        .map(|e| span(tensor.offset_of(e), tensor.n_bytes, align).len)
         .max()
         .unwrap_or(0)
         // Regions begin aligned for any file of the model, and for the vector units.

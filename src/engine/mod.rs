@@ -304,7 +304,7 @@ impl Engine {
         let mut n = 0;
         let mut put = |expert, region: usize, pending_slot| {
             // What `span` skips; alignments are powers of two, which `Engine::new` asserts.
-            let offset = tensor.offset + u64::from(expert) * tensor.n_bytes as u64;
+            let offset = tensor.offset_of(expert);
             let entry = Entry {
                 expert,
                 address: region + (offset & (align - 1)) as usize,

@@ -58,16 +58,12 @@ impl Engine {
 
     /// Whether all operations of a run's event are finished.
     fn is_over(&self, run: &Run, at: usize) -> bool {
-        run.parts_begun == self.all_parts(run.layer) && self.lanes[at].is_finished()
+        run.parts_begun == self.layout.layers[run.layer].all_parts() && self.lanes[at].is_finished()
     }
 
     /// Whether a lane holds no pins and computes nothing, so that another thread can have it.
     fn is_idle(&self, run: &Run, at: usize) -> bool {
         !run.is_open && self.lanes[at].is_finished()
-    }
-
-    fn all_parts(&self, layer: usize) -> u32 {
-        (1 << self.layout.layers[layer].parts.len()) - 1
     }
 
     /// Ends a run's event: its pins go. Reads of an event that was cut short must have arrived
@@ -79,14 +75,8 @@ impl Engine {
         }
         let layer = &self.layout.layers[run.layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
-        let all = self.all_parts(run.layer);
         for fill in &run.plan.fills {
-            let slot = first_slot + fill.slot;
-            if !self.arrivals.has_parts(slot, all) {
-                self.arrivals
-                    .wait_until(|| self.arrivals.has_parts(slot, all))
-                    .map_err(|failure| self.read_error(failure))?;
-            }
+            self.wait_for_parts(first_slot + fill.slot, layer.all_parts())?;
         }
         state.residencies[layer.pool].release(&mut run.plan);
         Ok(())

@@ -28,8 +28,6 @@ struct Parts {
 pub struct Model {
     engine: OnceCell<Engine>,
     parts: Mutex<Option<Parts>>,
-    /// Tensor names in the order of layers and parts.
-    places: Vec<(String, usize, usize)>,
     policy: String,
     options: QueueOptions,
     n_used: u32,
@@ -58,7 +56,6 @@ impl Model {
         };
         let model = Self {
             engine: OnceCell::new(),
-            places: places(&tensors),
             parts: Mutex::new(Some(Parts { tensors, files })),
             policy: config.policy.clone(),
             options: QueueOptions {
@@ -73,13 +70,6 @@ impl Model {
             model.make_engine(budget)?;
         }
         Ok(model)
-    }
-
-    /// The layer and part of a streamed tensor.
-    pub fn place(&self, name: &str) -> (usize, usize) {
-        let place = self.places.iter().find(|(n, _, _)| n == name);
-        let (_, layer, part) = place.expect("only bound tensors are looked up");
-        (*layer, *part)
     }
 
     /// The engine; makes it on the first call when the budget is `auto`.
@@ -140,18 +130,11 @@ impl Model {
     }
 }
 
-/// Numbers the blocks, and the tensors of each block, in the order they come.
-fn places(tensors: &[Tensor]) -> Vec<(String, usize, usize)> {
-    let mut places: Vec<(String, usize, usize)> = Vec::new();
-    let mut last = None;
-    for tensor in tensors {
-        let (layer, part) = match (places.last(), last) {
-            (Some((_, layer, part)), Some(block)) if block == tensor.block => (*layer, part + 1),
-            (Some((_, layer, _)), _) => (layer + 1, 0),
-            (None, _) => (0, 0),
-        };
-        last = Some(tensor.block);
-        places.push((tensor.name.clone(), layer, part));
-    }
-    places
+/// The layer and part of each of `tensors`, which are sorted by block and part, as [`Layout::new`]
+/// numbers them.
+pub fn places(tensors: &[Tensor]) -> Vec<(usize, usize)> {
+    let layers = tensors.chunk_by(|a, b| a.block == b.block).enumerate();
+    layers
+        .flat_map(|(layer, parts)| (0..parts.len()).map(move |part| (layer, part)))
+        .collect()
 }

@@ -4,7 +4,7 @@
 //! model has its own, and freeing a model frees what belongs to it. The table of tensors is
 //! replaced as a whole when a model comes or goes, so that compute threads read it without a lock.
 
-use super::model::Model;
+use super::model::{Model, places};
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
 use crate::error::{Error, Result};
@@ -191,13 +191,13 @@ impl Registry {
         }
         let mut order: Vec<usize> = (0..loading.tensors.len()).collect();
         order.sort_by_key(|&i| parse_name(&loading.tensors[i].name));
-        let tensors = order.iter().map(|&i| loading.tensors[i].clone()).collect();
+        let tensors: Vec<_> = order.iter().map(|&i| loading.tensors[i].clone()).collect();
+        let places = places(&tensors);
         let files = loading.files.into_iter().map(|(_, file)| file).collect();
         let model = Model::new(tensors, files, &self.config, self.used_bytes(), n_used)?;
         let model = Arc::new(model);
         let mut table = BOUND.load().to_vec();
-        for &i in &order {
-            let (layer, part) = model.place(&loading.tensors[i].name);
+        for (i, (layer, part)) in order.into_iter().zip(places) {
             let bound = Bound {
                 model: model.clone(),
                 layer,

@@ -1,5 +1,6 @@
 //! What a person reads: the line at the start, the table at the end; and the same as JSON.
 
+use crate::config::folder_of;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::residency::Tally;
@@ -37,11 +38,10 @@ fn percent(part: u64, whole: u64) -> f64 {
 /// What is active, in one line.
 pub fn start_line(engine: &Engine, policy: &str) -> String {
     let layout = engine.layout();
-    let n_experts: usize = layout.pools.iter().map(|p| p.shape.n_total()).sum();
     format!(
         "hotset: {} layers stream {} experts ({}) through {}: {} slots, policy {policy}, {}",
         layout.layers.len(),
-        n_experts,
+        layout.n_experts(),
         bytes(layout.expert_bytes),
         bytes(layout.arena_bytes as u64),
         layout.n_slots(),
@@ -157,10 +157,7 @@ pub fn write_json(stats: &[Stats], path: &Path) -> Result<()> {
         path: path.to_path_buf(),
         cause,
     };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
     serde_json::to_writer_pretty(&mut file, stats).map_err(|e| failed(e.into()))?;
     file.write_all(b"\n").map_err(failed)?;
