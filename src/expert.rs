@@ -17,16 +17,25 @@ impl fmt::Display for ExpertId {
     }
 }
 
-/// How many experts each layer has; numbers all of them densely from 0.
+/// How many experts each layer has, and of what size; numbers all of them densely from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     /// `starts[l]` is the index of expert 0 of layer `l`; one more entry holds the total.
     starts: Vec<u32>,
+    /// By layer.
+    expert_bytes: Vec<u64>,
 }
 
 impl Shape {
-    /// A model whose layer `l` has `n_experts[l]` experts.
+    /// A model whose layer `l` has `n_experts[l]` experts, all of the same size, which is called 1.
     pub fn new(n_experts: &[u32]) -> Self {
+        Self::with_bytes(n_experts, &vec![1; n_experts.len()])
+    }
+
+    /// A model whose layer `l` has `n_experts[l]` experts of `expert_bytes[l]` bytes. Panics unless
+    /// the two are of one length.
+    pub fn with_bytes(n_experts: &[u32], expert_bytes: &[u64]) -> Self {
+        assert_eq!(n_experts.len(), expert_bytes.len(), "one size per layer");
         let mut starts = Vec::with_capacity(n_experts.len() + 1);
         let mut total = 0;
         starts.push(0);
@@ -34,7 +43,10 @@ impl Shape {
             total += n;
             starts.push(total);
         }
-        Self { starts }
+        Self {
+            starts,
+            expert_bytes: expert_bytes.to_vec(),
+        }
     }
 
     /// A model of `n_layers` layers with `n_experts` experts each.
@@ -50,6 +62,12 @@ impl Shape {
     /// Number of experts of `layer`. Panics if the layer does not exist.
     pub fn n_experts(&self, layer: u32) -> u32 {
         self.starts[layer as usize + 1] - self.starts[layer as usize]
+    }
+
+    /// What reading one expert of `layer` costs, in bytes, or 1 where sizes are not known. Panics if
+    /// the layer does not exist.
+    pub fn expert_bytes(&self, layer: u32) -> u64 {
+        self.expert_bytes[layer as usize]
     }
 
     /// Number of experts of all layers.

@@ -22,9 +22,22 @@ mod scored;
 
 /// Ranks resident experts.
 ///
-/// What a policy knows of an expert comes from `route` alone, resident or not; `insert`, `remove`
-/// and `evict` only say which experts compete for a place. Undoing an eviction is therefore exact.
+/// What a policy knows of an expert comes from `prime` and `route`, resident or not; `insert`,
+/// `remove` and `evict` say which experts compete for a place. What a plan did with them can be undone:
+/// after each `remove` of what was inserted and `restore` of what was evicted, latest first, the
+/// policy decides as if the plan had not been.
 pub trait Policy: Send {
+    /// The pool has `n_slots` slots from now on, which may be none. Called before anything else, and
+    /// when the budget changes, before the evictions that this may cause.
+    fn resize(&mut self, n_slots: u32) {
+        let _ = n_slots;
+    }
+
+    /// What is known of the workload before it begins. Called at most once, before the first `route`.
+    fn prime(&mut self, prior: &Prior) {
+        let _ = prior;
+    }
+
     /// The router picked `event.experts`. Called once per event, before its hits and misses are
     /// known and before any `insert` or `evict` it causes.
     fn route(&mut self, event: &Event);
@@ -32,8 +45,14 @@ pub trait Policy: Send {
     /// `id` became resident. The caller guarantees it was not.
     fn insert(&mut self, id: ExpertId);
 
-    /// `id`, which is resident, left without having been chosen.
+    /// `id`, which is resident, left without having been chosen: its insertion is undone.
     fn remove(&mut self, id: ExpertId);
+
+    /// Undoes the latest `evict` that is not undone yet: `id`, its victim, is resident again, as it
+    /// was. Only ever called between the `evict` and the next `route`.
+    fn restore(&mut self, id: ExpertId) {
+        self.insert(id);
+    }
 
     /// Picks a resident expert for which `pinned` is false, and removes it.
     ///
@@ -42,6 +61,16 @@ pub trait Policy: Send {
 
     /// Panics if the internal state is inconsistent. Tests call it after each step.
     fn validate(&self);
+}
+
+/// What a profile says of each expert: how often a token picks it.
+#[derive(Debug, Clone, Copy)]
+pub struct Prior<'a> {
+    /// By dense index: the share of tokens that pick the expert, 0 to 1.
+    pub frequency: &'a [f32],
+    /// How many tokens of the live workload this is worth, above 0: the fewer, the sooner what is
+    /// seen outweighs it.
+    pub n_tokens: f32,
 }
 
 /// A number in a policy's name, as in `decay:16`.

@@ -18,7 +18,7 @@
 
 use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Shape};
-use crate::policy::Policy;
+use crate::policy::{Policy, Prior};
 
 mod plan;
 
@@ -57,7 +57,8 @@ pub struct Residency {
 
 impl Residency {
     /// `n_slots` free slots, which may be none; `policy` must be new and of the same shape.
-    pub fn new(shape: Shape, n_slots: u32, policy: Box<dyn Policy>) -> Self {
+    pub fn new(shape: Shape, n_slots: u32, mut policy: Box<dyn Policy>) -> Self {
+        policy.resize(n_slots);
         Self {
             policy,
             slot_of: vec![NO_SLOT; shape.n_total()],
@@ -71,6 +72,14 @@ impl Residency {
             misses: Vec::new(),
             shape,
         }
+    }
+
+    /// Tells the policy what a profile says of the experts. Panics if an event was planned before, or
+    /// unless there is one frequency per expert.
+    pub fn prime(&mut self, prior: &Prior) {
+        assert_eq!(prior.frequency.len(), self.shape.n_total());
+        assert_eq!(self.n_changes, 0, "a prior comes before the first event");
+        self.policy.prime(prior);
     }
 
     /// Finds or makes a place for each expert of `event`, and pins it.
@@ -213,7 +222,10 @@ impl Residency {
             self.policy.remove(id);
             self.vacate(id);
             match fill.victim {
-                Some(victim) => self.settle(victim, fill.slot),
+                Some(victim) => {
+                    self.occupy(victim, fill.slot);
+                    self.policy.restore(victim);
+                }
                 None => self.free.push(fill.slot),
             }
         }
@@ -263,6 +275,7 @@ impl Residency {
             });
         }
         self.n_changes += 1;
+        self.policy.resize(n_slots);
         while self.n_slots() < n_slots {
             let slot = self.retired.pop().unwrap_or_else(|| {
                 self.experts.push(None);
@@ -340,10 +353,15 @@ impl Residency {
 
     /// Makes `id` resident in `slot`, which must be empty and not in the list of free ones.
     fn settle(&mut self, id: ExpertId, slot: u32) {
+        self.occupy(id, slot);
+        self.policy.insert(id);
+    }
+
+    /// Does what `settle` does, without telling the policy.
+    fn occupy(&mut self, id: ExpertId, slot: u32) {
         self.slot_of[self.shape.index(id)] = slot;
         self.experts[slot as usize] = Some(id);
         self.n_resident[id.layer as usize] += 1;
-        self.policy.insert(id);
     }
 
     /// Takes `id`, which the policy has let go, out of its slot, which is returned.

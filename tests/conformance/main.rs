@@ -5,7 +5,7 @@ mod misuse;
 mod model;
 
 use hotset::expert::{Event, ExpertId, Shape};
-use hotset::policy::{self, Policy, REGISTRY};
+use hotset::policy::{self, Policy, Prior, REGISTRY};
 use hotset::residency::{Plan, Residency};
 use model::{Model, OwnedEvent, Rng};
 
@@ -86,6 +86,14 @@ fn same_events_same_decisions() {
 struct Twice(Box<dyn Policy>);
 
 impl Policy for Twice {
+    fn resize(&mut self, n_slots: u32) {
+        self.0.resize(n_slots);
+    }
+
+    fn prime(&mut self, prior: &Prior) {
+        self.0.prime(prior);
+    }
+
     fn route(&mut self, event: &Event) {
         self.0.route(event);
         self.0.route(event);
@@ -97,6 +105,10 @@ impl Policy for Twice {
 
     fn remove(&mut self, id: ExpertId) {
         self.0.remove(id);
+    }
+
+    fn restore(&mut self, id: ExpertId) {
+        self.0.restore(id);
     }
 
     fn evict(&mut self, pinned: &dyn Fn(ExpertId) -> bool) -> Option<ExpertId> {
