@@ -1,13 +1,15 @@
-//! What a routed expert costs when everything is resident: the plan alone, and the whole engine
-//! from the routing event to the addresses of its three parts.
+//! What a routed expert costs when everything is resident: the plan alone, the counting of it, and the
+//! whole engine from the routing event to the addresses of its three parts.
 
 use criterion::Criterion;
-use hotset::engine::Engine;
 use hotset::engine::layout::{Layout, Tensor};
+use hotset::engine::{Batch, Engine};
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
 use hotset::residency::{Plan, Residency};
 use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
+use hotset::trace::Picks;
+use hotset::tracker::{Phase, Tracker};
 use std::hint::black_box;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -17,6 +19,8 @@ const N_LAYERS: u32 = 48;
 const N_EXPERTS: u32 = 128;
 const TOP_K: u32 = 8;
 const NS_MAX: f64 = 200.0;
+/// Of it, what the tracker may take.
+const TRACK_NS_MAX: f64 = 20.0;
 
 /// The experts of 64 tokens, by token and layer: ascending and spread over the layer.
 fn routing() -> Vec<(u32, Vec<u32>)> {
@@ -81,6 +85,39 @@ fn route(criterion: &mut Criterion) {
     }
 }
 
+/// Counts the whole routing, over and over: the windows are full after a few passes.
+fn track(criterion: &mut Criterion) {
+    let routing = routing();
+    let n_picks = routing.len() as f64 * f64::from(TOP_K);
+    let mut tracker = Tracker::new(Shape::uniform(N_LAYERS, N_EXPERTS));
+    let mut n_passes = 0;
+    let mut best = f64::INFINITY;
+    criterion.bench_function("track", |bencher| {
+        bencher.iter_custom(|n| {
+            let start = Instant::now();
+            for _ in 0..n {
+                let start = Instant::now();
+                for (layer, experts) in &routing {
+                    tracker.record(black_box(&Event {
+                        layer: *layer,
+                        n_tokens: 1,
+                        experts,
+                        rows: &[1; TOP_K as usize],
+                    }));
+                }
+                best = best.min(start.elapsed().as_nanos() as f64 / n_picks);
+                n_passes += 1;
+            }
+            start.elapsed()
+        });
+    });
+    if best.is_finite() {
+        assert_eq!(tracker.n_tokens(Phase::Generation, 0), 64 * n_passes);
+        println!("{best:.1} ns per routed expert, tracker");
+        assert!(best < TRACK_NS_MAX, "{best:.1} ns, limit {TRACK_NS_MAX}");
+    }
+}
+
 const N_PARTS: usize = 3;
 const PART_BYTES: usize = 512;
 
@@ -111,9 +148,11 @@ fn engine(policy: &str) -> Engine {
 
 /// What a compute thread does for a token: three operations per layer, each routed and then read
 /// expert by expert.
-fn token(engine: &Engine, rows: &[i64], layer: usize) {
+fn token(engine: &Engine, layer: usize, ids: &[i32], rows: &[i64]) {
+    let picks = Picks::new(ids, ids.len(), ids.len());
     for part in 0..N_PARTS {
-        let event = engine.route(layer, part, 1, 1, 1, black_box(rows));
+        let batch = Batch::default();
+        let event = engine.route(layer, part, 1, 1, &picks, black_box(rows), &batch);
         event.expect("nothing can fail");
         for i in 0.. {
             match engine.acquire(layer, 1, 0, i).expect("nothing can fail") {
@@ -125,20 +164,21 @@ fn token(engine: &Engine, rows: &[i64], layer: usize) {
 }
 
 fn stream(criterion: &mut Criterion) {
-    let routing: Vec<(usize, Vec<i64>)> = routing()
+    let routing: Vec<(usize, Vec<i32>, Vec<i64>)> = routing()
         .into_iter()
         .map(|(layer, experts)| {
             let mut rows = vec![0; N_EXPERTS as usize];
             experts.iter().for_each(|e| rows[*e as usize] = 1);
-            (layer as usize, rows)
+            let ids = experts.iter().map(|&e| e as i32).collect();
+            (layer as usize, ids, rows)
         })
         .collect();
     let n_picks = routing.len() as f64 * f64::from(TOP_K);
     for spec in REGISTRY {
         let engine = engine(spec.name);
         let pass = || {
-            for (layer, rows) in &routing {
-                token(&engine, rows, *layer);
+            for (layer, ids, rows) in &routing {
+                token(&engine, *layer, ids, rows);
             }
         };
         pass();
@@ -164,6 +204,7 @@ fn stream(criterion: &mut Criterion) {
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     route(&mut criterion);
+    track(&mut criterion);
     stream(&mut criterion);
     criterion.final_summary();
 }

@@ -13,11 +13,13 @@ extern "C" {
 // through hotset. Any other engine makes a cache, asks it for a plan whenever a router has picked
 // experts, moves the bytes itself, and commits.
 //
-// Ownership  whoever calls hotset_init calls hotset_free, once. Nothing else is owned.
+// Ownership  whoever calls hotset_init or hotset_init_params calls hotset_free, once. Nothing else is
+//            owned; strings that are returned are static, except that of hotset_error.
 // Threads    one call at a time per cache; different caches are independent.
 // Errors     0 is success, negative is failure. On failure no out-parameter is written, nothing
 //            changes, and hotset_error() says why.
 // Panics     HOTSET_STATUS_PANIC is a bug in hotset; afterwards only hotset_free is allowed.
+// NULL       HOTSET_STATUS_INVALID_ARGUMENT, unless a parameter is said to allow it.
 
 #define HOTSET_ABI_VERSION 1
 
@@ -39,6 +41,33 @@ struct hotset_fill {
     uint32_t slot;
 };
 
+// What a model does when a router picks experts. Numbers are ABI, as those of all enums here.
+enum hotset_phase {
+    HOTSET_PHASE_GENERATION = 0, // up to 32 tokens at a time
+    HOTSET_PHASE_PROMPT     = 1, // more
+};
+
+// Which visits of a layer count. A visit is one committed plan of it in one phase.
+enum hotset_span {
+    HOTSET_SPAN_LIFETIME      = 0, // all
+    HOTSET_SPAN_WINDOW        = 1, // the last 256; of prompts, the last 32
+    HOTSET_SPAN_HALF_LIFE_4   = 2, // all, each half as much for every 4 visits since
+    HOTSET_SPAN_HALF_LIFE_16  = 3,
+    HOTSET_SPAN_HALF_LIFE_64  = 4,
+    HOTSET_SPAN_HALF_LIFE_256 = 5,
+};
+
+// What hotset_init_params makes. Set `size` and leave what you do not know at 0.
+struct hotset_params {
+    size_t           size;         // sizeof(struct hotset_params); later versions append members
+    const uint32_t * n_experts;    // [n_layers] experts of each layer
+    const uint64_t * expert_bytes; // [n_layers] bytes of one expert of each layer; NULL: all the same
+    uint32_t         n_layers;
+    uint32_t         n_slots;      // experts that fit, of all layers together
+    const char     * policy;       // a name that hotset_policy returns, with a number where it takes
+                                   // one: "decay:16"
+};
+
 // Experts picked in committed plans: by up to 32 tokens at a time (generation), or more (prompts).
 struct hotset_counts {
     uint64_t hits;
@@ -50,6 +79,58 @@ struct hotset_counts {
     uint64_t prompt_bypassed; // prompts never evict
 };
 
+// The use of one expert in one phase.
+struct hotset_usage {
+    uint64_t n_tokens; // tokens that picked it
+    uint64_t age;      // visits of its layer since the one that used it last; UINT64_MAX is never
+};
+
+// How unevenly the experts of one layer were picked. All 0 if none was.
+struct hotset_heat {
+    double n_tokens;        // tokens that count
+    double hottest_tenth;   // share of the picks that the hottest tenth of the experts got, rounded up
+    double hottest_quarter; // to whole experts
+    double hottest_half;
+    double entropy_bits;    // n experts picked alike give log2(n)
+};
+
+// Hits of other policies on the latest committed plans, prompts included. If plans came before those
+// that are looked at, the first half of these only fills the caches and does not count.
+struct hotset_regret {
+    uint64_t picks;       // experts picked that count
+    uint64_t warm_picks;  // experts picked before, which only filled the caches
+    uint64_t policy_hits; // of the cache's policy, from an empty cache
+    uint64_t lru_hits;    // of lru, likewise
+    uint64_t belady_hits; // of the best possible policy, which knows the future
+};
+
+// A policy. Strings are static.
+struct hotset_policy_info {
+    const char * name;
+    const char * about;  // what it evicts
+    const char * when;   // when to use it
+    const char * source; // where the algorithm comes from
+    const char * param;  // what the number after its name is ("decay:16"); NULL if it takes none
+    uint32_t     param_default;
+    uint32_t     param_min;
+    uint32_t     param_max;
+};
+
+struct hotset_tally {
+    uint64_t hits;
+    uint64_t misses;
+    uint64_t evictions;
+};
+
+// What policies would have done with a recorded trace, prompts included.
+struct hotset_replay_result {
+    uint64_t n_tokens;  // tokens replayed
+    uint64_t n_experts; // experts of the model, all layers together
+    struct hotset_tally policy;
+    struct hotset_tally lru;
+    struct hotset_tally belady; // the best possible policy, which knows the future
+};
+
 // HOTSET_ABI_VERSION of the library.
 uint32_t hotset_abi_version(void);
 
@@ -59,13 +140,16 @@ const char * hotset_error(void);
 // The name of policy `i`, counted from 0, or NULL after the last. Static.
 const char * hotset_policy(size_t i);
 
-// An empty cache.
-//
-//   n_experts  experts of each of the n_layers layers
-//   n_slots    experts that fit, of all layers together
-//   policy     a name that hotset_policy returns, with a number where it takes one: "decay:16"
+// What policy `i` is. HOTSET_STATUS_INVALID_ARGUMENT: there is none.
+enum hotset_status hotset_get_policy_info(size_t i, struct hotset_policy_info * info_out);
+
+// An empty cache. Slots are numbered from 0, and any expert can be in any of them. There are no more
+// slots than experts, whatever n_slots says.
 //
 // Returns NULL on failure.
+struct hotset * hotset_init_params(const struct hotset_params * params);
+
+// The same for experts of one size.
 struct hotset * hotset_init(
         const uint32_t * n_experts,
         uint32_t         n_layers,
@@ -74,6 +158,18 @@ struct hotset * hotset_init(
 
 // NULL is allowed and does nothing.
 void hotset_free(struct hotset * cache);
+
+// What is known of the workload before it begins: a profile, or hotset_get_frequencies of another
+// cache. At most once, before the first hotset_plan and hotset_resize.
+//
+//   frequencies    [n_frequencies] share of tokens that pick each expert, from 0 to 1: layer after layer
+//   n_frequencies  experts of all layers
+//   n_tokens       how many tokens of the live workload this is worth, above 0
+enum hotset_status hotset_prime(
+        struct hotset * cache,
+        const float   * frequencies,
+        size_t          n_frequencies,
+        float           n_tokens);
 
 // The router of `layer` picked `ids` for n_tokens tokens: where is each of them?
 //
@@ -102,8 +198,84 @@ enum hotset_status hotset_commit(struct hotset * cache);
 // HOTSET_STATUS_INVALID_ARGUMENT: there is no plan.
 enum hotset_status hotset_rollback(struct hotset * cache);
 
+// There are n_slots slots from now on. The last plan ends, as the next hotset_plan would end it.
+//
+//   retired_out    [number of slots - n_slots] those that are no longer used, whatever their numbers;
+//                  may be NULL when there are not fewer slots than before
+//   n_retired_out  how many
+//
+// Experts in retired slots are no longer resident; no other expert moves. More slots take retired ones
+// back before they add new numbers.
+enum hotset_status hotset_resize(
+        struct hotset * cache,
+        uint32_t        n_slots,
+        uint32_t      * retired_out,
+        size_t        * n_retired_out);
+
+// Where `expert` of `layer` is: its slot, or HOTSET_NO_SLOT if it is not resident.
+// HOTSET_STATUS_INVALID_ARGUMENT: there is no such expert.
+enum hotset_status hotset_get_slot(
+        const struct hotset * cache,
+        uint32_t              layer,
+        uint32_t              expert,
+        uint32_t            * slot_out);
+
 // What the committed plans add up to.
 enum hotset_status hotset_get_counts(const struct hotset * cache, struct hotset_counts * counts_out);
+
+// How often committed plans used `expert` of `layer`, and when last.
+// HOTSET_STATUS_INVALID_ARGUMENT: there is no such expert or phase.
+enum hotset_status hotset_get_usage(
+        const struct hotset * cache,
+        enum hotset_phase     phase,
+        uint32_t              layer,
+        uint32_t              expert,
+        struct hotset_usage * usage_out);
+
+// The share of the tokens of `layer` that picked each of its experts, from 0 to 1.
+//
+//   frequencies_out  [n_frequencies]
+//   n_frequencies    experts of the layer
+//
+// HOTSET_STATUS_INVALID_ARGUMENT: there is no such layer, phase or span, or another number of experts.
+enum hotset_status hotset_get_frequencies(
+        const struct hotset * cache,
+        enum hotset_phase     phase,
+        enum hotset_span      span,
+        uint32_t              layer,
+        float               * frequencies_out,
+        size_t                n_frequencies);
+
+// How unevenly the experts of `layer` were picked.
+// HOTSET_STATUS_INVALID_ARGUMENT: there is no such layer, phase or span.
+enum hotset_status hotset_get_heat(
+        const struct hotset * cache,
+        enum hotset_phase     phase,
+        enum hotset_span      span,
+        uint32_t              layer,
+        struct hotset_heat  * heat_out);
+
+// What other policies would have done with the latest committed plans: those of up to n_picks_max
+// experts, a million are kept. Replays them, which takes a second per million or so.
+enum hotset_status hotset_get_regret(
+        const struct hotset  * cache,
+        size_t                 n_picks_max,
+        struct hotset_regret * regret_out);
+
+// Replay a trace that was recorded with HOTSET_TRACE, from an empty cache. Needs no cache.
+//
+//   path          the file
+//   policy        as in hotset_params
+//   n_slots       experts that fit, of all layers together
+//   n_tokens_max  replay only tokens below this number; UINT32_MAX: all
+//
+// HOTSET_STATUS_INVALID_ARGUMENT: a file that is damaged or no trace, no such policy.
+enum hotset_status hotset_replay(
+        const char                  * path,
+        const char                  * policy,
+        uint32_t                      n_slots,
+        uint32_t                      n_tokens_max,
+        struct hotset_replay_result * result_out);
 
 // Install the hook of a patched llama.cpp with the settings of the environment (HOTSET_RAM and so
 // on). Call it before a model is loaded; calls after the first do nothing. Settings that are not

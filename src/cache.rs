@@ -1,33 +1,104 @@
 //! A cache for engines that are not llama.cpp: router ids in, slots out. What the C ABI exports.
 
 use crate::error::{Error, Result};
-use crate::expert::{Event, Shape};
-use crate::policy;
+use crate::expert::{Event, ExpertId, Shape};
+use crate::log::EventLog;
+use crate::policy::{self, Prior};
+use crate::regret::{Regret, Window};
 use crate::residency::{Counts, Fill, Plan, Residency};
+use crate::tracker::{LayerCounts, Phase, Span, Tracker, Usage};
 
 /// The slot of an expert that got none.
 pub const NO_SLOT: u32 = u32::MAX;
 
+/// Most experts of all layers together. What is allocated grows with them, and a failed allocation
+/// would end the caller's process.
+const N_TOTAL_MAX: u64 = 1 << 24;
+/// Routed experts that the comparison with other policies can look back at.
+const LOG_PICKS: usize = 1 << 20;
+
 /// A [`Residency`] that is used by one operation at a time.
 pub struct Cache {
     residency: Residency,
+    policy_name: String,
     plan: Plan,
+    /// Whether it is too late for a prior.
+    has_begun: bool,
+    tracker: Tracker,
+    log: EventLog,
+    /// The event of `plan`: its tokens, its experts and their rows.
+    n_tokens: u32,
     experts: Vec<u32>,
     rows: Vec<u32>,
 }
 
 impl Cache {
-    /// `n_slots` free slots for a model whose layer `l` has `n_experts[l]` experts, ranked by the
-    /// policy called `policy_name`.
-    pub fn new(n_experts: &[u32], n_slots: u32, policy_name: &str) -> Result<Self> {
-        let shape = Shape::new(n_experts);
+    /// `n_slots` free slots for a model whose layer `l` has `n_experts[l]` experts of `expert_bytes[l]`
+    /// bytes, or all of one size, ranked by the policy called `policy_name`. Slots above the number of
+    /// experts are left out.
+    pub fn new(
+        n_experts: &[u32],
+        expert_bytes: Option<&[u64]>,
+        n_slots: u32,
+        policy_name: &str,
+    ) -> Result<Self> {
+        let n_total: u64 = n_experts.iter().map(|&n| u64::from(n)).sum();
+        if n_total > N_TOTAL_MAX {
+            return Err(wrong(
+                "n_experts",
+                n_total,
+                format!("at most {N_TOTAL_MAX} in all"),
+            ));
+        }
+        if let Some(at) = expert_bytes.and_then(|bytes| bytes.iter().position(|&n| n == 0)) {
+            return Err(wrong(
+                "expert_bytes",
+                0,
+                format!("layer {at} needs a size above 0"),
+            ));
+        }
+        let shape = match expert_bytes {
+            Some(bytes) => Shape::with_bytes(n_experts, bytes),
+            None => Shape::new(n_experts),
+        };
         let policy = policy::by_name(policy_name, &shape)?;
         Ok(Self {
-            residency: Residency::new(shape, n_slots, policy),
+            tracker: Tracker::new(shape.clone()),
+            residency: Residency::new(shape, n_slots.min(n_total as u32), policy),
+            policy_name: policy_name.to_string(),
             plan: Plan::default(),
+            has_begun: false,
+            log: EventLog::new(LOG_PICKS),
+            n_tokens: 0,
             experts: Vec::new(),
             rows: Vec::new(),
         })
+    }
+
+    /// Tells the policy what is known of the workload: the share of tokens that pick each expert, by
+    /// layer and expert, worth `n_tokens` tokens. At most once, before the first plan or resize.
+    pub fn prime(&mut self, frequency: &[f32], n_tokens: f32) -> Result<()> {
+        let n_total = self.residency.shape().n_total();
+        if frequency.len() != n_total {
+            let allowed = format!("there are {n_total} experts");
+            return Err(wrong("n_frequencies", frequency.len(), allowed));
+        }
+        if let Some(f) = frequency.iter().find(|f| !(0.0..=1.0).contains(*f)) {
+            return Err(wrong("frequency", f, "must be from 0 to 1".to_string()));
+        }
+        if !(n_tokens > 0.0 && n_tokens.is_finite()) {
+            return Err(wrong("n_tokens", n_tokens, "must be above 0".to_string()));
+        }
+        if self.has_begun {
+            let allowed = "comes once, and before the first plan and resize".to_string();
+            return Err(wrong("prior", "late", allowed));
+        }
+        self.has_begun = true;
+        self.residency.prime(&Prior {
+            frequency,
+            n_tokens,
+        });
+        Ok(())
     }
 
     /// Finds or makes a place for each of `ids`, which the router of `layer` picked for `n_tokens`
@@ -41,62 +112,136 @@ impl Cache {
         ids: &[i32],
         slots: &mut [u32],
     ) -> Result<&[Fill]> {
-        let shape = self.residency.shape();
-        if layer >= shape.n_layers() {
-            let n_layers = shape.n_layers();
-            return Err(Error::LayerOutOfRange { layer, n_layers });
-        }
-        let n_experts = shape.n_experts(layer);
+        let n_experts = self.n_experts(layer)?;
         let is_expert = |id: i32| u32::try_from(id).is_ok_and(|e| e < n_experts);
         if let Some(&id) = ids.iter().find(|&&id| !is_expert(id)) {
             let id = id.into();
             return Err(Error::ExpertOutOfRange { id, n_experts });
         }
+        if n_tokens == 0 {
+            let why = "0 tokens must be at least 1".to_string();
+            return Err(Error::Event { layer, why });
+        }
+        self.end_plan();
         self.count_rows(ids);
+        self.n_tokens = n_tokens;
+        self.has_begun = true;
         let event = Event {
             layer,
             n_tokens,
             experts: &self.experts,
             rows: &self.rows,
         };
-        crate::residency::check(self.residency.shape(), &event)?;
-        if self.plan.is_committed() {
-            self.residency.release(&mut self.plan);
-        } else if self.plan.in_flight() {
-            self.residency.rollback(&mut self.plan);
-        }
         self.residency.plan(&event, &mut self.plan)?;
         for (slot, &id) in slots.iter_mut().zip(ids) {
-            let id = crate::expert::ExpertId {
-                layer,
-                expert: id as u32,
-            };
-            *slot = self.residency.slot_of(id).unwrap_or(NO_SLOT);
+            let expert = id as u32;
+            let found = self.residency.slot_of(ExpertId { layer, expert });
+            *slot = found.unwrap_or(NO_SLOT);
         }
         Ok(&self.plan.fills)
     }
 
     /// The bytes of all fills have arrived: counts the plan. Returns false if there is none.
     pub fn commit(&mut self) -> bool {
-        let is_planned = self.plan.in_flight() && !self.plan.is_committed();
-        if is_planned {
-            self.residency.commit(&mut self.plan);
+        if !self.is_planned() {
+            return false;
         }
-        is_planned
+        self.residency.commit(&mut self.plan);
+        let event = Event {
+            layer: self.plan.layer,
+            n_tokens: self.n_tokens,
+            experts: &self.experts,
+            rows: &self.rows,
+        };
+        self.tracker.record(&event);
+        self.log.push(&event);
+        true
     }
 
     /// Nothing was read: victims are back in their slots. Returns false if there is no plan.
     pub fn rollback(&mut self) -> bool {
-        let is_planned = self.plan.in_flight() && !self.plan.is_committed();
+        let is_planned = self.is_planned();
         if is_planned {
             self.residency.rollback(&mut self.plan);
         }
         is_planned
     }
 
+    /// Changes the number of slots, which ends the last plan as the next one would. Returns the slots
+    /// that are no longer used: as many as there are fewer now.
+    pub fn resize(&mut self, n_slots: u32) -> Result<Vec<u32>> {
+        self.end_plan();
+        self.has_begun = true;
+        let n_total = self.residency.shape().n_total() as u32;
+        self.residency.resize(n_slots.min(n_total))
+    }
+
+    /// How many slots there are.
+    pub fn n_slots(&self) -> u32 {
+        self.residency.n_slots()
+    }
+
+    /// Where an expert is, if it is resident.
+    pub fn slot_of(&self, layer: u32, expert: u32) -> Result<Option<u32>> {
+        Ok(self.residency.slot_of(self.expert(layer, expert)?))
+    }
+
     /// What the committed plans add up to.
     pub fn counts(&self) -> Counts {
         self.residency.counts()
+    }
+
+    /// How often committed plans used an expert, and when last.
+    pub fn usage(&self, phase: Phase, layer: u32, expert: u32) -> Result<Usage> {
+        Ok(self.tracker.usage(phase, self.expert(layer, expert)?))
+    }
+
+    /// How often committed plans used the experts of a layer.
+    pub fn layer_counts(&self, phase: Phase, span: Span, layer: u32) -> Result<LayerCounts> {
+        self.n_experts(layer)?;
+        Ok(self.tracker.counts(phase, span, layer))
+    }
+
+    /// What other policies would have done in the latest committed plans, of up to `n_picks_max`
+    /// experts and of as many as are kept.
+    pub fn regret(&self, n_picks_max: usize) -> Regret {
+        let window = Window {
+            shape: self.residency.shape().clone(),
+            n_slots: self.n_slots(),
+            log: self.log.tail(n_picks_max),
+        };
+        Regret::of(&[window], &self.policy_name)
+    }
+
+    fn n_experts(&self, layer: u32) -> Result<u32> {
+        let shape = self.residency.shape();
+        let n_layers = shape.n_layers();
+        match layer < n_layers {
+            true => Ok(shape.n_experts(layer)),
+            false => Err(Error::LayerOutOfRange { layer, n_layers }),
+        }
+    }
+
+    fn expert(&self, layer: u32, expert: u32) -> Result<ExpertId> {
+        let n_experts = self.n_experts(layer)?;
+        let id = expert.into();
+        match expert < n_experts {
+            true => Ok(ExpertId { layer, expert }),
+            false => Err(Error::ExpertOutOfRange { id, n_experts }),
+        }
+    }
+
+    fn is_planned(&self) -> bool {
+        self.plan.in_flight() && !self.plan.is_committed()
+    }
+
+    /// Drops the pins of a committed plan, undoes one that is not.
+    fn end_plan(&mut self) {
+        if self.plan.is_committed() {
+            self.residency.release(&mut self.plan);
+        } else {
+            self.rollback();
+        }
     }
 
     /// The distinct experts among `ids`, ascending, and how often each occurs.
@@ -109,5 +254,13 @@ impl Cache {
             self.experts.push(same[0]);
             self.rows.push(same.len() as u32);
         }
+    }
+}
+
+fn wrong(name: &str, value: impl ToString, allowed: String) -> Error {
+    Error::Setting {
+        name: name.to_string(),
+        value: value.to_string(),
+        allowed,
     }
 }

@@ -52,6 +52,12 @@ pub const KNOBS: &[Knob] = &[
         about: "where the counters go",
     },
     Knob {
+        name: "HOTSET_TRACE",
+        values: "a file ending in .trace.gz",
+        default: "unset: nothing is recorded",
+        about: "record which experts each token was routed to",
+    },
+    Knob {
         name: "HOTSET_FAULT",
         values: "read=N, short=N, delay_ms=N, separated by commas",
         default: "unset",
@@ -121,12 +127,7 @@ impl StatsTo {
                 return Ok(Self::Every(Duration::from_secs(seconds.into())));
             }
         } else if value.ends_with(".json") {
-            let path = PathBuf::from(value);
-            let folder = folder_of(&path);
-            if !folder.is_dir() {
-                return Err(setting(name, value, "its folder does not exist"));
-            }
-            return Ok(Self::Json(path));
+            return Ok(Self::Json(in_a_folder(name, value)?));
         }
         Err(setting(
             name,
@@ -149,6 +150,8 @@ pub struct Config {
     pub io: QueueKind,
     /// Where the counters go.
     pub stats: StatsTo,
+    /// Where the routing is recorded, see [`trace_path`]; None: nowhere.
+    pub trace: Option<PathBuf>,
     /// Errors to inject.
     pub faults: Faults,
 }
@@ -161,6 +164,7 @@ impl Default for Config {
             policy: DEFAULT_POLICY.to_string(),
             io: QueueKind::Auto,
             stats: StatsTo::Exit,
+            trace: None,
             faults: Faults::default(),
         }
     }
@@ -216,6 +220,12 @@ impl Config {
                 }
             }
             "HOTSET_STATS" => self.stats = StatsTo::parse(name, value)?,
+            "HOTSET_TRACE" => {
+                if !value.ends_with(TRACE_SUFFIX) {
+                    return Err(setting(name, value, "expected a file ending in .trace.gz"));
+                }
+                self.trace = Some(in_a_folder(name, value)?);
+            }
             "HOTSET_FAULT" => self.faults = Faults::parse(value)?,
             _ => {
                 let known: Vec<_> = KNOBS.iter().map(|k| k.name).collect();
@@ -224,6 +234,26 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+const TRACE_SUFFIX: &str = ".trace.gz";
+
+/// The file of the `n`-th recording of a process, counted from 1, when the first goes to `path`:
+/// `run.2.trace.gz` for the second of `run.trace.gz`.
+pub fn trace_path(path: &Path, n: u32) -> PathBuf {
+    match path.to_string_lossy().strip_suffix(TRACE_SUFFIX) {
+        Some(stem) if n > 1 => format!("{stem}.{n}{TRACE_SUFFIX}").into(),
+        _ => path.to_path_buf(),
+    }
+}
+
+/// A file to be written. Fails if its folder does not exist.
+fn in_a_folder(name: &str, value: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(value);
+    match folder_of(&path).is_dir() {
+        true => Ok(path),
+        false => Err(setting(name, value, "its folder does not exist")),
     }
 }
 
@@ -279,6 +309,12 @@ mod tests {
             ("HOTSET_IO", "dma", "uring"),
             ("HOTSET_STATS", "0", "above 0"),
             ("HOTSET_STATS", "no/such/folder/x.json", "does not exist"),
+            ("HOTSET_TRACE", "on", ".trace.gz"),
+            (
+                "HOTSET_TRACE",
+                "no/such/folder/x.trace.gz",
+                "does not exist",
+            ),
             ("HOTSET_FAULT", "fire", "read="),
             ("HOTSET_RAMM", "6GiB", "HOTSET_RAM,"),
         ] {
@@ -287,6 +323,13 @@ mod tests {
             assert!(error.contains(value), "{error}");
             assert!(error.contains(valid), "{error}");
         }
+    }
+
+    #[test]
+    fn recordings_of_one_process_have_names_of_their_own() {
+        let path = |n| trace_path(Path::new("a/run.trace.gz"), n);
+        assert_eq!(path(1), Path::new("a/run.trace.gz"));
+        assert_eq!(path(2), Path::new("a/run.2.trace.gz"));
     }
 
     #[test]

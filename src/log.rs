@@ -1,5 +1,4 @@
-//! The latest routing events, kept to be replayed: at exit, to say what another policy would have
-//! done.
+//! The latest routing events, kept to be replayed: to say what another policy would have done.
 
 use crate::expert::Event;
 use std::collections::VecDeque;
@@ -102,9 +101,37 @@ impl EventLog {
         })
     }
 
+    /// A copy of the newest whole events, of at most `n_picks_max` picks together.
+    pub fn tail(&self, n_picks_max: usize) -> Self {
+        let (mut n_events, mut n_picks, mut n_values) = (0, 0, 0);
+        for head in self.heads.iter().rev() {
+            if n_picks + head.n_experts as usize > n_picks_max {
+                break;
+            }
+            n_events += 1;
+            n_picks += head.n_experts as usize;
+            n_values += head.n_values();
+        }
+        let n_left_out = self.heads.len() - n_events;
+        Self {
+            n_picks_max,
+            n_picks,
+            heads: self.heads.range(n_left_out..).copied().collect(),
+            values: self.values[self.values.len() - n_values..].to_vec(),
+            n_stale: 0,
+            ones: self.ones.clone(),
+            n_events_dropped: self.n_events_dropped + n_left_out as u64,
+        }
+    }
+
     /// Events kept.
     pub fn n_events(&self) -> usize {
         self.heads.len()
+    }
+
+    /// The bound.
+    pub fn n_picks_max(&self) -> usize {
+        self.n_picks_max
     }
 
     /// Picks kept.
@@ -122,13 +149,20 @@ impl EventLog {
 mod tests {
     use super::*;
 
+    type Copied = (u32, u32, Vec<u32>, Vec<u32>);
+
+    fn copied(log: &EventLog) -> Vec<Copied> {
+        let copy = |e: Event| (e.layer, e.n_tokens, e.experts.to_vec(), e.rows.to_vec());
+        log.iter().map(copy).collect()
+    }
+
     /// Against a list that keeps everything, with events of 0 to 6 picks in a log of 10, which wraps
     /// many times, and of 3, which some events exceed.
     #[test]
     fn keeps_the_newest_whole_events() {
         for n_picks_max in [0, 3, 10] {
             let mut log = EventLog::new(n_picks_max);
-            let mut all: Vec<(u32, u32, Vec<u32>, Vec<u32>)> = Vec::new();
+            let mut all: Vec<Copied> = Vec::new();
             for i in 0..200u32 {
                 let experts: Vec<u32> = (0..(i * 5) % 7).map(|e| e * 3 + i).collect();
                 let rows = experts
@@ -159,11 +193,7 @@ mod tests {
                         .all(|e| e.2.is_empty())
                 );
                 let expected = &all[all.len() - n_events..];
-                let kept: Vec<_> = log
-                    .iter()
-                    .map(|e| (e.layer, e.n_tokens, e.experts.to_vec(), e.rows.to_vec()))
-                    .collect();
-                assert_eq!(kept, expected, "max {n_picks_max} event {i}");
+                assert_eq!(copied(&log), expected, "max {n_picks_max} event {i}");
                 assert_eq!(
                     log.n_picks(),
                     expected.iter().map(|e| e.2.len()).sum::<usize>()
@@ -173,6 +203,40 @@ mod tests {
                     log.values.len() <= 4 * n_picks_max + 12,
                     "dropped values pile up"
                 );
+            }
+        }
+    }
+    /// A tail is what a smaller log would hold, and can be written to like one.
+    #[test]
+    fn a_tail_is_a_smaller_log() {
+        let mut log = EventLog::new(40);
+        for i in 0..100u32 {
+            let experts: Vec<u32> = (0..1 + (i * 5) % 7).collect();
+            let rows = vec![1 + i % 2; experts.len()];
+            let event = Event {
+                layer: i,
+                n_tokens: 2,
+                experts: &experts,
+                rows: &rows,
+            };
+            log.push(&event);
+            for n_picks_max in [0, 1, 6, 20, 40, 99] {
+                let mut tail = log.tail(n_picks_max);
+                let all = copied(&log);
+                let n = tail.n_events();
+                assert_eq!(
+                    copied(&tail),
+                    all[all.len() - n..],
+                    "{n_picks_max}, event {i}"
+                );
+                let n_picks = |events: &[Copied]| events.iter().map(|e| e.2.len()).sum::<usize>();
+                assert_eq!(tail.n_picks(), n_picks(&all[all.len() - n..]));
+                assert!(tail.n_picks() <= n_picks_max);
+                assert!(n == all.len() || n_picks(&all[all.len() - n - 1..]) > n_picks_max);
+                let n_pushed = tail.n_events_dropped() + n as u64;
+                assert_eq!(n_pushed, u64::from(i) + 1);
+                tail.push(&event);
+                assert!(n_picks_max < experts.len() || copied(&tail).last() == all.last());
             }
         }
     }

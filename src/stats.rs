@@ -1,8 +1,10 @@
-//! The counters of one model, and how the same routing would have gone with other policies.
+//! The counters of one model: what the table at the end is made of, and the fields of the JSON file.
 
 use crate::engine::Engine;
-use crate::replay::{belady, replay};
+use crate::math::log2;
+use crate::regret::{Regret, Window};
 use crate::residency::Tally;
+use crate::tracker::{LayerCounts, Phase, Span};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -43,32 +45,89 @@ pub struct Stats {
     pub busy_ms: f64,
     /// Whether experts passed through the staging ring.
     pub has_staged: bool,
-    /// The share of generation's picks that the hottest quarter of a layer's experts got, as the mean
-    /// over the layers: 0.25 is a flat router, whose hot experts are no better than others.
-    pub hot_quarter_share: Option<f64>,
-    /// Other policies on the same routing; left out of reports during a run.
+    /// How unevenly generation picks experts; null if there was none.
+    pub generation_heat: Option<Heat>,
+    /// How unevenly prompts pick experts; null if there was none.
+    pub prompt_heat: Option<Heat>,
+    /// Other policies on the same routing; null where the time was too short for it.
     pub regret: Option<Regret>,
 }
 
-/// Hits of other policies on the routing of this run, each from an empty cache of the same size.
+/// How unevenly the experts of a layer are picked, as the mean over the layers that were used.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct Regret {
-    /// Experts routed in the window that was replayed.
-    pub picks: u64,
-    /// Whether the window is the whole run.
-    pub is_whole_run: bool,
-    /// Hits of the active policy.
-    pub active_hits: u64,
-    /// Hits of `lru`.
-    pub lru_hits: u64,
-    /// Hits of the offline optimum.
-    pub belady_hits: u64,
+pub struct Heat {
+    /// The share of picks that the hottest tenth of a layer's experts got: 0.1 is a flat router, whose
+    /// hot experts are no better than others.
+    pub hottest_tenth: f64,
+    /// The same of its hottest quarter.
+    pub hottest_quarter: f64,
+    /// The same of its hottest half.
+    pub hottest_half: f64,
+    /// The entropy of the picks, in bits.
+    pub entropy_bits: f64,
+    /// What it would be if all experts were picked alike.
+    pub flat_bits: f64,
 }
+
+impl Heat {
+    /// The mean over `layers`, of those that were used.
+    fn mean(layers: &[LayerCounts]) -> Option<Self> {
+        let mut sum = Self::default();
+        let mut n_layers = 0.0;
+        for layer in layers {
+            let Some(entropy_bits) = layer.entropy() else {
+                continue;
+            };
+            let share = |percent| layer.coverage(percent).unwrap_or_default();
+            n_layers += 1.0;
+            sum.hottest_tenth += share(10);
+            sum.hottest_quarter += share(25);
+            sum.hottest_half += share(50);
+            sum.entropy_bits += entropy_bits;
+            sum.flat_bits += log2(layer.picks.len() as f64);
+        }
+        (n_layers > 0.0).then(|| Self {
+            hottest_tenth: sum.hottest_tenth / n_layers,
+            hottest_quarter: sum.hottest_quarter / n_layers,
+            hottest_half: sum.hottest_half / n_layers,
+            entropy_bits: sum.entropy_bits / n_layers,
+            flat_bits: sum.flat_bits / n_layers,
+        })
+    }
+}
+
+/// Routed experts that reports during a run compare with other policies: a tenth of a second's work, in
+/// another thread than those that compute.
+const RECENT_PICKS: usize = 1 << 16;
 
 impl Stats {
     /// The counters of `engine`, without the comparison with other policies. `None` while an event
     /// is being planned.
     pub fn counters(engine: &Engine, policy: &str) -> Option<Self> {
+        Some(Self::look(engine, policy, 0)?.0)
+    }
+
+    /// The counters of `engine` with the comparison over the last 65536 routed experts. `None` while an
+    /// event is being planned; nothing waits for the comparison.
+    pub fn recent(engine: &Engine, policy: &str) -> Option<Self> {
+        Self::compared(engine, policy, RECENT_PICKS)
+    }
+
+    /// The counters of `engine` with the comparison over all that is kept of the run, which takes
+    /// some seconds per million routed experts at most. `None` while an event is being planned.
+    pub fn of(engine: &Engine, policy: &str) -> Option<Self> {
+        Self::compared(engine, policy, usize::MAX)
+    }
+
+    fn compared(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<Self> {
+        let (stats, windows) = Self::look(engine, policy, n_picks_max)?;
+        let regret = Some(Regret::of(&windows, policy));
+        Some(Self { regret, ..stats })
+    }
+
+    /// The counters, and copies of the latest routing of each pool: the engine is not held up by what
+    /// is done with them.
+    fn look(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<(Self, Vec<Window>)> {
         let layout = engine.layout();
         let queue = engine.queue();
         let meter = engine.meter();
@@ -78,20 +137,29 @@ impl Stats {
             .first()
             .map(|f| f.path().display().to_string());
         let mut n_resident = 0;
-        let (mut hot_share, mut n_hot_layers) = (0.0, 0);
+        let mut windows = Vec::new();
+        let mut layers = Phase::ALL.map(|_| Vec::new());
         let (mut generation, mut prompt) = (Tally::default(), Tally::default());
-        let busy = engine.inspect(|pool, residency, _, tracker| {
-            let layers = 0..pool.shape.n_layers();
-            for share in layers.filter_map(|l| tracker.coverage_of_hottest_quarter(l)) {
-                hot_share += share;
-                n_hot_layers += 1;
+        let busy = engine.inspect(|pool, residency, log, tracker| {
+            for (layers, phase) in layers.iter_mut().zip(Phase::ALL) {
+                let counts = |layer| tracker.counts(phase, Span::Lifetime, layer);
+                layers.extend((0..pool.shape.n_layers()).map(counts));
             }
             n_resident += residency.n_resident();
             let counts = residency.counts();
             generation.add(&counts.decode);
             prompt.add(&counts.scan);
+            // Windows of all pools cover the same time: a pass picks as many experts of each layer.
+            let n_layers = pool.shape.n_layers() as usize;
+            let n_picks_max = n_picks_max.min(log.n_picks_max());
+            windows.push(Window {
+                shape: pool.shape.clone(),
+                n_slots: pool.n_slots,
+                log: log.tail(n_picks_max * n_layers / layout.layers.len()),
+            });
         })?;
-        Some(Self {
+        let [generation_heat, prompt_heat] = layers.map(|layers| Heat::mean(&layers));
+        let stats = Self {
             model: first_file.unwrap_or_default(),
             policy: policy.to_string(),
             io: queue.about().to_string(),
@@ -109,39 +177,10 @@ impl Stats {
             stalled_ms: meter.stalled_ns.load(Relaxed) as f64 / 1e6,
             busy_ms: busy.as_secs_f64() * 1e3,
             has_staged: meter.has_staged.load(Relaxed),
-            hot_quarter_share: (n_hot_layers > 0).then(|| hot_share / f64::from(n_hot_layers)),
+            generation_heat,
+            prompt_heat,
             regret: None,
-        })
-    }
-
-    /// The counters of `engine` with the comparison, which takes a second per million picks or so.
-    /// `None` while an event is being planned.
-    pub fn of(engine: &Engine, policy: &str) -> Option<Self> {
-        let stats = Self::counters(engine, policy)?;
-        let regret = Some(Regret::of(engine, policy)?);
-        Some(Self { regret, ..stats })
-    }
-}
-
-impl Regret {
-    fn of(engine: &Engine, policy: &str) -> Option<Self> {
-        let mut regret = Self {
-            is_whole_run: true,
-            ..Self::default()
         };
-        engine.inspect(|pool, _, log, _| {
-            let fits = "the log holds events of this shape";
-            let hits = |name| {
-                let counts = replay(log.iter(), &pool.shape, pool.n_slots, name);
-                counts.expect(fits).hits()
-            };
-            regret.picks += log.n_picks() as u64;
-            regret.is_whole_run &= log.n_events_dropped() == 0;
-            regret.active_hits += hits(policy);
-            regret.lru_hits += hits("lru");
-            let best = belady(log.iter(), &pool.shape, pool.n_slots);
-            regret.belady_hits += best.expect(fits).hits();
-        })?;
-        Some(regret)
+        Some((stats, windows))
     }
 }

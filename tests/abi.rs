@@ -46,7 +46,8 @@ fn another_engine_can_use_the_cache() {
         "{}",
         String::from_utf8_lossy(&built.stderr)
     );
-    let ran = Command::new(&program).output().unwrap();
+    let trace = root.join("tests/data/it.trace.gz");
+    let ran = Command::new(&program).arg(trace).output().unwrap();
     assert!(
         ran.status.success(),
         "{}",

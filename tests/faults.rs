@@ -176,6 +176,12 @@ fn bad_settings() {
         ("HOTSET_IO", "dma", "pread"),
         ("HOTSET_STATS", "0", "seconds above 0"),
         ("HOTSET_STATS", "no/such/folder/x.json", "does not exist"),
+        ("HOTSET_TRACE", "run.json", ".trace.gz"),
+        (
+            "HOTSET_TRACE",
+            "no/such/folder/x.trace.gz",
+            "does not exist",
+        ),
         ("HOTSET_FAULT", "fire", "read="),
         ("HOTSET_RAMM", "6GiB", "no such setting"),
     ] {
@@ -283,6 +289,27 @@ fn counters_on_a_full_disk() {
     assert!(!run(command).text().is_empty());
     let stats: Vec<Value> = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     assert!(count(&stats[0], "misses") > 0);
+}
+
+/// A recording is not worth a run.
+#[test]
+fn recording_on_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.trace.gz");
+    let args = ["-n", "4"];
+    let vars = [("HOTSET_TRACE", path.to_str().unwrap())];
+    let (output, status) = run_on_a_full_disk(&completion(&polyglot(), &vars, &args));
+    assert_eq!(status, 0, "{output}");
+    // Upstream prints text through a thread of its own, so the line may stand within it.
+    let begin = output.find("hotset: warning:").expect("a warning");
+    let (before, said) = output.split_at(begin);
+    let (warning, after) = said.split_once('\n').expect("a line");
+    let parts = ["run.trace.gz", "File too large", "no longer recorded"];
+    assert_says(warning, &parts);
+    assert!(!after.contains("hotset: warning:"), "{output}");
+    let stock = run(completion(&polyglot(), &[("HOTSET", "off")], &args));
+    let rest = [before, after].concat();
+    assert!(rest.contains(stock.text().trim()), "{output}");
 }
 
 #[test]

@@ -1,10 +1,14 @@
-//! Lanes of the engine, without llama.cpp: events that are cut short must not use up slots or lanes.
+//! Lanes of the engine, without llama.cpp: events that are cut short must not use up slots or lanes,
+//! and tokens that are taken back must not be learnt.
 
 #![allow(unsafe_code)]
 
-use hotset::engine::Engine;
 use hotset::engine::layout::{Layout, Tensor};
+use hotset::engine::{Batch, Engine, Token};
+use hotset::expert::ExpertId;
 use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
+use hotset::trace::Picks;
+use hotset::tracker::Phase;
 use std::io::Write;
 use std::os::fd::AsFd;
 
@@ -19,6 +23,10 @@ fn byte(layer: usize, part: usize, expert: usize) -> u8 {
 
 /// Two layers over a file, with room for `n_slots` experts.
 fn engine(n_slots: usize) -> Engine {
+    engine_with("lru", n_slots)
+}
+
+fn engine_with(policy: &str, n_slots: usize) -> Engine {
     let mut file = tempfile::tempfile().unwrap();
     let mut tensors = Vec::new();
     for layer in 0..2 {
@@ -47,15 +55,23 @@ fn engine(n_slots: usize) -> Engine {
         depth: 8,
         faults: Faults::default(),
     };
-    Engine::new(layout, vec![file], "lru", options).unwrap()
+    Engine::new(layout, vec![file], policy, options).unwrap()
 }
 
-/// One operation of a lane of one thread that uses `experts`; checks every byte it is given.
+/// One operation of a lane of one thread that uses `experts` for one token.
 fn operation(engine: &Engine, key: usize, layer: usize, part: usize, experts: &[usize]) {
+    let ids: Vec<i32> = experts.iter().map(|&e| e as i32).collect();
+    let picks = Picks::new(&ids, ids.len(), ids.len());
+    compute(engine, key, layer, part, &picks, &Batch::default());
+}
+
+/// One operation of a lane of one thread; checks every byte it is given.
+fn compute(engine: &Engine, key: usize, layer: usize, part: usize, picks: &Picks, batch: &Batch) {
     let mut rows = [0; N_EXPERTS];
-    experts.iter().for_each(|&e| rows[e] = 1);
-    engine.route(layer, part, key, 1, 1, &rows).unwrap();
-    let mut seen = Vec::new();
+    picks.rows().flatten().for_each(|&e| rows[e as usize] += 1);
+    let routed = engine.route(layer, part, key, 1, picks, &rows, batch);
+    routed.unwrap();
+    let mut seen = [false; N_EXPERTS];
     for i in 0.. {
         let Some((expert, address)) = engine.acquire(layer, key, 0, i).unwrap() else {
             break;
@@ -67,10 +83,10 @@ fn operation(engine: &Engine, key: usize, layer: usize, part: usize, experts: &[
             bytes.iter().all(|b| *b == expected),
             "layer {layer} part {part} expert {expert}"
         );
-        seen.push(expert as usize);
+        assert!(!seen[expert as usize], "expert {expert} comes twice");
+        seen[expert as usize] = true;
     }
-    seen.sort_unstable();
-    assert_eq!(seen, experts);
+    assert_eq!(seen, rows.map(|n| n > 0));
 }
 
 #[test]
@@ -133,4 +149,101 @@ fn operations_that_exceed_the_slots_pass_through_the_ring() {
                 .load(std::sync::atomic::Ordering::Relaxed)
         );
     }
+}
+
+const MEMORY: usize = 0x1000;
+
+/// A pass over both layers for tokens of sequence 0 from position `pos` on, each with output, which
+/// pick one expert each.
+fn pass(engine: &Engine, memory: usize, pos: i32, ids: &[i32]) {
+    let token = |pos| Token {
+        seq: 0,
+        pos,
+        is_output: true,
+    };
+    let mut batch = Batch::default();
+    batch.begin(memory, (pos..).map(token).take(ids.len()));
+    for layer in 0..2 {
+        for part in 0..N_PARTS {
+            compute(engine, 1, layer, part, &Picks::new(ids, 1, 1), &batch);
+        }
+    }
+}
+
+/// Tokens that picked each expert of `layer`, as the tracker has it.
+fn learnt(engine: &Engine, layer: u32) -> [u64; N_EXPERTS] {
+    let mut counts = [0; N_EXPERTS];
+    engine.inspect(|_, residency, log, tracker| {
+        residency.validate();
+        counts = std::array::from_fn(|expert| {
+            let expert = expert as u32;
+            let id = ExpertId { layer, expert };
+            tracker.usage(Phase::Generation, id).n_tokens
+        });
+        let mut logged = [0; N_EXPERTS];
+        for event in log.iter().filter(|e| e.layer == layer) {
+            for (&expert, &rows) in event.experts.iter().zip(event.rows) {
+                logged[expert as usize] += u64::from(rows);
+            }
+        }
+        assert_eq!(logged, counts, "the log says the same");
+    });
+    counts
+}
+
+/// Asserts what both layers have learnt.
+fn assert_learnt(engine: &Engine, expected: [u64; N_EXPERTS]) {
+    assert_eq!([0, 1].map(|layer| learnt(engine, layer)), [expected; 2]);
+}
+
+#[test]
+fn drafts_are_learnt_when_they_are_accepted() {
+    let engine = engine(4);
+    pass(&engine, MEMORY, 10, &[0, 1, 2, 3]);
+    assert_learnt(&engine, [1, 0, 0, 0, 0, 0, 0, 0]);
+    // The last two are rejected; what others drop does not matter.
+    engine.drop_tokens(MEMORY, 0, 12, -1);
+    engine.drop_tokens(MEMORY, 1, 0, -1);
+    engine.drop_tokens(MEMORY + 8, -1, 0, -1);
+    engine.drop_tokens(MEMORY, 0, 0, 11);
+    assert_learnt(&engine, [1, 0, 0, 0, 0, 0, 0, 0]);
+    // Another context does not decide it, and has nothing to learn later.
+    pass(&engine, MEMORY + 8, 0, &[7]);
+    assert_learnt(&engine, [1, 0, 0, 0, 0, 0, 0, 1]);
+    pass(&engine, MEMORY, 12, &[4]);
+    assert_learnt(&engine, [1, 1, 0, 0, 1, 0, 0, 1]);
+    // All are rejected, whatever their sequence; and all are accepted, of which nobody hears.
+    pass(&engine, MEMORY, 13, &[5, 6, 6]);
+    engine.drop_tokens(MEMORY, -1, 14, -1);
+    pass(&engine, MEMORY, 14, &[5, 5, 2]);
+    assert_learnt(&engine, [1, 1, 0, 0, 1, 2, 0, 1]);
+    engine.settle_all();
+    assert_learnt(&engine, [1, 1, 1, 0, 1, 3, 0, 1]);
+}
+
+/// A context that goes back to a state it saved drops nothing, it computes the positions again.
+#[test]
+fn drafts_that_are_computed_again_are_learnt_once() {
+    let engine = engine(4);
+    pass(&engine, MEMORY, 10, &[0, 1, 2]);
+    pass(&engine, MEMORY, 11, &[3]);
+    pass(&engine, MEMORY, 12, &[4]);
+    // 2 was at position 12 before 4; when 3 came, that was not known.
+    assert_learnt(&engine, [1, 0, 1, 1, 1, 0, 0, 0]);
+}
+
+/// What is rejected is planned, and the first to go.
+#[test]
+fn rejected_drafts_do_not_keep_a_place() {
+    let engine = engine_with("lfu", 4);
+    pass(&engine, MEMORY, 0, &[0]);
+    for i in 1..10 {
+        pass(&engine, MEMORY, i, &[0, 1]);
+        engine.drop_tokens(MEMORY, 0, i + 1, -1);
+    }
+    pass(&engine, MEMORY, 20, &[2]);
+    engine.inspect(|_, residency, _, _| {
+        let is_resident = |expert| residency.is_resident(ExpertId { layer: 0, expert });
+        assert_eq!([0, 1, 2].map(is_resident), [true, false, true]);
+    });
 }

@@ -5,9 +5,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 use hotset::error::Error;
 use std::process::ExitCode;
 
+mod cells;
+mod curve;
 mod demo;
 mod knobs;
+mod plan;
 mod policies;
+mod replay;
 mod run;
 #[cfg(feature = "llama")]
 mod tiles;
@@ -27,6 +31,8 @@ enum Command {
     Demo(demo::Args),
     Widen(widen::Args),
     Policies(policies::Args),
+    Replay(replay::Args),
+    Plan(plan::Args),
 }
 
 /// Status for input that is wrong: an option, a setting or a file.
@@ -48,6 +54,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Widen(args) => widen::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Policies(args) => policies::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Replay(args) => replay::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("hotset: error: {error:#}");

@@ -26,6 +26,7 @@ fn value(spec: &Spec) -> Value {
     json!({
         "name": spec.name,
         "about": spec.about,
+        "when": spec.when,
         "source": spec.source,
         "param": spec.param.map(|Param { name, default, min, max }| {
             json!({ "name": name, "default": default, "min": min, "max": max })
@@ -36,7 +37,7 @@ fn value(spec: &Spec) -> Value {
 fn table() -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    table.set_header(["NAME", "WHAT IT EVICTS", "SOURCE"]);
+    table.set_header(["NAME", "WHAT IT EVICTS", "WHEN TO USE IT", "SOURCE"]);
     for spec in REGISTRY {
         let (name, about) = match spec.param {
             None => (spec.name.to_string(), spec.about.to_string()),
@@ -53,7 +54,7 @@ fn table() -> String {
                 ),
             ),
         };
-        table.add_row([&name, &about, spec.source]);
+        table.add_row([&name, &about, spec.when, spec.source]);
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

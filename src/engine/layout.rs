@@ -263,9 +263,10 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
                 begin += region;
             }
         }
+        let expert_bytes: usize = wanted.iter().sum();
         pools.push(Pool {
-            shape: Shape::new(&n_experts),
-            expert_bytes: wanted.iter().sum(),
+            shape: Shape::with_bytes(&n_experts, &vec![expert_bytes as u64; n_experts.len()]),
+            expert_bytes,
             slot_bytes: regions.iter().sum(),
             n_slots: 0,
             base: 0,

@@ -15,20 +15,26 @@
 //! - The ring belongs to one operation of one lane at a time; operations always finish.
 
 mod arrivals;
+mod drafts;
 mod io;
 mod lane;
 pub mod layout;
+mod meter;
 mod runs;
 
 use crate::error::Result;
 use crate::log::EventLog;
 use crate::residency::{Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
+use crate::trace::{Picks, Recorder};
 use crate::tracker::Tracker;
 use arrivals::Arrivals;
+use drafts::Draft;
+pub use drafts::{Batch, Token};
 use lane::{Entry, Lane};
 use layout::Layout;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+pub use meter::Meter;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -67,32 +73,12 @@ struct State {
     n_events: u64,
     logs: Vec<EventLog>,
     trackers: Vec<Tracker>,
+    /// What is computed and not yet taught.
+    drafts: Vec<Draft>,
     next_sequence: u64,
     reads: Vec<Read>,
     /// First and last routing event.
     busy: Option<(Instant, Instant)>,
-}
-
-/// What routing has cost.
-#[derive(Default)]
-pub struct Meter {
-    /// Reads that misses have caused.
-    pub n_reads: AtomicU64,
-    /// Bytes of these reads, including what alignment adds.
-    pub bytes_read: AtomicU64,
-    /// Nanoseconds that thread 0 of the lanes has waited for them.
-    pub stalled_ns: AtomicU64,
-    /// Whether any expert had to pass through the staging ring.
-    pub has_staged: AtomicBool,
-}
-
-impl Meter {
-    fn count(&self, reads: &[Read]) {
-        let n_bytes: usize = reads.iter().map(|r| r.len).sum();
-        self.bytes_read.fetch_add(n_bytes as u64, Ordering::Relaxed);
-        self.n_reads
-            .fetch_add(reads.len() as u64, Ordering::Relaxed);
-    }
 }
 
 /// The streamed experts of one model.
@@ -107,6 +93,7 @@ pub struct Engine {
     ring_is_taken: Mutex<bool>,
     ring_is_free: Condvar,
     meter: Meter,
+    recorder: Option<Recorder>,
 }
 
 impl Engine {
@@ -146,6 +133,7 @@ impl Engine {
                 n_events: 0,
                 logs,
                 trackers,
+                drafts: Vec::new(),
                 next_sequence: 0,
                 reads: Vec::new(),
                 busy: None,
@@ -157,7 +145,18 @@ impl Engine {
             ring_is_taken: Mutex::new(false),
             ring_is_free: Condvar::new(),
             meter: Meter::default(),
+            recorder: None,
         })
+    }
+
+    /// Records the routing from now on.
+    pub fn record_to(&mut self, recorder: Recorder) {
+        self.recorder = Some(recorder);
+    }
+
+    /// What records the routing.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
     }
 
     /// Where everything lies.
@@ -196,8 +195,8 @@ impl Engine {
         Some(state.busy.map_or(Duration::ZERO, |(a, b)| b - a))
     }
 
-    /// An operation on part `part` of `layer` begins in the lane known as `key`: `n_rows[e]` of
-    /// its `n_tokens` tokens picked expert `e`.
+    /// An operation on part `part` of `layer` begins in the lane known as `key`: `n_rows[e]` tokens of
+    /// `picks`, which belong to `batch`, picked expert `e`.
     ///
     /// Called by thread 0 before the lane's `n_threads` threads acquire. Waits only for the ring.
     pub fn route(
@@ -206,15 +205,17 @@ impl Engine {
         part: usize,
         key: usize,
         n_threads: u32,
-        n_tokens: u32,
+        picks: &Picks,
         n_rows: &[i64],
+        batch: &Batch,
     ) -> Result<()> {
         let mut guard = self.state();
         let state = &mut *guard;
         let at = self.claim_lane(state, key)?;
-        if !runs::continues(&state.runs[at], layer, part, n_tokens, n_rows) {
+        if !runs::continues(&state.runs[at], layer, part, picks.n_tokens(), n_rows) {
             self.close(state, at)?;
-            self.begin(state, at, layer, part, n_tokens, n_rows)?;
+            self.begin(state, at, layer, picks, n_rows, batch)?;
+            self.read_fills(state, at, part)?;
         }
         let run = &mut state.runs[at];
         run.parts_begun |= 1 << part;

@@ -1,8 +1,9 @@
 //! The life of an event: a lane is claimed, the event planned, its pins released.
 
-use super::{Engine, N_LANES, Run, State};
+use super::{Batch, Engine, N_LANES, Run, State};
 use crate::error::Result;
 use crate::expert::Event;
+use crate::trace::Picks;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -82,18 +83,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Plans the event and starts the reads of its misses, those of `part` first.
+    /// Plans an event and counts it.
     pub(super) fn begin(
         &self,
         state: &mut State,
         at: usize,
         layer_index: usize,
-        part: usize,
-        n_tokens: u32,
+        picks: &Picks,
         n_rows: &[i64],
+        batch: &Batch,
     ) -> Result<()> {
+        let n_tokens = picks.n_tokens();
         let layer = &self.layout.layers[layer_index];
-        let run = &mut state.runs[at];
+        let mut run = std::mem::take(&mut state.runs[at]);
         run.layer = layer_index;
         run.parts_begun = 0;
         run.n_tokens = n_tokens;
@@ -112,16 +114,21 @@ impl Engine {
             experts: &run.experts,
             rows: &run.rows,
         };
-        let residency = &mut state.residencies[layer.pool];
-        residency.plan(&event, &mut run.plan)?;
-        residency.commit(&mut run.plan);
-        run.is_open = true;
-        run.staged.extend_from_slice(&run.plan.bypassed);
-        state.trackers[layer.pool].record(&event);
-        state.logs[layer.pool].push(&event);
+        let planned = self.plan(state, layer_index, &event, picks, batch, &mut run.plan);
+        if planned.is_ok() {
+            state.residencies[layer.pool].commit(&mut run.plan);
+            run.is_open = true;
+            run.staged.extend_from_slice(&run.plan.bypassed);
+        }
+        state.runs[at] = run;
+        planned?;
+        // Under the lock, so that lanes are recorded in the order in which they were planned.
+        if let Some(recorder) = &self.recorder {
+            recorder.record(layer_index as u32, *picks);
+        }
         let now = Instant::now();
         state.busy.get_or_insert((now, now)).1 = now;
-        self.read_fills(state, at, part)
+        Ok(())
     }
 }
 

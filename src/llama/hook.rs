@@ -1,13 +1,18 @@
 //! The callbacks behind llama.cpp's expert hook.
 
 use super::model::Model;
+use super::record;
 use super::registry::{BOUND, Bound, parse_name, registry, try_registry};
-use super::sys::{ggml_expert_hook, ggml_set_expert_hook, ggml_tensor};
+use super::sys::{
+    ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook, ggml_tensor, llama_model,
+};
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
+use crate::engine::{Batch, Token};
 use crate::error::{Error, Result};
 use crate::report;
 use crate::stats::Stats;
+use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,7 +33,15 @@ static HOOK: Hook = Hook(ggml_expert_hook {
     find: Some(find),
     route: Some(route),
     acquire: Some(acquire),
+    observe: Some(observe),
+    batch: Some(batch),
+    trim: Some(trim),
 });
+
+thread_local! {
+    /// What this thread computes, or computed last.
+    static BATCH: RefCell<Batch> = RefCell::default();
+}
 
 /// Installs the hook with these settings; does nothing when they say off.
 ///
@@ -44,7 +57,7 @@ pub fn install(config: Config) -> Result<()> {
     if let StatsTo::Every(interval) = config.stats {
         std::thread::spawn(move || report_every(interval));
     }
-    registry().config = config;
+    registry().configure(config);
     // SAFETY: the table is static.
     unsafe { ggml_set_expert_hook(&HOOK.0) };
     Ok(())
@@ -139,8 +152,9 @@ unsafe extern "C" fn bind(
     let Some((name, (block, _))) = name.and_then(|n| Some((n, parse_name(n)?))) else {
         return;
     };
-    if fd < 0 {
-        loading.add_resident();
+    loading.blocks.insert(block);
+    // SAFETY: a loaded tensor has a buffer.
+    if fd < 0 && !unsafe { ggml_backend_buffer_is_host(tensor.buffer) } {
         return;
     }
     let tensor = Tensor {
@@ -151,11 +165,17 @@ unsafe extern "C" fn bind(
         file: 0,
         offset,
     };
-    loading.add_streamed(weights as usize, tensor, fd);
+    if fd < 0 {
+        loading.add_resident(weights as usize, tensor);
+    } else {
+        loading.add_streamed(weights as usize, tensor, fd);
+    }
 }
 
 unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) -> *const c_char {
-    match registry().start(model as usize, n_used) {
+    // SAFETY: llama.cpp passes the model that it is loading, after its metadata.
+    let name = unsafe { record::name_of_model(model.cast::<llama_model>()) };
+    match registry().start(model as usize, name, n_used) {
         Ok(()) => std::ptr::null(),
         Err(error) => {
             // llama.cpp prints the text through its own log; it is leaked, once for a failed load.
@@ -171,8 +191,8 @@ unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {
 }
 
 unsafe extern "C" fn warmup(_: *mut c_void, model: *const c_void) -> bool {
-    // It would read the whole model for nothing, and teach the policy what nobody asked for.
-    registry().model(model as usize).is_none()
+    // It would read the whole model for nothing, and teach the policy and record what nobody asked for.
+    !registry().is_known(model as usize)
 }
 
 unsafe extern "C" fn find(_: *mut c_void, weights: *const ggml_tensor) -> *mut c_void {
@@ -188,7 +208,7 @@ unsafe extern "C" fn route(
     bound: *mut c_void,
     lane: *const c_void,
     n_threads: c_int,
-    n_tokens: i64,
+    ids: *const ggml_tensor,
     n_rows: *const i64,
 ) {
     // SAFETY: `find` returned it for a tensor that is in use, so its model is loaded.
@@ -197,14 +217,19 @@ unsafe extern "C" fn route(
         let n_experts = engine.layout().layers[bound.layer].n_experts as usize;
         // SAFETY: one count per expert, written by this thread just before.
         let n_rows = unsafe { std::slice::from_raw_parts(n_rows, n_experts) };
-        engine.route(
-            bound.layer,
-            bound.part,
-            lane as usize,
-            n_threads as u32,
-            n_tokens as u32,
-            n_rows,
-        )
+        // SAFETY: the ids of the operation, which llama.cpp has just counted.
+        let picks = unsafe { record::picks(&*ids) };
+        BATCH.with_borrow(|batch| {
+            engine.route(
+                bound.layer,
+                bound.part,
+                lane as usize,
+                n_threads as u32,
+                &picks,
+                n_rows,
+                batch,
+            )
+        })
     });
     if let Err(error) = result {
         fatal(&error);
@@ -229,5 +254,41 @@ unsafe extern "C" fn acquire(
         }
         Ok(None) => std::ptr::null(),
         Err(error) => fatal(&error),
+    }
+}
+
+unsafe extern "C" fn observe(_: *mut c_void, weights: *const ggml_tensor, ids: *const ggml_tensor) {
+    // SAFETY: the ids of an operation on the weights, in memory.
+    unsafe { record::record(weights as usize, &*ids) };
+}
+
+unsafe extern "C" fn batch(
+    _: *mut c_void,
+    memory: *const c_void,
+    n_tokens: u32,
+    pos: *const i32,
+    seq_id: *const *mut i32,
+    output: *const i8,
+) {
+    let token = |i| {
+        // SAFETY: there are so many tokens, and each is in one sequence at least.
+        let (pos, seq, output) = unsafe { (*pos.add(i), **seq_id.add(i), *output.add(i)) };
+        let is_output = output != 0;
+        Token {
+            seq,
+            pos,
+            is_output,
+        }
+    };
+    let tokens = (0..n_tokens as usize).map(token);
+    BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
+}
+
+unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin: i32, end: i32) {
+    for (_, bound) in BOUND.load().iter() {
+        // One tensor of each model.
+        if (bound.layer, bound.part) == (0, 0) {
+            bound.model.drop_tokens(memory as usize, seq, begin, end);
+        }
     }
 }

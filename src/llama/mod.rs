@@ -6,6 +6,7 @@
 pub mod gguf;
 mod hook;
 mod model;
+mod record;
 mod registry;
 #[allow(missing_docs)]
 pub mod sys;

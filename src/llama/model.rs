@@ -1,5 +1,6 @@
 //! One model with streamed experts: its engine, made when the budget is known.
 
+use super::record::Target;
 use crate::config::{Config, Ram};
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor, expert_bytes};
@@ -31,13 +32,15 @@ pub struct Model {
     policy: String,
     options: QueueOptions,
     n_used: u32,
+    target: Option<Target>,
     /// Whether the budget is what is available, which may be less than the least there can be.
     is_auto: bool,
 }
 
 impl Model {
     /// A model of `tensors`, sorted by block and part, in `files`. A token uses `n_used` experts of
-    /// a layer; other models' arenas take `used_bytes` of the budget.
+    /// a layer; other models' arenas take `used_bytes` of the budget; the routing is recorded to
+    /// `target`.
     ///
     /// The arena of `HOTSET_RAM=auto` is sized at the first routing event, when everything else has
     /// been allocated; any other is mapped now, so that a budget that cannot hold fails early.
@@ -47,6 +50,7 @@ impl Model {
         config: &Config,
         used_bytes: u64,
         n_used: u32,
+        target: Option<Target>,
     ) -> Result<Self> {
         let total = expert_bytes(&tensors);
         let budget = match config.ram.expect("wanted tensors mean there is a budget") {
@@ -64,6 +68,7 @@ impl Model {
                 faults: config.faults,
             },
             n_used,
+            target,
             is_auto: budget.is_none(),
         };
         if let Some(budget) = budget {
@@ -101,6 +106,27 @@ impl Model {
         Stats::counters(self.engine.get()?, &self.policy)
     }
 
+    /// Tokens are dropped from the memory of a context, see [`Engine::drop_tokens`].
+    pub fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
+        if let Some(engine) = self.engine.get() {
+            engine.drop_tokens(memory, seq, begin, end);
+        }
+    }
+
+    /// No tokens will be dropped any more.
+    pub fn settle(&self) {
+        if let Some(engine) = self.engine.get() {
+            engine.settle_all();
+        }
+    }
+
+    /// Ends the recording of the routing, if there is one.
+    pub fn end_recording(&self) {
+        if let Some(recorder) = self.engine.get().and_then(Engine::recorder) {
+            recorder.finish();
+        }
+    }
+
     fn make_engine(&self, budget: u64) -> Result<&Engine> {
         self.engine.get_or_try_init(|| {
             let parts = self.parts.lock().expect("no thread panics with it").take();
@@ -115,12 +141,16 @@ impl Model {
             if !self.is_auto {
                 memory::check(layout.arena_bytes as u64)?;
             }
-            let engine = Engine::new(layout, files, &self.policy, self.options)?;
+            let mut engine = Engine::new(layout, files, &self.policy, self.options)?;
             report::say(&report::start_line(&engine, &self.policy));
             if engine.holds_all() {
                 let bar = report::bytes_bar(engine.layout().expert_bytes);
                 engine.preload(|n| bar.set_position(n))?;
                 bar.finish_and_clear();
+            }
+            if let Some(target) = &self.target {
+                let recorder = target.record_pools(engine.layout(), engine.holds_all());
+                engine.record_to(recorder);
             }
             if let Some(line) = report::cycle_line(&engine, self.n_used) {
                 report::say(&line);

@@ -5,14 +5,17 @@
 //! replaced as a whole when a model comes or goes, so that compute threads read it without a lock.
 
 use super::model::{Model, places};
-use crate::config::{Config, Ram, StatsTo};
+use super::record::{self, Target};
+use crate::config::{Config, Ram, StatsTo, trace_path};
 use crate::engine::layout::Tensor;
 use crate::error::{Error, Result};
 use crate::report;
 use crate::stats::Stats;
 use crate::store::ModelFile;
+use crate::trace::Recorder;
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,8 +45,11 @@ pub struct Loading {
     tensors: Vec<Tensor>,
     /// The files, with the descriptors llama.cpp knows them by.
     files: Vec<(c_int, ModelFile)>,
-    /// Expert tensors that llama.cpp has loaded as usual.
-    n_not_streamed: usize,
+    /// Expert tensors that llama.cpp has loaded as usual, and their addresses.
+    residents: Vec<Tensor>,
+    resident_addresses: Vec<usize>,
+    /// Blocks with experts, wherever these are.
+    pub blocks: BTreeSet<u32>,
     /// What will be said when all tensors are seen.
     pub error: Option<Error>,
 }
@@ -51,9 +57,13 @@ pub struct Loading {
 /// What the load-time callbacks share.
 pub struct Registry {
     /// The settings in force.
-    pub config: Config,
+    config: Config,
     loading: Vec<Loading>,
     models: Vec<(usize, Arc<Model>)>,
+    /// Of models that do not stream.
+    recorders: Vec<(usize, Arc<Recorder>)>,
+    /// Models whose routing was to be recorded with these settings.
+    n_recorded: u32,
     /// The counters of models that are gone.
     reports: Vec<Stats>,
     /// Whether tables wait for [`Registry::release_tables`]: until a program's own text is written.
@@ -68,6 +78,8 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         config: Config::default(),
         loading: Vec::new(),
         models: Vec::new(),
+        recorders: Vec::new(),
+        n_recorded: 0,
         reports: Vec::new(),
         holds_tables: false,
         tables: Vec::new(),
@@ -95,9 +107,10 @@ pub fn parse_name(name: &str) -> Option<(u32, usize)> {
 }
 
 impl Loading {
-    /// Notes a tensor that llama.cpp has loaded as usual.
-    pub fn add_resident(&mut self) {
-        self.n_not_streamed += 1;
+    /// Notes a tensor at `address` that llama.cpp has loaded as usual.
+    pub fn add_resident(&mut self, address: usize, tensor: Tensor) {
+        self.resident_addresses.push(address);
+        self.residents.push(tensor);
     }
 
     /// Notes a tensor at `address` that is left in the file behind `fd`; its `file` is set here.
@@ -126,6 +139,12 @@ impl Loading {
 }
 
 impl Registry {
+    /// Puts settings in force.
+    pub fn configure(&mut self, config: Config) {
+        self.config = config;
+        self.n_recorded = 0;
+    }
+
     /// Whether there is a budget, and another model has not used it up.
     pub fn has_budget(&self) -> bool {
         match self.config.ram {
@@ -149,7 +168,9 @@ impl Registry {
                 addresses: Vec::new(),
                 tensors: Vec::new(),
                 files: Vec::new(),
-                n_not_streamed: 0,
+                residents: Vec::new(),
+                resident_addresses: Vec::new(),
+                blocks: BTreeSet::new(),
                 error: None,
             });
             self.loading.len() - 1
@@ -157,10 +178,11 @@ impl Registry {
         &mut self.loading[at]
     }
 
-    /// The loaded model at address `key`, if it streams.
-    pub fn model(&self, key: usize) -> Option<&Arc<Model>> {
-        let found = self.models.iter().find(|(k, _)| *k == key);
-        found.map(|(_, model)| model)
+    /// Whether the loaded model at address `key` streams or is recorded.
+    pub fn is_known(&self, key: usize) -> bool {
+        let mut models = self.models.iter().map(|(k, _)| *k);
+        let mut recorders = self.recorders.iter().map(|(k, _)| *k);
+        models.any(|k| k == key) || recorders.any(|k| k == key)
     }
 
     /// The models that stream.
@@ -168,9 +190,9 @@ impl Registry {
         self.models.iter().map(|(_, model)| model)
     }
 
-    /// Turns the loading model into a streaming one and lets compute threads find its tensors. A
-    /// token uses `n_used` experts of a layer.
-    pub fn start(&mut self, key: usize, n_used: u32) -> Result<()> {
+    /// Turns the loading model, called `name`, into a streaming one and lets compute threads find its
+    /// tensors. A token uses `n_used` experts of a layer.
+    pub fn start(&mut self, key: usize, name: Option<String>, n_used: u32) -> Result<()> {
         let at = self.loading.iter().position(|l| l.key == key);
         let Some(mut loading) = at.map(|at| self.loading.remove(at)) else {
             return Ok(());
@@ -179,14 +201,20 @@ impl Registry {
             return Err(error);
         }
         if self.config.ram.is_some() && loading.tensors.is_empty() {
-            let why = match (loading.n_not_streamed, self.has_budget()) {
+            let why = match (loading.blocks.len(), self.has_budget()) {
                 (0, _) => "the model has no experts",
                 (_, false) => "other models have used up HOTSET_RAM",
                 (_, true) => "its experts cannot be left on disk on this system",
             };
             report::say(&format!("hotset: nothing is streamed: {why}"));
         }
+        let target = self.target(&loading, name, n_used);
         if loading.tensors.is_empty() {
+            if let Some(target) = target {
+                let addresses = &loading.resident_addresses;
+                let recorder = record::observe(&target, addresses, &loading.residents);
+                self.recorders.push((key, recorder));
+            }
             return Ok(());
         }
         let mut order: Vec<usize> = (0..loading.tensors.len()).collect();
@@ -194,7 +222,8 @@ impl Registry {
         let tensors: Vec<_> = order.iter().map(|&i| loading.tensors[i].clone()).collect();
         let places = places(&tensors);
         let files = loading.files.into_iter().map(|(_, file)| file).collect();
-        let model = Model::new(tensors, files, &self.config, self.used_bytes(), n_used)?;
+        let used_bytes = self.used_bytes();
+        let model = Model::new(tensors, files, &self.config, used_bytes, n_used, target)?;
         let model = Arc::new(model);
         let mut table = BOUND.load().to_vec();
         for (i, (layer, part)) in order.into_iter().zip(places) {
@@ -211,9 +240,32 @@ impl Registry {
         Ok(())
     }
 
+    /// Where the routing of a model is to be recorded, if it is and can be.
+    fn target(&mut self, loading: &Loading, model: Option<String>, n_used: u32) -> Option<Target> {
+        let path = self.config.trace.as_ref()?;
+        if loading.tensors.is_empty() && loading.residents.is_empty() {
+            let why = match loading.blocks.len() {
+                0 => "the model has no experts",
+                _ => "its experts are on a device or repacked (--no-repack)",
+            };
+            report::say(&format!("hotset: nothing is recorded: {why}"));
+            return None;
+        }
+        self.n_recorded += 1;
+        Some(Target {
+            path: trace_path(path, self.n_recorded),
+            model,
+            n_used,
+            n_layers: loading.blocks.len(),
+        })
+    }
+
     /// Forgets the model at address `key`, which no graph uses, and reports on it.
     pub fn stop(&mut self, key: usize) {
         self.loading.retain(|l| l.key != key);
+        if let Some(at) = self.recorders.iter().position(|(k, _)| *k == key) {
+            record::end(&self.recorders.remove(at).1);
+        }
         let Some(at) = self.models.iter().position(|(k, _)| *k == key) else {
             return;
         };
@@ -221,12 +273,18 @@ impl Registry {
         let mut table = BOUND.load().to_vec();
         table.retain(|(_, bound)| !Arc::ptr_eq(&bound.model, &model));
         BOUND.store(Arc::new(table));
+        model.settle();
+        model.end_recording();
         self.report(&model, Model::stats);
     }
 
     /// Reports on the models that are still loaded, as if they went now.
     pub fn report_rest(&mut self, stats: fn(&Model) -> Option<Stats>) {
+        for (_, recorder) in &self.recorders {
+            recorder.finish();
+        }
         for (_, model) in std::mem::take(&mut self.models) {
+            model.end_recording();
             self.report(&model, stats);
         }
     }

@@ -3,13 +3,15 @@
 //! An expert is worth the tokens that picked it, each halved for every half-life of visits of its
 //! layer since; a visit is one event, however many tokens it has. Evicted experts keep their worth.
 
+use super::recency::Recency;
 use super::scored::{Score, Scored, weight};
-use super::{Event, Param, Shape, Spec};
+use super::{Event, Param, Prior, Shape, Spec};
 use std::f64::consts::LN_2;
 
 pub(super) const SPEC: Spec = Spec {
     name: "decay",
     about: "evict the expert with the lowest decayed frequency",
+    when: "the best of the simple ones on recorded routing, above all when little fits",
     source: "LRFU (Lee et al. 2001) with ghost counts and age in visits of the layer",
     param: Some(Param {
         name: "half-life in tokens",
@@ -34,10 +36,7 @@ struct Decay {
     unit: Vec<f64>,
     /// By dense index.
     value: Vec<f64>,
-    /// Events seen, except prompts.
-    n_events: u64,
-    /// The value of `n_events` at the last use; 0 is never.
-    used: Vec<u64>,
+    recency: Recency,
 }
 
 impl Decay {
@@ -47,8 +46,7 @@ impl Decay {
             growth: root_of_two(half_life),
             unit: vec![1.0; shape.n_layers() as usize],
             value: vec![0.0; shape.n_total()],
-            n_events: 0,
-            used: vec![0; shape.n_total()],
+            recency: Recency::new(shape.n_total()),
         }
     }
 }
@@ -67,9 +65,21 @@ fn root_of_two(n: u32) -> f64 {
 }
 
 impl Score for Decay {
-    type Key = (f64, u64);
+    type Key = (f64, (u64, f32));
+
+    /// An expert picked at each of many visits is worth the geometric sum of what they add, to which
+    /// a prior of very many tokens comes.
+    fn prime(&mut self, prior: &Prior) {
+        self.recency.prime(prior);
+        let worth_max = self.growth / (self.growth - 1.0);
+        let n_tokens = f64::from(prior.n_tokens).min(worth_max);
+        for (value, &share) in self.value.iter_mut().zip(prior.frequency) {
+            *value = f64::from(share) * n_tokens;
+        }
+    }
 
     fn route(&mut self, event: &Event, first: usize) {
+        self.recency.route(event, first);
         let unit = &mut self.unit[event.layer as usize];
         *unit *= self.growth;
         if *unit > UNIT_MAX {
@@ -79,21 +89,15 @@ impl Score for Decay {
                 *value /= UNIT_MAX;
             }
         }
-        let generated = !event.is_scan();
-        self.n_events += u64::from(generated);
         for (&expert, &rows) in event.experts.iter().zip(event.rows) {
-            let index = first + expert as usize;
-            self.value[index] += *unit * weight(event, rows);
-            if generated {
-                self.used[index] = self.n_events;
-            }
+            self.value[first + expert as usize] += *unit * weight(event, rows);
         }
     }
 
     fn key(&self, layer: u32, index: usize) -> Self::Key {
         (
             self.value[index] / self.unit[layer as usize],
-            self.used[index],
+            self.recency.key(layer, index),
         )
     }
 }
@@ -149,5 +153,34 @@ mod tests {
         let mut decay = Decay::new(&Shape::uniform(2, 2), 16);
         decay.route(&event(100, &[0, 1], &[100, 25]), 2);
         assert_eq!([decay.key(1, 2).0, decay.key(1, 3).0], [1.0, 0.25]);
+    }
+
+    /// What a prior of `n_tokens` makes of experts picked by every and by every fourth token.
+    fn primed(half_life: u32, n_tokens: f32) -> [f64; 2] {
+        let mut decay = Decay::new(&Shape::uniform(1, 2), half_life);
+        decay.prime(&Prior {
+            frequency: &[1.0, 0.25],
+            n_tokens,
+        });
+        [decay.key(0, 0).0, decay.key(0, 1).0]
+    }
+
+    #[test]
+    fn a_prior_is_worth_its_tokens_up_to_what_is_remembered() {
+        assert_eq!(primed(16, 8.0), [8.0, 2.0]);
+        let mut decay = Decay::new(&Shape::uniform(1, 1), 16);
+        for _ in 0..2000 {
+            decay.route(
+                &Event {
+                    layer: 0,
+                    ..event(1, &[0], &[1])
+                },
+                0,
+            );
+        }
+        let remembered = decay.key(0, 0).0;
+        let worth = primed(16, 1e6);
+        assert!((worth[0] / remembered - 1.0).abs() < 1e-9, "{worth:?}");
+        assert_eq!(worth[1], worth[0] / 4.0);
     }
 }

@@ -2,19 +2,20 @@
 //!
 //! Counts last for the life of the process, resident or not, so it follows a new topic slowly.
 
+use super::recency::Recency;
 use super::scored::{Score, Scored, weight};
-use super::{Event, Spec};
+use super::{Event, Prior, Spec};
 
 pub(super) const SPEC: Spec = Spec {
     name: "lfu",
     about: "evict the expert picked by the fewest tokens since the start",
+    when: "one workload that does not change; follows a new topic slowly and then loses to lru",
     source: "classic, with the counts of evicted experts kept",
     param: None,
     build: |shape, _| {
         let score = Lfu {
-            n_events: 0,
-            used: vec![0; shape.n_total()],
             count: vec![0.0; shape.n_total()],
+            recency: Recency::new(shape.n_total()),
         };
         Box::new(Scored::new(shape, score))
     },
@@ -22,30 +23,60 @@ pub(super) const SPEC: Spec = Spec {
 
 /// Ties go to the expert that generation used longer ago.
 struct Lfu {
-    /// Events seen, except prompts.
-    n_events: u64,
-    /// The value of `n_events` at the last use; 0 is never.
-    used: Vec<u64>,
-    /// Tokens that picked each expert; a prompt adds fractions.
+    /// Tokens that picked each expert, those of the prior included; a prompt adds fractions.
     count: Vec<f64>,
+    recency: Recency,
 }
 
 impl Score for Lfu {
-    type Key = (f64, u64);
+    type Key = (f64, (u64, f32));
 
-    fn route(&mut self, event: &Event, first: usize) {
-        let generated = !event.is_scan();
-        self.n_events += u64::from(generated);
-        for (&expert, &rows) in event.experts.iter().zip(event.rows) {
-            let index = first + expert as usize;
-            self.count[index] += weight(event, rows);
-            if generated {
-                self.used[index] = self.n_events;
-            }
+    fn prime(&mut self, prior: &Prior) {
+        self.recency.prime(prior);
+        for (count, &share) in self.count.iter_mut().zip(prior.frequency) {
+            *count = f64::from(share) * f64::from(prior.n_tokens);
         }
     }
 
-    fn key(&self, _layer: u32, index: usize) -> Self::Key {
-        (self.count[index], self.used[index])
+    fn route(&mut self, event: &Event, first: usize) {
+        self.recency.route(event, first);
+        for (&expert, &rows) in event.experts.iter().zip(event.rows) {
+            self.count[first + expert as usize] += weight(event, rows);
+        }
+    }
+
+    fn key(&self, layer: u32, index: usize) -> Self::Key {
+        (self.count[index], self.recency.key(layer, index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::expert::{Event, ExpertId, Shape};
+    use crate::policy::{Prior, by_name};
+
+    #[test]
+    fn a_prior_counts_as_so_many_tokens() {
+        for (n_tokens, coldest) in [(8.0, 0), (16.0, 1)] {
+            let mut lfu = by_name("lfu", &Shape::uniform(1, 2)).expect("it is in the registry");
+            lfu.prime(&Prior {
+                frequency: &[0.5, 0.25],
+                n_tokens,
+            });
+            for _ in 0..3 {
+                lfu.route(&Event {
+                    layer: 0,
+                    n_tokens: 1,
+                    experts: &[1],
+                    rows: &[1],
+                });
+            }
+            for expert in [0, 1] {
+                lfu.insert(ExpertId { layer: 0, expert });
+            }
+            // 0.5 of the tokens against 0.25 and 3 more.
+            let victim = lfu.evict(&|_| false).map(|id| id.expert);
+            assert_eq!(victim, Some(coldest), "{n_tokens} tokens");
+        }
     }
 }

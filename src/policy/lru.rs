@@ -2,60 +2,25 @@
 //! expert cache for GPUs does.
 //!
 //! It hits nothing when fewer experts fit than one token uses: each is evicted just before its turn.
+//! Of one event the smallest expert counts as the oldest.
 
-use super::scored::{Score, Scored};
-use super::{Event, Spec};
+use super::Spec;
+use super::recency::Recency;
+use super::scored::Scored;
 
 pub(super) const SPEC: Spec = Spec {
     name: "lru",
     about: "evict the expert that generation used longest ago",
+    when: "as the baseline to compare with; it hits nothing when less fits than one token uses",
     source: "classic; llama.cpp's GPU expert cache",
     param: None,
-    build: |shape, _| {
-        let score = Lru {
-            n_events: 0,
-            used: vec![0; shape.n_total()],
-            n_prompt_rows: vec![0; shape.n_total()],
-        };
-        Box::new(Scored::new(shape, score))
-    },
+    build: |shape, _| Box::new(Scored::new(shape, Recency::new(shape.n_total()))),
 };
-
-/// Experts that only prompts have used are colder than all others; among them the one fewest
-/// prompt tokens picked goes first. Of one event the smallest expert counts as the oldest.
-struct Lru {
-    /// Events seen, except prompts.
-    n_events: u64,
-    /// The value of `n_events` at the last use; 0 is never.
-    used: Vec<u64>,
-    n_prompt_rows: Vec<u64>,
-}
-
-impl Score for Lru {
-    type Key = (u64, u64);
-
-    fn route(&mut self, event: &Event, first: usize) {
-        if event.is_scan() {
-            for (&expert, &rows) in event.experts.iter().zip(event.rows) {
-                self.n_prompt_rows[first + expert as usize] += u64::from(rows);
-            }
-            return;
-        }
-        self.n_events += 1;
-        for &expert in event.experts {
-            self.used[first + expert as usize] = self.n_events;
-        }
-    }
-
-    fn key(&self, _layer: u32, index: usize) -> Self::Key {
-        (self.used[index], self.n_prompt_rows[index])
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expert::{ExpertId, Shape};
+    use crate::expert::{Event, ExpertId, Shape};
     use crate::policy::Policy;
 
     #[test]

@@ -15,10 +15,25 @@
 use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Shape};
 
+mod adaptive;
 mod decay;
+mod echo;
+mod layered;
 mod lfu;
+mod lfuda;
+mod lists;
 mod lru;
+mod queued;
+mod recency;
+mod reuse;
+mod s3fifo;
 mod scored;
+mod slru;
+mod r#static;
+#[cfg(test)]
+mod testing;
+mod tinylfu;
+mod window;
 
 /// Ranks resident experts.
 ///
@@ -34,6 +49,10 @@ pub trait Policy: Send {
     }
 
     /// What is known of the workload before it begins. Called at most once, before the first `route`.
+    ///
+    /// It orders the experts that generation has not used yet, for every policy. Policies that count
+    /// also start from the counts that `prior.n_tokens` tokens of the workload would have left, up to
+    /// what they remember. A ranking that never changes is the prior's.
     fn prime(&mut self, prior: &Prior) {
         let _ = prior;
     }
@@ -92,6 +111,8 @@ pub struct Spec {
     pub name: &'static str,
     /// One line: what it evicts.
     pub about: &'static str,
+    /// One line: when to use it.
+    pub when: &'static str,
     /// Where the algorithm comes from.
     pub source: &'static str,
     /// The number after the colon, for policies that take one.
@@ -101,7 +122,20 @@ pub struct Spec {
 }
 
 /// Every policy, in the order `--help` lists them.
-pub const REGISTRY: &[Spec] = &[lru::SPEC, lfu::SPEC, decay::SPEC];
+pub const REGISTRY: &[Spec] = &[
+    lru::SPEC,
+    lfu::SPEC,
+    decay::SPEC,
+    window::SPEC,
+    layered::SPEC,
+    slru::SPEC,
+    lfuda::SPEC,
+    s3fifo::SPEC,
+    tinylfu::SPEC,
+    r#static::SPEC,
+    echo::SPEC,
+    adaptive::SPEC,
+];
 
 /// Builds the policy that `name` names, as in `lru` or `decay:16`, for a model of shape `shape`.
 pub fn by_name(name: &str, shape: &Shape) -> Result<Box<dyn Policy>> {

@@ -3,19 +3,32 @@
 //! An event changes the order of one layer only, so each layer remembers its coldest resident until
 //! then. An eviction compares those, and searches the layers that changed since the last one.
 
-use super::{Event, ExpertId, Policy, Shape};
+use super::{Event, ExpertId, Policy, Prior, Shape};
 
 /// Says what each expert is worth; the expert with the smallest key is evicted.
 pub(super) trait Score: Send {
     /// Equal keys are decided by the dense index, smallest first.
     type Key: PartialOrd;
 
+    /// Learns what is known before the first event.
+    fn prime(&mut self, prior: &Prior);
+
     /// Learns from one event; `first` is the dense index of its layer's expert 0.
     fn route(&mut self, event: &Event, first: usize);
 
     /// What the expert with dense index `index`, which is in `layer`, is worth. The order of two
-    /// experts of one layer changes only by an event of that layer.
+    /// residents of one layer changes only by an event of that layer.
     fn key(&self, layer: u32, index: usize) -> Self::Key;
+
+    /// This expert was evicted.
+    fn evicted(&mut self, index: usize) {
+        let _ = index;
+    }
+
+    /// Undoes the latest `evicted`, which was of this expert, since the last event.
+    fn restored(&mut self, index: usize) {
+        let _ = index;
+    }
 }
 
 /// What one expert of `event` counts whose row count is `rows`: see "What a prompt teaches".
@@ -59,6 +72,11 @@ impl<S: Score> Scored<S> {
         }
     }
 
+    /// Whether the expert with dense index `index` is resident.
+    pub(super) fn holds(&self, index: usize) -> bool {
+        self.place[index] != NOWHERE
+    }
+
     /// Keys of different experts are never equal.
     fn key(&self, id: ExpertId) -> (S::Key, usize) {
         let index = self.shape.index(id);
@@ -79,6 +97,10 @@ impl<S: Score> Scored<S> {
 }
 
 impl<S: Score> Policy for Scored<S> {
+    fn prime(&mut self, prior: &Prior) {
+        self.score.prime(prior);
+    }
+
     fn route(&mut self, event: &Event) {
         self.layers[event.layer as usize].coldest = None;
         let first = self.shape.index(ExpertId {
@@ -108,6 +130,11 @@ impl<S: Score> Policy for Scored<S> {
         layer.coldest = None;
     }
 
+    fn restore(&mut self, id: ExpertId) {
+        self.insert(id);
+        self.score.restored(self.shape.index(id));
+    }
+
     fn evict(&mut self, pinned: &dyn Fn(ExpertId) -> bool) -> Option<ExpertId> {
         let mut victim = None;
         for layer in 0..self.layers.len() {
@@ -127,6 +154,7 @@ impl<S: Score> Policy for Scored<S> {
             victim = free.or(victim);
         }
         self.remove(victim?);
+        self.score.evicted(self.shape.index(victim?));
         victim
     }
 

@@ -3,8 +3,9 @@
 use crate::config::folder_of;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::regret::Regret;
 use crate::residency::Tally;
-use crate::stats::{Regret, Stats};
+use crate::stats::Stats;
 use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -96,10 +97,10 @@ pub fn text(stats: &Stats) -> String {
     }
     let n_tokens = stats.generation.tokens + stats.prompt.tokens;
     let regret = stats.regret.as_ref().map_or(String::new(), regret_line);
-    let hot = stats.hot_quarter_share.map_or(String::new(), |share| {
+    let hot = stats.generation_heat.as_ref().map_or(String::new(), |heat| {
         format!(
             " the hottest quarter of a layer's experts got {:.0} % of generation's picks (flat: 25 %)\n",
-            100.0 * share
+            100.0 * heat.hottest_quarter
         )
     });
     format!(
@@ -125,11 +126,22 @@ pub fn text(stats: &Stats) -> String {
 fn regret_line(regret: &Regret) -> String {
     let window = match regret.is_whole_run {
         true => "this routing".to_string(),
-        false => format!("the last {} routed experts", regret.picks),
+        // The caches of the comparison begin empty, the run's was full: see `regret.rs`.
+        false => format!(
+            "the last {} routed experts, after {} to fill the cache",
+            regret.picks, regret.warm_picks
+        ),
     };
+    format!(
+        " hit rate on {window}: {}",
+        regret_rates(regret, "active policy")
+    )
+}
+
+fn regret_rates(regret: &Regret, active: &str) -> String {
     let share = |hits| percent(hits, regret.picks);
     format!(
-        " hit rate on {window}: lru {:.1} %, active policy {:.1} %, best possible (Belady) {:.1} %",
+        "lru {:.1} %, {active} {:.1} %, best possible (Belady) {:.1} %",
         share(regret.lru_hits),
         share(regret.active_hits),
         share(regret.belady_hits),
@@ -139,8 +151,12 @@ fn regret_line(regret: &Regret) -> String {
 /// The counters in one line, for reports during a run.
 pub fn line(stats: &Stats) -> String {
     let (generation, prompt) = (&stats.generation, &stats.prompt);
+    let regret = stats.regret.as_ref().map_or(String::new(), |regret| {
+        let rates = regret_rates(regret, &stats.policy);
+        format!("; on the last {} routed experts {rates}", regret.picks)
+    });
     format!(
-        "hotset: {} tokens, {} in prompts; hits {:.1} %, in prompts {:.1} %; {} read, {:.2} s stalled of {:.2} s",
+        "hotset: {} tokens, {} in prompts; hits {:.1} %, in prompts {:.1} %; {} read, {:.2} s stalled of {:.2} s{regret}",
         generation.tokens,
         prompt.tokens,
         percent(generation.hits, generation.picks()),

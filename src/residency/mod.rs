@@ -21,6 +21,8 @@ use crate::expert::{Event, ExpertId, Shape};
 use crate::policy::{Policy, Prior};
 
 mod plan;
+pub mod pools;
+mod teach;
 
 use plan::State;
 pub use plan::{Counts, Fill, Plan, Tally, check};
@@ -91,6 +93,12 @@ impl Residency {
     /// An `event` that [`check`] refuses changes nothing. Panics if `plan` is in flight.
     pub fn plan(&mut self, event: &Event, plan: &mut Plan) -> Result<()> {
         check(&self.shape, event)?;
+        self.place(event, event, plan);
+        Ok(())
+    }
+
+    /// Plans `event`, which is checked, and tells the policy of `taught`.
+    fn place(&mut self, event: &Event, taught: &Event, plan: &mut Plan) {
         assert_eq!(
             plan.state,
             State::Idle,
@@ -98,7 +106,7 @@ impl Residency {
         );
         self.n_changes += 1;
         plan.begin(event, self.n_changes);
-        self.policy.route(event);
+        self.policy.route(taught);
         let mut misses = std::mem::take(&mut self.misses);
         misses.clear();
         // All hits before any miss: a miss must not evict what the same event needs.
@@ -121,7 +129,6 @@ impl Residency {
             self.fill(&misses, plan);
         }
         self.misses = misses;
-        Ok(())
     }
 
     fn fill(&mut self, misses: &[(u32, u32)], plan: &mut Plan) {

@@ -1,70 +1,378 @@
-// Drives the policy ABI the way another engine would. Exits with 0 if everything holds.
+// Drives the policy ABI the way another engine would: abi TRACE. Exits with 0 if everything holds.
 #include "hotset.h"
 
 #undef NDEBUG
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
-int main(void) {
-    assert(hotset_abi_version() == HOTSET_ABI_VERSION);
-    assert(hotset_policy(0) != NULL);
-    assert(hotset_policy(10000) == NULL);
+#define N_LAYERS 2
+#define N_TOTAL  12
 
-    const uint32_t n_experts[] = { 4, 8 };
-    const int32_t  ids[]       = { 3, 1, 3, 0 };
-    uint32_t           slots[4];
-    struct hotset_fill fills[4];
-    size_t             n_fills = 77;
+static const uint32_t n_experts[N_LAYERS] = { 4, 8 };
 
-    assert(hotset_init(n_experts, 2, 3, "no-such-policy") == NULL);
-    assert(strstr(hotset_error(), "no-such-policy") != NULL);
-    assert(hotset_init(NULL, 2, 3, hotset_policy(0)) == NULL);
+static uint32_t           slots[64];
+static struct hotset_fill fills[64];
+static size_t             n_fills;
 
-    for (size_t p = 0; hotset_policy(p) != NULL; p++) {
-        struct hotset * cache = hotset_init(n_experts, 2, 3, hotset_policy(p));
-        struct hotset_counts counts;
-        assert(cache != NULL);
-
-        // three distinct experts fill three slots; a repeated id has the slot of its first
-        assert(hotset_plan(cache, 0, 2, ids, 4, slots, fills, &n_fills) == HOTSET_STATUS_OK);
-        assert(n_fills == 3 && slots[0] == slots[2] && slots[0] != slots[1] && slots[1] != slots[3]);
-        assert(hotset_commit(cache) == HOTSET_STATUS_OK);
-        assert(hotset_commit(cache) == HOTSET_STATUS_INVALID_ARGUMENT);
-
-        // a plan of another layer evicts; rolled back, everything is a hit again
-        assert(hotset_plan(cache, 1, 1, ids, 2, slots, fills, &n_fills) == HOTSET_STATUS_OK && n_fills == 2);
-        assert(hotset_rollback(cache) == HOTSET_STATUS_OK);
-        assert(hotset_plan(cache, 0, 2, ids, 4, slots, fills, &n_fills) == HOTSET_STATUS_OK && n_fills == 0);
-        assert(hotset_commit(cache) == HOTSET_STATUS_OK);
-
-        // more distinct experts than slots: one is bypassed
-        const int32_t many[] = { 0, 1, 2, 3 };
-        size_t n_bypassed = 0;
-        assert(hotset_plan(cache, 1, 1, many, 4, slots, fills, &n_fills) == HOTSET_STATUS_OK && n_fills == 3);
-        for (int i = 0; i < 4; i++) {
-            n_bypassed += slots[i] == HOTSET_NO_SLOT;
-        }
-        assert(n_bypassed == 1);
-        assert(hotset_commit(cache) == HOTSET_STATUS_OK);
-
-        // bad input changes nothing and writes nothing
-        const int32_t bad[]      = { 0, 9 };
-        const int32_t negative[] = { -1 };
-        slots[0] = 77;
-        n_fills  = 77;
-        assert(hotset_plan(cache, 1, 1, bad, 2, slots, fills, &n_fills) == HOTSET_STATUS_INVALID_ARGUMENT);
-        assert(hotset_plan(cache, 1, 1, negative, 1, slots, fills, &n_fills) == HOTSET_STATUS_INVALID_ARGUMENT);
-        assert(hotset_plan(cache, 2, 1, ids, 1, slots, fills, &n_fills) == HOTSET_STATUS_INVALID_ARGUMENT);
-        assert(hotset_plan(cache, 1, 0, ids, 1, slots, fills, &n_fills) == HOTSET_STATUS_INVALID_ARGUMENT);
-        assert(hotset_plan(cache, 1, 1, NULL, 1, slots, fills, &n_fills) == HOTSET_STATUS_INVALID_ARGUMENT);
-        assert(hotset_plan(NULL, 1, 1, ids, 1, slots, fills, &n_fills) == HOTSET_STATUS_INVALID_ARGUMENT);
-        assert(slots[0] == 77 && n_fills == 77);
-        assert(hotset_plan(cache, 1, 1, NULL, 0, NULL, NULL, &n_fills) == HOTSET_STATUS_OK && n_fills == 0);
-
-        assert(hotset_get_counts(cache, &counts) == HOTSET_STATUS_OK);
-        assert(counts.hits == 3 && counts.misses == 7 && counts.evictions == 3 && counts.bypassed == 1);
-        hotset_free(cache);
+// The last call failed, and hotset_error() says why in these words.
+static void failed(enum hotset_status status, const char * why) {
+    if (status != HOTSET_STATUS_INVALID_ARGUMENT || strstr(hotset_error(), why) == NULL) {
+        fprintf(stderr, "status %d, no '%s' in: %s\n", (int) status, why, hotset_error());
+        assert(!"fails and says why");
     }
+}
+
+// Plans and commits; returns the number of fills.
+static size_t use(struct hotset * cache, uint32_t layer, uint32_t n_tokens, const int32_t * ids, size_t n_ids) {
+    assert(hotset_plan(cache, layer, n_tokens, ids, n_ids, slots, fills, &n_fills) == HOTSET_STATUS_OK);
+    assert(hotset_commit(cache) == HOTSET_STATUS_OK);
+    return n_fills;
+}
+
+static struct hotset_params params(void) {
+    struct hotset_params params = { 0 };
+    params.size      = sizeof(params);
+    params.n_experts = n_experts;
+    params.n_layers  = N_LAYERS;
+    params.n_slots   = 3;
+    params.policy    = "lru";
+    return params;
+}
+
+static void test_policies(void) {
+    struct hotset_policy_info info;
+    size_t n = 0;
+    for (; hotset_policy(n) != NULL; n++) {
+        assert(hotset_get_policy_info(n, &info) == HOTSET_STATUS_OK);
+        assert(strcmp(info.name, hotset_policy(n)) == 0);
+        assert(info.about[0] != 0 && info.when[0] != 0 && info.source[0] != 0);
+        if (info.param == NULL) {
+            assert(info.param_default == 0 && info.param_min == 0 && info.param_max == 0);
+        } else {
+            assert(info.param[0] != 0);
+            assert(info.param_min <= info.param_default && info.param_default <= info.param_max);
+        }
+        if (strcmp(info.name, "decay") == 0) {
+            assert(info.param_default == 16 && strstr(info.param, "half-life") != NULL);
+        }
+    }
+    assert(n > 0 && hotset_policy(10000) == NULL);
+    info.param_max = 77;
+    failed(hotset_get_policy_info(n, &info), "policies");
+    failed(hotset_get_policy_info(0, NULL), "`info_out` is NULL");
+    assert(info.param_max == 77);
+}
+
+static void init_fails(const struct hotset_params * params, const char * why) {
+    assert(hotset_init_params(params) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, why);
+}
+
+static void test_init(void) {
+    const uint64_t expert_bytes[] = { 100, 300 };
+    const uint64_t bad_bytes[]    = { 100, 0 };
+    const uint32_t too_many[]     = { UINT32_MAX, UINT32_MAX };
+    struct hotset_params p = params();
+
+    p.expert_bytes = expert_bytes;
+    struct hotset * cache = hotset_init_params(&p);
+    assert(cache != NULL);
+    hotset_free(cache);
     hotset_free(NULL);
+
+    assert(hotset_init(n_experts, N_LAYERS, 3, "no-such-policy") == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, "no-such-policy");
+    assert(hotset_init(NULL, N_LAYERS, 3, "lru") == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, "`n_experts` is NULL");
+    assert(hotset_init(n_experts, N_LAYERS, 3, NULL) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, "`policy` is NULL");
+
+    init_fails(NULL, "`params` is NULL");
+    p = params(); p.size = sizeof(p) - 1;          init_fails(&p, "size");
+    p = params(); p.size = sizeof(p) + 8;          init_fails(&p, "size");
+    p = params(); p.size = 0;                      init_fails(&p, "size=0");
+    p = params(); p.n_experts = NULL;              init_fails(&p, "`n_experts` is NULL");
+    p = params(); p.n_experts = too_many;          init_fails(&p, "at most 16777216");
+    p = params(); p.expert_bytes = bad_bytes;      init_fails(&p, "layer 1 needs a size");
+    p = params(); p.policy = NULL;                 init_fails(&p, "`policy` is NULL");
+    p = params(); p.policy = "decay:0";            init_fails(&p, "decay:0");
+    p = params(); p.policy = "\xff";               init_fails(&p, "UTF-8");
+
+    // more slots than experts are as many as experts
+    p = params(); p.n_slots = UINT32_MAX;
+    cache = hotset_init_params(&p);
+    assert(cache != NULL);
+    size_t n_retired = 0;
+    uint32_t retired[N_TOTAL];
+    assert(hotset_resize(cache, 0, retired, &n_retired) == HOTSET_STATUS_OK && n_retired == N_TOTAL);
+    hotset_free(cache);
+}
+
+static void test_plan(const char * policy) {
+    const int32_t ids[]  = { 3, 1, 3, 0 };
+    const int32_t many[] = { 0, 1, 2, 3 };
+    struct hotset * cache = hotset_init(n_experts, N_LAYERS, 3, policy);
+    struct hotset_counts counts;
+    assert(cache != NULL);
+
+    // three distinct experts fill three slots; a repeated id has the slot of its first
+    assert(hotset_plan(cache, 0, 2, ids, 4, slots, fills, &n_fills) == HOTSET_STATUS_OK);
+    assert(n_fills == 3 && slots[0] == slots[2] && slots[0] != slots[1] && slots[1] != slots[3]);
+    assert(hotset_commit(cache) == HOTSET_STATUS_OK);
+    failed(hotset_commit(cache), "there is no plan");
+    failed(hotset_rollback(cache), "there is no plan");
+
+    // a plan of another layer evicts; rolled back, everything is a hit again
+    assert(hotset_plan(cache, 1, 1, ids, 2, slots, fills, &n_fills) == HOTSET_STATUS_OK && n_fills == 2);
+    assert(hotset_rollback(cache) == HOTSET_STATUS_OK);
+    assert(use(cache, 0, 2, ids, 4) == 0);
+
+    // more distinct experts than slots: one is bypassed
+    size_t n_bypassed = 0;
+    assert(use(cache, 1, 1, many, 4) == 3);
+    for (int i = 0; i < 4; i++) {
+        n_bypassed += slots[i] == HOTSET_NO_SLOT;
+        uint32_t slot = 77;
+        assert(hotset_get_slot(cache, 1, many[i], &slot) == HOTSET_STATUS_OK && slot == slots[i]);
+    }
+    assert(n_bypassed == 1);
+
+    // bad input changes nothing and writes nothing
+    const int32_t bad[]      = { 0, 9 };
+    const int32_t negative[] = { -1 };
+    slots[0] = 77;
+    n_fills  = 77;
+    failed(hotset_plan(cache, 1, 1, bad, 2, slots, fills, &n_fills), "expert 9 is outside 0..8");
+    failed(hotset_plan(cache, 1, 1, negative, 1, slots, fills, &n_fills), "expert -1");
+    failed(hotset_plan(cache, 2, 1, ids, 1, slots, fills, &n_fills), "layer 2 is outside 0..2");
+    failed(hotset_plan(cache, 1, 0, ids, 1, slots, fills, &n_fills), "0 tokens");
+    failed(hotset_plan(cache, 1, 1, NULL, 1, slots, fills, &n_fills), "`ids` is NULL");
+    failed(hotset_plan(cache, 1, 1, ids, 1, NULL, fills, &n_fills), "`slots_out` is NULL");
+    failed(hotset_plan(cache, 1, 1, ids, 1, slots, NULL, &n_fills), "`fills_out` is NULL");
+    failed(hotset_plan(cache, 1, 1, ids, 1, slots, fills, NULL), "`n_fills_out` is NULL");
+    failed(hotset_plan(NULL, 1, 1, ids, 1, slots, fills, &n_fills), "`cache` is NULL");
+    failed(hotset_commit(NULL), "`cache` is NULL");
+    failed(hotset_rollback(NULL), "`cache` is NULL");
+    assert(slots[0] == 77 && n_fills == 77);
+    assert(hotset_plan(cache, 1, 1, NULL, 0, NULL, NULL, &n_fills) == HOTSET_STATUS_OK && n_fills == 0);
+
+    assert(hotset_get_counts(cache, &counts) == HOTSET_STATUS_OK);
+    assert(counts.hits == 3 && counts.misses == 7 && counts.evictions == 3 && counts.bypassed == 1);
+    failed(hotset_get_counts(NULL, &counts), "`cache` is NULL");
+    failed(hotset_get_counts(cache, NULL), "`counts_out` is NULL");
+    hotset_free(cache);
+}
+
+static void test_resize(void) {
+    const int32_t ids[] = { 0, 1, 2 };
+    uint32_t retired[3] = { 77, 77, 77 };
+    uint32_t slot       = 77;
+    size_t   n_retired  = 77;
+    struct hotset * cache = hotset_init(n_experts, N_LAYERS, 3, "lru");
+    assert(use(cache, 0, 1, ids, 3) == 3);
+    const uint32_t slot_of_2 = slots[2];
+
+    failed(hotset_resize(NULL, 1, retired, &n_retired), "`cache` is NULL");
+    failed(hotset_resize(cache, 1, NULL, &n_retired), "`retired_out` is NULL");
+    failed(hotset_resize(cache, 1, retired, NULL), "`n_retired_out` is NULL");
+    assert(n_retired == 77 && retired[0] == 77);
+    assert(use(cache, 0, 1, ids, 3) == 0);
+
+    // the least recently used go, and of one event the smaller ones; the others stay where they are
+    assert(hotset_resize(cache, 1, retired, &n_retired) == HOTSET_STATUS_OK);
+    assert(n_retired == 2 && retired[0] != slot_of_2 && retired[1] != slot_of_2 && retired[0] != retired[1]);
+    assert(retired[2] == 77);
+    assert(hotset_get_slot(cache, 0, 2, &slot) == HOTSET_STATUS_OK && slot == slot_of_2);
+    assert(hotset_get_slot(cache, 0, 0, &slot) == HOTSET_STATUS_OK && slot == HOTSET_NO_SLOT);
+
+    // growing takes the retired slots back
+    assert(hotset_resize(cache, 3, NULL, &n_retired) == HOTSET_STATUS_OK && n_retired == 0);
+    assert(use(cache, 0, 1, ids, 3) == 2);
+    for (int i = 0; i < 3; i++) {
+        assert(slots[i] < 3);
+    }
+    assert(hotset_resize(cache, UINT32_MAX, NULL, &n_retired) == HOTSET_STATUS_OK && n_retired == 0);
+
+    // a plan that is not committed is rolled back
+    assert(hotset_plan(cache, 1, 1, ids, 3, slots, fills, &n_fills) == HOTSET_STATUS_OK && n_fills == 3);
+    assert(hotset_resize(cache, 3, (uint32_t[N_TOTAL]) { 0 }, &n_retired) == HOTSET_STATUS_OK);
+    failed(hotset_commit(cache), "there is no plan");
+    assert(use(cache, 0, 1, ids, 3) == 0);
+
+    slot = 77;
+    failed(hotset_get_slot(NULL, 0, 0, &slot), "`cache` is NULL");
+    failed(hotset_get_slot(cache, 0, 0, NULL), "`slot_out` is NULL");
+    failed(hotset_get_slot(cache, 2, 0, &slot), "layer 2");
+    failed(hotset_get_slot(cache, 0, 4, &slot), "expert 4");
+    assert(slot == 77);
+    hotset_free(cache);
+}
+
+static void test_prime(void) {
+    float frequencies[N_TOTAL] = { 0.1f, 0.1f, 0.1f, 0.9f };
+    const int32_t two[] = { 2 }, three[] = { 3 }, zero[] = { 0 };
+    struct hotset * cache = hotset_init(n_experts, N_LAYERS, 2, "lfu");
+
+    failed(hotset_prime(NULL, frequencies, N_TOTAL, 100), "`cache` is NULL");
+    failed(hotset_prime(cache, NULL, N_TOTAL, 100), "`frequencies` is NULL");
+    failed(hotset_prime(cache, frequencies, N_TOTAL - 1, 100), "there are 12 experts");
+    failed(hotset_prime(cache, frequencies, N_TOTAL, 0), "n_tokens=0");
+    frequencies[5] = 1.5f;
+    failed(hotset_prime(cache, frequencies, N_TOTAL, 100), "1.5");
+    frequencies[5] = 0;
+
+    // expert 3 is known to be hot, so that 2 goes when 0 comes, though 3 was used longer ago
+    assert(hotset_prime(cache, frequencies, N_TOTAL, 100) == HOTSET_STATUS_OK);
+    failed(hotset_prime(cache, frequencies, N_TOTAL, 100), "once");
+    assert(use(cache, 0, 1, three, 1) == 1 && use(cache, 0, 1, two, 1) == 1 && use(cache, 0, 1, zero, 1) == 1);
+    uint32_t slot;
+    assert(hotset_get_slot(cache, 0, 2, &slot) == HOTSET_STATUS_OK && slot == HOTSET_NO_SLOT);
+    assert(hotset_get_slot(cache, 0, 3, &slot) == HOTSET_STATUS_OK && slot != HOTSET_NO_SLOT);
+    hotset_free(cache);
+
+    cache = hotset_init(n_experts, N_LAYERS, 2, "lfu");
+    assert(use(cache, 0, 1, two, 1) == 1);
+    failed(hotset_prime(cache, frequencies, N_TOTAL, 100), "before the first plan");
+    hotset_free(cache);
+}
+
+static int near(double a, double b) {
+    return a - b < 1e-6 && b - a < 1e-6;
+}
+
+static void test_queries(void) {
+    const int32_t both[] = { 0, 3, 3 }, one[] = { 3 };
+    struct hotset * cache = hotset_init(n_experts, N_LAYERS, 3, "lru");
+    struct hotset_usage usage = { 77, 77 };
+    struct hotset_heat  heat;
+    float f[4] = { 77, 77, 77, 77 };
+
+    use(cache, 0, 2, both, 3);
+    for (int i = 0; i < 4; i++) {
+        use(cache, 0, 1, one, 1);
+    }
+    use(cache, 0, 40, both, 3);
+    assert(hotset_plan(cache, 0, 1, both, 1, slots, fills, &n_fills) == HOTSET_STATUS_OK);
+    assert(hotset_rollback(cache) == HOTSET_STATUS_OK); // does not count
+
+    const enum hotset_phase generation = HOTSET_PHASE_GENERATION, prompt = HOTSET_PHASE_PROMPT;
+    assert(hotset_get_usage(cache, generation, 0, 0, &usage) == HOTSET_STATUS_OK);
+    assert(usage.n_tokens == 1 && usage.age == 4);
+    assert(hotset_get_usage(cache, generation, 0, 3, &usage) == HOTSET_STATUS_OK);
+    assert(usage.n_tokens == 6 && usage.age == 0);
+    assert(hotset_get_usage(cache, prompt, 0, 3, &usage) == HOTSET_STATUS_OK);
+    assert(usage.n_tokens == 2 && usage.age == 0);
+    assert(hotset_get_usage(cache, prompt, 0, 1, &usage) == HOTSET_STATUS_OK);
+    assert(usage.n_tokens == 0 && usage.age == UINT64_MAX);
+
+    // 6 tokens, of which one picked expert 0; half as much with a half-life of 4 visits
+    for (int span = HOTSET_SPAN_LIFETIME; span <= HOTSET_SPAN_WINDOW; span++) {
+        assert(hotset_get_frequencies(cache, generation, (enum hotset_span) span, 0, f, 4) == HOTSET_STATUS_OK);
+        assert(near(f[0], 1.0 / 6) && f[1] == 0 && f[2] == 0 && f[3] == 1);
+        assert(hotset_get_frequencies(cache, prompt, (enum hotset_span) span, 0, f, 4) == HOTSET_STATUS_OK);
+        assert(near(f[0], 1.0 / 40) && near(f[3], 2.0 / 40));
+    }
+    const double after[] = { 1, 0.840896415, 0.707106781, 0.594603557 };
+    const double picks = 2 * 0.5 + after[0] + after[1] + after[2] + after[3];
+    assert(hotset_get_frequencies(cache, generation, HOTSET_SPAN_HALF_LIFE_4, 0, f, 4) == HOTSET_STATUS_OK);
+    assert(near(f[0], 0.5 / picks) && f[3] == 1);
+
+    // one expert, the hottest, got 6 of 7 picks
+    assert(hotset_get_heat(cache, generation, HOTSET_SPAN_LIFETIME, 0, &heat) == HOTSET_STATUS_OK);
+    assert(heat.n_tokens == 6 && near(heat.hottest_tenth, 6.0 / 7) && heat.hottest_half == 1);
+    assert(near(heat.hottest_quarter, 6.0 / 7) && near(heat.entropy_bits, 0.591672778582327));
+    assert(hotset_get_heat(cache, generation, HOTSET_SPAN_HALF_LIFE_256, 1, &heat) == HOTSET_STATUS_OK);
+    assert(heat.n_tokens == 0 && heat.hottest_half == 0 && heat.entropy_bits == 0);
+
+    const enum hotset_phase no_phase = (enum hotset_phase) 2;
+    const enum hotset_span  no_span  = (enum hotset_span) 6;
+    usage.age     = 77;
+    heat.n_tokens = 77;
+    f[0]          = 77;
+    failed(hotset_get_usage(NULL, generation, 0, 0, &usage), "`cache` is NULL");
+    failed(hotset_get_usage(cache, generation, 0, 0, NULL), "`usage_out` is NULL");
+    failed(hotset_get_usage(cache, no_phase, 0, 0, &usage), "phase=2");
+    failed(hotset_get_usage(cache, generation, 2, 0, &usage), "layer 2");
+    failed(hotset_get_usage(cache, generation, 0, 4, &usage), "expert 4");
+    failed(hotset_get_frequencies(NULL, generation, HOTSET_SPAN_WINDOW, 0, f, 4), "`cache` is NULL");
+    failed(hotset_get_frequencies(cache, no_phase, HOTSET_SPAN_WINDOW, 0, f, 4), "phase=2");
+    failed(hotset_get_frequencies(cache, generation, no_span, 0, f, 4), "span=6");
+    failed(hotset_get_frequencies(cache, generation, HOTSET_SPAN_WINDOW, 2, f, 4), "layer 2");
+    failed(hotset_get_frequencies(cache, generation, HOTSET_SPAN_WINDOW, 0, f, 3), "layer 0 has 4 experts");
+    failed(hotset_get_frequencies(cache, generation, HOTSET_SPAN_WINDOW, 0, NULL, 4), "`frequencies_out`");
+    failed(hotset_get_heat(NULL, generation, HOTSET_SPAN_WINDOW, 0, &heat), "`cache` is NULL");
+    failed(hotset_get_heat(cache, generation, HOTSET_SPAN_WINDOW, 0, NULL), "`heat_out` is NULL");
+    failed(hotset_get_heat(cache, no_phase, HOTSET_SPAN_WINDOW, 0, &heat), "phase=2");
+    failed(hotset_get_heat(cache, generation, no_span, 0, &heat), "span=6");
+    failed(hotset_get_heat(cache, generation, HOTSET_SPAN_WINDOW, 2, &heat), "layer 2");
+    assert(usage.age == 77 && heat.n_tokens == 77 && f[0] == 77);
+    hotset_free(cache);
+}
+
+// Twelve rounds over four experts with three slots: lru never hits, the best policy does.
+static void test_regret(void) {
+    struct hotset * cache = hotset_init(n_experts, N_LAYERS, 3, "lfu");
+    struct hotset_counts counts;
+    struct hotset_regret regret;
+    for (int i = 0; i < 48; i++) {
+        const int32_t id = i % 4;
+        use(cache, 0, 1, &id, 1);
+    }
+    assert(hotset_get_counts(cache, &counts) == HOTSET_STATUS_OK);
+    assert(hotset_get_regret(cache, SIZE_MAX, &regret) == HOTSET_STATUS_OK);
+    assert(regret.picks == 48 && regret.warm_picks == 0 && regret.lru_hits == 0);
+    assert(regret.policy_hits == counts.hits && regret.belady_hits == 30);
+
+    // of the last 24, 12 count
+    assert(hotset_get_regret(cache, 24, &regret) == HOTSET_STATUS_OK);
+    assert(regret.picks == 12 && regret.warm_picks == 12 && regret.lru_hits == 0);
+    assert(regret.belady_hits >= 8 && regret.belady_hits <= 9);
+
+    regret.picks = 77;
+    failed(hotset_get_regret(NULL, 1, &regret), "`cache` is NULL");
+    failed(hotset_get_regret(cache, 1, NULL), "`regret_out` is NULL");
+    assert(regret.picks == 77);
+    hotset_free(cache);
+}
+
+static void test_replay(const char * path) {
+    struct hotset_replay_result all, part;
+    assert(hotset_replay(path, "decay:16", 115, UINT32_MAX, &all) == HOTSET_STATUS_OK);
+    assert(all.n_tokens == 3000 && all.n_experts == 6 * 64);
+    const uint64_t picks = 3000 * 6 * 8;
+    assert(all.lru.hits + all.lru.misses == picks && all.belady.hits + all.belady.misses == picks);
+    assert(all.lru.hits < all.policy.hits && all.policy.hits < all.belady.hits);
+    assert(all.belady.evictions == all.belady.misses - 115);
+
+    assert(hotset_replay(path, "lru", 115, 100, &part) == HOTSET_STATUS_OK);
+    assert(part.n_tokens == 100 && part.policy.hits + part.policy.misses == 100 * 6 * 8);
+    assert(memcmp(&part.policy, &part.lru, sizeof(part.lru)) == 0);
+    assert(hotset_replay(path, "lru", UINT32_MAX, 100, &part) == HOTSET_STATUS_OK && part.lru.evictions == 0);
+
+    part.n_tokens = 77;
+    failed(hotset_replay(NULL, "lru", 115, 100, &part), "`path` is NULL");
+    failed(hotset_replay(path, NULL, 115, 100, &part), "`policy` is NULL");
+    failed(hotset_replay(path, "lru", 115, 100, NULL), "`result_out` is NULL");
+    failed(hotset_replay(path, "mru", 115, 100, &part), "mru");
+    failed(hotset_replay("/no/such/file", "lru", 115, 100, &part), "/no/such/file");
+    failed(hotset_replay(__FILE__, "lru", 115, 100, &part), "abi.c");
+    assert(part.n_tokens == 77);
+}
+
+int main(int argc, char ** argv) {
+    assert(argc == 2);
+    assert(hotset_abi_version() == HOTSET_ABI_VERSION);
+    assert(strcmp(hotset_error(), "") == 0);
+    test_policies();
+    test_init();
+    for (size_t i = 0; hotset_policy(i) != NULL; i++) {
+        test_plan(hotset_policy(i));
+    }
+    test_resize();
+    test_prime();
+    test_queries();
+    test_regret();
+    test_replay(argv[1]);
     return 0;
 }

@@ -3,8 +3,11 @@
 use hotset::policy::REGISTRY;
 use std::process::{Command, Output};
 
+mod plan;
 #[cfg(feature = "llama")]
 mod programs;
+mod replay;
+mod replay_output;
 #[cfg(feature = "llama")]
 mod widen;
 

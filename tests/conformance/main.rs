@@ -1,6 +1,8 @@
 //! Every policy in the registry must pass these, inside the residency it runs in. None of them
 //! names a policy.
 
+mod golden;
+mod learning;
 mod misuse;
 mod model;
 
@@ -21,18 +23,43 @@ fn names() -> Vec<String> {
     REGISTRY.iter().flat_map(of_spec).collect()
 }
 
-/// Three lanes plan, undo, commit and release events at random on one residency, which is sometimes
-/// resized. Returns every plan.
+fn by_name(name: &str, shape: &Shape) -> Box<dyn Policy> {
+    policy::by_name(name, shape).unwrap()
+}
+
+/// Up to four layers of different sizes.
+fn random_shape(rng: &mut Rng) -> Shape {
+    let n_experts: Vec<u32> = (0..=rng.below(4)).map(|_| 1 + rng.below(12)).collect();
+    Shape::new(&n_experts)
+}
+
+/// How often a token picks each expert, if there is a prior at all: few different values, so that
+/// there are ties.
+fn random_frequency(rng: &mut Rng, shape: &Shape) -> Option<Vec<f32>> {
+    let mut share = |_| rng.below(5) as f32 / 4.0;
+    let frequency = (0..shape.n_total()).map(&mut share).collect();
+    (rng.below(2) == 0).then_some(frequency)
+}
+
+/// Three lanes plan, undo, commit and release events at random on one residency, which sometimes
+/// begins with a prior, is resized or filled, and is not taught all of an event, or not at once.
+/// Returns what each plan decided.
 fn run(name: &str, seed: u64) -> Vec<String> {
     let mut rng = Rng(seed);
-    let shape = Shape::new(&[6, 3, 9]);
+    let shape = random_shape(&mut rng);
     let n_slots_max = shape.n_total() as u32 + 3;
     let n_slots = rng.below(n_slots_max);
-    let policy = policy::by_name(name, &shape).unwrap();
-    let mut residency = Residency::new(shape.clone(), n_slots, policy);
+    let mut residency = Residency::new(shape.clone(), n_slots, by_name(name, &shape));
     let mut model = Model::new(&shape, n_slots);
+    if let Some(frequency) = random_frequency(&mut rng, &shape) {
+        let n_tokens = 1.0 + rng.below(100) as f32;
+        residency.prime(&Prior {
+            frequency: &frequency,
+            n_tokens,
+        });
+    }
     let mut lanes = [(); 3].map(|()| Plan::default());
-    let mut plans = Vec::new();
+    let mut decisions = Vec::new();
     for step in 0..300 {
         let label = format!("{name}, seed {seed}, step {step}");
         let plan = &mut lanes[rng.below(3) as usize];
@@ -41,12 +68,21 @@ fn run(name: &str, seed: u64) -> Vec<String> {
             residency.release(plan);
         } else if rng.below(20) == 0 {
             model.resize(&mut residency, rng.below(n_slots_max) as usize, &label);
+        } else if rng.below(40) == 0 {
+            model.fill_free(&mut residency, &label);
+        } else if rng.below(20) == 0 {
+            let owned = OwnedEvent::random(&mut rng, &shape);
+            residency.teach(&owned.event()).unwrap();
         } else {
             let owned = OwnedEvent::random(&mut rng, &shape);
             let event = owned.event();
             let before = model.clone();
-            residency.plan(&event, plan).unwrap();
-            plans.push(format!("{plan:?}"));
+            match rng.below(8) {
+                0 => residency.plan_taught(&event, &owned.half(), plan).unwrap(),
+                _ => residency.plan(&event, plan).unwrap(),
+            }
+            let (hits, fills) = (&plan.hits, &plan.fills);
+            decisions.push(format!("{hits:?} {fills:?} {:?}\n", plan.bypassed));
             model.follow(&event, plan, &label);
             model.check(&residency, &label);
             if rng.below(4) == 0 {
@@ -59,7 +95,7 @@ fn run(name: &str, seed: u64) -> Vec<String> {
         }
         model.check(&residency, &label);
     }
-    plans
+    decisions
 }
 
 /// The model is a plain map: a policy may choose any unpinned resident as a victim, and that is all
@@ -124,19 +160,36 @@ impl Policy for Twice {
 /// comes to the same as hearing the event twice and planning once.
 #[test]
 fn a_rolled_back_plan_changes_no_later_one() {
-    let shape = Shape::new(&[6, 3, 9]);
     for name in names() {
-        for seed in 0..32 {
+        for seed in 0..64 {
             let mut rng = Rng(seed);
-            let policy = || policy::by_name(&name, &shape).unwrap();
-            let mut undone = Residency::new(shape.clone(), 7, policy());
-            let mut once = Residency::new(shape.clone(), 7, Box::new(Twice(policy())));
+            let shape = random_shape(&mut rng);
+            let n_slots = 1 + rng.below(shape.n_total() as u32);
+            let twice = Box::new(Twice(by_name(&name, &shape)));
+            let mut undone = Residency::new(shape.clone(), n_slots, by_name(&name, &shape));
+            let mut once = Residency::new(shape.clone(), n_slots, twice);
+            if let Some(frequency) = random_frequency(&mut rng, &shape) {
+                let prior = Prior {
+                    frequency: &frequency,
+                    n_tokens: 8.0,
+                };
+                undone.prime(&prior);
+                once.prime(&prior);
+            }
             let (mut a, mut b) = (Plan::default(), Plan::default());
-            for step in 0..100 {
+            for step in 0..150 {
+                if rng.below(15) == 0 {
+                    let n_slots = 1 + rng.below(shape.n_total() as u32);
+                    for residency in [&mut undone, &mut once] {
+                        residency.resize(n_slots).unwrap();
+                        residency.fill_free();
+                    }
+                }
                 let owned = OwnedEvent::random(&mut rng, &shape);
                 let event = owned.event();
                 undone.plan(&event, &mut a).unwrap();
                 undone.rollback(&mut a);
+                undone.validate();
                 undone.plan(&event, &mut a).unwrap();
                 once.plan(&event, &mut b).unwrap();
                 assert_eq!(
@@ -207,8 +260,7 @@ fn step(residency: &mut Residency, n_tokens: u32, picks: &[(u32, u32)]) -> (usiz
 fn a_prompt_pushes_nothing_out() {
     let shape = Shape::uniform(1, 16);
     for name in names() {
-        let policy = policy::by_name(&name, &shape).unwrap();
-        let mut residency = Residency::new(shape.clone(), 8, policy);
+        let mut residency = Residency::new(shape.clone(), 8, by_name(&name, &shape));
         let generated = [(0, 1), (1, 1), (2, 1), (3, 1)];
         for _ in 0..3 {
             step(&mut residency, 1, &generated);

@@ -66,6 +66,16 @@ impl OwnedEvent {
             rows: &self.rows,
         }
     }
+
+    /// Of its experts only the first half.
+    pub fn half(&self) -> Event<'_> {
+        let n_experts = self.experts.len() / 2;
+        Event {
+            experts: &self.experts[..n_experts],
+            rows: &self.rows[..n_experts],
+            ..self.event()
+        }
+    }
 }
 
 /// What the residency must be, kept the plain way: it takes the victims from the plans and derives
@@ -235,6 +245,18 @@ impl Model {
             !retired.iter().any(is_pinned),
             "{label}: {retired:?} were pinned"
         );
+    }
+
+    /// Fills the free slots of both: with the first experts that are not resident.
+    pub fn fill_free(&mut self, residency: &mut Residency, label: &str) {
+        let n_free = self.n_slots - self.slot_of.len();
+        let all = (0..self.shape.n_total()).map(|index| self.shape.id(index));
+        let missing = all.filter(|id| !self.slot_of.contains_key(id));
+        let expected: Vec<ExpertId> = missing.take(n_free).collect();
+        let filled = residency.fill_free();
+        let experts: Vec<ExpertId> = filled.iter().map(|&(id, _)| id).collect();
+        assert_eq!(experts, expected, "{label}: {filled:?}");
+        self.slot_of.extend(filled);
     }
 
     pub fn check(&self, residency: &Residency, label: &str) {

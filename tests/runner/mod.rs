@@ -90,7 +90,8 @@ pub struct Runner {
     pub context: *mut llama_context,
     options: Options,
     n_vocab: usize,
-    n_past: usize,
+    /// By sequence.
+    n_past: Vec<i32>,
 }
 
 impl Runner {
@@ -123,7 +124,7 @@ impl Runner {
                 context,
                 options,
                 n_vocab,
-                n_past: 0,
+                n_past: vec![0; options.n_seq],
             })
         }
     }
@@ -131,27 +132,52 @@ impl Runner {
     /// Computes `tokens` in one batch, of which each sequence has every `n_seq`-th; appends the bits
     /// of all logits.
     pub fn decode(&mut self, tokens: &[i32], logits: &mut Vec<u32>) {
+        self.compute(tokens, |_| true);
+        for i in 0..tokens.len() {
+            // SAFETY: the last batch asked for the logits of each of its tokens.
+            let row = unsafe {
+                let row = llama_get_logits_ith(self.context, i as i32);
+                std::slice::from_raw_parts(row, self.n_vocab)
+            };
+            logits.extend(row.iter().map(|x| x.to_bits()));
+        }
+    }
+
+    /// Computes `tokens` as `decode` does, for the logits of the last one only, as programs read
+    /// prompts.
+    pub fn read(&mut self, tokens: &[i32]) {
+        self.compute(tokens, |i| i + 1 == tokens.len());
+    }
+
+    fn compute(&mut self, tokens: &[i32], is_output: impl Fn(usize) -> bool) {
         let n_seq = self.options.n_seq;
         // SAFETY: the batch is made for this many tokens and freed.
         unsafe {
             let mut batch = llama_batch_init(tokens.len() as i32, 0, 1);
             batch.n_tokens = tokens.len() as i32;
             for (i, &token) in tokens.iter().enumerate() {
+                let n_past = &mut self.n_past[i % n_seq];
                 *batch.token.add(i) = token;
-                *batch.pos.add(i) = ((self.n_past + i) / n_seq) as i32;
+                *batch.pos.add(i) = *n_past;
                 *batch.n_seq_id.add(i) = 1;
                 **batch.seq_id.add(i) = (i % n_seq) as i32;
-                *batch.logits.add(i) = 1;
+                *batch.logits.add(i) = is_output(i).into();
+                *n_past += 1;
             }
             assert_eq!(llama_decode(self.context, batch), 0);
-            for i in 0..tokens.len() {
-                let row = llama_get_logits_ith(self.context, i as i32);
-                let row = std::slice::from_raw_parts(row, self.n_vocab);
-                logits.extend(row.iter().map(|x| x.to_bits()));
-            }
             llama_batch_free(batch);
         }
-        self.n_past += tokens.len();
+    }
+
+    /// Takes back the last `n` tokens of sequence 0.
+    pub fn reject(&mut self, n: i32) {
+        self.n_past[0] -= n;
+        // SAFETY: the context lives.
+        let is_removed = unsafe {
+            let memory = llama_get_memory(self.context);
+            llama_memory_seq_rm(memory, 0, self.n_past[0], -1)
+        };
+        assert!(is_removed);
     }
 
     /// The whole run: the given tokens, then greedy ones.

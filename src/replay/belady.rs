@@ -1,38 +1,18 @@
-//! What a policy, or the best possible one, would have done on recorded routing.
+//! The offline optimum: what a policy that knows the future would have hit.
 
 use crate::error::Result;
 use crate::expert::{Event, ExpertId, Shape};
-use crate::policy;
-use crate::residency::{Counts, Plan, Residency, check};
+use crate::residency::{Counts, check};
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-/// Runs `events` through the engine's own [`Residency`], from an empty pool of `n_slots`, one event
-/// after the other.
-pub fn replay<'a>(
-    events: impl IntoIterator<Item = Event<'a>>,
-    shape: &Shape,
-    n_slots: u32,
-    policy_name: &str,
-) -> Result<Counts> {
-    let policy = policy::by_name(policy_name, shape)?;
-    let mut residency = Residency::new(shape.clone(), n_slots, policy);
-    let mut plan = Plan::default();
-    for event in events {
-        residency.plan(&event, &mut plan)?;
-        residency.commit(&mut plan);
-        residency.release(&mut plan);
-    }
-    Ok(residency.counts())
-}
-
 /// The most hits any policy can have on `events`, from an empty pool of `n_slots`, knowing the future.
 ///
-/// It bounds the hits of [`replay`] for every policy, those of prompts and generation together: one
-/// of the two alone may exceed it at the cost of the other. The rules of the bound: after an event
-/// that is not a scan all its experts are resident, if they fit. After any other event, any of its
-/// experts and of those resident before may be. Where the rules leave a choice, it keeps the
-/// experts that are used again soonest.
+/// It bounds the hits of [`replay`](super::replay) for every policy, those of prompts and generation
+/// together: one of the two alone may exceed it at the cost of the other. The rules of the bound:
+/// after an event that is not a scan all its experts are resident, if they fit. After any other
+/// event, any of its experts and of those resident before may be. Where the rules leave a choice, it
+/// keeps the experts that are used again soonest.
 ///
 /// # Why nothing beats it
 ///
@@ -50,12 +30,32 @@ pub fn belady<'a>(
     shape: &Shape,
     n_slots: u32,
 ) -> Result<Counts> {
+    belady_from(events, shape, n_slots, &[]).map(|(counts, _)| counts)
+}
+
+/// The same from a pool that holds the experts with the dense indices `start`, at most `n_slots`; also
+/// returns the hits of each event. The argument above holds from any start.
+pub fn belady_from<'a>(
+    events: impl IntoIterator<Item = Event<'a>>,
+    shape: &Shape,
+    n_slots: u32,
+    start: &[usize],
+) -> Result<(Counts, Vec<u32>)> {
     let future = Future::read(events, shape)?;
     let mut pool = Pool {
         resident: vec![false; shape.n_total()],
         n_resident: 0,
         farthest: BinaryHeap::new(),
     };
+    for &index in start {
+        let pick = Pick {
+            index: index as u32,
+            next_use: future.first_uses[index],
+        };
+        pool.touch(&pick);
+        pool.offer(&[pick]);
+    }
+    let mut hits = Vec::with_capacity(future.events.len());
     let mut arrived_at = vec![NEVER; shape.n_total()];
     let mut counts = Counts::default();
     for (now, event) in (0..).zip(&future.events) {
@@ -63,6 +63,7 @@ pub fn belady<'a>(
         let tally = counts.of(event.is_scan);
         tally.events += 1;
         tally.tokens += event.n_tokens_at_layer_0;
+        let n_hits_before = tally.hits;
         for pick in picks {
             if pool.touch(pick) {
                 tally.hits += 1;
@@ -71,6 +72,7 @@ pub fn belady<'a>(
                 arrived_at[pick.index as usize] = now;
             }
         }
+        hits.push((tally.hits - n_hits_before) as u32);
         // What must stay is offered to be evicted only afterwards.
         let must_stay = !event.is_scan && picks.len() <= n_slots as usize;
         if !must_stay {
@@ -87,37 +89,43 @@ pub fn belady<'a>(
             pool.offer(picks);
         }
     }
-    Ok(counts)
+    Ok((counts, hits))
 }
 
 /// The number of an event that never comes.
 const NEVER: u32 = u32::MAX;
 
 /// An expert in an event.
-struct Pick {
+pub(super) struct Pick {
     /// Its dense index.
-    index: u32,
+    pub(super) index: u32,
     /// The number of the next event that picks it.
-    next_use: u32,
+    pub(super) next_use: u32,
 }
 
-struct PastEvent {
+pub(super) struct PastEvent {
     is_scan: bool,
     n_tokens_at_layer_0: u64,
-    picks: Range<usize>,
+    pub(super) picks: Range<usize>,
 }
 
 /// All events, and for each pick when the next one of the same expert comes.
-struct Future {
-    events: Vec<PastEvent>,
-    picks: Vec<Pick>,
+pub(super) struct Future {
+    pub(super) events: Vec<PastEvent>,
+    pub(super) picks: Vec<Pick>,
+    /// By dense index: the number of the event that picks the expert first.
+    pub(super) first_uses: Vec<u32>,
 }
 
 impl Future {
-    fn read<'a>(events: impl IntoIterator<Item = Event<'a>>, shape: &Shape) -> Result<Self> {
+    pub(super) fn read<'a>(
+        events: impl IntoIterator<Item = Event<'a>>,
+        shape: &Shape,
+    ) -> Result<Self> {
         let mut future = Self {
             events: Vec::new(),
             picks: Vec::new(),
+            first_uses: Vec::new(),
         };
         for event in events {
             check(shape, &event)?;
@@ -147,6 +155,7 @@ impl Future {
                 pick.next_use = std::mem::replace(&mut next_use[pick.index as usize], now);
             }
         }
+        future.first_uses = next_use;
         Ok(future)
     }
 }

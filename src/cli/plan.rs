@@ -1,0 +1,261 @@
+//! `hotset plan`: what each amount of memory would bring, and how much a speed needs.
+
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, Table, presets};
+use hotset::config::DEFAULT_POLICY;
+use hotset::error::Error;
+use hotset::expert::Shape;
+use hotset::plan::{self, Plan, Row};
+use hotset::report::bytes;
+use hotset::trace::Trace;
+use hotset::{gguf, policy};
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What is assumed of a disk that nobody has measured: a solid-state drive of the cheaper kind.
+const DISK_BYTES_PER_S: u64 = 2_000_000_000;
+
+/// Say what each amount of memory for experts would bring to a recorded workload
+#[derive(clap::Args)]
+#[command(
+    after_help = "Hit rates begin after 64 tokens or an eighth of the trace and leave prompts \
+    out, unless nothing else is there. Tokens per second are those that reads allow: computing comes on top."
+)]
+pub struct Args {
+    /// A trace, as HOTSET_TRACE records it
+    #[arg(value_name = "TRACE")]
+    trace: PathBuf,
+    /// The GGUF file of the trace's model, the first of several; for traces that do not say how large
+    /// experts are, or another quantisation
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+    /// A name that `hotset policies` lists, as in decay:16
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_POLICY)]
+    policy: String,
+    /// What the disk reads in a second, as in 2GB/s [default: 2GB/s is assumed]
+    #[arg(long, value_name = "SIZE", value_parser = disk)]
+    disk: Option<u64>,
+    /// Find the memory that this many tokens per second need
+    #[arg(long, value_name = "TOKENS", value_parser = speed)]
+    speed: Option<f64>,
+    /// Replay the first N tokens
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// What to print
+    #[arg(long, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// Everything there is to say.
+#[derive(Serialize)]
+struct Report<'a> {
+    trace: &'a Path,
+    model: Option<&'a Path>,
+    policy: &'a str,
+    /// Tokens of the trace.
+    n_tokens: u32,
+    n_layers: u32,
+    n_experts: u32,
+    top_k: u32,
+    /// Bytes of the model besides its experts; null without the model.
+    other_bytes: Option<u64>,
+    disk_bytes_per_s: u64,
+    /// Whether nobody said so.
+    disk_is_assumed: bool,
+    #[serde(flatten)]
+    plan: &'a Plan,
+    /// What `--speed` asked for.
+    wanted: Option<Wanted>,
+}
+
+#[derive(Serialize)]
+struct Wanted {
+    tokens_per_s: f64,
+    /// The least that is enough; null if none of the budgets is.
+    budget_bytes: Option<u64>,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    policy::find(&args.policy)?;
+    let trace = Trace::open(&args.trace, args.limit.unwrap_or(u32::MAX))?;
+    let header = trace.header();
+    if trace.events().all(|(_, event)| event.experts.is_empty()) {
+        return Err(bad_trace(&args.trace, "there are no events to replay").into());
+    }
+    let (shape, other_bytes) = args.shape(&trace)?;
+    let measured = plan::measure(&trace, &shape, &args.policy, &plan::budgets(&shape))?;
+    let disk_bytes_per_s = args.disk.unwrap_or(DISK_BYTES_PER_S);
+    let plan = Plan::new(&shape, header.top_k, disk_bytes_per_s as f64, &measured);
+    let report = Report {
+        trace: &args.trace,
+        model: args.model.as_deref(),
+        policy: &args.policy,
+        n_tokens: trace.n_tokens(),
+        n_layers: header.n_layers,
+        n_experts: header.n_experts,
+        top_k: header.top_k,
+        other_bytes,
+        disk_bytes_per_s,
+        disk_is_assumed: args.disk.is_none(),
+        plan: &plan,
+        wanted: args.speed.map(|tokens_per_s| Wanted {
+            tokens_per_s,
+            budget_bytes: plan.for_speed(tokens_per_s).map(|row| row.budget_bytes),
+        }),
+    };
+    let text = match args.format {
+        Format::Table => report.text(),
+        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+    };
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
+}
+
+impl Args {
+    /// The model with the sizes of its experts, and the bytes of the rest of it where they are known.
+    fn shape(&self, trace: &Trace) -> Result<(Shape, Option<u64>), Error> {
+        let header = trace.header();
+        let Some(path) = &self.model else {
+            return match header.expert_bytes.is_empty() {
+                true => Err(bad_trace(
+                    &self.trace,
+                    "it does not say how many bytes an expert has: name its model with -m",
+                )),
+                false => Ok((header.shape(), None)),
+            };
+        };
+        let model = gguf::read(path)?;
+        let shape = plan::matching(header, &model.shape).map_err(|why| Error::File {
+            path: path.clone(),
+            why,
+        })?;
+        Ok((shape, Some(model.other_bytes)))
+    }
+}
+
+fn bad_trace(path: &Path, why: &str) -> Error {
+    Error::File {
+        path: path.to_path_buf(),
+        why: why.to_string(),
+    }
+}
+
+/// Reads `2GB/s`.
+fn disk(text: &str) -> Result<u64, String> {
+    let size = text.strip_suffix("/s").unwrap_or(text);
+    let n_bytes = size.parse().map_or(0, |size: ByteSize| size.as_u64());
+    match n_bytes {
+        0 => Err("expected a size above 0 such as 2GB/s or 500MB/s".to_string()),
+        n => Ok(n),
+    }
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: Option<f64> = text.parse().ok();
+    let speed = speed.filter(|speed| *speed > 0.0 && speed.is_finite());
+    speed.ok_or_else(|| "expected a number above 0".to_string())
+}
+
+impl Report<'_> {
+    fn text(&self) -> String {
+        let plan = self.plan;
+        let mut text = format!(
+            "{}, policy {}: {} tokens; {} layers of {} experts, {} in all, \
+             a token uses {} of a layer\n\n{}\n\n",
+            self.trace.display(),
+            self.policy,
+            self.n_tokens,
+            self.n_layers,
+            self.n_experts,
+            bytes(plan.expert_bytes),
+            self.top_k,
+            self.table(),
+        );
+        text += &format!(
+            "token cycle   {}: what one token uses; with less, lru hits nothing\n",
+            bytes(plan.cycle_bytes)
+        );
+        let step = bytes(plan.step_bytes);
+        text += &match plan.knee_bytes {
+            Some(knee) => format!(
+                "knee          {}: beyond it, {step} more bring less than 1 point of hit rate\n",
+                bytes(knee)
+            ),
+            None => format!(
+                "knee          none: up to all experts, {step} more bring a point or more\n"
+            ),
+        };
+        if let Some(wanted) = &self.wanted {
+            text += &self.wanted_line(wanted);
+        }
+        let assumed = match self.disk_is_assumed {
+            true => ", which is assumed: measure the disk and pass --disk",
+            false => "",
+        };
+        text += &format!(
+            "tokens/s      what reads allow at {}/s{assumed}\n",
+            ByteSize(self.disk_bytes_per_s).display().si(),
+        );
+        let others = self.other_bytes.map_or(String::new(), |n| {
+            format!("; the rest of the model takes {} besides", bytes(n))
+        });
+        text + &format!("memory        is for experts (HOTSET_RAM){others}\n")
+    }
+
+    fn wanted_line(&self, wanted: &Wanted) -> String {
+        let rows = &self.plan.rows;
+        let need = match wanted.budget_bytes {
+            None => "no budget is enough".to_string(),
+            Some(n) if rows.last().is_some_and(|row| row.budget_bytes == n) => {
+                format!("{}: nothing less than all experts is enough", bytes(n))
+            }
+            Some(n) => format!("{} are enough", bytes(n)),
+        };
+        format!(
+            "{:<13} {need}\n",
+            format!("{} tokens/s", wanted.tokens_per_s)
+        )
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        let gain = format!("+{}", bytes(self.plan.step_bytes));
+        table.set_header([
+            "MEMORY",
+            "OF ALL",
+            "HIT RATE",
+            &gain,
+            "READ/TOKEN",
+            "TOKENS/S",
+        ]);
+        table.add_rows(self.plan.rows.iter().map(cells));
+        for column in table.column_iter_mut() {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table
+    }
+}
+
+fn cells(row: &Row) -> [String; 6] {
+    let points = |n: f64| format!("{n:+.1}");
+    let per_second = |n: f64| match n < 100.0 {
+        true => format!("{n:.1}"),
+        false => format!("{n:.0}"),
+    };
+    [
+        bytes(row.budget_bytes),
+        format!("{:.0} %", row.percent),
+        format!("{:.1} %", row.hit_percent),
+        row.points_per_step.map_or("-".to_string(), points),
+        bytes(row.bytes_per_token.round() as u64),
+        row.tokens_per_s.map_or("-".to_string(), per_second),
+    ]
+}

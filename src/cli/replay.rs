@@ -1,0 +1,208 @@
+//! `hotset replay`: recorded routing under other policies and budgets.
+
+use super::{cells, curve};
+use anyhow::Context;
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use hotset::config::folder_of;
+use hotset::error::Error;
+use hotset::replay::grid::{Grid, Named, Report, Request, policies};
+use hotset::replay::{Budget, Scope};
+use hotset::trace::{Header, Prefill, Trace};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Replay recorded routing with other policies and budgets, beside the best possible one
+#[derive(clap::Args)]
+#[command(
+    after_help = "`lru` and `belady`, the best possible policy, are always there. Hit rates \
+    begin after 64 tokens or an eighth of the trace and leave prompts out, unless nothing else is there."
+)]
+pub struct Args {
+    /// Traces, as HOTSET_TRACE records them
+    #[arg(required = true, value_name = "TRACE")]
+    traces: Vec<PathBuf>,
+    /// `all`, or names that `hotset policies` lists, as in lru,decay:16
+    #[arg(long, value_name = "NAMES", default_value = "all")]
+    policies: String,
+    /// Shares of the experts as 12.5%, sizes as 2GiB, or `run` for the pools that were recorded
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "5%,10%,20%,30%,40%,50%,60%,70%"
+    )]
+    budgets: String,
+    /// Whether layers share their slots
+    #[arg(long, default_value = "global")]
+    scope: ScopeName,
+    /// Prompts: `decode` = as recorded, `batch:N` = N tokens at a time, `skip`
+    #[arg(long, value_name = "HOW", default_value = "decode", value_parser = prefill)]
+    prefill: Prefill,
+    /// Replay the first N tokens of each trace
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Bytes of one expert, for traces that do not say
+    #[arg(long, value_name = "SIZE", value_parser = expert_bytes)]
+    expert_bytes: Option<u64>,
+    /// A trace of the same model, from which policies learn before they begin
+    #[arg(long, value_name = "TRACE")]
+    prior: Option<PathBuf>,
+    /// What to print
+    #[arg(long, default_value = "table")]
+    format: Format,
+    /// The file to write, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ScopeName {
+    Global,
+    Layer,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Csv,
+    Json,
+    Svg,
+}
+
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(path) = &args.output {
+        check_output(path)?;
+    }
+    let request = args.request()?;
+    let read = |path: &PathBuf| args.read(path);
+    let traces: Vec<Named> = args.traces.iter().map(read).collect::<Result<_, _>>()?;
+    check_names(&traces)?;
+    let grid = Grid::new(&traces, &request)?;
+    let bar = cells_bar(grid.n_cells() as u64);
+    let report = grid.run(&|| bar.inc(1))?;
+    bar.finish_and_clear();
+    let text = args.render(&report)?;
+    match &args.output {
+        Some(path) => save(path, &text).with_context(|| path.display().to_string()),
+        None => Ok(std::io::stdout().write_all(text.as_bytes())?),
+    }
+}
+
+impl Args {
+    fn request(&self) -> Result<Request, Error> {
+        let mut seen = HashSet::new();
+        let texts = self.budgets.split(',').filter(|&text| seen.insert(text));
+        let budget = |text: &str| Ok((text.to_string(), Budget::parse(text)?));
+        Ok(Request {
+            policies: policies(&self.policies)?,
+            budgets: texts.map(budget).collect::<Result<_, Error>>()?,
+            scope: match self.scope {
+                ScopeName::Global => Scope::Global,
+                ScopeName::Layer => Scope::Layer,
+            },
+            // All of it: a limit is about what is replayed.
+            prior: match &self.prior {
+                Some(path) => Some(named(path, Trace::open(path, u32::MAX)?)),
+                None => None,
+            },
+        })
+    }
+
+    fn read(&self, path: &Path) -> Result<Named, Error> {
+        let mut trace = Trace::open(path, self.limit.unwrap_or(u32::MAX))?;
+        if let Some(n_bytes) = self.expert_bytes {
+            trace = trace.with_expert_bytes(n_bytes);
+        }
+        Ok(named(path, trace.with_prefill(self.prefill)))
+    }
+
+    fn render(&self, report: &Report) -> anyhow::Result<String> {
+        match self.format {
+            Format::Table => Ok(cells::table(report)),
+            Format::Csv => cells::csv(report),
+            Format::Json => Ok(serde_json::to_string_pretty(report)? + "\n"),
+            Format::Svg => curve::svg(report),
+        }
+    }
+}
+
+fn named(path: &Path, trace: Trace) -> Named {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Named {
+        name: name.strip_suffix(".trace.gz").unwrap_or(&name).to_string(),
+        path: path.to_path_buf(),
+        trace,
+    }
+}
+
+/// Cells say which trace they belong to by its name alone.
+fn check_names(traces: &[Named]) -> Result<(), Error> {
+    let mut seen = HashSet::new();
+    match traces.iter().find(|named| !seen.insert(&named.name)) {
+        None => Ok(()),
+        Some(named) => Err(Error::File {
+            path: named.path.clone(),
+            why: format!("another trace is called {}, too", named.name),
+        }),
+    }
+}
+
+/// Reads `decode`, `batch:512` or `skip`.
+fn prefill(text: &str) -> Result<Prefill, String> {
+    let n_tokens = || text.strip_prefix("batch:")?.parse().ok().filter(|&n| n > 0);
+    match text {
+        "decode" => Ok(Prefill::Decode),
+        "skip" => Ok(Prefill::Skip),
+        _ => n_tokens()
+            .map(Prefill::Batch)
+            .ok_or_else(|| "expected decode, skip, or batch:N with N above 0".to_string()),
+    }
+}
+
+fn expert_bytes(text: &str) -> Result<u64, String> {
+    let n_bytes = text.parse().map_or(0, |size: ByteSize| size.as_u64());
+    match (1..=Header::EXPERT_BYTES_MAX).contains(&n_bytes) {
+        true => Ok(n_bytes),
+        false => Err("expected a size such as 6MiB, up to 1TiB".to_string()),
+    }
+}
+
+/// A progress bar on standard error; hidden where that is no terminal.
+fn cells_bar(n_cells: u64) -> ProgressBar {
+    let style = "hotset: replaying {bar:30} {pos} of {len}, {eta} left";
+    let style = ProgressStyle::with_template(style).expect("the template is right");
+    ProgressBar::new(n_cells).with_style(style)
+}
+
+/// Refuses what could not be written in the end, before any work.
+fn check_output(path: &Path) -> Result<(), Error> {
+    let why = if !folder_of(path).is_dir() {
+        "its folder does not exist"
+    } else if path.exists() && !path.is_file() {
+        "it is there already and is not a file"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Setting {
+        name: "--output".to_string(),
+        value: path.display().to_string(),
+        allowed: why.to_string(),
+    })
+}
+
+/// Writes the whole file or nothing.
+fn save(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Of these the system takes away what the user's mask forbids.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder_of(path))?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Tokens that may be taken back: drafts that wait to be verified.
+//!
+//! A batch that verifies drafts asks for the output of every token, and what comes after a rejected
+//! one is dropped from the context's memory. All its experts are computed, so all are planned; but
+//! the policy, the tracker and the log hear only of the tokens that are sure. What the others picked
+//! is kept until the layer's next event of the same context, and taught before it, without the tokens
+//! that were dropped or are computed again.
+
+use super::{Engine, State};
+use crate::error::Result;
+use crate::expert::Event;
+use crate::residency::Plan;
+use crate::trace::Picks;
+
+/// A token of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// Its sequence.
+    pub seq: i32,
+    /// Its position.
+    pub pos: i32,
+    /// Whether its output is asked for.
+    pub is_output: bool,
+}
+
+/// What a thread computes.
+#[derive(Debug, Default)]
+pub struct Batch {
+    memory: usize,
+    tokens: Vec<Token>,
+    /// Whether each token is sure; empty if all are.
+    sure: Vec<bool>,
+}
+
+impl Batch {
+    /// Begins a batch of `tokens` for the context whose memory is known as `memory`.
+    ///
+    /// A token is not sure if the one before it in its sequence is in the batch too, and its output is
+    /// asked for: whoever asks will say what should have followed. A prompt asks for its last output
+    /// only, and no scan verifies drafts. Without a memory, 0, nothing can be taken back.
+    pub fn begin(&mut self, memory: usize, tokens: impl Iterator<Item = Token>) {
+        self.memory = memory;
+        self.tokens.clear();
+        self.tokens.extend(tokens);
+        self.sure.clear();
+        if memory == 0 || self.tokens.len() > Event::SCAN_TOKENS as usize {
+            return;
+        }
+        for (i, token) in self.tokens.iter().enumerate() {
+            let mut before = self.tokens[..i].iter().rev();
+            let before = before.find(|t| t.seq == token.seq);
+            self.sure.push(before.is_none_or(|t| !t.is_output));
+        }
+        if !self.sure.contains(&false) {
+            self.sure.clear();
+        }
+    }
+
+    /// The tokens of an event and whether each is sure; `None` if all are.
+    ///
+    /// An event is of all tokens or, in the last layer, of those with output. If it is neither, there
+    /// is no telling which they are.
+    fn rows(&self, n_tokens: u32) -> Option<impl Iterator<Item = (Token, bool)>> {
+        let n_tokens = n_tokens as usize;
+        let has_all = n_tokens == self.tokens.len();
+        let n_outputs = self.tokens.iter().filter(|t| t.is_output).count();
+        let is_known = !self.sure.is_empty() && (has_all || n_tokens == n_outputs);
+        let tokens = self.tokens.iter().copied().zip(self.sure.iter().copied());
+        is_known.then(|| tokens.filter(move |(t, _)| has_all || t.is_output))
+    }
+
+    fn has(&self, seq: i32, pos: i32) -> bool {
+        self.tokens.iter().any(|t| (t.seq, t.pos) == (seq, pos))
+    }
+}
+
+/// What the unsure tokens of one event picked. Those of a context that is freed with drafts open, one
+/// event of each layer, stay as long as the model.
+pub(super) struct Draft {
+    memory: usize,
+    layer: usize,
+    rows: Vec<(Token, Vec<u32>)>,
+}
+
+/// Experts and how many tokens picked each, from ids in any order.
+fn count(ids: &mut [u32]) -> (Vec<u32>, Vec<u32>) {
+    ids.sort_unstable();
+    let same = ids.chunk_by(|a, b| a == b);
+    same.map(|same| (same[0], same.len() as u32)).unzip()
+}
+
+impl Engine {
+    /// Plans an event of `layer` and teaches what is sure of it; keeps the rest.
+    pub(super) fn plan(
+        &self,
+        state: &mut State,
+        layer: usize,
+        event: &Event,
+        picks: &Picks,
+        batch: &Batch,
+        plan: &mut Plan,
+    ) -> Result<()> {
+        if !state.drafts.is_empty() {
+            self.settle(state, layer, batch);
+        }
+        let pool = self.layout.layers[layer].pool;
+        let Some(rows) = batch.rows(event.n_tokens) else {
+            state.residencies[pool].plan(event, plan)?;
+            state.note(pool, event);
+            return Ok(());
+        };
+        let mut sure = Vec::new();
+        let mut unsure = Vec::new();
+        let mut n_sure = 0;
+        for ((token, is_sure), ids) in rows.zip(picks.rows()) {
+            let ids = ids.iter().map(|&id| id as u32);
+            if is_sure {
+                n_sure += 1;
+                sure.extend(ids);
+            } else {
+                unsure.push((token, ids.collect()));
+            }
+        }
+        let (experts, rows) = count(&mut sure);
+        let taught = Event {
+            n_tokens: n_sure,
+            experts: &experts,
+            rows: &rows,
+            ..*event
+        };
+        state.residencies[pool].plan_taught(event, &taught, plan)?;
+        state.note(pool, &taught);
+        state.drafts.push(Draft {
+            memory: batch.memory,
+            layer,
+            rows: unsure,
+        });
+        Ok(())
+    }
+
+    /// Teaches what the last batch of the same context left open in `layer`.
+    fn settle(&self, state: &mut State, layer: usize, batch: &Batch) {
+        let is_open = |d: &Draft| d.memory == batch.memory && d.layer == layer;
+        while let Some(at) = state.drafts.iter().position(is_open) {
+            let mut draft = state.drafts.swap_remove(at);
+            draft.rows.retain(|(t, _)| !batch.has(t.seq, t.pos));
+            self.teach(state, draft);
+        }
+    }
+
+    fn teach(&self, state: &mut State, draft: Draft) {
+        if draft.rows.is_empty() {
+            return;
+        }
+        let n_tokens = draft.rows.len() as u32;
+        let mut ids: Vec<u32> = draft.rows.into_iter().flat_map(|(_, ids)| ids).collect();
+        let (experts, rows) = count(&mut ids);
+        let layer = &self.layout.layers[draft.layer];
+        let event = Event {
+            layer: layer.pool_layer,
+            n_tokens,
+            experts: &experts,
+            rows: &rows,
+        };
+        let taught = state.residencies[layer.pool].teach(&event);
+        taught.expect("the experts were planned");
+        state.note(layer.pool, &event);
+    }
+
+    /// The tokens of sequence `seq` from `begin` to before `end` are dropped from `memory`. Negative
+    /// numbers stand for all sequences, and for no limit.
+    pub fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
+        let is_dropped =
+            |t: &Token| (seq < 0 || t.seq == seq) && t.pos >= begin && (end < 0 || t.pos < end);
+        let mut state = self.state();
+        for draft in state.drafts.iter_mut().filter(|d| d.memory == memory) {
+            draft.rows.retain(|(t, _)| !is_dropped(t));
+        }
+        state.drafts.retain(|d| !d.rows.is_empty());
+    }
+
+    /// Teaches what is still open: nothing more will be dropped.
+    pub fn settle_all(&self) {
+        let mut state = self.state();
+        for draft in std::mem::take(&mut state.drafts) {
+            self.teach(&mut state, draft);
+        }
+    }
+}
+
+impl State {
+    /// Counts and logs an event that the policy of `pool` was taught.
+    fn note(&mut self, pool: usize, event: &Event) {
+        self.trackers[pool].record(event);
+        self.logs[pool].push(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(tokens: &[(i32, i32, bool)]) -> Batch {
+        let tokens = tokens.iter().map(|&(seq, pos, is_output)| Token {
+            seq,
+            pos,
+            is_output,
+        });
+        let mut batch = Batch::default();
+        batch.begin(1, tokens);
+        batch
+    }
+
+    fn sure(batch: &Batch, n_tokens: u32) -> Option<Vec<bool>> {
+        let rows = batch.rows(n_tokens)?;
+        Some(rows.map(|(_, is_sure)| is_sure).collect())
+    }
+
+    #[test]
+    fn what_follows_an_output_in_its_sequence_is_not_sure() {
+        // Three drafts of one sequence, a token of another, the end of a prompt of a third.
+        let mixed = batch(&[
+            (0, 7, true),
+            (0, 8, true),
+            (1, 3, true),
+            (0, 9, true),
+            (2, 4, false),
+            (2, 5, true),
+        ]);
+        let all = [true, false, true, false, true, true];
+        assert_eq!(sure(&mixed, 6).as_deref(), Some(&all[..]));
+        // The last layer, without the token that has no output.
+        let outputs = [true, false, true, false, true];
+        assert_eq!(sure(&mixed, 5).as_deref(), Some(&outputs[..]));
+        assert_eq!(sure(&mixed, 4), None, "of tokens that are not known");
+    }
+
+    #[test]
+    fn prompts_and_parallel_sequences_are_sure() {
+        let prompt: Vec<_> = (0..20).map(|pos| (0, pos, pos == 19)).collect();
+        let scored: Vec<_> = (0..33).map(|pos| (0, pos, true)).collect();
+        let parallel: Vec<_> = (0..8).map(|seq| (seq, 40, true)).collect();
+        for tokens in [prompt, scored, parallel] {
+            assert_eq!(sure(&batch(&tokens), tokens.len() as u32), None);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The experts of a model, as its GGUF files list them; reads nothing but lists.
+//!
+//! Tensors lie one after the other, each padded to the file's alignment, so a tensor is as long as
+//! the next one is away. That needs no table of types, and is right for types that do not exist yet;
+//! padding adds less than a byte to an expert, except where there are fewer experts than bytes of padding.
+
+use crate::error::{Error, Result};
+use crate::expert::Shape;
+use crate::trace::Header;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::path::{Path, PathBuf};
+
+/// The routed experts of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Experts {
+    /// Layers with experts, in the order of their blocks.
+    pub shape: Shape,
+    /// Bytes of everything else.
+    pub other_bytes: u64,
+}
+
+/// A tensor of a file.
+struct Tensor {
+    name: String,
+    /// Its last dimension, which counts the experts of an expert tensor.
+    n_last: u64,
+    offset: u64,
+    n_bytes: u64,
+}
+
+/// What the first file says of itself.
+struct Listing {
+    tensors: Vec<Tensor>,
+    /// Files of the model.
+    n_files: u64,
+}
+
+/// Reads the lists of a model's files: of all of them, when `path` is the first of several.
+pub fn read(path: &Path) -> Result<Experts> {
+    let first = list(path)?;
+    let mut tensors = first.tensors;
+    for other in others(path, first.n_files)? {
+        tensors.extend(list(&other)?.tensors);
+    }
+    let mut layers: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    let mut other_bytes = 0;
+    for tensor in &tensors {
+        let Some(block) = expert_block(&tensor.name) else {
+            other_bytes += tensor.n_bytes;
+            continue;
+        };
+        let (n_experts, n_bytes) = layers.entry(block).or_insert((tensor.n_last, 0));
+        if *n_experts != tensor.n_last || tensor.n_last == 0 {
+            let why = format!(
+                "'{}' is of {} experts, others of {n_experts}",
+                tensor.name, tensor.n_last
+            );
+            return Err(damaged(path, why));
+        }
+        *n_bytes += tensor.n_bytes;
+    }
+    if layers.is_empty() {
+        return Err(damaged(path, "it has no routed experts".to_string()));
+    }
+    let n_total: u64 = layers
+        .values()
+        .fold(0, |sum, layer| layer.0.saturating_add(sum));
+    if n_total > Header::N_TOTAL_MAX.into() {
+        let why = format!("{n_total} experts are more than {}", Header::N_TOTAL_MAX);
+        return Err(damaged(path, why));
+    }
+    let n_experts: Vec<u32> = layers.values().map(|layer| layer.0 as u32).collect();
+    let expert_bytes: Vec<u64> = layers.values().map(|(n, bytes)| bytes / n).collect();
+    if expert_bytes.contains(&0) {
+        return Err(damaged(path, "it has experts of no bytes".to_string()));
+    }
+    Ok(Experts {
+        shape: Shape::with_bytes(&n_experts, &expert_bytes),
+        other_bytes,
+    })
+}
+
+/// Longest text, and most entries of a list: more is damage, not a model.
+const N_MAX: u64 = 1 << 24;
+
+/// The block of `blk.7.ffn_up_exps.weight`, a tensor of routed experts; `None` for any other.
+fn expert_block(name: &str) -> Option<u32> {
+    let (block, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    let part = rest.strip_prefix("ffn_")?.strip_suffix("_exps.weight")?;
+    let is_expert = ["gate_up", "up", "gate", "down"].contains(&part);
+    block.parse().ok().filter(|_| is_expert)
+}
+
+/// The files after the first, whose name `NAME-00001-of-00003.gguf` says how they are called.
+fn others(path: &Path, n_files: u64) -> Result<Vec<PathBuf>> {
+    if n_files <= 1 {
+        return Ok(Vec::new());
+    }
+    let end = format!("-00001-of-{n_files:05}.gguf");
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    let base = name.as_deref().and_then(|name| name.strip_suffix(&end));
+    let Some(base) = base else {
+        let why = format!("it is one of {n_files} files: name the first, which ends in {end}");
+        return Err(damaged(path, why));
+    };
+    let other = |i| path.with_file_name(format!("{base}-{i:05}-of-{n_files:05}.gguf"));
+    Ok((2..=n_files).map(other).collect())
+}
+
+fn list(path: &Path) -> Result<Listing> {
+    let file = File::open(path).map_err(|e| damaged(path, e.to_string()))?;
+    let meta = file.metadata().map_err(|e| damaged(path, e.to_string()))?;
+    if !meta.is_file() {
+        return Err(damaged(path, "not a regular file".to_string()));
+    }
+    let mut lists = Lists(BufReader::new(file));
+    lists
+        .read(meta.len())
+        .map_err(|e| damaged(path, format!("not a valid GGUF file: {e}")))
+}
+
+fn damaged(path: &Path, why: String) -> Error {
+    Error::File {
+        path: path.to_path_buf(),
+        why,
+    }
+}
+
+fn bad<T>(why: String) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
+}
+
+/// A file, at what comes next.
+struct Lists(BufReader<File>);
+
+impl Lists {
+    fn read(&mut self, file_bytes: u64) -> io::Result<Listing> {
+        let magic = self.bytes::<4>()?;
+        if &magic != b"GGUF" {
+            return bad(format!("it begins with {magic:?}"));
+        }
+        let version = self.u32()?;
+        if !(2..=3).contains(&version) {
+            return bad(format!("version {version} is not 2 or 3"));
+        }
+        let (n_tensors, n_values) = (self.count()?, self.count()?);
+        let mut n_files = 1;
+        let mut alignment = 32;
+        for _ in 0..n_values {
+            let key = self.text()?;
+            let ty = self.u32()?;
+            match (&*key, ty) {
+                ("general.alignment", TYPE_U32) => alignment = self.u32()?.into(),
+                ("split.count", TYPE_U16) => n_files = u16::from_le_bytes(self.bytes()?).into(),
+                _ => self.skip(ty)?,
+            }
+        }
+        if !u64::is_power_of_two(alignment) {
+            return bad(format!("the alignment is {alignment}"));
+        }
+        let mut tensors = Vec::new();
+        for _ in 0..n_tensors {
+            tensors.push(self.tensor()?);
+        }
+        let at = self.0.stream_position()?;
+        set_sizes(&mut tensors, at.next_multiple_of(alignment), file_bytes)?;
+        Ok(Listing { tensors, n_files })
+    }
+
+    fn tensor(&mut self) -> io::Result<Tensor> {
+        let name = self.text()?;
+        let n_dimensions = self.u32()?;
+        if !(1..=4).contains(&n_dimensions) {
+            return bad(format!("'{name}' has {n_dimensions} dimensions"));
+        }
+        let mut n_last = 0;
+        for _ in 0..n_dimensions {
+            n_last = self.u64()?;
+        }
+        let _type = self.u32()?;
+        let offset = self.u64()?;
+        Ok(Tensor {
+            name,
+            n_last,
+            offset,
+            n_bytes: 0,
+        })
+    }
+
+    /// Passes over a value.
+    fn skip(&mut self, ty: u32) -> io::Result<()> {
+        match ty {
+            TYPE_TEXT => self.text().map(|_| ()),
+            TYPE_LIST => {
+                let ty = self.u32()?;
+                let n = self.count()?;
+                match (ty, fixed_bytes(ty)) {
+                    (TYPE_TEXT, _) => (0..n).try_for_each(|_| self.text().map(|_| ())),
+                    (_, Some(n_bytes)) => self.0.seek_relative((n * n_bytes) as i64),
+                    _ => bad(format!("a list of type {ty}")),
+                }
+            }
+            _ => match fixed_bytes(ty) {
+                Some(n_bytes) => self.0.seek_relative(n_bytes as i64),
+                None => bad(format!("a value of type {ty}")),
+            },
+        }
+    }
+
+    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.0.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> io::Result<u32> {
+        Ok(u32::from_le_bytes(self.bytes()?))
+    }
+
+    fn u64(&mut self) -> io::Result<u64> {
+        Ok(u64::from_le_bytes(self.bytes()?))
+    }
+
+    /// The length of a list or a text.
+    fn count(&mut self) -> io::Result<u64> {
+        match self.u64()? {
+            n if n <= N_MAX => Ok(n),
+            n => bad(format!("a length of {n}, above {N_MAX}")),
+        }
+    }
+
+    fn text(&mut self) -> io::Result<String> {
+        let n = self.count()?;
+        let mut bytes = Vec::new();
+        // Grows with what is there, whatever the length says.
+        (&mut self.0).take(n).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != n {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+const TYPE_U16: u32 = 2;
+const TYPE_U32: u32 = 4;
+const TYPE_TEXT: u32 = 8;
+const TYPE_LIST: u32 = 9;
+
+/// Bytes of a value of a type that always takes as many.
+fn fixed_bytes(ty: u32) -> Option<u64> {
+    match ty {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        4..=6 => Some(4),
+        10..=12 => Some(8),
+        _ => None,
+    }
+}
+
+/// Makes each tensor end where the next begins. Bytes of tensors lie from `start` to the end of the file.
+fn set_sizes(tensors: &mut [Tensor], start: u64, file_bytes: u64) -> io::Result<()> {
+    let mut by_offset: Vec<&mut Tensor> = tensors.iter_mut().collect();
+    by_offset.sort_by_key(|tensor| std::cmp::Reverse(tensor.offset));
+    let mut end = file_bytes.saturating_sub(start);
+    for tensor in by_offset {
+        if tensor.offset >= end {
+            let Tensor { name, offset, .. } = tensor;
+            return bad(format!(
+                "cut off: '{name}' begins at {offset} of {end} bytes"
+            ));
+        }
+        tensor.n_bytes = end - tensor.offset;
+        end = tensor.offset;
+    }
+    Ok(())
+}

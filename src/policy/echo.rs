@@ -1,0 +1,20 @@
+//! Predicted reuse as it was first researched: to compare `adaptive` with.
+
+use super::Spec;
+use super::reuse::{Recipe, Reuse, Votes};
+
+pub(super) const SPEC: Spec = Spec {
+    name: "echo",
+    about: "evict the expert of the lowest predicted reuse",
+    when: "to compare with: adaptive is better and cheaper",
+    source: "ours: k nearest neighbours over the routing history, decayed frequencies, learnt mix",
+    param: None,
+    build: |shape, _| Box::new(Reuse::new(shape, &RECIPE)),
+};
+
+const RECIPE: Recipe = Recipe {
+    half_lives: [2, 12, 64],
+    n_tokens: 1024,
+    n_analogs: 16,
+    votes: Votes::Table,
+};

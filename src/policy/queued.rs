@@ -1,0 +1,171 @@
+//! What the policies made of queues share: which residents are in the queues, and the way back.
+
+use super::lists::Lists;
+use super::recency::Foretold;
+use super::scored::Scored;
+use super::{Event, ExpertId, Policy, Prior, Shape};
+
+/// Orders the experts that generation picked. It sees them as dense indices.
+pub(super) trait Queues: Send {
+    /// How many lists it wants.
+    const N_LISTS: u8;
+    /// The lists below this hold residents, the others experts that were evicted.
+    const N_RESIDENT_LISTS: u8;
+
+    /// The pool has `n_slots` slots from now on.
+    fn resize(&mut self, n_slots: u32, lists: &mut Lists);
+
+    /// Learns what is known before the first event.
+    fn prime(&mut self, prior: &Prior) {
+        let _ = prior;
+    }
+
+    /// Learns from one event, prompts included, before `hit` and `arrive` are called for it; `first`
+    /// is the dense index of its layer's expert 0.
+    fn route(&mut self, event: &Event, first: usize) {
+        let _ = (event, first);
+    }
+
+    /// `rows` tokens of generation picked `index`, which is in a list of residents.
+    fn hit(&mut self, index: u32, rows: u32, lists: &mut Lists);
+
+    /// Generation picked `index`, which is resident now and must be put into a list of residents.
+    fn arrive(&mut self, index: u32, lists: &mut Lists);
+
+    /// Takes an expert for which `pinned` is false out of the lists of residents. If there is none it
+    /// changes nothing.
+    fn evict(&mut self, pinned: &dyn Fn(u32) -> bool, lists: &mut Lists) -> Option<u32>;
+
+    /// Panics if the lists are not as they must be.
+    fn validate(&self, lists: &Lists) {
+        let _ = lists;
+    }
+}
+
+/// A policy made of queues.
+///
+/// A resident is in the queues since generation picked it, and until then in `unused`, where a prior
+/// and the prompts say which is evicted first; all of those go before any that is in the queues.
+pub(super) struct Queued<Q> {
+    shape: Shape,
+    queues: Q,
+    lists: Lists,
+    unused: Scored<Foretold>,
+    /// The experts of the last event that were not resident, ascending; none if it was a prompt.
+    missing: Vec<u32>,
+    /// What was inserted and evicted since the last event: for the queues, the number of changes the
+    /// lists had before.
+    steps: Vec<Option<usize>>,
+}
+
+impl<Q: Queues> Queued<Q> {
+    /// No residents.
+    pub(super) fn new(shape: &Shape, queues: Q) -> Self {
+        Self {
+            shape: shape.clone(),
+            queues,
+            lists: Lists::new(Q::N_LISTS, shape.n_total()),
+            unused: Scored::new(shape, Foretold::new(shape.n_total())),
+            missing: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    fn is_queued(&self, index: u32) -> bool {
+        let list = self.lists.list_of(index);
+        list.is_some_and(|list| list < Q::N_RESIDENT_LISTS)
+    }
+
+    fn forget(&mut self) {
+        self.lists.forget();
+        self.steps.clear();
+    }
+
+    /// Undoes the latest step in the lists; false if it was one in `unused`.
+    fn undo(&mut self) -> bool {
+        let step = self.steps.pop().expect("each step is undone once");
+        if let Some(n_changes) = step {
+            self.lists.undo(n_changes);
+        }
+        step.is_some()
+    }
+}
+
+impl<Q: Queues> Policy for Queued<Q> {
+    fn resize(&mut self, n_slots: u32) {
+        self.queues.resize(n_slots, &mut self.lists);
+        self.forget();
+    }
+
+    fn prime(&mut self, prior: &Prior) {
+        self.unused.prime(prior);
+        self.queues.prime(prior);
+    }
+
+    fn route(&mut self, event: &Event) {
+        self.unused.route(event);
+        self.missing.clear();
+        let id = |expert| ExpertId {
+            layer: event.layer,
+            expert,
+        };
+        let first = self.shape.index(id(0));
+        self.queues.route(event, first);
+        let picks = event.experts.iter().zip(event.rows);
+        for (&expert, &rows) in picks.filter(|_| !event.is_scan()) {
+            let index = first as u32 + expert;
+            if self.is_queued(index) {
+                self.queues.hit(index, rows, &mut self.lists);
+            } else if self.unused.holds(index as usize) {
+                self.unused.remove(id(expert));
+                self.queues.arrive(index, &mut self.lists);
+            } else {
+                self.missing.push(index);
+            }
+        }
+        self.forget();
+    }
+
+    fn insert(&mut self, id: ExpertId) {
+        let index = self.shape.index(id) as u32;
+        if self.missing.binary_search(&index).is_ok() {
+            self.steps.push(Some(self.lists.n_changes()));
+            self.queues.arrive(index, &mut self.lists);
+        } else {
+            self.steps.push(None);
+            self.unused.insert(id);
+        }
+    }
+
+    fn remove(&mut self, id: ExpertId) {
+        if !self.undo() {
+            self.unused.remove(id);
+        }
+    }
+
+    fn restore(&mut self, id: ExpertId) {
+        if !self.undo() {
+            self.unused.restore(id);
+        }
+    }
+
+    fn evict(&mut self, pinned: &dyn Fn(ExpertId) -> bool) -> Option<ExpertId> {
+        if let Some(victim) = self.unused.evict(pinned) {
+            self.steps.push(None);
+            return Some(victim);
+        }
+        let n_changes = self.lists.n_changes();
+        let pinned = |index| pinned(self.shape.id(index as usize));
+        let victim = self.queues.evict(&pinned, &mut self.lists)?;
+        self.steps.push(Some(n_changes));
+        Some(self.shape.id(victim as usize))
+    }
+
+    fn validate(&self) {
+        self.lists.validate();
+        self.queues.validate(&self.lists);
+        self.unused.validate();
+        let is_twice = |&index: &u32| self.is_queued(index) && self.unused.holds(index as usize);
+        assert_eq!((0..self.shape.n_total() as u32).find(is_twice), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! A table of probabilities that are learnt: one cell for each kind of expert.
+
+use super::maths::logit;
+
+/// Where counting ends, so that a cell keeps following what changes.
+const N_MAX: usize = 2000;
+
+/// The mean of what was observed in each cell, and its log odds.
+pub(super) struct Table {
+    means: Vec<f32>,
+    /// Observations, a first guess among them.
+    counts: Vec<u16>,
+    /// As of the last [`Table::refresh`], less those of an expert of which nothing is known.
+    logits: Vec<f32>,
+}
+
+impl Table {
+    /// Starts from `guesses`, each worth `n_guess` observations.
+    pub(super) fn new(guesses: Vec<f32>, n_guess: u16, base: f32) -> Self {
+        let mut table = Self {
+            counts: vec![n_guess; guesses.len()],
+            logits: vec![0.0; guesses.len()],
+            means: guesses,
+        };
+        table.refresh(base);
+        table
+    }
+
+    /// What the cell says, in log odds.
+    #[inline(always)]
+    pub(super) fn logit(&self, cell: u8) -> f32 {
+        self.logits[cell as usize]
+    }
+
+    /// An expert of this cell turned out to be worth `target`.
+    #[inline(always)]
+    pub(super) fn observe(&mut self, cell: u8, target: f32, rates: &Rates) {
+        let cell = cell as usize;
+        let count = &mut self.counts[cell];
+        self.means[cell] += (target - self.means[cell]) * rates.0[*count as usize];
+        *count += u16::from((*count as usize) < N_MAX);
+    }
+
+    /// Brings the log odds up to date; not done at each observation because it costs.
+    #[inline(always)]
+    pub(super) fn refresh(&mut self, base: f32) {
+        for (logit_of, &mean) in self.logits.iter_mut().zip(&self.means) {
+            *logit_of = logit(mean) - base;
+        }
+    }
+}
+
+/// What the next observation weighs, by the number of those before: made once, because dividing
+/// each time costs more than all the rest of an observation.
+pub(super) struct Rates(Vec<f32>);
+
+impl Rates {
+    pub(super) fn new() -> Self {
+        Self((0..=N_MAX).map(|n| 1.0 / (n as f32 + 1.5)).collect())
+    }
+}

@@ -1,0 +1,503 @@
+//! What each expert is worth: predictors that are weighed by how well they did.
+//!
+//! Each predictor is the log odds of a probability; their weighted sum is that of the worth. The
+//! weights are learnt by gradient descent (Adagrad) on the error between what an expert was said to
+//! be worth and what its next visit showed: 1 if it was picked, else the discount times what it is
+//! worth now (temporal differences, Sutton 1988). Weights and tables are shared by all experts, so
+//! that they are learnt within a few tokens.
+
+use super::history::{Discounts, History, discounts};
+use super::maths::{dot, ln, logit, sigmoid};
+use super::table::{Rates, Table};
+use crate::expert::Event;
+use crate::math::root_of_two;
+use crate::policy::{Prior, Shape};
+use std::ops::Range;
+
+/// How a policy predicts.
+pub(in crate::policy) struct Recipe {
+    /// Of the decayed frequencies, in visits of the layer, ascending.
+    pub(in crate::policy) half_lives: [u32; 3],
+    /// Tokens that are remembered at most.
+    pub(in crate::policy) n_tokens: usize,
+    /// Earlier tokens that have a say.
+    pub(in crate::policy) n_analogs: usize,
+    /// How their say is used.
+    pub(in crate::policy) votes: Votes,
+}
+
+/// How the votes of earlier tokens become predictors.
+#[derive(Clone, Copy, PartialEq)]
+pub(in crate::policy) enum Votes {
+    /// Through a learnt table of confidence and vote.
+    Table,
+    /// As they are, and once more less where the analogs are less alike; renewed when the layer after
+    /// has shown more of the token. The rank of an expert among the picks is a predictor too.
+    Direct,
+}
+
+/// Predictors that both recipes have: three decayed frequencies, and the table of age and frequency.
+const N_BASIC: usize = 4;
+/// `Direct` adds two for votes and one for ranks, `Table` one.
+const N_MAX: usize = N_BASIC + 3;
+/// The age of an expert that was not picked for longer than the table tells apart, or never.
+const NEVER: u8 = 129;
+/// What the first guesses in tables are worth, in observations.
+const N_GUESS: u16 = 20;
+const N_GUESS_VOTES: u16 = 10;
+/// How quickly weights are learnt, and what keeps the first steps small.
+const STEP: f32 = 0.02;
+const FIRST_ENERGY: f32 = 4.0;
+/// Frequencies do not fall below this: smaller numbers make processors slow.
+const LEAST_FREQUENCY: f32 = 1e-6;
+/// How much more the first of a token's picks counts than the last, as a share of the mean.
+const RANK_WEIGHT: f32 = 0.4;
+
+/// Rows have room for whole vectors.
+pub(super) fn padded(n_experts: usize) -> usize {
+    n_experts.next_multiple_of(8)
+}
+
+/// By place: row after row, one for each layer, padded.
+pub(super) struct Value {
+    recipe: &'static Recipe,
+    n_experts: Vec<u32>,
+    rows: Vec<Range<usize>>,
+    n_slots: u32,
+    /// What a pick one visit later counts. Larger where more fits, because then more stays longer.
+    discount: f32,
+    discounts: Discounts,
+    /// The share of experts that a token picks, and its log odds; of the first event.
+    share: f32,
+    base: f32,
+    /// By layer: visits, among them those that a prior stands for.
+    n_visits: Vec<f32>,
+    /// By layer: whether its predictors are of a visit, from which something can be learnt.
+    is_described: Vec<bool>,
+    frequencies: [Vec<f32>; 3],
+    /// Visits since the last pick.
+    ages: Vec<u8>,
+    /// 1 for those that were first among the picks to 15 for those that were last; 0 is not known.
+    ranks: Vec<u8>,
+    /// Predictor after predictor.
+    predictors: Vec<Vec<f32>>,
+    worth: Vec<f32>,
+    /// Cells of the tables.
+    age_cells: Vec<u8>,
+    other_cells: Vec<u8>,
+    by_age: Table,
+    /// By vote or by rank.
+    by_other: Table,
+    rates: Rates,
+    /// The first is added as it is.
+    weights: [f32; N_MAX + 1],
+    energies: [f32; N_MAX + 1],
+    history: Option<History>,
+    last_layer: Option<usize>,
+    scratch: Scratch,
+}
+
+/// Of one row; here to be allocated once.
+#[derive(Default)]
+struct Scratch {
+    picked: Vec<f32>,
+    weighted: Vec<f32>,
+    votes: Vec<f32>,
+    errors: Vec<f32>,
+    targets: Vec<f32>,
+    was_worth: Vec<f32>,
+    had_predictors: Vec<Vec<f32>>,
+    had_age_cells: Vec<u8>,
+    had_other_cells: Vec<u8>,
+    picks: Vec<u32>,
+}
+
+impl Value {
+    pub(super) fn new(shape: &Shape, recipe: &'static Recipe) -> Self {
+        let n_experts: Vec<u32> = (0..shape.n_layers()).map(|l| shape.n_experts(l)).collect();
+        let mut rows = Vec::new();
+        let mut n_places = 0;
+        for &n in &n_experts {
+            rows.push(n_places..n_places + padded(n as usize));
+            n_places += padded(n as usize);
+        }
+        let n_predictors = match recipe.votes {
+            Votes::Table => N_BASIC + 1,
+            Votes::Direct => N_MAX,
+        };
+        let widest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+        let row = || vec![0.0; widest];
+        Self {
+            recipe,
+            n_visits: vec![0.0; n_experts.len()],
+            is_described: vec![false; n_experts.len()],
+            n_experts,
+            rows,
+            n_slots: 0,
+            discount: 0.0,
+            discounts: discounts(0.0),
+            share: 0.0,
+            base: 0.0,
+            frequencies: [(); 3].map(|()| vec![0.0; n_places]),
+            ages: vec![NEVER; n_places],
+            ranks: vec![0; n_places],
+            predictors: vec![vec![0.0; n_places]; n_predictors],
+            worth: vec![0.0; n_places],
+            age_cells: vec![0; n_places],
+            other_cells: vec![0; n_places],
+            by_age: Table::new(Vec::new(), 0, 0.0),
+            by_other: Table::new(Vec::new(), 0, 0.0),
+            rates: Rates::new(),
+            weights: match recipe.votes {
+                Votes::Table => [0.0, 0.1, 0.15, 0.2, 0.25, 0.4, 0.0, 0.0],
+                Votes::Direct => [0.0, 0.1, 0.15, 0.2, 0.25, 0.1, 0.3, 0.1],
+            },
+            energies: [FIRST_ENERGY; N_MAX + 1],
+            history: None,
+            last_layer: None,
+            scratch: Scratch {
+                picked: row(),
+                weighted: row(),
+                votes: row(),
+                errors: row(),
+                targets: row(),
+                was_worth: row(),
+                had_predictors: vec![row(); n_predictors],
+                had_age_cells: vec![0; widest],
+                had_other_cells: vec![0; widest],
+                picks: Vec::new(),
+            },
+        }
+    }
+
+    /// The experts of `layer`, and padding.
+    #[inline(always)]
+    pub(super) fn worth(&self, layer: usize) -> &[f32] {
+        &self.worth[self.rows[layer].clone()]
+    }
+
+    pub(super) fn resize(&mut self, n_slots: u32) {
+        let n_total: u32 = self.n_experts.iter().sum();
+        self.n_slots = n_slots;
+        self.discount = (0.45 + 0.5 * n_slots as f32 / n_total.max(1) as f32).clamp(0.45, 0.8);
+        self.discounts = discounts(self.discount);
+    }
+
+    pub(super) fn prime(&mut self, prior: &Prior) {
+        let mut given = prior.frequency.iter();
+        for (row, &n) in self.rows.iter().zip(&self.n_experts) {
+            for place in row.start..row.start + n as usize {
+                let frequency = given.next().copied().unwrap_or(0.0).clamp(LEAST_FREQUENCY, 1.0);
+                self.frequencies.iter_mut().for_each(|of| of[place] = frequency);
+                self.worth[place] = frequency;
+            }
+        }
+        self.n_visits.fill(prior.n_tokens);
+    }
+
+    /// Learns from an event. Returns another layer whose experts are worth something else now.
+    #[inline(always)]
+    pub(super) fn learn(&mut self, event: &Event) -> Option<usize> {
+        if self.history.is_none() {
+            self.begin(event);
+        }
+        let layer = event.layer as usize;
+        if event.is_scan() {
+            self.follow_prompt(layer, event);
+            return None;
+        }
+        let trains = self.is_described[layer];
+        if trains {
+            self.keep(layer);
+        }
+        self.follow(layer, event);
+        self.describe(layer);
+        self.look_back(layer, event);
+        self.mix(layer);
+        if trains {
+            self.train(layer);
+        }
+        self.is_described[layer] = true;
+        let last = self.last_layer.replace(layer);
+        if self.recipe.votes == Votes::Table {
+            return None;
+        }
+        // The layer before is judged again, now that more of the token is known.
+        let before = last.filter(|&last| last + 1 == layer)?;
+        self.ask_history(before);
+        self.mix(before);
+        Some(before)
+    }
+
+    /// The first event tells how many experts a token picks.
+    fn begin(&mut self, event: &Event) {
+        let n_rows: u32 = event.rows.iter().sum();
+        let top_k = n_rows.div_ceil(event.n_tokens).max(1) as usize;
+        let n_total: u32 = self.n_experts.iter().sum();
+        let share = (top_k * self.n_experts.len()) as f32 / n_total.max(1) as f32;
+        self.share = share.min(0.95);
+        self.base = logit(self.share);
+        self.by_age = Table::new(guesses_by_age(self.share), N_GUESS, self.base);
+        self.by_other = match self.recipe.votes {
+            Votes::Table => Table::new(guesses_by_vote(self.share), N_GUESS_VOTES, self.base),
+            Votes::Direct => Table::new(guesses_by_rank(self.share), N_GUESS, self.base),
+        };
+        self.history = Some(History::new(&self.n_experts, top_k, self.recipe.n_tokens));
+        if self.n_visits.iter().all(|&n| n == 0.0) {
+            self.frequencies.iter_mut().for_each(|of| of.fill(self.share));
+        }
+        for layer in 0..self.rows.len() {
+            self.describe(layer);
+            self.mix(layer);
+        }
+    }
+
+    /// Copies what training compares with what is about to be seen.
+    #[inline(always)]
+    fn keep(&mut self, layer: usize) {
+        let row = self.rows[layer].clone();
+        let n = row.len();
+        let scratch = &mut self.scratch;
+        scratch.was_worth[..n].copy_from_slice(&self.worth[row.clone()]);
+        scratch.had_age_cells[..n].copy_from_slice(&self.age_cells[row.clone()]);
+        scratch.had_other_cells[..n].copy_from_slice(&self.other_cells[row.clone()]);
+        for (had, has) in scratch.had_predictors.iter_mut().zip(&self.predictors) {
+            had[..n].copy_from_slice(&has[row.clone()]);
+        }
+    }
+
+    /// Brings frequencies, ages and ranks up to date.
+    #[inline(always)]
+    fn follow(&mut self, layer: usize, event: &Event) {
+        let row = self.rows[layer].clone();
+        let n = row.len();
+        let ages = &mut self.ages[row.clone()];
+        for age in ages.iter_mut() {
+            *age = (*age + 1).min(NEVER);
+        }
+        let picked = &mut self.scratch.picked[..n];
+        let weighted = &mut self.scratch.weighted[..n];
+        picked.fill(0.0);
+        weighted.fill(0.0);
+        for &expert in event.experts {
+            picked[expert as usize] = 1.0;
+            weighted[expert as usize] = 1.0;
+            ages[expert as usize] = 0;
+        }
+        self.decay(layer);
+    }
+
+    /// One visit passes: `scratch.weighted` is what each expert is counted for.
+    #[inline(always)]
+    fn decay(&mut self, layer: usize) {
+        let row = self.rows[layer].clone();
+        self.n_visits[layer] += 1.0;
+        // The mean of the first visits, until there are as many as a half-life remembers.
+        let least_rate = 1.0 / (self.n_visits[layer] + 2.0);
+        for (frequencies, half_life) in self.frequencies.iter_mut().zip(self.recipe.half_lives) {
+            let rate = (1.0 - 1.0 / root_of_two(half_life) as f32).max(least_rate);
+            let keeps = 1.0 - rate;
+            let frequencies = &mut frequencies[row.clone()];
+            for (frequency, &weight) in frequencies.iter_mut().zip(&self.scratch.weighted) {
+                *frequency = (*frequency * keeps + rate * weight).max(LEAST_FREQUENCY);
+            }
+        }
+    }
+
+    /// A prompt weighs as much as one token, and changes nothing but frequencies.
+    fn follow_prompt(&mut self, layer: usize, event: &Event) {
+        let n = self.rows[layer].len();
+        let weighted = &mut self.scratch.weighted[..n];
+        weighted.fill(0.0);
+        for (&expert, &rows) in event.experts.iter().zip(event.rows) {
+            weighted[expert as usize] = rows as f32 / event.n_tokens as f32;
+        }
+        self.decay(layer);
+        self.describe(layer);
+        self.mix(layer);
+    }
+
+    /// Makes predictors of frequencies and ages.
+    #[inline(always)]
+    fn describe(&mut self, layer: usize) {
+        let row = self.rows[layer].clone();
+        for (predictor, frequencies) in self.predictors.iter_mut().zip(&self.frequencies) {
+            let frequencies = &frequencies[row.clone()];
+            for (x, &frequency) in predictor[row.clone()].iter_mut().zip(frequencies) {
+                *x = logit(frequency) - self.base;
+            }
+        }
+        // Half octaves of the slowest frequency, 6 being what an average expert has.
+        let per_share = 1.0 / self.share;
+        let octaves = &mut self.scratch.votes[..row.len()];
+        for (octave, &frequency) in octaves.iter_mut().zip(&self.frequencies[2][row.clone()]) {
+            *octave = (ln((frequency * per_share).max(1e-3)) * 2.885_39 + 6.5).clamp(0.0, 15.0);
+        }
+        let cells = &mut self.age_cells[row.clone()];
+        for ((cell, &age), &octave) in cells.iter_mut().zip(&self.ages[row.clone()]).zip(&*octaves) {
+            *cell = AGE_BINS[age as usize] * 16 + octave as u8;
+        }
+        for (x, &cell) in self.predictors[3][row.clone()].iter_mut().zip(&*cells) {
+            *x = self.by_age.logit(cell);
+        }
+        if self.recipe.votes == Votes::Direct {
+            let cells = &mut self.other_cells[row.clone()];
+            for (place, cell) in row.clone().zip(cells.iter_mut()) {
+                *cell = AGE_BINS[self.ages[place] as usize] * 16 + self.ranks[place];
+                self.predictors[N_MAX - 1][place] = self.by_other.logit(*cell);
+            }
+        }
+    }
+
+    /// Adds the event to the history, finds tokens like this one and asks what came after them.
+    #[inline(always)]
+    fn look_back(&mut self, layer: usize, event: &Event) {
+        let Some(history) = &mut self.history else { return };
+        history.note(event.layer, event.experts);
+        history.find_analogs(self.recipe.n_analogs);
+        self.ask_history(layer);
+    }
+
+    /// Makes predictors of what was picked of `layer` after tokens like the current one.
+    #[inline(always)]
+    fn ask_history(&mut self, layer: usize) {
+        let Some(history) = &mut self.history else { return };
+        let row = self.rows[layer].clone();
+        if !history.has_analogs() {
+            let n_predictors = N_BASIC + if self.recipe.votes == Votes::Table { 1 } else { 2 };
+            for predictor in &mut self.predictors[N_BASIC..n_predictors] {
+                predictor[row.clone()].fill(0.0);
+            }
+            return;
+        }
+        let votes = &mut self.scratch.votes[..row.len()];
+        history.vote(layer as u32, &self.discounts, votes);
+        let confidence = history.confidence();
+        if self.recipe.votes == Votes::Table {
+            let first_cell = (confidence * 15.99) as u8 * 16;
+            for (place, &vote) in row.zip(&*votes) {
+                let cell = first_cell + (vote.sqrt() * 15.99).min(15.0) as u8;
+                self.other_cells[place] = cell;
+                self.predictors[N_BASIC][place] = self.by_other.logit(cell);
+            }
+            return;
+        }
+        let little = 0.25 * self.share;
+        let [.., plain, doubted, _] = &mut self.predictors[..] else { return };
+        let predictors = plain[row.clone()].iter_mut().zip(&mut doubted[row]);
+        for ((plain, doubted), &vote) in predictors.zip(&*votes) {
+            *plain = logit(vote + little) - self.base;
+            *doubted = logit(vote * confidence + little) - self.base;
+        }
+    }
+
+    /// Adds the predictors up.
+    #[inline(always)]
+    fn mix(&mut self, layer: usize) {
+        let row = self.rows[layer].clone();
+        let worth = &mut self.worth[row.clone()];
+        worth.fill(self.base + self.weights[0]);
+        for (predictor, &weight) in self.predictors.iter().zip(&self.weights[1..]) {
+            for (sum, &x) in worth.iter_mut().zip(&predictor[row.clone()]) {
+                *sum += weight * x;
+            }
+        }
+        for worth in worth {
+            *worth = sigmoid(*worth);
+        }
+    }
+
+    /// Learns from the difference between what experts were worth before and what has been seen.
+    #[inline(always)]
+    fn train(&mut self, layer: usize) {
+        let row = self.rows[layer].clone();
+        let (n, n_experts) = (row.len(), self.n_experts[layer] as usize);
+        let scratch = &mut self.scratch;
+        let (errors, targets) = (&mut scratch.errors[..n], &mut scratch.targets[..n]);
+        let worth = &self.worth[row];
+        for i in 0..n {
+            let picked = scratch.picked[i];
+            targets[i] = picked + (1.0 - picked) * self.discount * worth[i];
+            errors[i] = targets[i] - scratch.was_worth[i];
+        }
+        errors[n_experts..].fill(0.0);
+        let mut step = |i: usize, gradient: f32| {
+            self.energies[i] += gradient * gradient;
+            self.weights[i] += STEP * gradient / self.energies[i].sqrt();
+        };
+        step(0, errors.iter().sum());
+        for (i, had) in scratch.had_predictors.iter().enumerate() {
+            step(i + 1, dot(errors, &had[..n]));
+        }
+        // Of many experts each visit shows a few to the tables: they need far fewer than there are.
+        let stride = (n_experts as f32 * self.share) as usize;
+        let stride = (n_experts / (16 * stride.max(1))).max(1);
+        for expert in (self.n_visits[layer] as usize % stride..n_experts).step_by(stride) {
+            let target = targets[expert];
+            self.by_age.observe(scratch.had_age_cells[expert], target, &self.rates);
+            self.by_other.observe(scratch.had_other_cells[expert], target, &self.rates);
+        }
+        if layer % 8 == 7 || layer + 1 == self.rows.len() {
+            self.by_age.refresh(self.base);
+            self.by_other.refresh(self.base);
+        }
+    }
+}
+
+/// By age in visits: 0 to 3 each, then ever longer times.
+const AGE_BINS: [u8; NEVER as usize + 1] = {
+    let mut bins = [0; NEVER as usize + 1];
+    let mut age = 0;
+    while age <= NEVER {
+        bins[age as usize] = match age {
+            0..=3 => age,
+            4..=5 => 4,
+            6..=8 => 5,
+            9..=12 => 6,
+            13..=20 => 7,
+            21..=32 => 8,
+            33..=64 => 9,
+            65..=128 => 10,
+            _ => 11,
+        };
+        age += 1;
+    }
+    bins
+};
+const N_AGE_BINS: usize = 12;
+
+/// How much likelier than its frequency says an expert of this age is picked.
+fn recency(age_bin: usize) -> f32 {
+    [2.0, 1.6, 1.4, 1.2, 1.1].get(age_bin).copied().unwrap_or(0.8)
+}
+
+fn guesses_by_age(share: f32) -> Vec<f32> {
+    let half_octave = root_of_two(2) as f32;
+    let mut guesses = Vec::new();
+    for age_bin in 0..N_AGE_BINS {
+        let mut frequency = share / (half_octave * half_octave * half_octave * half_octave * half_octave);
+        for octave in 0..16 {
+            let frequency_of = if octave == 0 { 0.3 * share } else { frequency };
+            guesses.push((frequency_of * recency(age_bin)).clamp(0.002, 0.9));
+            if octave > 0 {
+                frequency *= half_octave;
+            }
+        }
+    }
+    guesses
+}
+
+/// Of 16 confidences the lowest first, and for each of 16 votes.
+fn guesses_by_vote(share: f32) -> Vec<f32> {
+    let guess = |i: usize| {
+        let (confidence, vote) = ((i / 16) as f32 / 15.0, (i % 16) as f32 / 15.0);
+        (0.7 * share + vote * (0.2 + 0.6 * confidence)).min(0.95)
+    };
+    (0..256).map(guess).collect()
+}
+
+/// Of 12 ages, and for each of 16 ranks.
+fn guesses_by_rank(share: f32) -> Vec<f32> {
+    let guess = |i: usize| share * recency(i / 16) * (1.3 - 0.04 * (i % 16) as f32);
+    (0..N_AGE_BINS * 16).map(|i| guess(i).clamp(0.002, 0.9)).collect()
+}

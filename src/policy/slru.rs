@@ -1,0 +1,79 @@
+//! Segmented LRU: what generation used twice is protected from what it used once.
+//!
+//! What llama.cpp's GPU expert cache became. In one pool for all layers it does worse than LRU when
+//! little fits: there, hardly anything is used twice before it is evicted.
+
+use super::Spec;
+use super::lists::Lists;
+use super::queued::{Queued, Queues};
+
+pub(super) const SPEC: Spec = Spec {
+    name: "slru",
+    about: "evict the oldest that generation used once; then the oldest of the protected 80 %",
+    when: "to compare with llama.cpp; in one pool for all layers it loses to lru below a third",
+    source: "segmented LRU (Karedla et al. 1994), as in llama.cpp's newer GPU expert cache",
+    param: None,
+    build: |shape, _| Box::new(Queued::new(shape, Slru { n_protected_max: 1 })),
+};
+
+const PROBATION: u8 = 0;
+const PROTECTED: u8 = 1;
+
+/// A hit protects; what that pushes out of the protected is the newest on probation.
+struct Slru {
+    n_protected_max: u32,
+}
+
+impl Slru {
+    fn demote(&self, lists: &mut Lists) {
+        while lists.len(PROTECTED) > self.n_protected_max {
+            let oldest = lists.oldest(PROTECTED).expect("it is not empty");
+            lists.push(oldest, PROBATION);
+        }
+    }
+}
+
+impl Queues for Slru {
+    const N_LISTS: u8 = 2;
+    const N_RESIDENT_LISTS: u8 = 2;
+
+    fn resize(&mut self, n_slots: u32, lists: &mut Lists) {
+        self.n_protected_max = protected(n_slots);
+        self.demote(lists);
+    }
+
+    fn hit(&mut self, index: u32, _rows: u32, lists: &mut Lists) {
+        lists.push(index, PROTECTED);
+        self.demote(lists);
+    }
+
+    fn arrive(&mut self, index: u32, lists: &mut Lists) {
+        lists.push(index, PROBATION);
+    }
+
+    fn evict(&mut self, pinned: &dyn Fn(u32) -> bool, lists: &mut Lists) -> Option<u32> {
+        let victim = lists.oldest_free(&[PROBATION, PROTECTED], pinned)?;
+        lists.take(victim);
+        Some(victim)
+    }
+
+    fn validate(&self, lists: &Lists) {
+        assert!(lists.len(PROTECTED) <= self.n_protected_max);
+    }
+}
+
+/// How many of `n_slots` are for the protected.
+pub(super) fn protected(n_slots: u32) -> u32 {
+    ((u64::from(n_slots) * 4 / 5) as u32).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::testing::replay;
+
+    /// Of six, four are protected: `e` pushes out `a`, which is then newer than `f` on probation.
+    #[test]
+    fn what_was_used_once_goes_first() {
+        assert_eq!(replay("slru", 6, "abcdefabcdeghi"), "++++++.....fag");
+    }
+}

@@ -1,0 +1,299 @@
+//! Reads traces, and trusts nothing in them: what is accepted keeps every promise of the format, and
+//! what it takes in memory is bounded by what was read.
+
+use super::Header;
+use crate::error::{Error, Result};
+use crate::expert::Event;
+use crate::log::EventLog;
+use flate2::read::MultiGzDecoder;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+/// Longest header, which may list thousands of segments.
+const HEADER_BYTES_MAX: usize = 16 << 20;
+
+/// The events of a trace, in the order in which they happened.
+pub struct Trace {
+    pub(super) header: Header,
+    /// One more than the highest token that was kept; 0 if there is none.
+    pub(super) n_tokens: u32,
+    /// By event.
+    pub(super) first_tokens: Vec<u32>,
+    pub(super) log: EventLog,
+}
+
+impl Trace {
+    /// Reads the tokens below `limit` of a file. All of it is checked.
+    pub fn open(path: &Path, limit: u32) -> Result<Self> {
+        let file = File::open(path).map_err(|cause| damaged(path, cause.to_string()))?;
+        Self::read(path, file, limit)
+    }
+
+    /// Reads compressed data; errors call it `name`.
+    pub fn read(name: &Path, gzip: impl Read, limit: u32) -> Result<Self> {
+        let text = BufReader::with_capacity(1 << 16, MultiGzDecoder::new(BufReader::new(gzip)));
+        Self::read_text(name, text, limit)
+    }
+
+    /// Reads what the compressed data holds; errors call it `name`.
+    pub fn read_text(name: &Path, text: impl BufRead, limit: u32) -> Result<Self> {
+        let mut lines = Lines {
+            text,
+            number: 0,
+            bytes: Vec::new(),
+        };
+        read(&mut lines, limit)
+            .map_err(|why| damaged(name, format!("line {}: {why}", lines.number)))
+    }
+
+    /// No events yet.
+    pub(super) fn empty(header: Header) -> Self {
+        Self {
+            header,
+            n_tokens: 0,
+            first_tokens: Vec::new(),
+            log: EventLog::new(usize::MAX),
+        }
+    }
+
+    /// The same trace; where it does not say how many bytes an expert has, `n_bytes` is believed.
+    pub fn with_expert_bytes(mut self, n_bytes: u64) -> Self {
+        if self.header.expert_bytes.is_empty() {
+            self.header.expert_bytes = vec![n_bytes; self.header.n_layers as usize];
+        }
+        self
+    }
+
+    /// What the first line says.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Tokens from 0 to the last one, computed or not.
+    pub fn n_tokens(&self) -> u32 {
+        self.n_tokens
+    }
+
+    /// The events with the first token of each, in their order.
+    pub fn events(&self) -> impl Iterator<Item = (u32, Event<'_>)> {
+        self.first_tokens.iter().copied().zip(self.log.iter())
+    }
+
+    /// Appends an event. `picks` holds what each of its tokens picked, one after the other; it is
+    /// sorted and emptied.
+    pub(super) fn push(
+        &mut self,
+        layer: u32,
+        first_token: u32,
+        n_tokens: u32,
+        picks: &mut Vec<u32>,
+    ) {
+        picks.sort_unstable();
+        let (experts, rows): (Vec<u32>, Vec<u32>) = picks
+            .chunk_by(|a, b| a == b)
+            .map(|same| (same[0], same.len() as u32))
+            .unzip();
+        self.log.push(&Event {
+            layer,
+            n_tokens,
+            experts: &experts,
+            rows: &rows,
+        });
+        self.first_tokens.push(first_token);
+        picks.clear();
+    }
+}
+
+fn damaged(path: &Path, why: String) -> Error {
+    Error::File {
+        path: path.to_path_buf(),
+        why,
+    }
+}
+
+type Checked<T> = std::result::Result<T, String>;
+
+/// Lines of bounded length.
+struct Lines<R> {
+    text: R,
+    /// Of the line read last, from 1.
+    number: u64,
+    bytes: Vec<u8>,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// The next line without its end, or `None` after the last one.
+    fn next(&mut self, n_bytes_max: usize) -> Checked<Option<&str>> {
+        self.number += 1;
+        self.bytes.clear();
+        let mut text = (&mut self.text).take(n_bytes_max as u64 + 1);
+        text.read_until(b'\n', &mut self.bytes)
+            .map_err(|cause| format!("the gzip data is damaged or ends early: {cause}"))?;
+        if self.bytes.is_empty() {
+            return Ok(None);
+        }
+        if self.bytes.last() == Some(&b'\n') {
+            self.bytes.pop();
+        } else if self.bytes.len() > n_bytes_max {
+            return Err(format!("it is longer than {n_bytes_max} bytes"));
+        }
+        match std::str::from_utf8(&self.bytes) {
+            Ok(line) => Ok(Some(line)),
+            Err(cause) => Err(format!("it is not UTF-8: {cause}")),
+        }
+    }
+}
+
+fn read(lines: &mut Lines<impl BufRead>, limit: u32) -> Checked<Trace> {
+    let line = lines.next(HEADER_BYTES_MAX)?.ok_or("there is no header")?;
+    let header = header(line)?;
+    // Two numbers of up to 10 digits and `top_k` ids, each with a separator.
+    let n_bytes_max = 11 * (2 + header.top_k as usize);
+    let mut order = match header.batched {
+        true => Order::ByToken(HashMap::new()),
+        false => Order::Sorted(None),
+    };
+    let mut open: Option<Open> = None;
+    let mut picks = Vec::new();
+    let mut trace = Trace::empty(header);
+    while let Some(line) = lines.next(n_bytes_max)? {
+        if line.is_empty() && trace.header.batched {
+            close(&mut open, &mut picks, &mut trace);
+            continue;
+        }
+        let (token, layer, ids) = fields(line)?;
+        if layer >= trace.header.n_layers {
+            return Err(format!(
+                "layer {layer} is outside 0..{}",
+                trace.header.n_layers
+            ));
+        }
+        order.check(token, layer)?;
+        let continues = trace.header.batched
+            && open
+                .as_ref()
+                .is_some_and(|open| open.is_before(token, layer));
+        if !continues {
+            close(&mut open, &mut picks, &mut trace);
+        }
+        let n_before = picks.len();
+        push_ids(ids, &trace.header, &mut picks)?;
+        if token >= limit {
+            picks.truncate(n_before);
+            continue;
+        }
+        trace.n_tokens = trace.n_tokens.max(token + 1);
+        let open = open.get_or_insert(Open {
+            layer,
+            first_token: token,
+            n_tokens: 0,
+        });
+        open.n_tokens += 1;
+    }
+    close(&mut open, &mut picks, &mut trace);
+    Ok(trace)
+}
+
+fn header(line: &str) -> Checked<Header> {
+    // Serde would also take an array of the fields.
+    if !line.starts_with('{') {
+        return Err("the header is not a JSON object".to_string());
+    }
+    let header: Header =
+        serde_json::from_str(line).map_err(|cause| format!("the header is wrong: {cause}"))?;
+    header.check()?;
+    Ok(header)
+}
+
+/// The event that lines are being added to.
+struct Open {
+    layer: u32,
+    first_token: u32,
+    n_tokens: u32,
+}
+
+impl Open {
+    /// Whether a line of `token` and `layer` belongs to it.
+    fn is_before(&self, token: u32, layer: u32) -> bool {
+        layer == self.layer && token == self.first_token + self.n_tokens
+    }
+}
+
+fn close(open: &mut Option<Open>, picks: &mut Vec<u32>, trace: &mut Trace) {
+    if let Some(open) = open.take() {
+        trace.push(open.layer, open.first_token, open.n_tokens, picks);
+    }
+}
+
+/// Which token and layer may come next.
+enum Order {
+    /// Only what is above the last one.
+    Sorted(Option<(u32, u32)>),
+    /// Only layers above the last one of the same token.
+    ByToken(HashMap<u32, u32>),
+}
+
+impl Order {
+    fn check(&mut self, token: u32, layer: u32) -> Checked<()> {
+        let before = match self {
+            Self::Sorted(last) => last
+                .replace((token, layer))
+                .filter(|&last| last >= (token, layer)),
+            Self::ByToken(last) => last
+                .insert(token, layer)
+                .filter(|&last| last >= layer)
+                .map(|last| (token, last)),
+        };
+        match before {
+            None => Ok(()),
+            Some((last_token, last_layer)) => Err(format!(
+                "token {token} layer {layer} is out of order after token {last_token} layer {last_layer}"
+            )),
+        }
+    }
+}
+
+/// Token, layer and the text of the ids.
+fn fields(line: &str) -> Checked<(u32, u32, &str)> {
+    let mut fields = line.split(' ');
+    match (fields.next(), fields.next(), fields.next(), fields.next()) {
+        (Some(token), Some(layer), Some(ids), None) => {
+            Ok((number("token", token)?, number("layer", layer)?, ids))
+        }
+        _ => Err(format!("{line:?} is not `token layer id,id,...`")),
+    }
+}
+
+fn push_ids(ids: &str, header: &Header, picks: &mut Vec<u32>) -> Checked<()> {
+    let start = picks.len();
+    for id in ids.split(',') {
+        let id = number("expert", id)?;
+        if id >= header.n_experts {
+            return Err(format!("expert {id} is outside 0..{}", header.n_experts));
+        }
+        if picks.len() - start == header.top_k as usize {
+            return Err(format!(
+                "there are more experts than top_k, which is {}",
+                header.top_k
+            ));
+        }
+        picks.push(id);
+    }
+    let ids = &mut picks[start..];
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(format!("expert {} is there twice", pair[0])),
+        None => Ok(()),
+    }
+}
+
+/// Digits only, below the largest `u32`: the number of what follows still is one.
+fn number(name: &str, text: &str) -> Checked<u32> {
+    Some(text)
+        .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .filter(|&n| n < u32::MAX)
+        .ok_or_else(|| format!("{name} {text:?} is not a number in 0..{}", u32::MAX))
+}

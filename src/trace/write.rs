@@ -1,0 +1,418 @@
+//! Writes traces while a model computes.
+//!
+//! Threads that compute copy ids into a buffer and no more; one thread for each recording formats,
+//! compresses and writes them. The file is written in place, and nothing is touched before there is
+//! something to write. It is flushed every few seconds, so that a process that is killed leaves what
+//! it had, as gzip without an end.
+
+use super::Header;
+use crate::report;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+/// How much of a run may be lost when its process is killed.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
+/// The writer is woken when so many values wait.
+const ENOUGH_VALUES: usize = 1 << 16;
+/// Recording waits for the writer when so many values wait.
+const VALUES_MAX: usize = 1 << 18;
+/// How long the end of a recording waits for the disk, or for a thread that the end of the process
+/// has interrupted.
+const FINISH_MAX: Duration = Duration::from_secs(10);
+/// Threads whose passes are told apart.
+const LANES_MAX: usize = 64;
+
+/// What the router picked for each token of an event, best first.
+#[derive(Debug, Clone, Copy)]
+pub struct Picks<'a> {
+    ids: &'a [i32],
+    n_used: usize,
+    stride: usize,
+}
+
+impl<'a> Picks<'a> {
+    /// `n_used` ids for each token; those of the next one begin `stride` ids later, and after the last
+    /// one nothing needs to follow. Panics unless `ids` ends with a whole token.
+    pub fn new(ids: &'a [i32], n_used: usize, stride: usize) -> Self {
+        assert!(0 < n_used && n_used <= stride, "{n_used} ids in {stride}");
+        let n_last = ids.len() % stride;
+        assert!(n_last == 0 || n_last >= n_used, "{n_last} ids of {n_used}");
+        Self {
+            ids,
+            n_used,
+            stride,
+        }
+    }
+
+    /// Tokens of the event.
+    pub fn n_tokens(&self) -> u32 {
+        self.ids.len().div_ceil(self.stride) as u32
+    }
+
+    /// The ids of each token.
+    pub fn rows(&self) -> impl Iterator<Item = &'a [i32]> {
+        let n_used = self.n_used;
+        self.ids.chunks(self.stride).map(move |row| &row[..n_used])
+    }
+}
+
+/// The pass over the layers that a thread is in.
+struct Lane {
+    thread: ThreadId,
+    /// The layer it recorded last.
+    layer: u32,
+    first_token: u32,
+    n_tokens: u32,
+}
+
+/// What has been recorded and not yet been written.
+struct Buffer {
+    /// Of each event: layer, first token, tokens, ids of each token; then these ids.
+    values: Vec<u32>,
+    lanes: Vec<Lane>,
+    /// Tokens numbered so far.
+    n_tokens: u32,
+    /// Nothing more is taken: the recording was ended, or cannot be written.
+    is_closed: bool,
+    /// The writer has gone.
+    is_done: bool,
+}
+
+impl Buffer {
+    /// The number of the first token of an event of the calling thread.
+    fn first_token(&mut self, layer: u32, n_tokens: u32) -> u32 {
+        let thread = std::thread::current().id();
+        let at = self.lanes.iter().position(|lane| lane.thread == thread);
+        // Layers ascend within a pass. The last one may leave out tokens of which nobody asked for the
+        // output, which is asked for at the end.
+        let goes_on = |lane: &Lane| layer > lane.layer && n_tokens <= lane.n_tokens;
+        if let Some(lane) = at.map(|at| &mut self.lanes[at])
+            && goes_on(lane)
+        {
+            lane.layer = layer;
+            return lane.first_token + (lane.n_tokens - n_tokens);
+        }
+        let first_token = self.n_tokens;
+        self.n_tokens += n_tokens;
+        if at.is_some() || self.lanes.len() == LANES_MAX {
+            self.lanes.remove(at.unwrap_or(0));
+        }
+        self.lanes.push(Lane {
+            thread,
+            layer,
+            first_token,
+            n_tokens,
+        });
+        first_token
+    }
+}
+
+struct Shared {
+    buffer: Mutex<Buffer>,
+    /// The writer has something to do, or has done something.
+    changed: Condvar,
+}
+
+impl Shared {
+    fn buffer(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().expect("no thread panics with it")
+    }
+
+    /// As `buffer`, but gives up on a thread that holds it for good.
+    fn buffer_in_time(&self) -> Option<MutexGuard<'_, Buffer>> {
+        let begin = Instant::now();
+        loop {
+            match self.buffer.try_lock() {
+                Ok(buffer) => return Some(buffer),
+                Err(TryLockError::WouldBlock) if begin.elapsed() < FINISH_MAX => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Waits for enough, or for some time, or for the end; swaps what there is for `values`, which is
+    /// empty. Returns true at the end.
+    fn take(&self, values: &mut Vec<u32>) -> bool {
+        let has_time = |b: &mut Buffer| b.values.len() < ENOUGH_VALUES && !b.is_closed;
+        let waited = self
+            .changed
+            .wait_timeout_while(self.buffer(), FLUSH_INTERVAL, has_time);
+        let (mut buffer, _) = waited.expect("no thread panics with it");
+        std::mem::swap(&mut buffer.values, values);
+        self.changed.notify_all();
+        buffer.is_closed
+    }
+}
+
+/// A trace that is being written.
+pub struct Recorder {
+    shared: Arc<Shared>,
+}
+
+impl Recorder {
+    /// Will write to `path`, which is replaced when the first event is recorded.
+    ///
+    /// If it cannot be written, a line on standard error says so and the rest is not recorded.
+    pub fn new(path: PathBuf, header: Header) -> Self {
+        let shared = Arc::new(Shared {
+            buffer: Mutex::new(Buffer {
+                values: Vec::new(),
+                lanes: Vec::new(),
+                n_tokens: 0,
+                is_closed: false,
+                is_done: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let writer = shared.clone();
+        std::thread::spawn(move || {
+            if let Err(cause) = write(&writer, &path, &header) {
+                let path = path.display();
+                report::say(&format!(
+                    "hotset: warning: {path}: {cause}; routing is no longer recorded"
+                ));
+            }
+            let mut buffer = writer.buffer();
+            buffer.values = Vec::new();
+            buffer.is_closed = true;
+            buffer.is_done = true;
+            writer.changed.notify_all();
+        });
+        Self { shared }
+    }
+
+    /// Records an event of `layer`. The calling thread's events of ascending layers are of the same
+    /// tokens. Waits if the writer is far behind.
+    pub fn record(&self, layer: u32, picks: Picks) {
+        let is_full = |b: &mut Buffer| b.values.len() >= VALUES_MAX && !b.is_closed;
+        let waited = self
+            .shared
+            .changed
+            .wait_while(self.shared.buffer(), is_full);
+        let mut buffer = waited.expect("no thread panics with it");
+        if buffer.is_closed {
+            return;
+        }
+        let n_tokens = picks.n_tokens();
+        let first_token = buffer.first_token(layer, n_tokens);
+        let head = [layer, first_token, n_tokens, picks.n_used as u32];
+        buffer.values.extend(head);
+        for row in picks.rows() {
+            buffer.values.extend(row.iter().map(|&id| id as u32));
+        }
+        if buffer.values.len() >= ENOUGH_VALUES {
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Ends the recording and waits until it is written. What comes later is left out.
+    ///
+    /// May be called where the end of the process has interrupted a thread that records.
+    pub fn finish(&self) {
+        let Some(mut buffer) = self.shared.buffer_in_time() else {
+            return;
+        };
+        buffer.is_closed = true;
+        self.shared.changed.notify_all();
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(buffer, FINISH_MAX, |b| !b.is_done);
+        drop(waited);
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// The writer: until the end, or until the file cannot be written.
+fn write(shared: &Shared, path: &Path, header: &Header) -> io::Result<()> {
+    let mut values = Vec::new();
+    let mut text = Text::default();
+    let mut file = None;
+    loop {
+        let is_closed = shared.take(&mut values);
+        if !values.is_empty() {
+            let out: &mut GzEncoder<File> = match &mut file {
+                Some(out) => out,
+                none => {
+                    text.out = serde_json::to_vec(header)?;
+                    text.out.push(b'\n');
+                    none.insert(GzEncoder::new(File::create(path)?, Compression::fast()))
+                }
+            };
+            text.add(&values);
+            values.clear();
+            out.write_all(&text.out)?;
+            text.out.clear();
+            out.flush()?;
+        }
+        if is_closed {
+            return file.map_or(Ok(()), |out| out.finish().map(drop));
+        }
+    }
+}
+
+/// Lines of a trace.
+#[derive(Default)]
+struct Text {
+    out: Vec<u8>,
+    /// The layer of the last line, and the token that would continue its event.
+    next: Option<(u32, u32)>,
+}
+
+impl Text {
+    /// Adds the events in `values`, see [`Buffer`].
+    fn add(&mut self, values: &[u32]) {
+        let mut rest = values;
+        while let [layer, first_token, n_tokens, n_used, ids @ ..] = rest {
+            let (ids, others) = ids.split_at((n_tokens * n_used) as usize);
+            rest = others;
+            if self.next == Some((*layer, *first_token)) {
+                self.out.push(b'\n');
+            }
+            for (token, row) in (*first_token..).zip(ids.chunks(*n_used as usize)) {
+                self.number(token, b' ');
+                self.number(*layer, b' ');
+                for &id in row {
+                    self.number(id, b',');
+                }
+                self.out.pop();
+                self.out.push(b'\n');
+            }
+            self.next = Some((*layer, first_token + n_tokens));
+        }
+    }
+
+    /// Adds `n` and `end`, a few times faster than the formatter of the library, which would be half
+    /// of what a recording costs.
+    fn number(&mut self, mut n: u32, end: u8) {
+        let mut digits = [0; 10];
+        let mut begin = digits.len();
+        loop {
+            begin -= 1;
+            digits[begin] = b'0' + (n % 10) as u8;
+            n /= 10;
+            if n == 0 {
+                break;
+            }
+        }
+        self.out.extend_from_slice(&digits[begin..]);
+        self.out.push(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::read::GzDecoder;
+    use std::io::Read;
+
+    fn header(n_layers: u32) -> Header {
+        Header {
+            n_layers,
+            n_experts: 8,
+            top_k: 2,
+            batched: true,
+            ..Header::default()
+        }
+    }
+
+    /// What `record` leaves in a file, without the header.
+    fn lines(n_layers: u32, record: impl Fn(&Recorder)) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.trace.gz");
+        let recorder = Recorder::new(path.clone(), header(n_layers));
+        record(&recorder);
+        recorder.finish();
+        recorder.record(0, Picks::new(&[7, 7], 2, 2));
+        let mut text = String::new();
+        let mut file = GzDecoder::new(File::open(path).unwrap());
+        file.read_to_string(&mut text).unwrap();
+        let (first, lines) = text.split_once('\n').unwrap();
+        assert_eq!(
+            serde_json::from_str::<Header>(first).unwrap(),
+            header(n_layers)
+        );
+        lines.to_string()
+    }
+
+    #[test]
+    fn events_are_told_apart() {
+        let text = lines(2, |recorder| {
+            // Rows of 2 ids, 3 ids apart.
+            recorder.record(0, Picks::new(&[5, 1, 9, 0, 7], 2, 3));
+            recorder.record(1, Picks::new(&[3, 2], 2, 2));
+            recorder.record(1, Picks::new(&[4, 6], 2, 2));
+            recorder.record(1, Picks::new(&[6, 4], 2, 2));
+            recorder.record(0, Picks::new(&[0, 1], 2, 2));
+        });
+        // The second layer left the first token out.
+        let expected = "0 0 5,1\n1 0 0,7\n1 1 3,2\n\n2 1 4,6\n\n3 1 6,4\n4 0 0,1\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn lanes_have_tokens_of_their_own() {
+        let pick = |recorder: &Recorder, layer| recorder.record(layer, Picks::new(&[1, 0], 2, 2));
+        let text = lines(3, |recorder| {
+            pick(recorder, 0);
+            std::thread::scope(|scope| {
+                let other = || [0, 1, 2].map(|layer| pick(recorder, layer));
+                scope.spawn(other).join().unwrap();
+            });
+            pick(recorder, 1);
+        });
+        assert_eq!(text, "0 0 1,0\n\n1 0 1,0\n1 1 1,0\n1 2 1,0\n0 1 1,0\n");
+    }
+
+    /// More than the buffer holds, so that recording waits for the writer.
+    #[test]
+    fn nothing_is_lost_however_fast() {
+        let n_events = 20 * VALUES_MAX / 6;
+        let text = lines(1, |recorder| {
+            for i in 0..n_events as i32 {
+                recorder.record(0, Picks::new(&[i % 8, (i + 1) % 8], 2, 2));
+            }
+        });
+        let mut lines = text.lines().filter(|l| !l.is_empty());
+        for i in 0..n_events {
+            let expected = format!("{i} 0 {},{}", i % 8, (i + 1) % 8);
+            assert_eq!(lines.next(), Some(expected.as_str()));
+        }
+        assert_eq!(lines.next(), None);
+    }
+
+    #[test]
+    fn without_events_no_file_is_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.trace.gz");
+        std::fs::write(&path, "old").unwrap();
+        drop(Recorder::new(path.clone(), header(1)));
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+
+    /// A file that cannot be written stops the recording, not who is recorded.
+    #[test]
+    fn a_file_that_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Recorder::new(dir.path().to_path_buf(), header(1));
+        for _ in 0..VALUES_MAX {
+            recorder.record(0, Picks::new(&[1, 0], 2, 2));
+        }
+        recorder.finish();
+        recorder.record(0, Picks::new(&[1, 0], 2, 2));
+        assert!(recorder.shared.buffer().values.is_empty(), "it piles up");
+    }
+}

@@ -1,0 +1,305 @@
+//! A recording is what was computed: replayed with what its header says, it gives the counters of the
+//! run to the unit, whatever the policy; and it does not change what is computed.
+
+#![cfg(feature = "llama")]
+
+mod child;
+mod runner;
+mod tiny;
+
+use child::{Running, completion, polyglot};
+use flate2::read::MultiGzDecoder;
+use hotset::config::{Config, Ram, StatsTo};
+use hotset::expert::Shape;
+use hotset::llama;
+use hotset::policy::{self, REGISTRY};
+use hotset::residency::{Counts, Plan, Residency};
+use hotset::stats::Stats;
+use hotset::trace::{Header, PoolSpec, Trace};
+use runner::{Options, Runner, take_hook, tokens};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// Tokens of [`Bench::run`].
+const N_TOKENS: u32 = 8 + 80 + 6 * 4 + 7 + 8;
+
+/// A folder with one model and room for recordings.
+struct Bench {
+    dir: TempDir,
+    model: PathBuf,
+}
+
+impl Bench {
+    fn new(spec: &tiny::Spec) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let model = tiny::write(spec, dir.path());
+        Self { dir, model }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The logits of prompts, generation and four sequences at once in turn; and the counters. No batch
+    /// looks like drafts: what is rejected is recorded, but the policy does not hear of it.
+    fn run(&self, config: Option<&Config>) -> (Vec<u32>, Option<Stats>) {
+        let _hook = take_hook(config);
+        let options = Options {
+            n_threads: 1,
+            n_batch: 200,
+            n_ubatch: 60,
+            n_seq: 4,
+            ..Options::default()
+        };
+        let mut runner = Runner::load(&self.model, options).expect("the model loads");
+        let given = tokens(N_TOKENS as usize, tiny::N_VOCAB);
+        let mut given = given.as_slice();
+        let mut next = |n: usize| given.split_off(..n).expect("there are enough");
+        let mut logits = Vec::new();
+        (0..8).for_each(|_| runner.decode(next(1), &mut logits));
+        // A scan, and what is left of it, which is none.
+        runner.read(next(80));
+        (0..6).for_each(|_| runner.decode(next(4), &mut logits));
+        runner.read(next(7));
+        (0..8).for_each(|_| runner.decode(next(1), &mut logits));
+        (logits, llama::stats().pop())
+    }
+}
+
+fn recording(path: &Path, ram: Option<Ram>, policy: &str) -> Config {
+    Config {
+        ram,
+        policy: policy.to_string(),
+        stats: StatsTo::Off,
+        trace: Some(path.to_path_buf()),
+        ..Config::default()
+    }
+}
+
+/// All text of a file, or what there is of one that ends early.
+fn text(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    let file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let _ = MultiGzDecoder::new(file).read_to_end(&mut bytes);
+    String::from_utf8(bytes).unwrap()
+}
+
+/// The counters of the run that was recorded, computed from the recording alone.
+fn replay(path: &Path, policy: &str) -> Counts {
+    let trace = Trace::open(path, u32::MAX).unwrap();
+    let mut all = Counts::default();
+    for pool in &trace.header().pools {
+        let counts = replay_pool(&trace, pool, policy);
+        all.decode.add(&counts.decode);
+        all.scan.add(&counts.scan);
+    }
+    all
+}
+
+fn replay_pool(trace: &Trace, pool: &PoolSpec, policy: &str) -> Counts {
+    let header = trace.header();
+    let n_experts = vec![header.n_experts; pool.layers.len()];
+    let layers = pool.layers.iter();
+    let bytes: Vec<_> = layers.map(|&l| header.expert_bytes[l as usize]).collect();
+    let shape = Shape::with_bytes(&n_experts, &bytes);
+    let policy = policy::by_name(policy, &shape).unwrap();
+    let mut residency = Residency::new(shape, pool.n_slots, policy);
+    if pool.preloaded {
+        residency.fill_free();
+    }
+    let mut plan = Plan::default();
+    for (_, mut event) in trace.events() {
+        let Ok(layer) = pool.layers.binary_search(&event.layer) else {
+            continue;
+        };
+        event.layer = layer as u32;
+        residency.plan(&event, &mut plan).unwrap();
+        residency.commit(&mut plan);
+        residency.release(&mut plan);
+    }
+    residency.counts()
+}
+
+/// Records a run with this share of the experts in memory, and replays it.
+fn assert_replays(spec: &tiny::Spec, policy: &str, percent: f64, n_pools: usize) {
+    let what = format!("{} {policy} {percent} %", spec.name);
+    let bench = Bench::new(spec);
+    let path = bench.file("run.trace.gz");
+    let config = recording(&path, Some(Ram::Percent(percent)), policy);
+    let (_, stats) = bench.run(Some(&config));
+    let stats = stats.expect("experts were streamed");
+    let is_streamed = percent < 100.0;
+    assert_eq!(stats.generation.evictions > 0, is_streamed, "{what}");
+    assert_eq!(stats.prompt.bypassed > 0, is_streamed, "{what}");
+
+    let counts = replay(&path, policy);
+    assert_eq!(counts.decode, stats.generation, "{what}");
+    assert_eq!(counts.scan, stats.prompt, "{what}");
+    let header = Trace::open(&path, 0).unwrap().header().clone();
+    assert_eq!(header.pools.len(), n_pools, "{what}");
+    let n_slots: u32 = header.pools.iter().map(|p| p.n_slots).sum();
+    assert_eq!(n_slots, stats.n_slots, "{what}");
+}
+
+/// One pool; two; and three, one for each layer, of a model in three files.
+#[test]
+fn replaying_gives_the_counters_of_the_run() {
+    let all = tiny::all();
+    for policy in REGISTRY {
+        assert_replays(&all[1], policy.name, 12.0, 1);
+        assert_replays(&all[0], policy.name, 30.0, 2);
+        assert_replays(&all[7], policy.name, 30.0, 3);
+    }
+}
+
+/// What is read at the start are hits, in the recording too.
+#[test]
+fn replaying_a_run_that_held_everything() {
+    let all = tiny::all();
+    assert_replays(&all[0], "lru", 100.0, 2);
+}
+
+/// Every architecture: what is recorded without streaming is what was recorded with it, and neither
+/// changes a bit of the output.
+#[test]
+fn recording_changes_nothing() {
+    for spec in tiny::all() {
+        let bench = Bench::new(&spec);
+        let (stock, _) = bench.run(None);
+        let [alone, streamed] = ["alone", "streamed"].map(|n| bench.file(&format!("{n}.trace.gz")));
+        let (logits, none) = bench.run(Some(&recording(&alone, None, "lru")));
+        assert!(none.is_none(), "nothing is streamed");
+        assert!(logits == stock, "{}", spec.name);
+        let config = recording(&streamed, Some(Ram::Percent(30.0)), "lru");
+        assert!(bench.run(Some(&config)).0 == stock, "{}", spec.name);
+
+        let header = |path: &Path| Trace::open(path, 0).unwrap().header().clone();
+        let n_layers = (spec.n_layer - spec.arch.n_layer_dense()) as u32;
+        let expected = Header {
+            n_layers,
+            n_experts: spec.n_expert as u32,
+            top_k: spec.n_used as u32,
+            phase: Some("mixed".to_string()),
+            ranked: true,
+            batched: true,
+            expert_bytes: header(&streamed).expert_bytes,
+            ..Header::default()
+        };
+        assert_eq!(expected.expert_bytes.len(), n_layers as usize);
+        assert_eq!(header(&alone), expected, "{}", spec.name);
+        let lines = |path: &Path| text(path).split_once('\n').unwrap().1.to_string();
+        assert_eq!(lines(&alone), lines(&streamed), "{}", spec.name);
+        assert_tokens(&alone, &spec);
+    }
+}
+
+/// Every token has `n_used` experts in every layer, apart from those of prompts, of which the last
+/// layer computes no more than was asked for.
+fn assert_tokens(path: &Path, spec: &tiny::Spec) {
+    let trace = Trace::open(path, u32::MAX).unwrap();
+    assert_eq!(trace.n_tokens(), N_TOKENS);
+    let n_layers = trace.header().n_layers;
+    for layer in 0..n_layers {
+        let events = || trace.events().filter(|(_, e)| e.layer == layer);
+        let n: u32 = events().map(|(_, e)| e.n_tokens).sum();
+        let is_last = layer + 1 == n_layers;
+        let n_left_out = if is_last { 79 + 6 } else { 0 };
+        assert_eq!(n, N_TOKENS - n_left_out, "{} layer {layer}", spec.name);
+        for (token, event) in events() {
+            let rows: u32 = event.rows.iter().sum();
+            assert_eq!(rows, event.n_tokens * spec.n_used as u32, "token {token}");
+        }
+    }
+}
+
+/// Two models of one process, one of which streams nothing because the other has all of the budget.
+#[test]
+fn each_model_has_a_file_of_its_own() {
+    let [bench, other] = [0, 1].map(|i| Bench::new(&tiny::all()[i]));
+    let path = bench.file("run.trace.gz");
+    let mut config = recording(&path, Some(Ram::Bytes(1)), "lru");
+    for (ram, n_pools) in [(Ram::Bytes(1), 0), (Ram::Percent(30.0), 1)] {
+        config.ram = Some(ram);
+        let _hook = take_hook(Some(&config));
+        let load = |path| Runner::load(path, Options::default()).expect("the model loads");
+        let (mut a, mut b) = (load(&bench.model), load(&other.model));
+        let given = tokens(4, tiny::N_VOCAB);
+        a.decode(&given, &mut Vec::new());
+        b.decode(&given[..3], &mut Vec::new());
+        drop(a);
+        b.decode(&given[3..], &mut Vec::new());
+        drop(b);
+        let second = Trace::open(&bench.file("run.2.trace.gz"), u32::MAX).unwrap();
+        assert_eq!(Trace::open(&path, u32::MAX).unwrap().n_tokens(), 4);
+        assert_eq!(second.n_tokens(), 4);
+        assert_eq!(second.header().n_experts, 16);
+        assert_eq!(second.header().pools.len(), n_pools, "{ram:?}");
+    }
+}
+
+/// The lines of `layer`.
+fn n_lines(text: &str, layer: u32) -> usize {
+    let layer = format!(" {layer} ");
+    text.lines().filter(|l| l.contains(&layer)).count()
+}
+
+#[test]
+fn programs_record_what_they_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.trace.gz");
+    let trace = ("HOTSET_TRACE", path.to_str().unwrap());
+    let args = ["-p", "a", "-n", "8"];
+    let stock = child::run(completion(&polyglot(), &[("HOTSET", "off"), trace], &args));
+    assert!(!path.exists(), "nothing is recorded when hotset is off");
+    for vars in [&[trace][..], &[trace, ("HOTSET_RAM", "30%")]] {
+        std::fs::write(&path, "old").unwrap();
+        let ended = child::run(completion(&polyglot(), vars, &args));
+        assert_eq!(ended.text(), stock.text());
+        let said = format!(
+            "hotset: the routing of 6 of 6 layers is recorded in {}",
+            trace.1
+        );
+        assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+        let text = text(&path);
+        let header = text.lines().next().unwrap();
+        assert!(header.contains("\"model\":\"polyglot-moe\""), "{header}");
+        // One token of the prompt, and the last one is not computed; nor is there a warm-up.
+        assert_eq!([0, 5].map(|layer| n_lines(&text, layer)), [8, 8], "{text}");
+    }
+}
+
+#[test]
+fn a_model_without_experts_is_not_recorded() {
+    let bench = Bench::new(&tiny::dense());
+    let path = bench.file("run.trace.gz");
+    let vars = [("HOTSET_TRACE", path.to_str().unwrap())];
+    let ended = child::run(completion(&bench.model, &vars, &["-n", "2"]));
+    assert!(!ended.text().is_empty());
+    let said = "hotset: nothing is recorded: the model has no experts";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    assert!(!path.exists());
+}
+
+/// What a killed program leaves behind is a trace that ends early.
+#[test]
+fn a_killed_program_leaves_what_it_had() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.trace.gz");
+    let vars = [
+        ("HOTSET_TRACE", path.to_str().unwrap()),
+        ("HOTSET_RAM", "10%"),
+        ("HOTSET_FAULT", "delay_ms=5"),
+    ];
+    let mut running = Running::start(completion(&polyglot(), &vars, &["-n", "400"]));
+    let has_lines = |_: &Running| path.exists() && n_lines(&text(&path), 0) > 8;
+    running.wait_until("lines", has_lines);
+    drop(running);
+    let text = text(&path);
+    let (header, lines) = text.split_once('\n').unwrap();
+    let header: Header = serde_json::from_str(header).unwrap();
+    assert_eq!(header.pools.len(), 1);
+    let last = lines.lines().last().unwrap();
+    assert_eq!(last.split(',').count(), 8, "whole lines: {last}");
+}

@@ -1,0 +1,168 @@
+//! What a model's counters say of a run, and of what other policies would have done in it.
+
+use hotset::engine::layout::{Layout, Tensor};
+use hotset::engine::{Batch, Engine};
+use hotset::report;
+use hotset::stats::Stats;
+use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
+use hotset::trace::Picks;
+use std::io::Write;
+use std::os::fd::AsFd;
+
+const N_EXPERTS: usize = 8;
+/// By layer: the last one has a pool of its own.
+const PART_BYTES: [usize; 3] = [512, 512, 1024];
+
+/// Three layers, one part each, with a budget of this share of the slots.
+fn engine(policy: &str, percent: usize) -> Engine {
+    let mut file = tempfile::tempfile().unwrap();
+    let mut offset = 0;
+    let mut tensor = |(block, n_bytes): (u32, usize)| {
+        let tensor = Tensor {
+            name: format!("blk.{block}.part"),
+            block,
+            n_experts: N_EXPERTS as u32,
+            n_bytes,
+            file: 0,
+            offset,
+        };
+        offset += (N_EXPERTS * n_bytes) as u64;
+        tensor
+    };
+    let tensors: Vec<_> = (0..).zip(PART_BYTES).map(&mut tensor).collect();
+    file.write_all(&vec![1; offset as usize]).unwrap();
+    let file = ModelFile::open(file.as_fd()).unwrap();
+    let aligns = [file.align()];
+    let all = Layout::new(&tensors, &aligns, u64::MAX).unwrap();
+    let slots = all.pools.iter().map(|p| p.slot_bytes * p.n_slots as usize);
+    let budget = slots.sum::<usize>() * percent / 100;
+    let layout = Layout::new(&tensors, &aligns, budget as u64).unwrap();
+    assert_eq!(layout.pools.len(), 2);
+    let options = QueueOptions {
+        kind: QueueKind::Auto,
+        depth: 8,
+        faults: Faults::default(),
+    };
+    Engine::new(layout, vec![file], policy, options).unwrap()
+}
+
+/// Computes `n_tokens` tokens, each with expert 0 and another one of every layer.
+fn compute(engine: &Engine, n_tokens: usize) {
+    for token in 0..n_tokens {
+        for layer in 0..PART_BYTES.len() {
+            let other = 1 + (token * (1 + layer) + token / 5) % 7;
+            let ids = [0, other as i32];
+            let mut rows = [0; N_EXPERTS];
+            ids.iter().for_each(|&id| rows[id as usize] += 1);
+            let picks = Picks::new(&ids, 2, 2);
+            let routed = engine.route(layer, 0, 1, 1, &picks, &rows, &Batch::default());
+            routed.unwrap();
+            for i in 0.. {
+                if engine.acquire(layer, 1, 0, i).unwrap().is_none() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_whole_run_is_compared_with_what_happened() {
+    for policy in ["lru", "lfu"] {
+        let engine = engine(policy, 50);
+        compute(&engine, 200);
+        let stats = Stats::of(&engine, policy).unwrap();
+        let regret = stats.regret.as_ref().unwrap();
+        assert!(regret.is_whole_run);
+        assert_eq!((regret.picks, regret.warm_picks), (200 * 3 * 2, 0));
+        assert_eq!(stats.generation.picks(), regret.picks);
+        assert_eq!(regret.active_hits, stats.generation.hits);
+        assert!(regret.active_hits > 0 && regret.active_hits < regret.belady_hits);
+        assert_eq!(regret.lru_hits == regret.active_hits, policy == "lru");
+        let recent = Stats::recent(&engine, policy).unwrap().regret;
+        assert_eq!(recent.as_ref(), Some(regret));
+        assert!(Stats::counters(&engine, policy).unwrap().regret.is_none());
+
+        // Of eight experts one is in every token: a tenth, rounded up, and half of all picks.
+        let heat = stats.generation_heat.as_ref().unwrap();
+        assert!((heat.hottest_tenth - 0.5).abs() < 1e-12, "{heat:?}");
+        assert!(
+            heat.hottest_quarter > 0.55 && heat.hottest_quarter < 0.65,
+            "{heat:?}"
+        );
+        assert!(
+            heat.hottest_half > 0.7 && heat.hottest_half < 0.8,
+            "{heat:?}"
+        );
+        assert!(
+            heat.entropy_bits > 2.0 && heat.entropy_bits < 2.45,
+            "{heat:?}"
+        );
+        assert_eq!(heat.flat_bits, 3.0);
+        assert!(stats.prompt_heat.is_none());
+        let text = report::text(&stats);
+        let best = 100.0 * regret.belady_hits as f64 / 1200.0;
+        assert!(text.contains("hit rate on this routing: lru "), "{text}");
+        assert!(
+            text.contains(&format!("best possible (Belady) {best:.1} %")),
+            "{text}"
+        );
+    }
+}
+
+/// 12 000 tokens are 72 000 picks, of which a report during the run looks at 65 536: two thirds of the
+/// pool with two of three layers, one third of the other, in whole events of two picks.
+#[test]
+fn reports_during_a_run_look_at_its_end() {
+    let engine = engine("lfu", 100);
+    compute(&engine, 12_000);
+    let stats = Stats::recent(&engine, "lfu").unwrap();
+    let regret = stats.regret.as_ref().unwrap();
+    assert!(!regret.is_whole_run);
+    assert_eq!(regret.picks + regret.warm_picks, 43_690 + 21_844);
+    assert!((32_767..32_771).contains(&regret.picks), "{regret:?}");
+    // Everything fits, so that after the first half everything hits.
+    let hits = [regret.active_hits, regret.lru_hits, regret.belady_hits];
+    assert_eq!(hits, [regret.picks; 3]);
+    let line = report::line(&stats);
+    let expected = format!(
+        "; on the last {} routed experts lru 100.0 %, lfu 100.0 %, best possible (Belady) 100.0 %",
+        regret.picks
+    );
+    assert!(line.ends_with(&expected), "{line}");
+    let at_exit = Stats::of(&engine, "lfu").unwrap().regret.unwrap();
+    assert!(at_exit.is_whole_run);
+    assert_eq!(at_exit.picks, 72_000);
+    assert_eq!(at_exit.belady_hits, 72_000 - 24);
+}
+
+/// Scripts read these: a field that goes or changes its name breaks them.
+#[test]
+fn the_fields_of_the_json_file_stay() {
+    let engine = engine("lru", 50);
+    compute(&engine, 10);
+    let stats = Stats::of(&engine, "lru").unwrap();
+    let value = serde_json::to_value(&stats).unwrap();
+    let names = |value: &serde_json::Value| -> Vec<String> {
+        value.as_object().unwrap().keys().cloned().collect()
+    };
+    let fields = |text: &str| {
+        let mut fields: Vec<_> = text.split_whitespace().map(str::to_string).collect();
+        fields.sort();
+        fields
+    };
+    let expected = fields(
+        "model policy io n_layers n_experts n_slots n_resident expert_bytes arena_bytes generation prompt \
+         n_reads bytes_read bytes_read_besides stalled_ms busy_ms has_staged generation_heat prompt_heat regret",
+    );
+    let found = names(&value);
+    assert!(
+        expected.iter().all(|name| found.contains(name)),
+        "{found:?}"
+    );
+    let regret = "picks warm_picks is_whole_run active_hits lru_hits belady_hits";
+    assert_eq!(names(&value["regret"]), fields(regret));
+    let heat = "hottest_tenth hottest_quarter hottest_half entropy_bits flat_bits";
+    assert_eq!(names(&value["generation_heat"]), fields(heat));
+    assert!(value["prompt_heat"].is_null());
+}

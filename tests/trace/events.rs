@@ -1,0 +1,142 @@
+//! Which events the lines of a valid trace are.
+
+use super::{Copied, copied, gzip, header, read, read_gzip, read_to};
+use hotset::trace::{Header, PoolSpec, Segment, Trace};
+
+fn event(first_token: u32, layer: u32, n_tokens: u32, picks: &[(u32, u32)]) -> Copied {
+    let (experts, rows) = picks.iter().copied().unzip();
+    (first_token, layer, n_tokens, experts, rows)
+}
+
+#[test]
+fn a_line_is_an_event_of_one_token() {
+    let trace = read(&(header("") + "0 0 5,1,7\n0 2 3\n3 0 0\n4 1 2,1")).unwrap();
+    let expected = [
+        event(0, 0, 1, &[(1, 1), (5, 1), (7, 1)]),
+        event(0, 2, 1, &[(3, 1)]),
+        event(3, 0, 1, &[(0, 1)]),
+        event(4, 1, 1, &[(1, 1), (2, 1)]),
+    ];
+    assert_eq!(copied(&trace), expected);
+    assert_eq!(trace.n_tokens(), 5);
+}
+
+#[test]
+fn lines_of_a_batch_are_one_event() {
+    let text = header(",\"batched\":true")
+        + "0 0 5,1\n1 0 1\n2 0 1,6\n\
+           0 1 2\n1 1 2\n\n2 1 2\n\
+           3 0 4\n\n\n\
+           4 0 4\n6 0 4\n";
+    let expected = [
+        event(0, 0, 3, &[(1, 3), (5, 1), (6, 1)]),
+        event(0, 1, 2, &[(2, 2)]),
+        event(2, 1, 1, &[(2, 1)]),
+        event(3, 0, 1, &[(4, 1)]),
+        event(4, 0, 1, &[(4, 1)]),
+        event(6, 0, 1, &[(4, 1)]),
+    ];
+    assert_eq!(copied(&read(&text).unwrap()), expected);
+}
+
+/// Another context computes its tokens in between, and later tokens come before earlier ones.
+#[test]
+fn contexts_interleave() {
+    let text = header(",\"batched\":true")
+        + "10 0 1\n11 0 2\n0 0 3\n10 1 4\n11 1 5\n0 1 6\n0 2 7\n10 2 0\n11 2 0\n";
+    let expected = [
+        event(10, 0, 2, &[(1, 1), (2, 1)]),
+        event(0, 0, 1, &[(3, 1)]),
+        event(10, 1, 2, &[(4, 1), (5, 1)]),
+        event(0, 1, 1, &[(6, 1)]),
+        event(0, 2, 1, &[(7, 1)]),
+        event(10, 2, 2, &[(0, 2)]),
+    ];
+    let trace = read(&text).unwrap();
+    assert_eq!(copied(&trace), expected);
+    assert_eq!(trace.n_tokens(), 12);
+}
+
+#[test]
+fn a_limit_keeps_the_first_tokens_and_checks_all() {
+    let text = header("") + "0 0 1\n1 0 2\n1 1 3\n2 0 4\n";
+    let trace = read_to(&text, 2).unwrap();
+    assert_eq!(trace.events().count(), 3);
+    assert_eq!(trace.n_tokens(), 2);
+    assert!(read_to(&(text + "3 0 8\n"), 2).is_err());
+
+    let batched = header(",\"batched\":true") + "0 0 1\n1 0 2\n2 0 2\n0 1 5\n1 1 5\n2 1 5\n";
+    let trace = read_to(&batched, 2).unwrap();
+    let expected = [event(0, 0, 2, &[(1, 1), (2, 1)]), event(0, 1, 2, &[(5, 2)])];
+    assert_eq!(copied(&trace), expected);
+}
+
+#[test]
+fn parts_of_a_gzip_file_are_one_text() {
+    let parts = [gzip(&(header("") + "0 0 1\n1 ")), gzip("0 2\n")].concat();
+    assert_eq!(read_gzip(&parts).unwrap().events().count(), 2);
+}
+
+#[test]
+fn a_header_is_written_as_it_is_read() {
+    let full = Header {
+        n_layers: 3,
+        n_experts: 8,
+        top_k: 3,
+        model: Some("m \"quoted\"".to_string()),
+        workload: Some("w".to_string()),
+        phase: Some("mixed".to_string()),
+        n_tokens: Some(7),
+        ranked: true,
+        segments: vec![Segment {
+            first_token: 2,
+            n_tokens: 3,
+            label: Segment::PREFILL.to_string(),
+        }],
+        batched: true,
+        expert_bytes: vec![100, 200, 100],
+        pools: vec![
+            PoolSpec {
+                layers: vec![0, 2],
+                n_slots: 16,
+                preloaded: true,
+            },
+            PoolSpec {
+                layers: vec![1],
+                n_slots: 0,
+                preloaded: false,
+            },
+        ],
+        format: None,
+    };
+    let text = serde_json::to_string(&full).unwrap();
+    assert!(text.contains("\"segments\":[[2,3,\"prefill\"]]"), "{text}");
+    assert!(
+        text.contains("{\"layers\":[0,2],\"slots\":16,\"preloaded\":true}"),
+        "{text}"
+    );
+    assert_eq!(*read(&text).unwrap().header(), full);
+
+    let least = Header {
+        n_layers: 3,
+        n_experts: 8,
+        top_k: 3,
+        ..Header::default()
+    };
+    let text = serde_json::to_string(&least).unwrap() + "\n";
+    assert_eq!(text, header(""));
+    assert_eq!(*read(&text).unwrap().header(), least);
+    let other = header(",\"licence\":\"MIT\",\"source\":{\"n_layers\":[9]}");
+    assert_eq!(*read(&other).unwrap().header(), least);
+}
+
+#[test]
+fn sizes_of_experts_are_of_the_header_or_else_as_told() {
+    let bytes = |trace: Trace| -> Vec<u64> {
+        let shape = trace.with_expert_bytes(7).header().shape();
+        (0..3).map(|layer| shape.expert_bytes(layer)).collect()
+    };
+    assert_eq!(bytes(read(&header("")).unwrap()), [7, 7, 7]);
+    let known = read(&header(",\"expert_bytes\":[1,2,3]")).unwrap();
+    assert_eq!(bytes(known), [1, 2, 3]);
+}
