@@ -3,7 +3,7 @@
 
 use criterion::Criterion;
 use hotset::engine::layout::{Layout, Tensor};
-use hotset::engine::{Batch, Engine};
+use hotset::engine::{Batch, Engine, Routing};
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
 use hotset::residency::{Plan, Residency};
@@ -149,10 +149,13 @@ fn engine(policy: &str) -> Engine {
 /// What a compute thread does for a token: three operations per layer, each routed and then read
 /// expert by expert.
 fn token(engine: &Engine, layer: usize, ids: &[i32], rows: &[i64]) {
-    let picks = Picks::new(ids, ids.len(), ids.len());
+    let routing = Routing {
+        picks: Picks::new(ids, ids.len(), ids.len()),
+        n_rows: rows,
+        batch: &Batch::default(),
+    };
     for part in 0..N_PARTS {
-        let batch = Batch::default();
-        let event = engine.route(layer, part, 1, 1, &picks, black_box(rows), &batch);
+        let event = engine.route(layer, part, 1, 1, black_box(&routing));
         event.expect("nothing can fail");
         for i in 0.. {
             match engine.acquire(layer, 1, 0, i).expect("nothing can fail") {

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use hotset::engine::layout::{Layout, Tensor};
-use hotset::engine::{Batch, Engine, Token};
+use hotset::engine::{Batch, Engine, Routing, Token};
 use hotset::expert::ExpertId;
 use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
 use hotset::trace::Picks;
@@ -69,8 +69,12 @@ fn operation(engine: &Engine, key: usize, layer: usize, part: usize, experts: &[
 fn compute(engine: &Engine, key: usize, layer: usize, part: usize, picks: &Picks, batch: &Batch) {
     let mut rows = [0; N_EXPERTS];
     picks.rows().flatten().for_each(|&e| rows[e as usize] += 1);
-    let routed = engine.route(layer, part, key, 1, picks, &rows, batch);
-    routed.unwrap();
+    let routing = Routing {
+        picks: *picks,
+        n_rows: &rows,
+        batch,
+    };
+    engine.route(layer, part, key, 1, &routing).unwrap();
     let mut seen = [false; N_EXPERTS];
     for i in 0.. {
         let Some((expert, address)) = engine.acquire(layer, key, 0, i).unwrap() else {

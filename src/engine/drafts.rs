@@ -6,11 +6,10 @@
 //! is kept until the layer's next event of the same context, and taught before it, without the tokens
 //! that were dropped or are computed again.
 
-use super::{Engine, State};
+use super::{Engine, Routing, State};
 use crate::error::Result;
 use crate::expert::Event;
 use crate::residency::Plan;
-use crate::trace::Picks;
 
 /// A token of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +95,10 @@ impl Engine {
         state: &mut State,
         layer: usize,
         event: &Event,
-        picks: &Picks,
-        batch: &Batch,
+        routing: &Routing,
         plan: &mut Plan,
     ) -> Result<()> {
+        let batch = routing.batch;
         if !state.drafts.is_empty() {
             self.settle(state, layer, batch);
         }
@@ -112,7 +111,7 @@ impl Engine {
         let mut sure = Vec::new();
         let mut unsure = Vec::new();
         let mut n_sure = 0;
-        for ((token, is_sure), ids) in rows.zip(picks.rows()) {
+        for ((token, is_sure), ids) in rows.zip(routing.picks.rows()) {
             let ids = ids.iter().map(|&id| id as u32);
             if is_sure {
                 n_sure += 1;

@@ -81,6 +81,17 @@ struct State {
     busy: Option<(Instant, Instant)>,
 }
 
+/// What an operation computes.
+#[derive(Debug, Clone, Copy)]
+pub struct Routing<'a> {
+    /// The experts of each token.
+    pub picks: Picks<'a>,
+    /// How many tokens picked each expert.
+    pub n_rows: &'a [i64],
+    /// Which tokens these are.
+    pub batch: &'a Batch,
+}
+
 /// The streamed experts of one model.
 pub struct Engine {
     layout: Layout,
@@ -195,8 +206,7 @@ impl Engine {
         Some(state.busy.map_or(Duration::ZERO, |(a, b)| b - a))
     }
 
-    /// An operation on part `part` of `layer` begins in the lane known as `key`: `n_rows[e]` tokens of
-    /// `picks`, which belong to `batch`, picked expert `e`.
+    /// An operation on part `part` of `layer` begins in the lane known as `key`.
     ///
     /// Called by thread 0 before the lane's `n_threads` threads acquire. Waits only for the ring.
     pub fn route(
@@ -205,16 +215,14 @@ impl Engine {
         part: usize,
         key: usize,
         n_threads: u32,
-        picks: &Picks,
-        n_rows: &[i64],
-        batch: &Batch,
+        routing: &Routing,
     ) -> Result<()> {
         let mut guard = self.state();
         let state = &mut *guard;
         let at = self.claim_lane(state, key)?;
-        if !runs::continues(&state.runs[at], layer, part, picks.n_tokens(), n_rows) {
+        if !runs::continues(&state.runs[at], layer, part, routing) {
             self.close(state, at)?;
-            self.begin(state, at, layer, picks, n_rows, batch)?;
+            self.begin(state, at, layer, routing)?;
             self.read_fills(state, at, part)?;
         }
         let run = &mut state.runs[at];

@@ -1,9 +1,8 @@
 //! The life of an event: a lane is claimed, the event planned, its pins released.
 
-use super::{Batch, Engine, N_LANES, Run, State};
+use super::{Engine, N_LANES, Routing, Run, State};
 use crate::error::Result;
 use crate::expert::Event;
-use crate::trace::Picks;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -89,11 +88,9 @@ impl Engine {
         state: &mut State,
         at: usize,
         layer_index: usize,
-        picks: &Picks,
-        n_rows: &[i64],
-        batch: &Batch,
+        routing: &Routing,
     ) -> Result<()> {
-        let n_tokens = picks.n_tokens();
+        let n_tokens = routing.picks.n_tokens();
         let layer = &self.layout.layers[layer_index];
         let mut run = std::mem::take(&mut state.runs[at]);
         run.layer = layer_index;
@@ -104,7 +101,8 @@ impl Engine {
         run.experts.clear();
         run.rows.clear();
         run.staged.clear();
-        for (expert, &rows) in n_rows.iter().enumerate().filter(|(_, r)| **r > 0) {
+        let n_rows = routing.n_rows.iter().enumerate();
+        for (expert, &rows) in n_rows.filter(|(_, r)| **r > 0) {
             run.experts.push(expert as u32);
             run.rows.push(rows as u32);
         }
@@ -114,7 +112,7 @@ impl Engine {
             experts: &run.experts,
             rows: &run.rows,
         };
-        let planned = self.plan(state, layer_index, &event, picks, batch, &mut run.plan);
+        let planned = self.plan(state, layer_index, &event, routing, &mut run.plan);
         if planned.is_ok() {
             state.residencies[layer.pool].commit(&mut run.plan);
             run.is_open = true;
@@ -124,7 +122,7 @@ impl Engine {
         planned?;
         // Under the lock, so that lanes are recorded in the order in which they were planned.
         if let Some(recorder) = &self.recorder {
-            recorder.record(layer_index as u32, *picks);
+            recorder.record(layer_index as u32, routing.picks);
         }
         let now = Instant::now();
         state.busy.get_or_insert((now, now)).1 = now;
@@ -134,18 +132,12 @@ impl Engine {
 
 /// Whether an operation belongs to the event that a run has open: another part of the same layer
 /// for the same rows.
-pub(super) fn continues(
-    run: &Run,
-    layer: usize,
-    part: usize,
-    n_tokens: u32,
-    n_rows: &[i64],
-) -> bool {
+pub(super) fn continues(run: &Run, layer: usize, part: usize, routing: &Routing) -> bool {
     let is_live = run.parts_begun != 0 && run.layer == layer && run.parts_begun & (1 << part) == 0;
     // Every token picks the same number of experts, so if these rows are the same, the others are
     // none, as they were.
     let mut known = run.experts.iter().zip(&run.rows);
     is_live
-        && run.n_tokens == n_tokens
-        && known.all(|(&expert, &rows)| n_rows[expert as usize] == i64::from(rows))
+        && run.n_tokens == routing.picks.n_tokens()
+        && known.all(|(&expert, &rows)| routing.n_rows[expert as usize] == i64::from(rows))
 }

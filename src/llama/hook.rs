@@ -8,7 +8,7 @@ use super::sys::{
 };
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
-use crate::engine::{Batch, Token};
+use crate::engine::{Batch, Routing, Token};
 use crate::error::{Error, Result};
 use crate::report;
 use crate::stats::Stats;
@@ -220,15 +220,13 @@ unsafe extern "C" fn route(
         // SAFETY: the ids of the operation, which llama.cpp has just counted.
         let picks = unsafe { record::picks(&*ids) };
         BATCH.with_borrow(|batch| {
-            engine.route(
-                bound.layer,
-                bound.part,
-                lane as usize,
-                n_threads as u32,
-                &picks,
+            let routing = Routing {
+                picks,
                 n_rows,
                 batch,
-            )
+            };
+            let (lane, n_threads) = (lane as usize, n_threads as u32);
+            engine.route(bound.layer, bound.part, lane, n_threads, &routing)
         })
     });
     if let Err(error) = result {

@@ -175,7 +175,7 @@ pub unsafe fn picks(ids: &ggml_tensor) -> Picks<'_> {
     const ID_BYTES: usize = size_of::<i32>();
     let [n_used, n_tokens] = [ids.ne[0] as usize, ids.ne[1] as usize];
     assert!(
-        ids.nb[0] == ID_BYTES && ids.nb[1] % ID_BYTES == 0,
+        ids.nb[0] == ID_BYTES && ids.nb[1].is_multiple_of(ID_BYTES),
         "the ids of one token follow each other"
     );
     let stride = ids.nb[1] / ID_BYTES;

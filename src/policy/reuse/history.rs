@@ -22,12 +22,17 @@ const LEAST_SAY: f32 = 0.004;
 const BYTES_MAX: usize = 1 << 20;
 /// Picks of a token in a layer that are remembered at most.
 const N_PICKS_MAX: usize = 32;
+/// Earlier tokens that can have a say.
+const N_ANALOGS_MAX: usize = 16;
+/// Words that are computed together.
+const WIDTH: usize = 4;
+type Words = [u64; WIDTH];
 
 /// A ring of the last tokens' picks.
 pub(super) struct History {
     /// By layer: the dense index of its expert 0.
     firsts: Vec<usize>,
-    /// A multiple of 64.
+    /// 64 for each word.
     n_slots: usize,
     n_words: usize,
     /// Places in `picks` for a token and layer.
@@ -47,8 +52,11 @@ pub(super) struct History {
     /// The likeness of a token that picked everything the current one did.
     most: f32,
     last_layer: Option<u32>,
-    /// Slots and shares, which add up to 1, of the tokens most like the current one.
-    analogs: Vec<(usize, f32)>,
+    /// The slots of the `n_analogs` tokens most like the current one, and their shares, which add up
+    /// to 1.
+    analogs: [usize; N_ANALOGS_MAX],
+    shares: [f32; N_ANALOGS_MAX],
+    n_analogs: usize,
     /// The likeness of the one most alike, as a share of `most`.
     confidence: f32,
     tied: Vec<u64>,
@@ -67,7 +75,8 @@ impl History {
             n_total += n as usize;
         }
         let bits_per_token = n_experts.len() * n_picks * 16 + n_total;
-        let n_words = (BYTES_MAX / bits_per_token.max(1) / 8).clamp(1, n_tokens / 64);
+        let n_words = (BYTES_MAX / bits_per_token.max(1) / 8).clamp(WIDTH, n_tokens / 64);
+        let n_words = n_words / WIDTH * WIDTH;
         let n_slots = n_words * 64;
         let nobody = n_experts.iter().copied().max().unwrap_or(0) as u16;
         // The likeness of a token to itself over all layers, and the sevenths that are carried over.
@@ -86,7 +95,9 @@ impl History {
             current: 0,
             most: 0.0,
             last_layer: None,
-            analogs: Vec::new(),
+            analogs: [0; N_ANALOGS_MAX],
+            shares: [0.0; N_ANALOGS_MAX],
+            n_analogs: 0,
             confidence: 0.0,
             tied: vec![0; n_words],
             ahead: vec![0.0; nobody as usize + 1],
@@ -114,7 +125,7 @@ impl History {
 
     /// Whether any token is like the current one.
     pub(super) fn has_analogs(&self) -> bool {
-        !self.analogs.is_empty()
+        self.n_analogs > 0
     }
 
     /// Makes the next slot the current one; what was like the last token is expected to go on alike.
@@ -143,33 +154,40 @@ impl History {
     fn compare(&mut self, layer: u32, experts: &[u32]) {
         let n = self.n_words;
         let first = self.firsts[layer as usize];
-        // Eight words at a time stay in registers.
-        for start in (0..n).step_by(8) {
-            let width = 8.min(n - start);
-            let mut sums = [[0u64; 8]; 6];
-            let n_sums = (experts.len().max(1).ilog2() + 1) as usize;
+        let n_sums = (experts.len().max(1).ilog2() + 1) as usize;
+        for start in (0..n).step_by(WIDTH) {
+            let mut sums = [[0u64; WIDTH]; 6];
             for &expert in experts {
                 let at = (first + expert as usize) * n + start;
-                let mut carry = [0u64; 8];
-                carry[..width].copy_from_slice(&self.pickers[at..at + width]);
+                let mut carry = words(&self.pickers[at..]);
                 for sum in &mut sums[..n_sums] {
-                    for i in 0..8 {
+                    for i in 0..WIDTH {
                         let both = sum[i] & carry[i];
                         sum[i] ^= carry[i];
                         carry[i] = both;
                     }
                 }
             }
-            let mut carry = [0u64; 8];
-            for (number, plane) in self.planes.chunks_exact_mut(n).skip(N_FRACTION_BITS).enumerate() {
-                let zero = [0u64; 8];
-                let sum = sums.get(number).unwrap_or(&zero);
-                for (i, bits) in plane[start..start + width].iter_mut().enumerate() {
-                    let either = *bits ^ sum[i];
-                    let both = *bits & sum[i];
-                    *bits = either ^ carry[i];
+            let mut carry = [0u64; WIDTH];
+            let mut at = N_FRACTION_BITS * n + start;
+            for sum in &sums[..n_sums] {
+                let plane = &mut self.planes[at..at + WIDTH];
+                for i in 0..WIDTH {
+                    let either = plane[i] ^ sum[i];
+                    let both = plane[i] & sum[i];
+                    plane[i] = either ^ carry[i];
                     carry[i] = both | (either & carry[i]);
                 }
+                at += n;
+            }
+            while carry != [0; WIDTH] && at < self.planes.len() {
+                let plane = &mut self.planes[at..at + WIDTH];
+                for i in 0..WIDTH {
+                    let both = plane[i] & carry[i];
+                    plane[i] ^= carry[i];
+                    carry[i] = both;
+                }
+                at += n;
             }
         }
     }
@@ -195,10 +213,10 @@ impl History {
     #[inline(always)]
     pub(super) fn find_analogs(&mut self, n_analogs: usize) {
         let n = self.n_words;
-        self.analogs.clear();
+        self.n_analogs = 0;
         self.tied.copy_from_slice(&self.earlier);
-        let count = |words: &[u64]| words.iter().map(|w| w.count_ones() as usize).sum::<usize>();
-        let mut n_left = n_analogs.min(count(&self.tied));
+        let n_earlier: u32 = self.tied.iter().map(|word| word.count_ones()).sum();
+        let mut n_left = n_analogs.min(N_ANALOGS_MAX).min(n_earlier as usize);
         // From the highest bit down: who has it is ahead of who has not.
         for plane in self.planes.chunks_exact(n).rev() {
             if n_left == 0 {
@@ -208,26 +226,23 @@ impl History {
             for (tied, bits) in self.tied.iter().zip(plane) {
                 n_ahead += (tied & bits).count_ones() as usize;
             }
-            if n_ahead == 0 {
-                continue;
-            }
             if n_ahead > n_left {
-                self.tied.iter_mut().zip(plane).for_each(|(tied, bits)| *tied &= bits);
-                continue;
+                for (tied, bits) in self.tied.iter_mut().zip(plane) {
+                    *tied &= bits;
+                }
+            } else if n_ahead > 0 {
+                for (word, (tied, bits)) in self.tied.iter_mut().zip(plane).enumerate() {
+                    let ahead = *tied & bits;
+                    *tied &= !bits;
+                    take(&mut self.analogs, &mut self.n_analogs, word, ahead, n_left);
+                }
+                n_left -= n_ahead;
             }
-            for word in 0..n {
-                let ahead = self.tied[word] & plane[word];
-                push_slots(&mut self.analogs, word, ahead, usize::MAX);
-                self.tied[word] &= !plane[word];
-            }
-            n_left -= n_ahead;
         }
-        for word in 0..n {
-            let n_max = n_left;
-            n_left -= push_slots(&mut self.analogs, word, self.tied[word], n_max);
-            if n_left == 0 {
-                break;
-            }
+        let n_all = self.n_analogs + n_left;
+        for (word, &tied) in self.tied.iter().enumerate() {
+            let n_left = n_all - self.n_analogs;
+            take(&mut self.analogs, &mut self.n_analogs, word, tied, n_left);
         }
         self.weigh();
     }
@@ -237,20 +252,23 @@ impl History {
     fn weigh(&mut self) {
         let n = self.n_words;
         let mut best = 0.0f32;
-        for (slot, share) in &mut self.analogs {
-            let (word, bit) = (*slot / 64, *slot % 64);
-            let planes = self.planes.chunks_exact(n).enumerate();
-            let likeness: u32 = planes.map(|(i, plane)| ((plane[word] >> bit & 1) as u32) << i).sum();
+        let shares = &mut self.shares[..self.n_analogs];
+        for (share, &slot) in shares.iter_mut().zip(&self.analogs) {
+            let (word, bit) = (slot / 64, slot % 64);
+            let mut likeness = 0;
+            for plane in self.planes.chunks_exact(n).rev() {
+                likeness = likeness * 2 + (plane[word] >> bit & 1) as u32;
+            }
             *share = likeness as f32 / self.most.max(1.0);
             best = best.max(*share);
         }
         self.confidence = best.min(1.0);
         let mut sum = 0.0;
-        for (_, share) in &mut self.analogs {
+        for share in &mut *shares {
             *share = exp((SHARPNESS * (*share - best)).max(-80.0));
             sum += *share;
         }
-        for (_, share) in &mut self.analogs {
+        for share in shares {
             *share /= sum;
         }
     }
@@ -260,14 +278,28 @@ impl History {
     #[inline(always)]
     pub(super) fn vote(&mut self, layer: u32, discounts: &Discounts, votes: &mut [f32]) {
         votes.fill(0.0);
-        let picks_of_layer = layer as usize * self.n_slots;
-        for &(slot, share) in self.analogs.iter().filter(|(_, share)| *share >= LEAST_SAY) {
-            let n_after = (self.current + self.n_slots - slot) % self.n_slots;
-            // The nearest last: an earlier pick overwrites a later one.
-            for ahead in (1..=n_after.min(N_AHEAD)).rev() {
-                let at = (picks_of_layer + (slot + ahead) % self.n_slots) * self.n_picks;
-                for &expert in &self.picks[at..at + self.n_picks] {
-                    self.ahead[expert as usize] = discounts[ahead - 1];
+        let (n, k) = (self.n_slots, self.n_picks);
+        let picks = &self.picks[layer as usize * n * k..(layer as usize + 1) * n * k];
+        let analogs = self.analogs[..self.n_analogs].iter().zip(&self.shares);
+        for (&slot, &share) in analogs.filter(|(_, share)| **share >= LEAST_SAY) {
+            let n_after = match self.current > slot {
+                true => self.current - slot,
+                false => self.current + n - slot,
+            };
+            // Around the end of the ring there are two runs. The nearest come last: an earlier pick
+            // overwrites a later one.
+            let n_after = n_after.min(N_AHEAD);
+            let n_straight = n_after.min(n - 1 - slot);
+            let straight = &picks[(slot + 1) * k..(slot + 1 + n_straight) * k];
+            let around = &picks[..(n_after - n_straight) * k];
+            for (run, discounts) in [
+                (around, &discounts[n_straight..n_after]),
+                (straight, &discounts[..n_straight]),
+            ] {
+                for (picks, &discount) in run.chunks_exact(k).zip(discounts).rev() {
+                    for &expert in picks {
+                        self.ahead[expert as usize] = discount;
+                    }
                 }
             }
             for (vote, ahead) in votes.iter_mut().zip(&mut self.ahead) {
@@ -276,6 +308,11 @@ impl History {
             }
         }
     }
+}
+
+#[inline(always)]
+fn words(from: &[u64]) -> Words {
+    std::array::from_fn(|i| from[i])
 }
 
 /// What a pick so many tokens ahead counts, the next one first.
@@ -290,14 +327,19 @@ pub(super) fn discounts(discount: f32) -> Discounts {
     powers
 }
 
-/// Appends up to `n_max` slots, those of the bits of `bits`; returns how many.
+/// Adds up to `n_max` slots, those of the bits of `bits`.
 #[inline(always)]
-fn push_slots(analogs: &mut Vec<(usize, f32)>, word: usize, mut bits: u64, n_max: usize) -> usize {
-    let mut n = 0;
-    while bits != 0 && n < n_max {
-        analogs.push((word * 64 + bits.trailing_zeros() as usize, 0.0));
+fn take(
+    analogs: &mut [usize; N_ANALOGS_MAX],
+    n_analogs: &mut usize,
+    word: usize,
+    mut bits: u64,
+    n_max: usize,
+) {
+    let end = (*n_analogs + n_max).min(N_ANALOGS_MAX);
+    while bits != 0 && *n_analogs < end {
+        analogs[*n_analogs] = word * 64 + bits.trailing_zeros() as usize;
+        *n_analogs += 1;
         bits &= bits - 1;
-        n += 1;
     }
-    n
 }

@@ -132,6 +132,19 @@ impl Reuse {
     }
 }
 
+/// Learning from an event, compiled for what the processor offers; the operations and their order are
+/// the same for all.
+struct Learn<'a, 'b>(&'a mut Reuse, &'a Event<'b>);
+
+impl pulp::WithSimd for Learn<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.0.learn(self.1);
+    }
+}
+
 impl Policy for Reuse {
     fn resize(&mut self, n_slots: u32) {
         self.value.resize(n_slots);
@@ -143,11 +156,8 @@ impl Policy for Reuse {
     }
 
     fn route(&mut self, event: &Event) {
-        // Compiled for what the processor offers; the operations and their order are the same.
-        self.arch.dispatch(
-            #[inline(always)]
-            || self.learn(event),
-        );
+        let arch = self.arch;
+        arch.dispatch(Learn(self, event));
     }
 
     fn insert(&mut self, id: ExpertId) {

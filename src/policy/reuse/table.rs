@@ -5,22 +5,25 @@ use super::maths::logit;
 /// Where counting ends, so that a cell keeps following what changes.
 const N_MAX: usize = 2000;
 
+/// As many as a byte can tell apart.
+const N_CELLS: usize = 256;
+
 /// The mean of what was observed in each cell, and its log odds.
 pub(super) struct Table {
-    means: Vec<f32>,
+    means: [f32; N_CELLS],
     /// Observations, a first guess among them.
-    counts: Vec<u16>,
+    counts: [u16; N_CELLS],
     /// As of the last [`Table::refresh`], less those of an expert of which nothing is known.
-    logits: Vec<f32>,
+    logits: [f32; N_CELLS],
 }
 
 impl Table {
-    /// Starts from `guesses`, each worth `n_guess` observations.
-    pub(super) fn new(guesses: Vec<f32>, n_guess: u16, base: f32) -> Self {
+    /// Starts from guesses for each cell, worth `n_guess` observations.
+    pub(super) fn new(guess: impl Fn(usize) -> f32, n_guess: u16, base: f32) -> Self {
         let mut table = Self {
-            counts: vec![n_guess; guesses.len()],
-            logits: vec![0.0; guesses.len()],
-            means: guesses,
+            means: std::array::from_fn(guess),
+            counts: [n_guess; N_CELLS],
+            logits: [0.0; N_CELLS],
         };
         table.refresh(base);
         table
@@ -37,7 +40,7 @@ impl Table {
     pub(super) fn observe(&mut self, cell: u8, target: f32, rates: &Rates) {
         let cell = cell as usize;
         let count = &mut self.counts[cell];
-        self.means[cell] += (target - self.means[cell]) * rates.0[*count as usize];
+        self.means[cell] += (target - self.means[cell]) * rates.0[(*count as usize).min(N_MAX)];
         *count += u16::from((*count as usize) < N_MAX);
     }
 
@@ -52,10 +55,10 @@ impl Table {
 
 /// What the next observation weighs, by the number of those before: made once, because dividing
 /// each time costs more than all the rest of an observation.
-pub(super) struct Rates(Vec<f32>);
+pub(super) struct Rates([f32; N_MAX + 1]);
 
 impl Rates {
     pub(super) fn new() -> Self {
-        Self((0..=N_MAX).map(|n| 1.0 / (n as f32 + 1.5)).collect())
+        Self(std::array::from_fn(|n| 1.0 / (n as f32 + 1.5)))
     }
 }

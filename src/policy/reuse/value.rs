@@ -75,6 +75,8 @@ pub(super) struct Value {
     /// By layer: whether its predictors are of a visit, from which something can be learnt.
     is_described: Vec<bool>,
     frequencies: [Vec<f32>; 3],
+    /// What a visit weighs in each of them.
+    decay_rates: [f32; 3],
     /// Visits since the last pick.
     ages: Vec<u8>,
     /// 1 for those that were first among the picks to 15 for those that were last; 0 is not known.
@@ -138,6 +140,7 @@ impl Value {
             discounts: discounts(0.0),
             share: 0.0,
             base: 0.0,
+            decay_rates: recipe.half_lives.map(|h| (1.0 - 1.0 / root_of_two(h)) as f32),
             frequencies: [(); 3].map(|()| vec![0.0; n_places]),
             ages: vec![NEVER; n_places],
             ranks: vec![0; n_places],
@@ -145,8 +148,8 @@ impl Value {
             worth: vec![0.0; n_places],
             age_cells: vec![0; n_places],
             other_cells: vec![0; n_places],
-            by_age: Table::new(Vec::new(), 0, 0.0),
-            by_other: Table::new(Vec::new(), 0, 0.0),
+            by_age: Table::new(|_| 0.5, 0, 0.0),
+            by_other: Table::new(|_| 0.5, 0, 0.0),
             rates: Rates::new(),
             weights: match recipe.votes {
                 Votes::Table => [0.0, 0.1, 0.15, 0.2, 0.25, 0.4, 0.0, 0.0],
@@ -237,10 +240,10 @@ impl Value {
         let share = (top_k * self.n_experts.len()) as f32 / n_total.max(1) as f32;
         self.share = share.min(0.95);
         self.base = logit(self.share);
-        self.by_age = Table::new(guesses_by_age(self.share), N_GUESS, self.base);
+        self.by_age = Table::new(guess_by_age(self.share), N_GUESS, self.base);
         self.by_other = match self.recipe.votes {
-            Votes::Table => Table::new(guesses_by_vote(self.share), N_GUESS_VOTES, self.base),
-            Votes::Direct => Table::new(guesses_by_rank(self.share), N_GUESS, self.base),
+            Votes::Table => Table::new(guess_by_vote(self.share), N_GUESS_VOTES, self.base),
+            Votes::Direct => Table::new(guess_by_rank(self.share), N_GUESS, self.base),
         };
         self.history = Some(History::new(&self.n_experts, top_k, self.recipe.n_tokens));
         if self.n_visits.iter().all(|&n| n == 0.0) {
@@ -294,8 +297,8 @@ impl Value {
         self.n_visits[layer] += 1.0;
         // The mean of the first visits, until there are as many as a half-life remembers.
         let least_rate = 1.0 / (self.n_visits[layer] + 2.0);
-        for (frequencies, half_life) in self.frequencies.iter_mut().zip(self.recipe.half_lives) {
-            let rate = (1.0 - 1.0 / root_of_two(half_life) as f32).max(least_rate);
+        for (frequencies, rate) in self.frequencies.iter_mut().zip(self.decay_rates) {
+            let rate = rate.max(least_rate);
             let keeps = 1.0 - rate;
             let frequencies = &mut frequencies[row.clone()];
             for (frequency, &weight) in frequencies.iter_mut().zip(&self.scratch.weighted) {
@@ -327,25 +330,33 @@ impl Value {
                 *x = logit(frequency) - self.base;
             }
         }
-        // Half octaves of the slowest frequency, 6 being what an average expert has.
-        let per_share = 1.0 / self.share;
-        let octaves = &mut self.scratch.votes[..row.len()];
-        for (octave, &frequency) in octaves.iter_mut().zip(&self.frequencies[2][row.clone()]) {
-            *octave = (ln((frequency * per_share).max(1e-3)) * 2.885_39 + 6.5).clamp(0.0, 15.0);
-        }
         let cells = &mut self.age_cells[row.clone()];
-        for ((cell, &age), &octave) in cells.iter_mut().zip(&self.ages[row.clone()]).zip(&*octaves) {
-            *cell = AGE_BINS[age as usize] * 16 + octave as u8;
-        }
-        for (x, &cell) in self.predictors[3][row.clone()].iter_mut().zip(&*cells) {
-            *x = self.by_age.logit(cell);
+        let ages = &self.ages[row.clone()];
+        for (cell, &age) in cells.iter_mut().zip(ages) {
+            *cell = kind_of_age(age) << 4;
         }
         if self.recipe.votes == Votes::Direct {
-            let cells = &mut self.other_cells[row.clone()];
-            for (place, cell) in row.clone().zip(cells.iter_mut()) {
-                *cell = AGE_BINS[self.ages[place] as usize] * 16 + self.ranks[place];
-                self.predictors[N_MAX - 1][place] = self.by_other.logit(*cell);
+            let rank_cells = &mut self.other_cells[row.clone()];
+            let ranks = &self.ranks[row.clone()];
+            for ((rank_cell, &cell), &rank) in rank_cells.iter_mut().zip(&*cells).zip(ranks) {
+                *rank_cell = cell + rank;
             }
+            let predictor = &mut self.predictors[N_MAX - 1][row.clone()];
+            for (x, &cell) in predictor.iter_mut().zip(&*rank_cells) {
+                *x = self.by_other.logit(cell);
+            }
+        }
+        // Half octaves of the slowest frequency, 6 being what an average expert has.
+        let average = self.base - ln(1.0 / (1.0 - self.share));
+        let octaves = &mut self.scratch.votes[..row.len()];
+        for (octave, &x) in octaves.iter_mut().zip(&self.predictors[2][row.clone()]) {
+            *octave = ((x + self.base - average) * 2.885_39 + 6.5).clamp(0.0, 15.0);
+        }
+        for (cell, &octave) in cells.iter_mut().zip(&*octaves) {
+            *cell += octave as i32 as u8;
+        }
+        for (x, &cell) in self.predictors[3][row].iter_mut().zip(&*cells) {
+            *x = self.by_age.logit(cell);
         }
     }
 
@@ -415,10 +426,11 @@ impl Value {
         let scratch = &mut self.scratch;
         let (errors, targets) = (&mut scratch.errors[..n], &mut scratch.targets[..n]);
         let worth = &self.worth[row];
-        for i in 0..n {
-            let picked = scratch.picked[i];
-            targets[i] = picked + (1.0 - picked) * self.discount * worth[i];
-            errors[i] = targets[i] - scratch.was_worth[i];
+        for ((target, &picked), &worth) in targets.iter_mut().zip(&scratch.picked).zip(worth) {
+            *target = picked + (1.0 - picked) * self.discount * worth;
+        }
+        for ((error, &target), &was) in errors.iter_mut().zip(&*targets).zip(&scratch.was_worth) {
+            *error = target - was;
         }
         errors[n_experts..].fill(0.0);
         let mut step = |i: usize, gradient: f32| {
@@ -444,60 +456,46 @@ impl Value {
     }
 }
 
-/// By age in visits: 0 to 3 each, then ever longer times.
-const AGE_BINS: [u8; NEVER as usize + 1] = {
-    let mut bins = [0; NEVER as usize + 1];
-    let mut age = 0;
-    while age <= NEVER {
-        bins[age as usize] = match age {
-            0..=3 => age,
-            4..=5 => 4,
-            6..=8 => 5,
-            9..=12 => 6,
-            13..=20 => 7,
-            21..=32 => 8,
-            33..=64 => 9,
-            65..=128 => 10,
-            _ => 11,
-        };
-        age += 1;
-    }
-    bins
-};
-const N_AGE_BINS: usize = 12;
+/// Where the next kind of age begins, in visits.
+const AGES: [u8; 11] = [1, 2, 3, 4, 6, 9, 13, 21, 33, 65, NEVER];
+
+/// 0 to 11. Comparisons instead of a table, because they are made for 32 experts at a time.
+#[inline(always)]
+fn kind_of_age(age: u8) -> u8 {
+    AGES.iter().map(|&from| u8::from(age >= from)).sum()
+}
 
 /// How much likelier than its frequency says an expert of this age is picked.
 fn recency(age_bin: usize) -> f32 {
     [2.0, 1.6, 1.4, 1.2, 1.1].get(age_bin).copied().unwrap_or(0.8)
 }
 
-fn guesses_by_age(share: f32) -> Vec<f32> {
+/// Of 12 ages the smallest first, and for each of 16 frequencies in half octaves.
+fn guess_by_age(share: f32) -> impl Fn(usize) -> f32 {
     let half_octave = root_of_two(2) as f32;
-    let mut guesses = Vec::new();
-    for age_bin in 0..N_AGE_BINS {
-        let mut frequency = share / (half_octave * half_octave * half_octave * half_octave * half_octave);
-        for octave in 0..16 {
-            let frequency_of = if octave == 0 { 0.3 * share } else { frequency };
-            guesses.push((frequency_of * recency(age_bin)).clamp(0.002, 0.9));
-            if octave > 0 {
-                frequency *= half_octave;
-            }
-        }
+    move |cell| {
+        // 6 is what an average expert has.
+        let frequency = match cell % 16 {
+            0 => 0.3,
+            octave @ 1..6 => (octave..6).fold(1.0, |f, _| f / half_octave),
+            octave => (6..octave).fold(1.0, |f, _| f * half_octave),
+        };
+        (frequency * share * recency(cell / 16)).clamp(0.002, 0.9)
     }
-    guesses
 }
 
 /// Of 16 confidences the lowest first, and for each of 16 votes.
-fn guesses_by_vote(share: f32) -> Vec<f32> {
-    let guess = |i: usize| {
-        let (confidence, vote) = ((i / 16) as f32 / 15.0, (i % 16) as f32 / 15.0);
+fn guess_by_vote(share: f32) -> impl Fn(usize) -> f32 {
+    move |cell| {
+        let (confidence, vote) = ((cell / 16) as f32 / 15.0, (cell % 16) as f32 / 15.0);
         (0.7 * share + vote * (0.2 + 0.6 * confidence)).min(0.95)
-    };
-    (0..256).map(guess).collect()
+    }
 }
 
 /// Of 12 ages, and for each of 16 ranks.
-fn guesses_by_rank(share: f32) -> Vec<f32> {
-    let guess = |i: usize| share * recency(i / 16) * (1.3 - 0.04 * (i % 16) as f32);
-    (0..N_AGE_BINS * 16).map(|i| guess(i).clamp(0.002, 0.9)).collect()
+fn guess_by_rank(share: f32) -> impl Fn(usize) -> f32 {
+    move |cell| {
+        let first = 1.3 - 0.04 * (cell % 16) as f32;
+        (first * share * recency(cell / 16)).clamp(0.002, 0.9)
+    }
 }
