@@ -41,6 +41,7 @@ fn pass(residency: &mut Residency, plan: &mut Plan, routing: &[(u32, Vec<u32>)])
             n_tokens: 1,
             experts,
             rows: &[1; TOP_K as usize],
+            ranks: &[],
         };
         residency
             .plan(black_box(&event), plan)
@@ -103,6 +104,7 @@ fn track(criterion: &mut Criterion) {
                         n_tokens: 1,
                         experts,
                         rows: &[1; TOP_K as usize],
+                        ranks: &[],
                     }));
                 }
                 best = best.min(start.elapsed().as_nanos() as f64 / n_picks);

@@ -173,7 +173,8 @@ enum hotset_status hotset_prime(
 
 // The router of `layer` picked `ids` for n_tokens tokens: where is each of them?
 //
-//   ids          n_ids values in [0, n_experts[layer]), repeats allowed; may be NULL when n_ids is 0
+//   ids          n_ids values in [0, n_experts[layer]), repeats allowed; token after token, each token's
+//                picks best first if the router ranks them; may be NULL when n_ids is 0
 //   slots_out    [n_ids] slot of each id, or HOTSET_NO_SLOT
 //   fills_out    [n_ids] what to read before the slots are used; slots of victims are reused
 //   n_fills_out  number of fills

@@ -1,7 +1,7 @@
 //! A cache for engines that are not llama.cpp: router ids in, slots out. What the C ABI exports.
 
 use crate::error::{Error, Result};
-use crate::expert::{Event, ExpertId, Shape};
+use crate::expert::{Event, ExpertId, Picked, Shape};
 use crate::log::EventLog;
 use crate::policy::{self, Prior};
 use crate::regret::{Regret, Window};
@@ -26,10 +26,9 @@ pub struct Cache {
     has_begun: bool,
     tracker: Tracker,
     log: EventLog,
-    /// The event of `plan`: its tokens, its experts and their rows.
+    /// The event of `plan`: its tokens, and what they picked.
     n_tokens: u32,
-    experts: Vec<u32>,
-    rows: Vec<u32>,
+    picked: Picked,
 }
 
 impl Cache {
@@ -70,8 +69,7 @@ impl Cache {
             has_begun: false,
             log: EventLog::new(LOG_PICKS),
             n_tokens: 0,
-            experts: Vec::new(),
-            rows: Vec::new(),
+            picked: Picked::default(),
         })
     }
 
@@ -102,7 +100,8 @@ impl Cache {
     }
 
     /// Finds or makes a place for each of `ids`, which the router of `layer` picked for `n_tokens`
-    /// tokens; ids can repeat. Writes the slot of `ids[i]` to `slots[i]`, [`NO_SLOT`] if it got none.
+    /// tokens: token after token, each token's picks best first if the router ranks them. Ids can
+    /// repeat. Writes the slot of `ids[i]` to `slots[i]`, [`NO_SLOT`] if it got none.
     ///
     /// What the last committed plan pinned can be evicted from now on. On an error nothing changes.
     pub fn plan(
@@ -123,14 +122,15 @@ impl Cache {
             return Err(Error::Event { layer, why });
         }
         self.end_plan();
-        self.count_rows(ids);
+        self.picked = picked(ids, n_tokens);
         self.n_tokens = n_tokens;
         self.has_begun = true;
         let event = Event {
             layer,
             n_tokens,
-            experts: &self.experts,
-            rows: &self.rows,
+            experts: &self.picked.experts,
+            rows: &self.picked.rows,
+            ranks: &self.picked.ranks,
         };
         self.residency.plan(&event, &mut self.plan)?;
         for (slot, &id) in slots.iter_mut().zip(ids) {
@@ -150,8 +150,9 @@ impl Cache {
         let event = Event {
             layer: self.plan.layer,
             n_tokens: self.n_tokens,
-            experts: &self.experts,
-            rows: &self.rows,
+            experts: &self.picked.experts,
+            rows: &self.picked.rows,
+            ranks: &self.picked.ranks,
         };
         self.tracker.record(&event);
         self.log.push(&event);
@@ -243,18 +244,23 @@ impl Cache {
             self.rollback();
         }
     }
+}
 
-    /// The distinct experts among `ids`, ascending, and how often each occurs.
-    fn count_rows(&mut self, ids: &[i32]) {
-        let mut sorted: Vec<u32> = ids.iter().map(|&id| id as u32).collect();
-        sorted.sort_unstable();
-        self.experts.clear();
-        self.rows.clear();
-        for same in sorted.chunk_by(|a, b| a == b) {
-            self.experts.push(same[0]);
-            self.rows.push(same.len() as u32);
-        }
+/// The distinct experts among `ids`, how often each occurs, and its best rank if all tokens have as
+/// many ids.
+fn picked(ids: &[i32], n_tokens: u32) -> Picked {
+    let n_tokens = n_tokens as usize;
+    let is_even = ids.len().is_multiple_of(n_tokens);
+    let n_used = ids.len().div_ceil(n_tokens);
+    let ranked = (0..).zip(ids);
+    let mut picks: Vec<_> = ranked
+        .map(|(i, &id)| (id as u32, (i % n_used) as u32))
+        .collect();
+    let mut picked = Picked::of(&mut picks);
+    if !is_even {
+        picked.ranks.clear();
     }
+    picked
 }
 
 fn wrong(name: &str, value: impl ToString, allowed: String) -> Error {
@@ -262,5 +268,28 @@ fn wrong(name: &str, value: impl ToString, allowed: String) -> Error {
         name: name.to_string(),
         value: value.to_string(),
         allowed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of what is planned and of what is logged.
+    #[test]
+    fn a_rank_is_the_best_place_in_the_list_of_a_token() {
+        let mut cache = Cache::new(&[8], None, 8, "lru").unwrap();
+        let mut ranks = |n_tokens, ids: &[i32]| {
+            cache.plan(0, n_tokens, ids, &mut []).unwrap();
+            cache.commit();
+            let last = cache.log.iter().last().unwrap();
+            assert_eq!(last.ranks, cache.picked.ranks);
+            last.ranks.to_vec()
+        };
+        assert_eq!(ranks(1, &[5, 1, 7]), [1, 0, 2]);
+        assert_eq!(ranks(3, &[5, 1, 1, 0, 4, 5]), [1, 0, 0, 0]);
+        assert!(ranks(2, &[5, 1, 7]).is_empty(), "of which token is 1?");
+        assert!(ranks(4, &[5, 1]).is_empty());
+        assert!(ranks(2, &[]).is_empty());
     }
 }

@@ -66,7 +66,7 @@ pub const KNOBS: &[Knob] = &[
 ];
 
 /// The policy used when none is named.
-pub const DEFAULT_POLICY: &str = "decay";
+pub const DEFAULT_POLICY: &str = "adaptive";
 
 /// How much memory streamed experts may take.
 #[derive(Debug, Clone, Copy, PartialEq)]

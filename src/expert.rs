@@ -104,6 +104,9 @@ pub struct Event<'a> {
     pub experts: &'a [u32],
     /// How many of the tokens picked each of them.
     pub rows: &'a [u32],
+    /// The best rank of each expert among the picks of the tokens that picked it, 0 for a token's
+    /// first choice; empty where it is not known.
+    pub ranks: &'a [u32],
 }
 
 impl Event<'_> {
@@ -115,5 +118,28 @@ impl Event<'_> {
     /// Whether this batch is a prompt being read rather than tokens being generated.
     pub fn is_scan(&self) -> bool {
         self.n_tokens > Self::SCAN_TOKENS
+    }
+}
+
+/// What an event says of its experts, which ascend.
+#[derive(Debug, Default)]
+pub(crate) struct Picked {
+    pub(crate) experts: Vec<u32>,
+    pub(crate) rows: Vec<u32>,
+    pub(crate) ranks: Vec<u32>,
+}
+
+impl Picked {
+    /// Of picks in any order: expert and rank. Leaves them sorted.
+    pub(crate) fn of(picks: &mut [(u32, u32)]) -> Self {
+        picks.sort_unstable();
+        let mut picked = Self::default();
+        for same in picks.chunk_by(|a, b| a.0 == b.0) {
+            let (expert, best_rank) = same[0];
+            picked.experts.push(expert);
+            picked.rows.push(same.len() as u32);
+            picked.ranks.push(best_rank);
+        }
+        picked
     }
 }

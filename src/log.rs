@@ -5,15 +5,15 @@ use std::collections::VecDeque;
 
 /// A bounded list of events; when it is full the oldest are dropped.
 ///
-/// A pick takes 4 bytes where one token picked each expert and 8 elsewhere, plus 16 for each event,
-/// and twice that until the dropped ones are cleared away.
+/// A pick takes 4 bytes, 4 more unless one token picked each expert, and 4 more where ranks are
+/// known; an event takes 16, and all of it twice that until the dropped ones are cleared away.
 #[derive(Debug)]
 pub struct EventLog {
     n_picks_max: usize,
     n_picks: usize,
     heads: VecDeque<Head>,
-    /// The experts of each event, followed by its rows unless all are 1. The first `n_stale`
-    /// values belong to dropped events.
+    /// The experts of each event, followed by its rows unless all are 1, and by its ranks if they are
+    /// known. The first `n_stale` values belong to dropped events.
     values: Vec<u32>,
     n_stale: usize,
     /// As many ones as the longest event has experts.
@@ -27,11 +27,12 @@ struct Head {
     n_tokens: u32,
     n_experts: u32,
     has_rows: bool,
+    has_ranks: bool,
 }
 
 impl Head {
     fn n_values(&self) -> usize {
-        self.n_experts as usize * if self.has_rows { 2 } else { 1 }
+        self.n_experts as usize * (1 + usize::from(self.has_rows) + usize::from(self.has_ranks))
     }
 }
 
@@ -57,6 +58,7 @@ impl EventLog {
             n_tokens: event.n_tokens,
             n_experts: event.experts.len() as u32,
             has_rows,
+            has_ranks: !event.ranks.is_empty(),
         });
         self.values.extend_from_slice(event.experts);
         if has_rows {
@@ -64,6 +66,7 @@ impl EventLog {
         } else if self.ones.len() < event.experts.len() {
             self.ones.resize(event.experts.len(), 1);
         }
+        self.values.extend_from_slice(event.ranks);
         self.n_picks += event.experts.len();
         while self.n_picks > self.n_picks_max {
             let head = self
@@ -85,18 +88,20 @@ impl EventLog {
     pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
         let mut start = self.n_stale;
         self.heads.iter().map(move |head| {
-            let (experts, rows) =
-                self.values[start..start + head.n_values()].split_at(head.n_experts as usize);
+            let n_experts = head.n_experts as usize;
+            let values = &self.values[start..start + head.n_values()];
             start += head.n_values();
+            let (experts, values) = values.split_at(n_experts);
+            let (rows, ranks) = match head.has_rows {
+                true => values.split_at(n_experts),
+                false => (&self.ones[..n_experts], values),
+            };
             Event {
                 layer: head.layer,
                 n_tokens: head.n_tokens,
                 experts,
-                rows: if head.has_rows {
-                    rows
-                } else {
-                    &self.ones[..experts.len()]
-                },
+                rows,
+                ranks,
             }
         })
     }
@@ -149,10 +154,14 @@ impl EventLog {
 mod tests {
     use super::*;
 
-    type Copied = (u32, u32, Vec<u32>, Vec<u32>);
+    /// Layer, tokens, experts, rows, ranks.
+    type Copied = (u32, u32, Vec<u32>, Vec<u32>, Vec<u32>);
 
     fn copied(log: &EventLog) -> Vec<Copied> {
-        let copy = |e: Event| (e.layer, e.n_tokens, e.experts.to_vec(), e.rows.to_vec());
+        let copy = |e: Event| {
+            let [experts, rows, ranks] = [e.experts, e.rows, e.ranks].map(<[u32]>::to_vec);
+            (e.layer, e.n_tokens, experts, rows, ranks)
+        };
         log.iter().map(copy).collect()
     }
 
@@ -169,13 +178,19 @@ mod tests {
                     .iter()
                     .map(|e| if i % 3 == 0 { e % 4 + 1 } else { 1 })
                     .collect();
-                all.push((i % 4, i + 1, experts, rows));
-                let (layer, n_tokens, experts, rows) = &all[i as usize];
+                let ranks = experts
+                    .iter()
+                    .map(|e| e % 5)
+                    .filter(|_| i % 4 < 2)
+                    .collect();
+                all.push((i % 4, i + 1, experts, rows, ranks));
+                let (layer, n_tokens, experts, rows, ranks) = &all[i as usize];
                 log.push(&Event {
                     layer: *layer,
                     n_tokens: *n_tokens,
                     experts,
                     rows,
+                    ranks,
                 });
 
                 let mut n_picks = 0;
@@ -200,7 +215,7 @@ mod tests {
                 );
                 assert_eq!(log.n_events_dropped(), (all.len() - n_events) as u64);
                 assert!(
-                    log.values.len() <= 4 * n_picks_max + 12,
+                    log.values.len() <= 6 * n_picks_max + 18,
                     "dropped values pile up"
                 );
             }
@@ -213,11 +228,13 @@ mod tests {
         for i in 0..100u32 {
             let experts: Vec<u32> = (0..1 + (i * 5) % 7).collect();
             let rows = vec![1 + i % 2; experts.len()];
+            let ranks = &rows[..experts.len() * (i as usize / 2 % 2)];
             let event = Event {
                 layer: i,
                 n_tokens: 2,
                 experts: &experts,
                 rows: &rows,
+                ranks,
             };
             log.push(&event);
             for n_picks_max in [0, 1, 6, 20, 40, 99] {

@@ -102,6 +102,7 @@ impl Window {
             n_tokens: Event::SCAN_TOKENS + 1,
             experts,
             rows: &ones[..experts.len()],
+            ranks: &[],
         });
         let events = prompts.chain(self.log.iter().skip(n_warm));
         let counts = belady(events, &self.shape, self.n_slots);
@@ -136,6 +137,7 @@ mod tests {
             n_tokens: 1,
             experts,
             rows: &[1, 1, 1][..experts.len()],
+            ranks: &[],
         }
     }
 

@@ -7,7 +7,7 @@ use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Routing, Token};
 use hotset::expert::ExpertId;
 use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
-use hotset::trace::Picks;
+use hotset::trace::{Header, Picks, Recorder, Trace};
 use hotset::tracker::Phase;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -249,5 +249,68 @@ fn rejected_drafts_do_not_keep_a_place() {
     engine.inspect(|_, residency, _, _| {
         let is_resident = |expert| residency.is_resident(ExpertId { layer: 0, expert });
         assert_eq!([0, 1, 2].map(is_resident), [true, false, true]);
+    });
+}
+
+/// Some tokens, many, one, and rows that lie apart.
+#[test]
+fn a_recording_is_read_as_the_events_of_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.trace.gz");
+    let header = Header {
+        n_layers: 2,
+        n_experts: N_EXPERTS as u32,
+        top_k: 3,
+        ranked: true,
+        batched: true,
+        ..Header::default()
+    };
+    let mut engine = engine(4);
+    engine.record_to(Recorder::new(path.clone(), header));
+    let prompt = [4, 3, 0, 4, 1, 3].repeat(20);
+    for picks in [
+        Picks::new(&[5, 1, 7, 1, 0, 3], 3, 3),
+        Picks::new(&prompt, 3, 3),
+        Picks::new(&[7, 2, 0], 3, 3),
+        Picks::new(&[4, 6, 0, 6, 2], 2, 3),
+    ] {
+        for layer in 0..2 {
+            for part in 0..N_PARTS {
+                compute(&engine, 1, layer, part, &picks, &Batch::default());
+            }
+        }
+    }
+    engine.recorder().unwrap().finish();
+    let trace = Trace::open(&path, u32::MAX).unwrap();
+    engine.inspect(|_, _, log, _| {
+        assert!(log.iter().eq(trace.events().map(|(_, event)| event)));
+        let ranks: Vec<&[u32]> = log.iter().map(|event| event.ranks).step_by(2).collect();
+        // Of experts 0 1 3 5 7; of 0 1 3 4; of 0 2 7; and of 2 4 6.
+        let expected: [&[u32]; 4] = [&[1, 0, 2, 0, 2], &[2, 1, 1, 0], &[2, 1, 0], &[1, 0, 0]];
+        assert_eq!(ranks, expected);
+    });
+}
+
+/// Of each event its own tokens count.
+#[test]
+fn drafts_have_the_ranks_of_their_own_tokens() {
+    let engine = engine(8);
+    let tokens = |pos: i32| {
+        (pos..).map(|pos| Token {
+            seq: 0,
+            pos,
+            is_output: true,
+        })
+    };
+    let mut batch = Batch::default();
+    batch.begin(MEMORY, tokens(10).take(3));
+    let picks = Picks::new(&[5, 1, 1, 0, 0, 5], 2, 2);
+    compute(&engine, 1, 0, 0, &picks, &batch);
+    engine.settle_all();
+    engine.inspect(|_, _, log, _| {
+        let events: Vec<_> = log.iter().map(|e| (e.experts, e.rows, e.ranks)).collect();
+        let sure = (&[1, 5][..], &[1, 1][..], &[1, 0][..]);
+        let drafts = (&[0, 1, 5][..], &[2, 1, 1][..], &[0, 0, 1][..]);
+        assert_eq!(events, [sure, drafts]);
     });
 }

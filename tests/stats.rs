@@ -1,7 +1,7 @@
 //! What a model's counters say of a run, and of what other policies would have done in it.
 
 use hotset::engine::layout::{Layout, Tensor};
-use hotset::engine::{Batch, Engine};
+use hotset::engine::{Batch, Engine, Routing};
 use hotset::report;
 use hotset::stats::Stats;
 use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
@@ -54,9 +54,12 @@ fn compute(engine: &Engine, n_tokens: usize) {
             let ids = [0, other as i32];
             let mut rows = [0; N_EXPERTS];
             ids.iter().for_each(|&id| rows[id as usize] += 1);
-            let picks = Picks::new(&ids, 2, 2);
-            let routed = engine.route(layer, 0, 1, 1, &picks, &rows, &Batch::default());
-            routed.unwrap();
+            let routing = Routing {
+                picks: Picks::new(&ids, 2, 2),
+                n_rows: &rows,
+                batch: &Batch::default(),
+            };
+            engine.route(layer, 0, 1, 1, &routing).unwrap();
             for i in 0.. {
                 if engine.acquire(layer, 1, 0, i).unwrap().is_none() {
                     break;

@@ -8,7 +8,7 @@
 
 use super::{Engine, Routing, State};
 use crate::error::Result;
-use crate::expert::Event;
+use crate::expert::{Event, Picked};
 use crate::residency::Plan;
 
 /// A token of a batch.
@@ -78,14 +78,8 @@ impl Batch {
 pub(super) struct Draft {
     memory: usize,
     layer: usize,
-    rows: Vec<(Token, Vec<u32>)>,
-}
-
-/// Experts and how many tokens picked each, from ids in any order.
-fn count(ids: &mut [u32]) -> (Vec<u32>, Vec<u32>) {
-    ids.sort_unstable();
-    let same = ids.chunk_by(|a, b| a == b);
-    same.map(|same| (same[0], same.len() as u32)).unzip()
+    /// Each token with its experts and their ranks.
+    rows: Vec<(Token, Vec<(u32, u32)>)>,
 }
 
 impl Engine {
@@ -112,19 +106,20 @@ impl Engine {
         let mut unsure = Vec::new();
         let mut n_sure = 0;
         for ((token, is_sure), ids) in rows.zip(routing.picks.rows()) {
-            let ids = ids.iter().map(|&id| id as u32);
+            let picks = (0..).zip(ids).map(|(rank, &id)| (id as u32, rank));
             if is_sure {
                 n_sure += 1;
-                sure.extend(ids);
+                sure.extend(picks);
             } else {
-                unsure.push((token, ids.collect()));
+                unsure.push((token, picks.collect()));
             }
         }
-        let (experts, rows) = count(&mut sure);
+        let sure = Picked::of(&mut sure);
         let taught = Event {
             n_tokens: n_sure,
-            experts: &experts,
-            rows: &rows,
+            experts: &sure.experts,
+            rows: &sure.rows,
+            ranks: &sure.ranks,
             ..*event
         };
         state.residencies[pool].plan_taught(event, &taught, plan)?;
@@ -152,14 +147,15 @@ impl Engine {
             return;
         }
         let n_tokens = draft.rows.len() as u32;
-        let mut ids: Vec<u32> = draft.rows.into_iter().flat_map(|(_, ids)| ids).collect();
-        let (experts, rows) = count(&mut ids);
+        let mut picks: Vec<_> = draft.rows.into_iter().flat_map(|(_, p)| p).collect();
+        let picked = Picked::of(&mut picks);
         let layer = &self.layout.layers[draft.layer];
         let event = Event {
             layer: layer.pool_layer,
             n_tokens,
-            experts: &experts,
-            rows: &rows,
+            experts: &picked.experts,
+            rows: &picked.rows,
+            ranks: &picked.ranks,
         };
         let taught = state.residencies[layer.pool].teach(&event);
         taught.expect("the experts were planned");

@@ -10,6 +10,7 @@
 
 use crate::error::{Error, Result};
 use crate::expert::Shape;
+use crate::residency::pools::{self, Demand};
 use crate::store::span;
 
 /// One expert tensor of a model, as it was loaded.
@@ -279,22 +280,14 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
 /// Gives each pool its share of `n_bytes` by the bytes of its experts, then what is left over to
 /// whoever can still use a slot.
 fn share_slots(pools: &mut [Pool], n_bytes: usize) {
-    let wanted: u128 = pools
-        .iter()
-        .map(|p| p.slot_bytes as u128 * p.shape.n_total() as u128)
-        .sum();
-    let mut left = n_bytes;
-    for pool in pools.iter_mut() {
-        let all = pool.slot_bytes as u128 * pool.shape.n_total() as u128;
-        let share = (n_bytes as u128 * all / wanted.max(1)) as usize;
-        pool.n_slots = (share / pool.slot_bytes.max(1)).min(pool.shape.n_total()) as u32;
-        left -= pool.n_slots as usize * pool.slot_bytes;
-    }
-    for pool in pools.iter_mut() {
-        let missing = pool.shape.n_total() - pool.n_slots as usize;
-        let more = (left / pool.slot_bytes.max(1)).min(missing);
-        pool.n_slots += more as u32;
-        left -= more * pool.slot_bytes;
+    let demand = |pool: &Pool| Demand {
+        slot_bytes: pool.slot_bytes as u64,
+        n_experts: pool.shape.n_total() as u32,
+    };
+    let demands: Vec<_> = pools.iter().map(demand).collect();
+    let n_slots = pools::share_slots(&demands, n_bytes as u64);
+    for (pool, n_slots) in pools.iter_mut().zip(n_slots) {
+        pool.n_slots = n_slots;
     }
 }
 

@@ -58,6 +58,7 @@ struct Run {
     parts_begun: u32,
     experts: Vec<u32>,
     rows: Vec<u32>,
+    ranks: Vec<u32>,
     /// Experts that pass through the ring.
     staged: Vec<u32>,
     plan: Plan,

@@ -106,11 +106,13 @@ impl Engine {
             run.experts.push(expert as u32);
             run.rows.push(rows as u32);
         }
+        routing.best_ranks(&mut run.ranks);
         let event = Event {
             layer: layer.pool_layer,
             n_tokens,
             experts: &run.experts,
             rows: &run.rows,
+            ranks: &run.ranks,
         };
         let planned = self.plan(state, layer_index, &event, routing, &mut run.plan);
         if planned.is_ok() {
@@ -127,6 +129,22 @@ impl Engine {
         let now = Instant::now();
         state.busy.get_or_insert((now, now)).1 = now;
         Ok(())
+    }
+}
+
+impl Routing<'_> {
+    /// Makes `ranks` the best rank of each expert that is picked, by ascending expert.
+    fn best_ranks(&self, ranks: &mut Vec<u32>) {
+        const NOT_PICKED: u32 = u32::MAX;
+        ranks.clear();
+        ranks.resize(self.n_rows.len(), NOT_PICKED);
+        for row in self.picks.rows() {
+            for (rank, &id) in (0..).zip(row) {
+                let best = &mut ranks[id as usize];
+                *best = rank.min(*best);
+            }
+        }
+        ranks.retain(|&rank| rank != NOT_PICKED);
     }
 }
 

@@ -104,7 +104,9 @@ pub fn stats() -> Vec<Stats> {
 fn report_every(interval: Duration) -> ! {
     loop {
         std::thread::sleep(interval);
-        for stats in registry().models().filter_map(|m| m.counters()) {
+        // The registry is free while the comparison runs: models come and go meanwhile.
+        let models: Vec<_> = registry().models().cloned().collect();
+        for stats in models.iter().filter_map(|model| model.recent()) {
             report::say(&report::line(&stats));
         }
     }

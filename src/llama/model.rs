@@ -106,6 +106,11 @@ impl Model {
         Stats::counters(self.engine.get()?, &self.policy)
     }
 
+    /// The counters with the comparison over the latest routing, if anything was computed.
+    pub fn recent(&self) -> Option<Stats> {
+        Stats::recent(self.engine.get()?, &self.policy)
+    }
+
     /// Tokens are dropped from the memory of a context, see [`Engine::drop_tokens`].
     pub fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
         if let Some(engine) = self.engine.get() {

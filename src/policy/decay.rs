@@ -6,7 +6,7 @@
 use super::recency::Recency;
 use super::scored::{Score, Scored, weight};
 use super::{Event, Param, Prior, Shape, Spec};
-use std::f64::consts::LN_2;
+use crate::math::root_of_two;
 
 pub(super) const SPEC: Spec = Spec {
     name: "decay",
@@ -49,19 +49,6 @@ impl Decay {
             recency: Recency::new(shape.n_total()),
         }
     }
-}
-
-/// 2 to the power `1 / n`, by its series: additions, multiplications and divisions round alike on
-/// every machine, the functions of a maths library do not. 20 terms exhaust the precision at `n` = 1.
-fn root_of_two(n: u32) -> f64 {
-    let exponent = LN_2 / f64::from(n);
-    let mut sum = 1.0;
-    let mut term = 1.0;
-    for k in 1..=20 {
-        term *= exponent / f64::from(k);
-        sum += term;
-    }
-    sum
 }
 
 impl Score for Decay {
@@ -121,6 +108,7 @@ mod tests {
             n_tokens,
             experts,
             rows,
+            ranks: &[],
         }
     }
 

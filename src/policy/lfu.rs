@@ -69,6 +69,7 @@ mod tests {
                     n_tokens: 1,
                     experts: &[1],
                     rows: &[1],
+                    ranks: &[],
                 });
             }
             for expert in [0, 1] {

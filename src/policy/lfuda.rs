@@ -117,6 +117,7 @@ mod tests {
                 n_tokens,
                 experts: &[0, 1],
                 rows,
+                ranks: &[],
             };
             lfuda.route(&event, 0);
             lfuda.priority.clone()

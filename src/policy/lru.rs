@@ -32,6 +32,7 @@ mod tests {
                 n_tokens,
                 experts,
                 rows: &[9, 1][..experts.len()],
+                ranks: &[],
             });
         };
         route(1, &[3]);

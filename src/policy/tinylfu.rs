@@ -156,6 +156,7 @@ mod tests {
             n_tokens: 8,
             experts: &[0, 1],
             rows: &[1, 7],
+            ranks: &[],
         };
         for expected in [
             [7.0, 15.0],

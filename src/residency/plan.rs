@@ -10,6 +10,7 @@ pub fn check(shape: &Shape, event: &Event) -> Result<()> {
         n_tokens,
         experts,
         rows,
+        ranks,
     } = *event;
     if layer >= shape.n_layers() {
         return Err(Error::LayerOutOfRange {
@@ -23,6 +24,13 @@ pub fn check(shape: &Shape, event: &Event) -> Result<()> {
             "{} experts but {} row counts",
             experts.len(),
             rows.len()
+        ));
+    }
+    if !ranks.is_empty() && ranks.len() != experts.len() {
+        return broken(format!(
+            "{} experts but {} ranks",
+            experts.len(),
+            ranks.len()
         ));
     }
     if let Some(pair) = experts.windows(2).find(|pair| pair[0] >= pair[1]) {

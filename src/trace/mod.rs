@@ -51,7 +51,7 @@ pub struct Header {
     /// Tokens in the file, where that was known when the header was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub n_tokens: Option<u64>,
-    /// The ids of a line are in the order of the router's scores, highest first.
+    /// The ids of a line are in the order of the router's scores, highest first: events have ranks.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ranked: bool,
     /// Sequences that lie one after the other, in order; they need not cover all tokens.

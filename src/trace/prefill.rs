@@ -102,15 +102,17 @@ impl Trace {
 struct Batch {
     /// The first token, of which there may be no line.
     start: Option<u32>,
-    /// By layer: tokens, and what each of them picked.
-    layers: BTreeMap<u32, (u32, Vec<u32>)>,
+    /// By layer: tokens, and what each of them picked, with ranks.
+    layers: BTreeMap<u32, (u32, Vec<(u32, u32)>)>,
 }
 
 impl Batch {
     fn add(&mut self, event: &Event) {
         let (n_tokens, picks) = self.layers.entry(event.layer).or_default();
         *n_tokens += event.n_tokens;
-        picks.extend_from_slice(event.experts);
+        // Where ranks are not known the batch has none either.
+        let ranks = event.ranks.iter().copied().chain(std::iter::repeat(0));
+        picks.extend(event.experts.iter().copied().zip(ranks));
     }
 
     fn close(&mut self, trace: &mut Trace) {

@@ -3,7 +3,7 @@
 
 use super::Header;
 use crate::error::{Error, Result};
-use crate::expert::Event;
+use crate::expert::{Event, Picked};
 use crate::log::EventLog;
 use flate2::read::MultiGzDecoder;
 use std::collections::HashMap;
@@ -81,25 +81,26 @@ impl Trace {
         self.first_tokens.iter().copied().zip(self.log.iter())
     }
 
-    /// Appends an event. `picks` holds what each of its tokens picked, one after the other; it is
-    /// sorted and emptied.
+    /// Appends an event. `picks` holds what its tokens picked, each expert with its rank, which is
+    /// used where the ids are ranked; it is emptied.
     pub(super) fn push(
         &mut self,
         layer: u32,
         first_token: u32,
         n_tokens: u32,
-        picks: &mut Vec<u32>,
+        picks: &mut Vec<(u32, u32)>,
     ) {
-        picks.sort_unstable();
-        let (experts, rows): (Vec<u32>, Vec<u32>) = picks
-            .chunk_by(|a, b| a == b)
-            .map(|same| (same[0], same.len() as u32))
-            .unzip();
+        let picked = Picked::of(picks);
+        let ranks: &[u32] = match self.header.ranked {
+            true => &picked.ranks,
+            false => &[],
+        };
         self.log.push(&Event {
             layer,
             n_tokens,
-            experts: &experts,
-            rows: &rows,
+            experts: &picked.experts,
+            rows: &picked.rows,
+            ranks,
         });
         self.first_tokens.push(first_token);
         picks.clear();
@@ -221,7 +222,7 @@ impl Open {
     }
 }
 
-fn close(open: &mut Option<Open>, picks: &mut Vec<u32>, trace: &mut Trace) {
+fn close(open: &mut Option<Open>, picks: &mut Vec<(u32, u32)>, trace: &mut Trace) {
     if let Some(open) = open.take() {
         trace.push(open.layer, open.first_token, open.n_tokens, picks);
     }
@@ -266,25 +267,26 @@ fn fields(line: &str) -> Checked<(u32, u32, &str)> {
     }
 }
 
-fn push_ids(ids: &str, header: &Header, picks: &mut Vec<u32>) -> Checked<()> {
+/// Adds the ids with their ranks.
+fn push_ids(ids: &str, header: &Header, picks: &mut Vec<(u32, u32)>) -> Checked<()> {
     let start = picks.len();
-    for id in ids.split(',') {
+    for (rank, id) in (0..).zip(ids.split(',')) {
         let id = number("expert", id)?;
         if id >= header.n_experts {
             return Err(format!("expert {id} is outside 0..{}", header.n_experts));
         }
-        if picks.len() - start == header.top_k as usize {
+        if rank == header.top_k {
             return Err(format!(
                 "there are more experts than top_k, which is {}",
                 header.top_k
             ));
         }
-        picks.push(id);
+        picks.push((id, rank));
     }
-    let ids = &mut picks[start..];
-    ids.sort_unstable();
-    match ids.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(format!("expert {} is there twice", pair[0])),
+    let picks = &mut picks[start..];
+    picks.sort_unstable();
+    match picks.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some(pair) => Err(format!("expert {} is there twice", pair[0].0)),
         None => Ok(()),
     }
 }

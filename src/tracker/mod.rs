@@ -268,6 +268,7 @@ mod tests {
                 n_tokens: *n_tokens,
                 experts,
                 rows,
+                ranks: &[],
             });
         }
     }
@@ -283,6 +284,7 @@ mod tests {
                 n_tokens: 1,
                 experts: &experts,
                 rows: &[1],
+                ranks: &[],
             });
         }
         let counts = |span| tracker.counts(Phase::Generation, span, 0);

@@ -35,6 +35,7 @@ fn route(residency: &mut Residency, layer: u32, experts: &[u32]) -> usize {
         n_tokens: 1,
         experts,
         rows: &vec![1; experts.len()],
+        ranks: &[],
     };
     let mut plan = Plan::default();
     residency.plan(&event, &mut plan).unwrap();

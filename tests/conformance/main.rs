@@ -223,6 +223,7 @@ fn uniform_routing_hits_by_chance() {
                 n_tokens: 1,
                 experts: expert,
                 rows: &[1],
+                ranks: &[],
             });
             let counts = hotset::replay::replay(events, &shape, n_slots, &name).unwrap();
             let chance = f64::from(n_slots) / 64.0;
@@ -246,6 +247,7 @@ fn step(residency: &mut Residency, n_tokens: u32, picks: &[(u32, u32)]) -> (usiz
         n_tokens,
         experts: &experts,
         rows: &rows,
+        ranks: &[],
     };
     residency.plan(&event, &mut plan).unwrap();
     residency.commit(&mut plan);

@@ -58,6 +58,7 @@ fn a_refused_event_changes_nothing() {
                 n_tokens,
                 experts,
                 rows,
+                ranks: &[],
             };
             let error = residency.plan(&event, &mut plan).unwrap_err();
             assert_eq!(error.to_string(), message);
@@ -67,6 +68,17 @@ fn a_refused_event_changes_nothing() {
             );
             residency.validate();
         }
+        let event = Event {
+            layer: 0,
+            n_tokens: 1,
+            experts: &[1, 2],
+            rows: &[1, 1],
+            ranks: &[0],
+        };
+        let error = residency.plan(&event, &mut plan).unwrap_err();
+        let message = "routing event of layer 0: 2 experts but 1 ranks";
+        assert_eq!(error.to_string(), message);
+        assert!(!plan.in_flight() && residency.n_resident() == 0, "{name}");
         assert_eq!(residency.counts(), Counts::default(), "{name}");
     }
 }
@@ -81,6 +93,7 @@ fn a_plan_used_out_of_order_panics() {
             n_tokens: 1,
             experts: &[1],
             rows: &[1],
+            ranks: &[],
         };
         residency.plan(&event, plan).unwrap();
     };
@@ -92,6 +105,7 @@ fn a_plan_used_out_of_order_panics() {
             n_tokens: 1,
             experts: &[2],
             rows: &[1],
+            ranks: &[],
         };
         residency.plan(&event, &mut Plan::default()).unwrap();
     };

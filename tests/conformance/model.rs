@@ -24,6 +24,7 @@ pub struct OwnedEvent {
     n_tokens: u32,
     experts: Vec<u32>,
     rows: Vec<u32>,
+    ranks: Vec<u32>,
 }
 
 impl OwnedEvent {
@@ -49,11 +50,16 @@ impl OwnedEvent {
             .iter()
             .map(|_| 1 + rng.below(n_tokens.min(4)))
             .collect();
+        // Of numbers of their own, so that policies which look at no ranks decide as without them.
+        let mut rng = Rng(!rng.0);
+        let n_ranks = experts.len() * rng.below(2) as usize;
+        let ranks = (0..n_ranks).map(|_| rng.below(4)).collect();
         Self {
             layer,
             n_tokens,
             experts,
             rows,
+            ranks,
         }
     }
 
@@ -64,6 +70,7 @@ impl OwnedEvent {
             n_tokens: self.n_tokens,
             experts: &self.experts,
             rows: &self.rows,
+            ranks: &self.ranks,
         }
     }
 
@@ -73,6 +80,7 @@ impl OwnedEvent {
         Event {
             experts: &self.experts[..n_experts],
             rows: &self.rows[..n_experts],
+            ranks: &self.ranks[..n_experts.min(self.ranks.len())],
             ..self.event()
         }
     }

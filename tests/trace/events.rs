@@ -1,7 +1,7 @@
 //! Which events the lines of a valid trace are.
 
 use super::{Copied, copied, gzip, header, read, read_gzip, read_to};
-use hotset::trace::{Header, PoolSpec, Segment, Trace};
+use hotset::trace::{Header, PoolSpec, Prefill, Segment, Trace};
 
 fn event(first_token: u32, layer: u32, n_tokens: u32, picks: &[(u32, u32)]) -> Copied {
     let (experts, rows) = picks.iter().copied().unzip();
@@ -37,6 +37,44 @@ fn lines_of_a_batch_are_one_event() {
         event(6, 0, 1, &[(4, 1)]),
     ];
     assert_eq!(copied(&read(&text).unwrap()), expected);
+}
+
+/// The ranks of each event.
+fn ranks(trace: &Trace) -> Vec<Vec<u32>> {
+    trace.events().map(|(_, e)| e.ranks.to_vec()).collect()
+}
+
+#[test]
+fn ids_have_ranks_where_they_are_ranked() {
+    let lines = "0 0 5,1,7\n0 1 3\n1 0 1,0\n1 1 3,7,5\n2 0 4,5\n2 1 7\n";
+    let alone = [
+        vec![1, 0, 2],
+        vec![0],
+        vec![1, 0],
+        vec![0, 2, 1],
+        vec![0, 1],
+        vec![0],
+    ];
+    // The best of any token: of experts 0 1 4 5 7, and 3 5 7.
+    let together = [vec![1, 0, 0, 0, 2], vec![0, 2, 0]];
+    let prompt = ",\"segments\":[[0,3,\"prefill\"]]";
+    let whole = Prefill::Batch(3);
+
+    let ranked = header(&format!("{prompt},\"ranked\":true")) + lines;
+    assert_eq!(ranks(&read(&ranked).unwrap()), alone);
+    let batch = read(&ranked).unwrap().with_prefill(whole);
+    assert_eq!(ranks(&batch), together);
+    let skipped = header(",\"segments\":[[0,1,\"prefill\"]],\"ranked\":true") + lines;
+    let skipped = read(&skipped).unwrap().with_prefill(Prefill::Skip);
+    assert_eq!(ranks(&skipped), alone[2..]);
+    let batched = header(",\"ranked\":true,\"batched\":true")
+        + "0 0 5,1,7\n1 0 1,0\n2 0 4,5\n0 1 3\n1 1 3,7,5\n2 1 7\n";
+    assert_eq!(ranks(&read(&batched).unwrap()), together);
+
+    let unranked = header(prompt) + lines;
+    assert_eq!(ranks(&read(&unranked).unwrap()), vec![[0u32; 0]; 6]);
+    let batch = read(&unranked).unwrap().with_prefill(whole);
+    assert_eq!(ranks(&batch), vec![[0u32; 0]; 2]);
 }
 
 /// Another context computes its tokens in between, and later tokens come before earlier ones.

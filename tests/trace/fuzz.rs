@@ -110,6 +110,8 @@ fn validate(trace: &Trace) {
         assert!(header.batched || event.n_tokens == 1);
         assert!(!event.experts.is_empty());
         assert!(event.rows.iter().all(|&rows| rows <= event.n_tokens));
+        assert_eq!(event.ranks.is_empty(), !header.ranked);
+        assert!(event.ranks.iter().all(|&rank| rank < header.top_k));
         assert!(event.rows.iter().sum::<u32>() <= event.n_tokens * header.top_k);
         n_tokens = n_tokens.max(first_token + event.n_tokens);
         n_events += 1;

@@ -11,7 +11,8 @@ use super::maths::exp;
 /// Bits of the fraction of a likeness: carrying over an eighth is a shift by as many planes.
 const N_FRACTION_BITS: usize = 3;
 const ONE: f32 = (1 << N_FRACTION_BITS) as f32;
-/// How many tokens after an earlier one are looked at.
+/// How many tokens after an earlier one are looked at. The far ones count little, but where text
+/// repeats itself they tell what will never be picked from what will: fewer lose hits.
 const N_AHEAD: usize = 16;
 /// How quickly an earlier token that is less like the current one loses its say, per share of the
 /// picks that differ.
@@ -59,8 +60,11 @@ pub(super) struct History {
     n_analogs: usize,
     /// The likeness of the one most alike, as a share of `most`.
     confidence: f32,
+    /// What each pick of the tokens after an analog counts.
+    discounts: Vec<f32>,
     tied: Vec<u64>,
-    ahead: Vec<f32>,
+    /// What each expert counts for the last two analogs; all 0 between votes.
+    ahead: [Vec<f32>; 2],
 }
 
 impl History {
@@ -99,8 +103,9 @@ impl History {
             shares: [0.0; N_ANALOGS_MAX],
             n_analogs: 0,
             confidence: 0.0,
+            discounts: Vec::new(),
             tied: vec![0; n_words],
-            ahead: vec![0.0; nobody as usize + 1],
+            ahead: [(); 2].map(|()| vec![0.0; (nobody as usize + 1).next_multiple_of(8)]),
         }
     }
 
@@ -274,38 +279,53 @@ impl History {
     }
 
     /// Writes to `votes`, for each expert of `layer`, how soon it was picked after the analogs: the
-    /// mean over them of `discounts[j]` for the first pick by the token `j + 1` after.
+    /// mean over them of the discount to the power of `j` for the first pick by the token `j + 1` after.
     #[inline(always)]
-    pub(super) fn vote(&mut self, layer: u32, discounts: &Discounts, votes: &mut [f32]) {
+    pub(super) fn vote(&mut self, layer: u32, votes: &mut [f32]) {
         votes.fill(0.0);
         let (n, k) = (self.n_slots, self.n_picks);
         let picks = &self.picks[layer as usize * n * k..(layer as usize + 1) * n * k];
         let analogs = self.analogs[..self.n_analogs].iter().zip(&self.shares);
-        for (&slot, &share) in analogs.filter(|(_, share)| **share >= LEAST_SAY) {
+        let analogs = analogs.filter(|(_, share)| **share >= LEAST_SAY);
+        // One analog's picks are written while those of the one before are added up: reading whole
+        // vectors of what was just written in pieces would wait for it.
+        let [now, before] = &mut self.ahead;
+        let mut share_before = 0.0;
+        for (&slot, &share) in analogs.chain([(&0, &0.0)]) {
             let n_after = match self.current > slot {
                 true => self.current - slot,
                 false => self.current + n - slot,
             };
             // Around the end of the ring there are two runs. The nearest come last: an earlier pick
             // overwrites a later one.
-            let n_after = n_after.min(N_AHEAD);
+            let n_after = if share > 0.0 { n_after.min(N_AHEAD) } else { 0 };
             let n_straight = n_after.min(n - 1 - slot);
-            let straight = &picks[(slot + 1) * k..(slot + 1 + n_straight) * k];
-            let around = &picks[..(n_after - n_straight) * k];
-            for (run, discounts) in [
-                (around, &discounts[n_straight..n_after]),
-                (straight, &discounts[..n_straight]),
-            ] {
-                for (picks, &discount) in run.chunks_exact(k).zip(discounts).rev() {
-                    for &expert in picks {
-                        self.ahead[expert as usize] = discount;
-                    }
+            let (straight, around) = self.discounts[..n_after * k].split_at(n_straight * k);
+            let runs = [
+                (&picks[..around.len()], around),
+                (&picks[(slot + 1) * k..], straight),
+            ];
+            for (run, discounts) in runs {
+                for (&expert, &discount) in run[..discounts.len()].iter().zip(discounts).rev() {
+                    now[expert as usize] = discount;
                 }
             }
-            for (vote, ahead) in votes.iter_mut().zip(&mut self.ahead) {
-                *vote += share * *ahead;
-                *ahead = 0.0;
+            for (vote, before) in votes.iter_mut().zip(before.iter_mut()) {
+                *vote += share_before * *before;
+                *before = 0.0;
             }
+            share_before = share;
+            std::mem::swap(now, before);
+        }
+    }
+
+    /// A pick one token later counts `discount` times as much.
+    pub(super) fn set_discount(&mut self, discount: f32) {
+        self.discounts.clear();
+        let mut power = 1.0;
+        for _ in 0..N_AHEAD {
+            self.discounts.extend((0..self.n_picks).map(|_| power));
+            power *= discount;
         }
     }
 }
@@ -313,18 +333,6 @@ impl History {
 #[inline(always)]
 fn words(from: &[u64]) -> Words {
     std::array::from_fn(|i| from[i])
-}
-
-/// What a pick so many tokens ahead counts, the next one first.
-pub(super) type Discounts = [f32; N_AHEAD];
-
-/// The powers of `discount`, from 1 on.
-pub(super) fn discounts(discount: f32) -> Discounts {
-    let mut powers = [1.0; N_AHEAD];
-    for i in 1..N_AHEAD {
-        powers[i] = powers[i - 1] * discount;
-    }
-    powers
 }
 
 /// Adds up to `n_max` slots, those of the bits of `bits`.

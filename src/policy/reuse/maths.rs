@@ -14,8 +14,9 @@ pub(super) fn ln(x: f32) -> f32 {
     let bits = x.to_bits();
     let exponent = (bits >> 23) as i32 - 127;
     let z = f32::from_bits((bits & 0x007f_ffff) | 0x3f80_0000) - 1.0;
-    let fraction =
-        z * (0.999_115 + z * (-0.489_959_7 + z * (0.285_675_1 + z * (-0.133_056_6 + z * 0.031_372_07))));
+    let fraction = z
+        * (0.999_115
+            + z * (-0.489_959_7 + z * (0.285_675_1 + z * (-0.133_056_6 + z * 0.031_372_07))));
     exponent as f32 * LN_2 + fraction
 }
 
@@ -31,7 +32,8 @@ pub(super) fn exp(x: f32) -> f32 {
     let whole = shifted.to_bits() as i32 - WHOLE.to_bits() as i32;
     let f = y - (shifted - WHOLE);
     let power = 1.0
-        + f * (0.693_147_2 + f * (0.240_226_5 + f * (0.055_504_11 + f * (0.009_618_13 + f * 0.001_333_36))));
+        + f * (LN_2
+            + f * (0.240_226_5 + f * (0.055_504_11 + f * (0.009_618_13 + f * 0.001_333_36))));
     power * f32::from_bits(((whole + 127) << 23) as u32)
 }
 
@@ -70,14 +72,22 @@ pub(super) fn least(values: &[f32]) -> (f32, usize) {
     let (chunks, rest) = values.as_chunks::<8>();
     assert!(rest.is_empty());
     let mut least = [f32::INFINITY; 8];
-    for chunk in chunks {
+    let mut at = [0u32; 8];
+    for (number, chunk) in (0u32..).zip(chunks) {
         for i in 0..8 {
-            least[i] = if chunk[i] < least[i] { chunk[i] } else { least[i] };
+            let is_less = chunk[i] < least[i];
+            least[i] = if is_less { chunk[i] } else { least[i] };
+            at[i] = if is_less { number } else { at[i] };
         }
     }
-    let value = least.into_iter().fold(f32::INFINITY, f32::min);
-    let place = values.iter().position(|&v| v == value);
-    (value, place.unwrap_or(0))
+    let mut best = (f32::INFINITY, 0);
+    for i in 0..8 {
+        let place = at[i] as usize * 8 + i;
+        if least[i] < best.0 || (least[i] == best.0 && place < best.1) {
+            best = (least[i], place);
+        }
+    }
+    best
 }
 
 #[cfg(test)]
@@ -107,6 +117,13 @@ mod tests {
                 assert_eq!(least(&values), (1.0, at));
             }
         }
+        // Of equal ones the first.
+        assert_eq!(
+            least(&[
+                3.0, 2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0
+            ]),
+            (2.0, 1)
+        );
         assert_eq!(least(&[f32::INFINITY; 8]), (f32::INFINITY, 0));
     }
 }

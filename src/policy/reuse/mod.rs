@@ -32,11 +32,16 @@ pub(super) struct Reuse {
     value: Value,
     /// What each resident is worth, [`ABSENT`] for others and the padding.
     prices: Vec<f32>,
-    /// By layer: price and expert of the cheapest resident, if that is known.
-    cheapest: Vec<Option<(f32, usize)>>,
+    /// By layer: price, times the layer's cost, and number of the cheapest resident. Out of date for
+    /// the layers in `changed`.
+    cheapest: Vec<f32>,
+    cheapest_expert: Vec<u32>,
+    changed: Vec<usize>,
+    /// By layer: whether it is in `changed`.
+    has_changed: Vec<bool>,
     /// The layer of the last event.
     layer: usize,
-    /// By distance in layers, from 1: what it multiplies a price by.
+    /// What prices are multiplied by in layers at a distance of 1, 2 and so on.
     nearness: Vec<f32>,
     /// By layer: what reading an expert costs, 1 on average.
     costs: Vec<f32>,
@@ -53,17 +58,22 @@ impl Reuse {
             rows.push(n_places);
             n_places += padded(shape.n_experts(layer) as usize);
         }
-        let bytes: Vec<f32> = (0..shape.n_layers()).map(|l| shape.expert_bytes(l) as f32).collect();
+        let bytes: Vec<f32> = (0..shape.n_layers())
+            .map(|l| shape.expert_bytes(l) as f32)
+            .collect();
         let mean_bytes = bytes.iter().sum::<f32>() / n_layers.max(1) as f32;
         Self {
             shape: shape.clone(),
             value: Value::new(shape, recipe),
             rows,
             prices: vec![ABSENT; n_places],
-            cheapest: vec![None; n_layers],
+            cheapest: vec![ABSENT; n_layers],
+            cheapest_expert: vec![0; n_layers],
+            changed: Vec::with_capacity(n_layers),
+            has_changed: vec![false; n_layers],
             layer: 0,
-            nearness: (0..=n_layers)
-                .map(|distance| (n_layers as f32 / distance.max(1) as f32).sqrt())
+            nearness: (1..=n_layers)
+                .map(|distance| (n_layers as f32 / distance as f32).sqrt())
                 .collect(),
             costs: bytes.iter().map(|b| b / mean_bytes.max(1.0)).collect(),
             arch: pulp::Arch::new(),
@@ -87,51 +97,93 @@ impl Reuse {
         for (price, &worth) in self.prices[row].iter_mut().zip(worth) {
             *price = if *price < ABSENT { worth } else { ABSENT };
         }
-        self.cheapest[layer] = None;
+        self.note_change(layer);
+    }
+
+    fn note_change(&mut self, layer: usize) {
+        if !std::mem::replace(&mut self.has_changed[layer], true) {
+            self.changed.push(layer);
+        }
+    }
+
+    /// Looks for the cheapest residents of the layers that have changed.
+    #[inline(always)]
+    fn search_changed(&mut self) {
+        while let Some(layer) = self.changed.pop() {
+            let (price, expert) = least(&self.prices[self.row(layer)]);
+            self.cheapest[layer] = price * self.costs[layer];
+            self.cheapest_expert[layer] = expert as u32;
+            self.has_changed[layer] = false;
+        }
     }
 
     #[inline(always)]
     fn learn(&mut self, event: &Event) {
+        let is_first = !self.value.has_begun();
         let also = self.value.learn(event);
         self.layer = event.layer as usize;
+        if is_first {
+            (0..self.rows.len()).for_each(|layer| self.reprice(layer));
+            return;
+        }
         self.reprice(self.layer);
         if let Some(layer) = also {
             self.reprice(layer);
         }
     }
 
-    /// What the price of an expert of `layer` is multiplied by.
-    fn factor(&self, layer: usize) -> f32 {
-        let distance = if layer > self.layer {
-            layer - self.layer
-        } else {
-            self.shape.n_layers() as usize + layer - self.layer
-        };
-        self.nearness[distance] * self.costs[layer]
+    /// Layers in the order of their next visit, with their cheapest resident's price and what to
+    /// multiply it by.
+    fn by_distance(&self) -> impl Iterator<Item = (usize, f32, f32)> {
+        let (until, after) = self
+            .cheapest
+            .split_at((self.layer + 1).min(self.cheapest.len()));
+        let after = (self.layer + 1..).zip(after);
+        let ordered = after.chain((0..).zip(until));
+        ordered
+            .zip(&self.nearness)
+            .map(|((layer, &price), &nearness)| (layer, price, nearness))
     }
 
-    /// The cheapest resident of `layer` below `price` for which `pinned` is false.
-    fn cheapest_unpinned(
-        &self,
-        layer: usize,
-        mut below: f32,
-        pinned: &dyn Fn(ExpertId) -> bool,
-    ) -> Option<(f32, usize)> {
-        let mut cheapest = None;
-        for (expert, &price) in self.prices[self.row(layer)].iter().enumerate() {
-            let id = ExpertId {
-                layer: layer as u32,
-                expert: expert as u32,
-            };
-            if price < below && !pinned(id) {
-                below = price;
-                cheapest = Some((price, expert));
+    /// The cheapest victim, pinned or not.
+    fn cheapest_of_all(&self) -> Option<(f32, ExpertId)> {
+        let mut lowest = (ABSENT, 0);
+        for (layer, price, nearness) in self.by_distance() {
+            if price * nearness < lowest.0 {
+                lowest = (price * nearness, layer);
             }
         }
-        cheapest
+        let (price, layer) = lowest;
+        let id = |expert| ExpertId {
+            layer: layer as u32,
+            expert,
+        };
+        (price < ABSENT).then(|| (price, id(self.cheapest_expert[layer])))
+    }
+
+    /// As `cheapest_of_all`, leaving out those for which `pinned` is true.
+    fn cheapest_unpinned(&self, pinned: &dyn Fn(ExpertId) -> bool) -> Option<ExpertId> {
+        let mut lowest = ABSENT;
+        let mut victim = None;
+        for (layer, cheapest, nearness) in self.by_distance() {
+            if cheapest * nearness >= lowest {
+                continue;
+            }
+            let factor = self.costs[layer] * nearness;
+            for (expert, &price) in self.prices[self.row(layer)].iter().enumerate() {
+                let id = ExpertId {
+                    layer: layer as u32,
+                    expert: expert as u32,
+                };
+                if price * factor < lowest && !pinned(id) {
+                    lowest = price * factor;
+                    victim = Some(id);
+                }
+            }
+        }
+        victim
     }
 }
-
 /// Learning from an event, compiled for what the processor offers; the operations and their order are
 /// the same for all.
 struct Learn<'a, 'b>(&'a mut Reuse, &'a Event<'b>);
@@ -142,6 +194,18 @@ impl pulp::WithSimd for Learn<'_, '_> {
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
         self.0.learn(self.1);
+    }
+}
+
+/// The search for the cheapest, likewise.
+struct Search<'a>(&'a mut Reuse);
+
+impl pulp::WithSimd for Search<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.0.search_changed();
     }
 }
 
@@ -164,46 +228,26 @@ impl Policy for Reuse {
         let place = self.place(id);
         debug_assert_eq!(self.prices[place], ABSENT, "{id} inserted twice");
         self.prices[place] = self.value.worth(id.layer as usize)[id.expert as usize];
-        self.cheapest[id.layer as usize] = None;
+        self.note_change(id.layer as usize);
     }
 
     fn remove(&mut self, id: ExpertId) {
         let place = self.place(id);
         debug_assert_ne!(self.prices[place], ABSENT, "{id} is not resident");
         self.prices[place] = ABSENT;
-        self.cheapest[id.layer as usize] = None;
+        self.note_change(id.layer as usize);
     }
 
     fn evict(&mut self, pinned: &dyn Fn(ExpertId) -> bool) -> Option<ExpertId> {
-        let mut victim = None;
-        let mut lowest = ABSENT;
-        for layer in 0..self.rows.len() {
-            let (price, expert) = match self.cheapest[layer] {
-                Some(known) => known,
-                None => {
-                    let found = least(&self.prices[self.row(layer)]);
-                    *self.cheapest[layer].insert(found)
-                }
-            };
-            let factor = self.factor(layer);
-            if price * factor >= lowest {
-                continue;
-            }
-            let id = |expert: usize| ExpertId {
-                layer: layer as u32,
-                expert: expert as u32,
-            };
-            let free = match pinned(id(expert)) {
-                false => Some((price, expert)),
-                true => self.cheapest_unpinned(layer, ABSENT, pinned),
-            };
-            if let Some((price, expert)) = free.filter(|(price, _)| price * factor < lowest) {
-                lowest = price * factor;
-                victim = Some(id(expert));
-            }
-        }
-        self.remove(victim?);
-        victim
+        let arch = self.arch;
+        arch.dispatch(Search(self));
+        let (_, cheapest) = self.cheapest_of_all()?;
+        let victim = match pinned(cheapest) {
+            false => cheapest,
+            true => self.cheapest_unpinned(pinned)?,
+        };
+        self.remove(victim);
+        Some(victim)
     }
 
     fn validate(&self) {
@@ -212,11 +256,20 @@ impl Policy for Reuse {
             let row = &self.prices[self.row(layer)];
             assert!(row[n_experts..].iter().all(|&price| price == ABSENT));
             for (expert, (&price, &worth)) in row.iter().zip(self.value.worth(layer)).enumerate() {
-                assert!((0.0..=1.0).contains(&worth), "layer {layer} expert {expert}: {worth}");
-                assert!(price == ABSENT || price == worth, "layer {layer} expert {expert}");
+                assert!(
+                    (0.0..=1.0).contains(&worth),
+                    "layer {layer} expert {expert}: {worth}"
+                );
+                assert!(
+                    price == ABSENT || price == worth,
+                    "layer {layer} expert {expert}"
+                );
             }
-            if let Some(known) = self.cheapest[layer] {
-                assert_eq!(known, least(row));
+            assert_eq!(self.has_changed[layer], self.changed.contains(&layer));
+            if !self.has_changed[layer] {
+                let (price, expert) = least(row);
+                let known = (self.cheapest[layer], self.cheapest_expert[layer] as usize);
+                assert_eq!(known, (price * self.costs[layer], expert), "layer {layer}");
             }
         }
     }

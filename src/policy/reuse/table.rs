@@ -29,10 +29,14 @@ impl Table {
         table
     }
 
-    /// What the cell says, in log odds.
+    /// What each cell says, in log odds. Panics unless both are of one length, a multiple of 8.
     #[inline(always)]
-    pub(super) fn logit(&self, cell: u8) -> f32 {
-        self.logits[cell as usize]
+    pub(super) fn read(&self, cells: &[u8], logits: &mut [f32]) {
+        let (cells, logits) = (cells.as_chunks::<8>(), logits.as_chunks_mut::<8>());
+        assert!(cells.0.len() == logits.0.len() && cells.1.is_empty() && logits.1.is_empty());
+        for (cells, logits) in cells.0.iter().zip(logits.0) {
+            *logits = cells.map(|cell| self.logits[cell as usize]);
+        }
     }
 
     /// An expert of this cell turned out to be worth `target`.

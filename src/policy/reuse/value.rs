@@ -6,7 +6,7 @@
 //! worth now (temporal differences, Sutton 1988). Weights and tables are shared by all experts, so
 //! that they are learnt within a few tokens.
 
-use super::history::{Discounts, History, discounts};
+use super::history::History;
 use super::maths::{dot, ln, logit, sigmoid};
 use super::table::{Rates, Table};
 use crate::expert::Event;
@@ -38,7 +38,7 @@ pub(in crate::policy) enum Votes {
 
 /// Predictors that both recipes have: three decayed frequencies, and the table of age and frequency.
 const N_BASIC: usize = 4;
-/// `Direct` adds two for votes and one for ranks, `Table` one.
+/// `Direct` adds two for votes and one for ranks, `Table` one; what is not used stays 0.
 const N_MAX: usize = N_BASIC + 3;
 /// The age of an expert that was not picked for longer than the table tells apart, or never.
 const NEVER: u8 = 129;
@@ -50,8 +50,28 @@ const STEP: f32 = 0.02;
 const FIRST_ENERGY: f32 = 4.0;
 /// Frequencies do not fall below this: smaller numbers make processors slow.
 const LEAST_FREQUENCY: f32 = 1e-6;
+/// Where a token picks fewer of the experts than this, an event costs more for each pick: there the
+/// second judgement is left out.
+const SPARSE: f32 = 1.0 / 32.0;
 /// How much more the first of a token's picks counts than the last, as a share of the mean.
 const RANK_WEIGHT: f32 = 0.4;
+
+/// How many experts a token picks.
+#[derive(Clone, Copy)]
+struct TopK(u32);
+
+impl TopK {
+    /// What a pick of this rank counts for, 1 on average, and 1 to 15 for the first to the last rank.
+    #[inline(always)]
+    fn weigh(self, rank: u32) -> (f32, u8) {
+        let rank = rank.min(self.0 - 1);
+        let middle = (rank as f32 + 0.5) / self.0 as f32;
+        (
+            1.0 + RANK_WEIGHT * (1.0 - 2.0 * middle),
+            1 + (rank * 14 / self.0.max(2)) as u8,
+        )
+    }
+}
 
 /// Rows have room for whole vectors.
 pub(super) fn padded(n_experts: usize) -> usize {
@@ -66,10 +86,10 @@ pub(super) struct Value {
     n_slots: u32,
     /// What a pick one visit later counts. Larger where more fits, because then more stays longer.
     discount: f32,
-    discounts: Discounts,
     /// The share of experts that a token picks, and its log odds; of the first event.
     share: f32,
     base: f32,
+    top_k: TopK,
     /// By layer: visits, among them those that a prior stands for.
     n_visits: Vec<f32>,
     /// By layer: whether its predictors are of a visit, from which something can be learnt.
@@ -82,7 +102,7 @@ pub(super) struct Value {
     /// 1 for those that were first among the picks to 15 for those that were last; 0 is not known.
     ranks: Vec<u8>,
     /// Predictor after predictor.
-    predictors: Vec<Vec<f32>>,
+    predictors: [Vec<f32>; N_MAX],
     worth: Vec<f32>,
     /// Cells of the tables.
     age_cells: Vec<u8>,
@@ -108,10 +128,9 @@ struct Scratch {
     errors: Vec<f32>,
     targets: Vec<f32>,
     was_worth: Vec<f32>,
-    had_predictors: Vec<Vec<f32>>,
+    had_predictors: [Vec<f32>; N_MAX],
     had_age_cells: Vec<u8>,
     had_other_cells: Vec<u8>,
-    picks: Vec<u32>,
 }
 
 impl Value {
@@ -123,10 +142,6 @@ impl Value {
             rows.push(n_places..n_places + padded(n as usize));
             n_places += padded(n as usize);
         }
-        let n_predictors = match recipe.votes {
-            Votes::Table => N_BASIC + 1,
-            Votes::Direct => N_MAX,
-        };
         let widest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
         let row = || vec![0.0; widest];
         Self {
@@ -137,14 +152,16 @@ impl Value {
             rows,
             n_slots: 0,
             discount: 0.0,
-            discounts: discounts(0.0),
             share: 0.0,
             base: 0.0,
-            decay_rates: recipe.half_lives.map(|h| (1.0 - 1.0 / root_of_two(h)) as f32),
+            top_k: TopK(1),
+            decay_rates: recipe
+                .half_lives
+                .map(|h| (1.0 - 1.0 / root_of_two(h)) as f32),
             frequencies: [(); 3].map(|()| vec![0.0; n_places]),
             ages: vec![NEVER; n_places],
             ranks: vec![0; n_places],
-            predictors: vec![vec![0.0; n_places]; n_predictors],
+            predictors: [(); N_MAX].map(|()| vec![0.0; n_places]),
             worth: vec![0.0; n_places],
             age_cells: vec![0; n_places],
             other_cells: vec![0; n_places],
@@ -165,10 +182,9 @@ impl Value {
                 errors: row(),
                 targets: row(),
                 was_worth: row(),
-                had_predictors: vec![row(); n_predictors],
+                had_predictors: [(); N_MAX].map(|()| row()),
                 had_age_cells: vec![0; widest],
                 had_other_cells: vec![0; widest],
-                picks: Vec::new(),
             },
         }
     }
@@ -183,25 +199,39 @@ impl Value {
         let n_total: u32 = self.n_experts.iter().sum();
         self.n_slots = n_slots;
         self.discount = (0.45 + 0.5 * n_slots as f32 / n_total.max(1) as f32).clamp(0.45, 0.8);
-        self.discounts = discounts(self.discount);
+        if let Some(history) = &mut self.history {
+            history.set_discount(self.discount);
+        }
     }
 
     pub(super) fn prime(&mut self, prior: &Prior) {
         let mut given = prior.frequency.iter();
         for (row, &n) in self.rows.iter().zip(&self.n_experts) {
             for place in row.start..row.start + n as usize {
-                let frequency = given.next().copied().unwrap_or(0.0).clamp(LEAST_FREQUENCY, 1.0);
-                self.frequencies.iter_mut().for_each(|of| of[place] = frequency);
+                let frequency = given
+                    .next()
+                    .copied()
+                    .unwrap_or(0.0)
+                    .clamp(LEAST_FREQUENCY, 1.0);
+                self.frequencies
+                    .iter_mut()
+                    .for_each(|of| of[place] = frequency);
                 self.worth[place] = frequency;
             }
         }
         self.n_visits.fill(prior.n_tokens);
     }
 
+    /// Whether there was an event: the first tells what all experts are worth.
+    #[inline(always)]
+    pub(super) fn has_begun(&self) -> bool {
+        self.history.is_some()
+    }
+
     /// Learns from an event. Returns another layer whose experts are worth something else now.
     #[inline(always)]
     pub(super) fn learn(&mut self, event: &Event) -> Option<usize> {
-        if self.history.is_none() {
+        if !self.has_begun() {
             self.begin(event);
         }
         let layer = event.layer as usize;
@@ -215,14 +245,15 @@ impl Value {
         }
         self.follow(layer, event);
         self.describe(layer);
-        self.look_back(layer, event);
+        self.look_back(event);
+        self.ask_history(layer);
         self.mix(layer);
         if trains {
             self.train(layer);
         }
         self.is_described[layer] = true;
         let last = self.last_layer.replace(layer);
-        if self.recipe.votes == Votes::Table {
+        if self.recipe.votes == Votes::Table || self.share < SPARSE {
             return None;
         }
         // The layer before is judged again, now that more of the token is known.
@@ -236,6 +267,7 @@ impl Value {
     fn begin(&mut self, event: &Event) {
         let n_rows: u32 = event.rows.iter().sum();
         let top_k = n_rows.div_ceil(event.n_tokens).max(1) as usize;
+        self.top_k = TopK(top_k as u32);
         let n_total: u32 = self.n_experts.iter().sum();
         let share = (top_k * self.n_experts.len()) as f32 / n_total.max(1) as f32;
         self.share = share.min(0.95);
@@ -245,9 +277,13 @@ impl Value {
             Votes::Table => Table::new(guess_by_vote(self.share), N_GUESS_VOTES, self.base),
             Votes::Direct => Table::new(guess_by_rank(self.share), N_GUESS, self.base),
         };
-        self.history = Some(History::new(&self.n_experts, top_k, self.recipe.n_tokens));
+        let mut history = History::new(&self.n_experts, top_k, self.recipe.n_tokens);
+        history.set_discount(self.discount);
+        self.history = Some(history);
         if self.n_visits.iter().all(|&n| n == 0.0) {
-            self.frequencies.iter_mut().for_each(|of| of.fill(self.share));
+            self.frequencies
+                .iter_mut()
+                .for_each(|of| of.fill(self.share));
         }
         for layer in 0..self.rows.len() {
             self.describe(layer);
@@ -282,10 +318,16 @@ impl Value {
         let weighted = &mut self.scratch.weighted[..n];
         picked.fill(0.0);
         weighted.fill(0.0);
-        for &expert in event.experts {
-            picked[expert as usize] = 1.0;
-            weighted[expert as usize] = 1.0;
-            ages[expert as usize] = 0;
+        for (i, &expert) in event.experts.iter().enumerate() {
+            let expert = expert as usize;
+            let (weight, rank) = match event.ranks.get(i) {
+                Some(&rank) => self.top_k.weigh(rank),
+                None => (1.0, 0),
+            };
+            picked[expert] = 1.0;
+            weighted[expert] = weight;
+            ages[expert] = 0;
+            self.ranks[row.start + expert] = rank;
         }
         self.decay(layer);
     }
@@ -341,10 +383,8 @@ impl Value {
             for ((rank_cell, &cell), &rank) in rank_cells.iter_mut().zip(&*cells).zip(ranks) {
                 *rank_cell = cell + rank;
             }
-            let predictor = &mut self.predictors[N_MAX - 1][row.clone()];
-            for (x, &cell) in predictor.iter_mut().zip(&*rank_cells) {
-                *x = self.by_other.logit(cell);
-            }
+            self.by_other
+                .read(rank_cells, &mut self.predictors[N_MAX - 1][row.clone()]);
         }
         // Half octaves of the slowest frequency, 6 being what an average expert has.
         let average = self.base - ln(1.0 / (1.0 - self.share));
@@ -353,48 +393,51 @@ impl Value {
             *octave = ((x + self.base - average) * 2.885_39 + 6.5).clamp(0.0, 15.0);
         }
         for (cell, &octave) in cells.iter_mut().zip(&*octaves) {
-            *cell += octave as i32 as u8;
+            *cell += low_byte(octave);
         }
-        for (x, &cell) in self.predictors[3][row].iter_mut().zip(&*cells) {
-            *x = self.by_age.logit(cell);
-        }
+        self.by_age.read(cells, &mut self.predictors[3][row]);
     }
 
-    /// Adds the event to the history, finds tokens like this one and asks what came after them.
+    /// Adds the event to the history, and finds tokens like this one.
     #[inline(always)]
-    fn look_back(&mut self, layer: usize, event: &Event) {
-        let Some(history) = &mut self.history else { return };
+    fn look_back(&mut self, event: &Event) {
+        let Some(history) = &mut self.history else {
+            return;
+        };
         history.note(event.layer, event.experts);
         history.find_analogs(self.recipe.n_analogs);
-        self.ask_history(layer);
     }
 
     /// Makes predictors of what was picked of `layer` after tokens like the current one.
     #[inline(always)]
     fn ask_history(&mut self, layer: usize) {
-        let Some(history) = &mut self.history else { return };
+        let Some(history) = &mut self.history else {
+            return;
+        };
         let row = self.rows[layer].clone();
         if !history.has_analogs() {
-            let n_predictors = N_BASIC + if self.recipe.votes == Votes::Table { 1 } else { 2 };
-            for predictor in &mut self.predictors[N_BASIC..n_predictors] {
+            for predictor in &mut self.predictors[N_BASIC..N_BASIC + 2] {
                 predictor[row.clone()].fill(0.0);
             }
             return;
         }
         let votes = &mut self.scratch.votes[..row.len()];
-        history.vote(layer as u32, &self.discounts, votes);
+        history.vote(layer as u32, votes);
         let confidence = history.confidence();
         if self.recipe.votes == Votes::Table {
             let first_cell = (confidence * 15.99) as u8 * 16;
-            for (place, &vote) in row.zip(&*votes) {
-                let cell = first_cell + (vote.sqrt() * 15.99).min(15.0) as u8;
-                self.other_cells[place] = cell;
-                self.predictors[N_BASIC][place] = self.by_other.logit(cell);
+            let cells = &mut self.other_cells[row.clone()];
+            for (cell, &vote) in cells.iter_mut().zip(&*votes) {
+                *cell = first_cell + low_byte((vote.sqrt() * 15.99).min(15.0));
             }
+            self.by_other
+                .read(cells, &mut self.predictors[N_BASIC][row]);
             return;
         }
         let little = 0.25 * self.share;
-        let [.., plain, doubted, _] = &mut self.predictors[..] else { return };
+        let [.., plain, doubted, _] = &mut self.predictors[..] else {
+            return;
+        };
         let predictors = plain[row.clone()].iter_mut().zip(&mut doubted[row]);
         for ((plain, doubted), &vote) in predictors.zip(&*votes) {
             *plain = logit(vote + little) - self.base;
@@ -407,14 +450,17 @@ impl Value {
     fn mix(&mut self, layer: usize) {
         let row = self.rows[layer].clone();
         let worth = &mut self.worth[row.clone()];
-        worth.fill(self.base + self.weights[0]);
-        for (predictor, &weight) in self.predictors.iter().zip(&self.weights[1..]) {
-            for (sum, &x) in worth.iter_mut().zip(&predictor[row.clone()]) {
-                *sum += weight * x;
+        let (worth, _) = worth.as_chunks_mut::<8>();
+        let predictors: [_; N_MAX] =
+            std::array::from_fn(|i| self.predictors[i][row.clone()].as_chunks::<8>().0);
+        for (chunk, worth) in worth.iter_mut().enumerate() {
+            let mut sums = [self.base + self.weights[0]; 8];
+            for (predictor, weight) in predictors.iter().zip(&self.weights[1..]) {
+                for (sum, x) in sums.iter_mut().zip(&predictor[chunk]) {
+                    *sum += weight * x;
+                }
             }
-        }
-        for worth in worth {
-            *worth = sigmoid(*worth);
+            *worth = sums.map(sigmoid);
         }
     }
 
@@ -446,14 +492,25 @@ impl Value {
         let stride = (n_experts / (16 * stride.max(1))).max(1);
         for expert in (self.n_visits[layer] as usize % stride..n_experts).step_by(stride) {
             let target = targets[expert];
-            self.by_age.observe(scratch.had_age_cells[expert], target, &self.rates);
-            self.by_other.observe(scratch.had_other_cells[expert], target, &self.rates);
+            self.by_age
+                .observe(scratch.had_age_cells[expert], target, &self.rates);
+            self.by_other
+                .observe(scratch.had_other_cells[expert], target, &self.rates);
         }
         if layer % 8 == 7 || layer + 1 == self.rows.len() {
             self.by_age.refresh(self.base);
             self.by_other.refresh(self.base);
         }
     }
+}
+
+/// The whole part of `x`, which is in 0..255 and not within 1e-5 below a whole number.
+///
+/// Rounding to whole numbers by adding a large one leaves it in the lowest bits: two operations where a
+/// conversion takes many.
+#[inline(always)]
+fn low_byte(x: f32) -> u8 {
+    (x - 0.499_99 + 12_582_912.0).to_bits() as u8
 }
 
 /// Where the next kind of age begins, in visits.
@@ -467,7 +524,10 @@ fn kind_of_age(age: u8) -> u8 {
 
 /// How much likelier than its frequency says an expert of this age is picked.
 fn recency(age_bin: usize) -> f32 {
-    [2.0, 1.6, 1.4, 1.2, 1.1].get(age_bin).copied().unwrap_or(0.8)
+    [2.0, 1.6, 1.4, 1.2, 1.1]
+        .get(age_bin)
+        .copied()
+        .unwrap_or(0.8)
 }
 
 /// Of 12 ages the smallest first, and for each of 16 frequencies in half octaves.
