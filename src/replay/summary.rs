@@ -14,7 +14,8 @@ const WORSE_BY: f64 = 0.003;
 pub struct Summary {
     /// Its name.
     pub policy: String,
-    /// Mean of [`Cell::gap_closed`]: over the cells of a trace, then the traces of a model, then models.
+    /// Mean of [`Cell::gap_closed`]: for each budget over the traces of a model, then over models; then
+    /// over the budgets. So models count alike, however many traces there are of each.
     pub gap_closed: Option<f64>,
     /// Its cells.
     pub cells: usize,
@@ -60,8 +61,8 @@ fn summary(policy: &str, cells: &[Cell]) -> Summary {
         cells_below_best: 0,
         ns_per_expert: 0.0,
     };
-    // By model and trace.
-    let mut gaps: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
+    // By budget and model.
+    let mut gaps: BTreeMap<&str, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
     let mut ns: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for cells in cells.chunk_by(same_pools) {
         let Some(cell) = cells.iter().find(|cell| cell.policy == policy) else {
@@ -76,16 +77,15 @@ fn summary(policy: &str, cells: &[Cell]) -> Summary {
         summary.cells_below_best += usize::from(rivals.any(is_below));
         ns.entry(&cell.trace).or_default().push(cell.ns_per_expert);
         let model = cell.trace.split('-').next().unwrap_or_default();
-        gaps.entry((model, &cell.trace))
-            .or_default()
-            .extend(cell.gap_closed);
+        let of_model = gaps.entry(&cell.budget).or_default().entry(model);
+        of_model.or_default().extend(cell.gap_closed);
     }
-    let mut models: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-    for ((model, _), gaps) in &gaps {
-        models.entry(model).or_default().extend(mean(gaps));
-    }
-    let models: Vec<f64> = models.values().filter_map(|gaps| mean(gaps)).collect();
-    summary.gap_closed = mean(&models);
+    let mean_of_models = |of_model: &BTreeMap<&str, Vec<f64>>| {
+        let models: Vec<f64> = of_model.values().filter_map(|gaps| mean(gaps)).collect();
+        mean(&models)
+    };
+    let budgets: Vec<f64> = gaps.values().filter_map(mean_of_models).collect();
+    summary.gap_closed = mean(&budgets);
     summary.ns_per_expert = median(ns.values().filter_map(|ns| mean(ns)).collect());
     summary
 }
