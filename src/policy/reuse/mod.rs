@@ -220,6 +220,9 @@ impl Policy for Reuse {
     }
 
     fn route(&mut self, event: &Event) {
+        if self.value.all_fit() {
+            return;
+        }
         let arch = self.arch;
         arch.dispatch(Learn(self, event));
     }

@@ -222,6 +222,11 @@ impl Value {
         self.n_visits.fill(prior.n_tokens);
     }
 
+    /// Whether there is a slot for every expert: then nothing is ever evicted, and nothing is learnt.
+    pub(super) fn all_fit(&self) -> bool {
+        self.n_slots as usize >= self.n_experts.iter().map(|&n| n as usize).sum()
+    }
+
     /// Whether there was an event: the first tells what all experts are worth.
     #[inline(always)]
     pub(super) fn has_begun(&self) -> bool {
