@@ -57,8 +57,9 @@ pub trait Policy: Send {
         let _ = prior;
     }
 
-    /// The router picked `event.experts`. Called once per event, before its hits and misses are
-    /// known and before any `insert` or `evict` it causes.
+    /// The router picked `event.experts` for tokens that stay. Called before the hits and misses of
+    /// these tokens are known and before any `insert` or `evict` they cause. Tokens that may still be
+    /// taken back are planned without it: what they miss is inserted first, and heard of later if at all.
     fn route(&mut self, event: &Event);
 
     /// `id` became resident. The caller guarantees it was not.
