@@ -47,7 +47,7 @@ pub fn read(path: &Path) -> Result<Experts> {
     let mut layers: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
     let mut other_bytes = 0;
     for tensor in &tensors {
-        let Some(block) = expert_block(&tensor.name) else {
+        let Some((block, _)) = expert_part(&tensor.name) else {
             other_bytes += tensor.n_bytes;
             continue;
         };
@@ -85,12 +85,13 @@ pub fn read(path: &Path) -> Result<Experts> {
 /// Longest text, and most entries of a list: more is damage, not a model.
 const N_MAX: u64 = 1 << 24;
 
-/// The block of `blk.7.ffn_up_exps.weight`, a tensor of routed experts; `None` for any other.
-fn expert_block(name: &str) -> Option<u32> {
+/// Splits `blk.7.ffn_up_exps.weight`, a tensor of routed experts, into block and part; `None` for any
+/// other. Parts are numbered in the order in which graphs use them.
+pub(crate) fn expert_part(name: &str) -> Option<(u32, usize)> {
+    const PARTS: [&str; 4] = ["gate_up", "up", "gate", "down"];
     let (block, rest) = name.strip_prefix("blk.")?.split_once('.')?;
     let part = rest.strip_prefix("ffn_")?.strip_suffix("_exps.weight")?;
-    let is_expert = ["gate_up", "up", "gate", "down"].contains(&part);
-    block.parse().ok().filter(|_| is_expert)
+    Some((block.parse().ok()?, PARTS.iter().position(|p| *p == part)?))
 }
 
 /// The files after the first, whose name `NAME-00001-of-00003.gguf` says how they are called.
@@ -275,4 +276,25 @@ fn set_sizes(tensors: &mut [Tensor], start: u64, file_bytes: u64) -> io::Result<
         end = tensor.offset;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_routed_expert_weights_are_streamed() {
+        assert_eq!(expert_part("blk.12.ffn_up_exps.weight"), Some((12, 1)));
+        assert_eq!(expert_part("blk.0.ffn_gate_up_exps.weight"), Some((0, 0)));
+        for other in [
+            "blk.0.ffn_up_exps.bias",
+            "blk.0.ffn_down_exps.scale",
+            "blk.0.ffn_up_shexp.weight",
+            "blk.0.ffn_up.weight",
+            "blk.x.ffn_up_exps.weight",
+            "blk.0.ffn_up_exps.weight.lora_a",
+        ] {
+            assert_eq!(expert_part(other), None, "{other}");
+        }
+    }
 }

@@ -235,18 +235,14 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
 
     // A pool's key: the sizes of an expert's parts. Regions are as large as any of its layers needs.
     let key = |l: &Layer| l.parts.iter().map(|p| p.tensor.n_bytes).collect::<Vec<_>>();
-    let mut keys: Vec<Vec<usize>> = Vec::new();
-    for layer in &layers {
-        let key = key(layer);
-        if !keys.contains(&key) {
-            keys.push(key);
-        }
-    }
+    let keys: Vec<Vec<usize>> = layers.iter().map(key).collect();
     let mut pools = Vec::new();
-    for (i, wanted) in keys.iter().enumerate() {
+    for (i, members) in pools::group(&keys).into_iter().enumerate() {
+        let wanted = &keys[members[0] as usize];
         let mut n_experts = Vec::new();
         let mut regions = vec![0; wanted.len()];
-        for layer in layers.iter_mut().filter(|l| key(l) == *wanted) {
+        for &member in &members {
+            let layer = &mut layers[member as usize];
             layer.pool = i;
             layer.pool_layer = n_experts.len() as u32;
             n_experts.push(layer.n_experts);
@@ -254,12 +250,9 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
                 *region = (*region).max(region_bytes(&part.tensor, aligns));
             }
         }
-        for layer in layers
-            .iter_mut()
-            .filter(|l| l.pool == i && key(l) == *wanted)
-        {
+        for &member in &members {
             let mut begin = 0;
-            for (region, part) in regions.iter().zip(&mut layer.parts) {
+            for (region, part) in regions.iter().zip(&mut layers[member as usize].parts) {
                 part.region = begin;
                 begin += region;
             }

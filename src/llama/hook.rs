@@ -2,7 +2,7 @@
 
 use super::model::Model;
 use super::record;
-use super::registry::{BOUND, Bound, parse_name, registry, try_registry};
+use super::registry::{BOUND, Bound, registry, try_registry};
 use super::sys::{
     ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook, ggml_tensor, llama_model,
 };
@@ -10,6 +10,7 @@ use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
 use crate::engine::{Batch, Routing, Token};
 use crate::error::{Error, Result};
+use crate::gguf::expert_part;
 use crate::report;
 use crate::stats::Stats;
 use std::cell::RefCell;
@@ -136,7 +137,7 @@ unsafe fn name_of<'a>(weights: *const ggml_tensor) -> Option<&'a str> {
 
 unsafe extern "C" fn wants(_: *mut c_void, weights: *const ggml_tensor) -> bool {
     // SAFETY: llama.cpp passes NULL or a tensor.
-    let is_expert = || unsafe { name_of(weights) }.is_some_and(|n| parse_name(n).is_some());
+    let is_expert = || unsafe { name_of(weights) }.is_some_and(|n| expert_part(n).is_some());
     (weights.is_null() || is_expert()) && registry().has_budget()
 }
 
@@ -151,7 +152,7 @@ unsafe extern "C" fn bind(
     let loading = registry.loading(model as usize);
     // SAFETY: llama.cpp passes a tensor.
     let (name, tensor) = unsafe { (name_of(weights), &*weights) };
-    let Some((name, (block, _))) = name.and_then(|n| Some((n, parse_name(n)?))) else {
+    let Some((name, (block, _))) = name.and_then(|n| Some((n, expert_part(n)?))) else {
         return;
     };
     loading.blocks.insert(block);

@@ -1,9 +1,9 @@
 //! Recording the routing of a model: where it goes, what its header says, and models of which
 //! nothing is streamed.
 
-use super::registry::parse_name;
 use super::sys::{ggml_tensor, llama_model, llama_model_meta_val_str};
 use crate::engine::layout::{Layer, Layout, Tensor};
+use crate::gguf::expert_part;
 use crate::report;
 use crate::trace::{Header, Picks, PoolSpec, Recorder};
 use arc_swap::ArcSwap;
@@ -126,7 +126,7 @@ static OBSERVED: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
 /// Records the routing of a model that is loaded as usual: of its `tensors` at `addresses`.
 pub fn observe(target: &Target, addresses: &[usize], tensors: &[Tensor]) -> Arc<Recorder> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
-    order.sort_by_key(|&i| parse_name(&tensors[i].name));
+    order.sort_by_key(|&i| expert_part(&tensors[i].name));
     let sorted: Vec<_> = order.iter().map(|&i| tensors[i].clone()).collect();
     let recorder = Arc::new(target.record_tensors(&sorted));
     let firsts = order.chunk_by(|&a, &b| tensors[a].block == tensors[b].block);

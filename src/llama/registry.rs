@@ -9,6 +9,7 @@ use super::record::{self, Target};
 use crate::config::{Config, Ram, StatsTo, trace_path};
 use crate::engine::layout::Tensor;
 use crate::error::{Error, Result};
+use crate::gguf::expert_part;
 use crate::report;
 use crate::stats::Stats;
 use crate::store::ModelFile;
@@ -95,15 +96,6 @@ pub fn registry() -> MutexGuard<'static, Registry> {
 /// The registry, unless it is in use: by a thread that the end of the process has interrupted, say.
 pub fn try_registry() -> Option<MutexGuard<'static, Registry>> {
     REGISTRY.try_lock().ok()
-}
-
-/// Splits `blk.7.ffn_up_exps.weight` into block and part; `None` for any other tensor.
-pub fn parse_name(name: &str) -> Option<(u32, usize)> {
-    // In the order in which graphs use them, which is the order in which parts are read.
-    const PARTS: [&str; 4] = ["gate_up", "up", "gate", "down"];
-    let (block, rest) = name.strip_prefix("blk.")?.split_once('.')?;
-    let part = rest.strip_prefix("ffn_")?.strip_suffix("_exps.weight")?;
-    Some((block.parse().ok()?, PARTS.iter().position(|p| *p == part)?))
 }
 
 impl Loading {
@@ -218,7 +210,7 @@ impl Registry {
             return Ok(());
         }
         let mut order: Vec<usize> = (0..loading.tensors.len()).collect();
-        order.sort_by_key(|&i| parse_name(&loading.tensors[i].name));
+        order.sort_by_key(|&i| expert_part(&loading.tensors[i].name));
         let tensors: Vec<_> = order.iter().map(|&i| loading.tensors[i].clone()).collect();
         let places = places(&tensors);
         let files = loading.files.into_iter().map(|(_, file)| file).collect();
@@ -317,27 +309,6 @@ impl Registry {
         if let Err(error) = result {
             report::say(&format!("hotset: error: {error}"));
             self.has_failed = true;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_name;
-
-    #[test]
-    fn only_routed_expert_weights_are_streamed() {
-        assert_eq!(parse_name("blk.12.ffn_up_exps.weight"), Some((12, 1)));
-        assert_eq!(parse_name("blk.0.ffn_gate_up_exps.weight"), Some((0, 0)));
-        for other in [
-            "blk.0.ffn_up_exps.bias",
-            "blk.0.ffn_down_exps.scale",
-            "blk.0.ffn_up_shexp.weight",
-            "blk.0.ffn_up.weight",
-            "blk.x.ffn_up_exps.weight",
-            "blk.0.ffn_up_exps.weight.lora_a",
-        ] {
-            assert_eq!(parse_name(other), None, "{other}");
         }
     }
 }

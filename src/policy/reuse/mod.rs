@@ -18,8 +18,9 @@ mod value;
 
 use super::{Event, ExpertId, Policy, Prior, Shape};
 use maths::least;
+use std::ops::Range;
+use value::Value;
 pub(super) use value::{Recipe, Votes};
-use value::{Value, padded};
 
 /// An expert that is not resident is worth more than any that is.
 const ABSENT: f32 = f32::INFINITY;
@@ -27,10 +28,8 @@ const ABSENT: f32 = f32::INFINITY;
 /// A policy made of a recipe for values.
 pub(super) struct Reuse {
     shape: Shape,
-    /// By layer: the place of its expert 0 in `prices`; rows are padded.
-    rows: Vec<usize>,
     value: Value,
-    /// What each resident is worth, [`ABSENT`] for others and the padding.
+    /// What each resident is worth, [`ABSENT`] for others and the padding; laid out like values.
     prices: Vec<f32>,
     /// By layer: price, times the layer's cost, and number of the cheapest resident. Out of date for
     /// the layers in `changed`.
@@ -52,21 +51,15 @@ impl Reuse {
     /// No residents.
     pub(super) fn new(shape: &Shape, recipe: &'static Recipe) -> Self {
         let n_layers = shape.n_layers() as usize;
-        let mut rows = Vec::new();
-        let mut n_places = 0;
-        for layer in 0..shape.n_layers() {
-            rows.push(n_places);
-            n_places += padded(shape.n_experts(layer) as usize);
-        }
         let bytes: Vec<f32> = (0..shape.n_layers())
             .map(|l| shape.expert_bytes(l) as f32)
             .collect();
         let mean_bytes = bytes.iter().sum::<f32>() / n_layers.max(1) as f32;
+        let value = Value::new(shape, recipe);
         Self {
             shape: shape.clone(),
-            value: Value::new(shape, recipe),
-            rows,
-            prices: vec![ABSENT; n_places],
+            prices: vec![ABSENT; value.n_places()],
+            value,
             cheapest: vec![ABSENT; n_layers],
             cheapest_expert: vec![0; n_layers],
             changed: Vec::with_capacity(n_layers),
@@ -81,12 +74,13 @@ impl Reuse {
     }
 
     fn place(&self, id: ExpertId) -> usize {
-        self.rows[id.layer as usize] + id.expert as usize
+        self.row(id.layer as usize).start + id.expert as usize
     }
 
-    fn row(&self, layer: usize) -> std::ops::Range<usize> {
-        let begin = self.rows[layer];
-        begin..begin + padded(self.shape.n_experts(layer as u32) as usize)
+    /// Where prices of `layer` are, side by side with what experts are worth.
+    #[inline(always)]
+    fn row(&self, layer: usize) -> Range<usize> {
+        self.value.row(layer)
     }
 
     /// Takes over the worth of the residents of `layer`.
@@ -123,7 +117,7 @@ impl Reuse {
         let also = self.value.learn(event);
         self.layer = event.layer as usize;
         if is_first {
-            (0..self.rows.len()).for_each(|layer| self.reprice(layer));
+            (0..self.cheapest.len()).for_each(|layer| self.reprice(layer));
             return;
         }
         self.reprice(self.layer);
@@ -216,7 +210,7 @@ impl Policy for Reuse {
 
     fn prime(&mut self, prior: &Prior) {
         self.value.prime(prior);
-        (0..self.rows.len()).for_each(|layer| self.reprice(layer));
+        (0..self.cheapest.len()).for_each(|layer| self.reprice(layer));
     }
 
     fn route(&mut self, event: &Event) {
@@ -254,7 +248,7 @@ impl Policy for Reuse {
     }
 
     fn validate(&self) {
-        for layer in 0..self.rows.len() {
+        for layer in 0..self.cheapest.len() {
             let n_experts = self.shape.n_experts(layer as u32) as usize;
             let row = &self.prices[self.row(layer)];
             assert!(row[n_experts..].iter().all(|&price| price == ABSENT));

@@ -75,11 +75,6 @@ impl TopK {
     }
 }
 
-/// Rows have room for whole vectors.
-pub(super) fn padded(n_experts: usize) -> usize {
-    n_experts.next_multiple_of(8)
-}
-
 /// By place: row after row, one for each layer, padded.
 pub(super) struct Value {
     recipe: &'static Recipe,
@@ -141,8 +136,10 @@ impl Value {
         let mut rows = Vec::new();
         let mut n_places = 0;
         for &n in &n_experts {
-            rows.push(n_places..n_places + padded(n as usize));
-            n_places += padded(n as usize);
+            // Rows have room for whole vectors.
+            let end = n_places + (n as usize).next_multiple_of(8);
+            rows.push(n_places..end);
+            n_places = end;
         }
         let widest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
         let row = || vec![0.0; widest];
@@ -189,6 +186,17 @@ impl Value {
                 had_other_cells: vec![0; widest],
             },
         }
+    }
+
+    /// The places of the experts of `layer`, and padding.
+    #[inline(always)]
+    pub(super) fn row(&self, layer: usize) -> Range<usize> {
+        self.rows[layer].clone()
+    }
+
+    /// The end of the last row.
+    pub(super) fn n_places(&self) -> usize {
+        self.worth.len()
     }
 
     /// The experts of `layer`, and padding.
