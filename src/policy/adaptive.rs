@@ -1,20 +1,23 @@
 //! Predicted reuse: the default, for any model, budget and workload.
 
 use super::Spec;
-use super::reuse::{Recipe, Reuse, Votes};
+use super::reuse::{Memory, Recipe, Reuse, Votes};
 
 pub(super) const SPEC: Spec = Spec {
     name: "adaptive",
     about: "evict the expert of the lowest predicted reuse",
     when: "always, unless you know better: it learns what predicts reuse while it runs",
-    source: "ours: echo with fewer analogs, judged twice, and the ranks of the picks",
+    source: "ours: echo with fewer analogs, judged thrice, and the ranks of the picks",
     param: None,
     build: |shape, _| Box::new(Reuse::new(shape, &RECIPE)),
 };
 
 const RECIPE: Recipe = Recipe {
     half_lives: [2, 8, 40],
-    n_tokens: 2048,
-    n_analogs: 8,
+    memory: Memory {
+        n_tokens: 2048,
+        carried: 32,
+    },
+    n_analogs: 10,
     votes: Votes::Direct,
 };

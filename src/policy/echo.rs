@@ -1,7 +1,7 @@
 //! Predicted reuse as it was first researched: to compare `adaptive` with.
 
 use super::Spec;
-use super::reuse::{Recipe, Reuse, Votes};
+use super::reuse::{Memory, Recipe, Reuse, Votes};
 
 pub(super) const SPEC: Spec = Spec {
     name: "echo",
@@ -14,7 +14,10 @@ pub(super) const SPEC: Spec = Spec {
 
 const RECIPE: Recipe = Recipe {
     half_lives: [2, 12, 64],
-    n_tokens: 1024,
+    memory: Memory {
+        n_tokens: 1024,
+        carried: 8,
+    },
     n_analogs: 16,
     votes: Votes::Table,
 };

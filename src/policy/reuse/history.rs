@@ -1,19 +1,19 @@
 //! Which earlier tokens were routed like the current one, and what was picked after them.
 //!
-//! The last tokens are kept in a ring of slots, at most 1 MiB of it. The likeness of each slot's token
-//! to the current one is the number of experts both picked in the layers so far, plus an eighth of the
+//! The last tokens are kept in a ring of slots, at most 1 MiB of it; the oldest 64 are forgotten at once.
+//! The likeness of each slot's token
+//! to the current one is the number of experts both picked in the layers so far, plus a part of the
 //! likeness of the tokens before the two. It is held in bit planes, one bit of each plane for each
 //! slot, so that 64 slots are compared at once with a few operations on words: an event costs a
 //! few hundred of those, whatever the number of experts.
 
 use super::maths::exp;
+use crate::math::log2;
+use std::ops::Range;
 
-/// Bits of the fraction of a likeness: carrying over an eighth is a shift by as many planes.
-const N_FRACTION_BITS: usize = 3;
-const ONE: f32 = (1 << N_FRACTION_BITS) as f32;
-/// How many tokens after an earlier one are looked at. The far ones count little, but where text
+/// How many tokens after an earlier one are looked at; at most 32. The far ones count little, but where text
 /// repeats itself they tell what will never be picked from what will: fewer lose hits.
-const N_AHEAD: usize = 16;
+const N_AHEAD: u32 = 16;
 /// How quickly an earlier token that is less like the current one loses its say, per share of the
 /// picks that differ.
 const SHARPNESS: f32 = 16.0;
@@ -29,21 +29,31 @@ const N_ANALOGS_MAX: usize = 16;
 const WIDTH: usize = 4;
 type Words = [u64; WIDTH];
 
+/// What a history remembers.
+#[derive(Clone, Copy)]
+pub(in crate::policy) struct Memory {
+    /// Tokens at most; fewer for a model of many experts.
+    pub(in crate::policy) n_tokens: usize,
+    /// A token's likeness is carried over to the one after it divided by this power of 2.
+    pub(in crate::policy) carried: u32,
+}
+
 /// A ring of the last tokens' picks.
 pub(super) struct History {
-    /// By layer: the dense index of its expert 0.
-    firsts: Vec<usize>,
-    /// 64 for each word.
-    n_slots: usize,
-    n_words: usize,
-    /// Places in `picks` for a token and layer.
+    /// By layer: the places of its experts, and padding.
+    rows: Vec<Range<usize>>,
+    /// Picks of a token in a layer that are remembered.
     n_picks: usize,
-    /// By layer, slot and place; filled up with `nobody`.
-    picks: Vec<u16>,
-    /// One more than the largest number of experts of a layer.
-    nobody: u16,
-    /// By dense index: a bit for each slot whose token picked the expert.
+    /// 64 slots each.
+    n_words: usize,
+    /// Words that a token has come to; the others are 0.
+    n_used: usize,
+    /// By place: a bit for each slot whose token picked the expert.
     pickers: Vec<u64>,
+    /// The same bits turned, for each layer: by 32 slots, a word for each place of the row.
+    columns: Vec<u32>,
+    /// Planes of the fraction of a likeness: carrying over is a shift by as many.
+    n_fraction_bits: usize,
     /// By plane, lowest first: a bit for each slot; the planes of a slot are its likeness.
     planes: Vec<u64>,
     /// The slots of earlier tokens.
@@ -60,40 +70,31 @@ pub(super) struct History {
     n_analogs: usize,
     /// The likeness of the one most alike, as a share of `most`.
     confidence: f32,
-    /// What each pick of the tokens after an analog counts.
-    discounts: Vec<f32>,
+    /// What a pick counts one token later, as octaves of 2^23.
+    step: u32,
     tied: Vec<u64>,
-    /// What each expert counts for the last two analogs; all 0 between votes.
-    ahead: [Vec<f32>; 2],
 }
 
 impl History {
-    /// No tokens; a token picks `top_k` experts of each layer of `n_experts[l]`. Remembers up to
-    /// `n_tokens` tokens, fewer for a model of many experts.
-    pub(super) fn new(n_experts: &[u32], top_k: usize, n_tokens: usize) -> Self {
+    /// No tokens; a token picks `top_k` of the experts of each layer.
+    pub(super) fn new(rows: &[Range<usize>], top_k: usize, memory: Memory) -> Self {
+        let Memory { n_tokens, carried } = memory;
+        let n_fraction_bits = carried.ilog2() as usize;
         let n_picks = top_k.clamp(1, N_PICKS_MAX);
-        let mut firsts = Vec::new();
-        let mut n_total = 0;
-        for &n in n_experts {
-            firsts.push(n_total);
-            n_total += n as usize;
-        }
-        let bits_per_token = n_experts.len() * n_picks * 16 + n_total;
-        let n_words = (BYTES_MAX / bits_per_token.max(1) / 8).clamp(WIDTH, n_tokens / 64);
+        let n_places = rows.last().map_or(0, |row| row.end);
+        let n_words = (BYTES_MAX / (16 * n_places.max(1))).clamp(WIDTH, n_tokens / 64);
         let n_words = n_words / WIDTH * WIDTH;
-        let n_slots = n_words * 64;
-        let nobody = n_experts.iter().copied().max().unwrap_or(0) as u16;
-        // The likeness of a token to itself over all layers, and the sevenths that are carried over.
-        let most = n_experts.len() * n_picks * 8 / 7 + 1;
-        let n_planes = N_FRACTION_BITS + most.ilog2() as usize + 1;
+        // The likeness of a token to itself over all layers, and what is carried over.
+        let most = rows.len() * n_picks * 2;
+        let n_planes = n_fraction_bits + most.ilog2() as usize + 1;
         Self {
-            firsts,
-            n_slots,
-            n_words,
+            rows: rows.to_vec(),
             n_picks,
-            picks: vec![nobody; n_experts.len() * n_slots * n_picks],
-            nobody,
-            pickers: vec![0; n_total * n_words],
+            n_words,
+            n_used: WIDTH,
+            pickers: vec![0; n_places * n_words],
+            columns: vec![0; n_places * n_words * 2],
+            n_fraction_bits,
             planes: vec![0; n_planes * n_words],
             earlier: vec![0; n_words],
             current: 0,
@@ -103,9 +104,8 @@ impl History {
             shares: [0.0; N_ANALOGS_MAX],
             n_analogs: 0,
             confidence: 0.0,
-            discounts: Vec::new(),
+            step: 0,
             tied: vec![0; n_words],
-            ahead: [(); 2].map(|()| vec![0.0; (nobody as usize + 1).next_multiple_of(8)]),
         }
     }
 
@@ -120,7 +120,7 @@ impl History {
         let experts = &experts[..experts.len().min(self.n_picks)];
         self.compare(layer, experts);
         self.remember(layer, experts);
-        self.most += ONE * experts.len() as f32;
+        self.most += self.one() * experts.len() as f32;
     }
 
     /// How alike the token most like the current one is, 0 to 1.
@@ -133,34 +133,54 @@ impl History {
         self.n_analogs > 0
     }
 
+    /// The likeness that one pick of both adds.
+    #[inline(always)]
+    fn one(&self) -> f32 {
+        (1u32 << self.n_fraction_bits) as f32
+    }
+
     /// Makes the next slot the current one; what was like the last token is expected to go on alike.
     #[inline(always)]
     fn next_token(&mut self) {
         self.earlier[self.current / 64] |= 1 << (self.current % 64);
-        self.current = (self.current + 1) % self.n_slots;
-        self.earlier[self.current / 64] &= !(1 << (self.current % 64));
-        let n = self.n_words;
-        let n_kept = self.planes.len() - N_FRACTION_BITS * n;
+        self.current = (self.current + 1) % (64 * self.n_words);
+        if self.current % 64 == 0 {
+            self.forget(self.current / 64);
+        }
+        let (n, n_dropped) = (self.n_words, self.n_fraction_bits * self.n_words);
+        let n_kept = self.planes.len() - n_dropped;
         for start in (0..n_kept).step_by(n) {
             // Slot m carries over what slot m - 1 had: all bits move up by one, around the ring.
-            let mut carried = self.planes[start + (N_FRACTION_BITS + 1) * n - 1] >> 63;
-            for word in start..start + n {
-                let bits = self.planes[word + N_FRACTION_BITS * n];
+            let mut carried = self.planes[start + n_dropped + n - 1] >> 63;
+            for word in start..start + self.n_used {
+                let bits = self.planes[word + n_dropped];
                 self.planes[word] = bits << 1 | carried;
                 carried = bits >> 63;
             }
         }
         self.planes[n_kept..].fill(0);
-        self.most /= ONE;
+        self.most /= self.one();
+    }
+
+    /// Makes room for 64 tokens.
+    fn forget(&mut self, word: usize) {
+        self.n_used = self.n_used.max((word + 1).next_multiple_of(WIDTH));
+        self.earlier[word] = 0;
+        let pickers = self.pickers.chunks_exact_mut(self.n_words);
+        pickers.for_each(|slots| slots[word] = 0);
+        for row in &self.rows {
+            let begin = (row.start * self.n_words + row.len() * word) * 2;
+            self.columns[begin..begin + 2 * row.len()].fill(0);
+        }
     }
 
     /// Adds to each slot's likeness the number of `experts` that its token picked too.
     #[inline(always)]
     fn compare(&mut self, layer: u32, experts: &[u32]) {
         let n = self.n_words;
-        let first = self.firsts[layer as usize];
+        let first = self.rows[layer as usize].start;
         let n_sums = (experts.len().max(1).ilog2() + 1) as usize;
-        for start in (0..n).step_by(WIDTH) {
+        for start in (0..self.n_used).step_by(WIDTH) {
             let mut sums = [[0u64; WIDTH]; 6];
             for &expert in experts {
                 let at = (first + expert as usize) * n + start;
@@ -174,7 +194,7 @@ impl History {
                 }
             }
             let mut carry = [0u64; WIDTH];
-            let mut at = N_FRACTION_BITS * n + start;
+            let mut at = self.n_fraction_bits * n + start;
             for sum in &sums[..n_sums] {
                 let plane = &mut self.planes[at..at + WIDTH];
                 for i in 0..WIDTH {
@@ -197,20 +217,15 @@ impl History {
         }
     }
 
-    /// Replaces what the token before in the current slot picked.
+    /// Notes what the current token picked.
     #[inline(always)]
     fn remember(&mut self, layer: u32, experts: &[u32]) {
-        let first = self.firsts[layer as usize];
-        let (word, bit) = (self.current / 64, 1u64 << (self.current % 64));
-        let begin = (layer as usize * self.n_slots + self.current) * self.n_picks;
-        let picks = &mut self.picks[begin..begin + self.n_picks];
-        for &old in picks.iter().filter(|&&old| old != self.nobody) {
-            self.pickers[(first + old as usize) * self.n_words + word] &= !bit;
-        }
-        picks.fill(self.nobody);
-        for (place, &expert) in picks.iter_mut().zip(experts) {
-            *place = expert as u16;
-            self.pickers[(first + expert as usize) * self.n_words + word] |= bit;
+        let row = &self.rows[layer as usize];
+        let column = row.start * self.n_words * 2 + self.current / 32 * row.len();
+        for &expert in experts {
+            let place = row.start + expert as usize;
+            self.pickers[place * self.n_words + self.current / 64] |= 1 << (self.current % 64);
+            self.columns[column + expert as usize] |= 1 << (self.current % 32);
         }
     }
 
@@ -219,8 +234,9 @@ impl History {
     pub(super) fn find_analogs(&mut self, n_analogs: usize) {
         let n = self.n_words;
         self.n_analogs = 0;
-        self.tied.copy_from_slice(&self.earlier);
-        let n_earlier: u32 = self.tied.iter().map(|word| word.count_ones()).sum();
+        let tied = &mut self.tied[..self.n_used];
+        tied.copy_from_slice(&self.earlier[..tied.len()]);
+        let n_earlier: u32 = tied.iter().map(|word| word.count_ones()).sum();
         let mut n_left = n_analogs.min(N_ANALOGS_MAX).min(n_earlier as usize);
         // From the highest bit down: who has it is ahead of who has not.
         for plane in self.planes.chunks_exact(n).rev() {
@@ -228,15 +244,15 @@ impl History {
                 break;
             }
             let mut n_ahead = 0;
-            for (tied, bits) in self.tied.iter().zip(plane) {
+            for (tied, bits) in tied.iter().zip(plane) {
                 n_ahead += (tied & bits).count_ones() as usize;
             }
             if n_ahead > n_left {
-                for (tied, bits) in self.tied.iter_mut().zip(plane) {
+                for (tied, bits) in tied.iter_mut().zip(plane) {
                     *tied &= bits;
                 }
             } else if n_ahead > 0 {
-                for (word, (tied, bits)) in self.tied.iter_mut().zip(plane).enumerate() {
+                for (word, (tied, bits)) in tied.iter_mut().zip(plane).enumerate() {
                     let ahead = *tied & bits;
                     *tied &= !bits;
                     take(&mut self.analogs, &mut self.n_analogs, word, ahead, n_left);
@@ -245,7 +261,7 @@ impl History {
             }
         }
         let n_all = self.n_analogs + n_left;
-        for (word, &tied) in self.tied.iter().enumerate() {
+        for (word, &tied) in tied.iter().enumerate() {
             let n_left = n_all - self.n_analogs;
             take(&mut self.analogs, &mut self.n_analogs, word, tied, n_left);
         }
@@ -280,53 +296,39 @@ impl History {
 
     /// Writes to `votes`, for each expert of `layer`, how soon it was picked after the analogs: the
     /// mean over them of the discount to the power of `j` for the first pick by the token `j + 1` after.
+    ///
+    /// The power is right to within 6 %: the bits of a float are nearly its logarithm.
     #[inline(always)]
-    pub(super) fn vote(&mut self, layer: u32, votes: &mut [f32]) {
+    pub(super) fn vote(&self, layer: u32, votes: &mut [f32]) {
         votes.fill(0.0);
-        let (n, k) = (self.n_slots, self.n_picks);
-        let picks = &self.picks[layer as usize * n * k..(layer as usize + 1) * n * k];
+        let row = &self.rows[layer as usize];
+        let columns = &self.columns[row.start * self.n_words * 2..row.end * self.n_words * 2];
+        let column = |number: usize| &columns[number * row.len()..(number + 1) * row.len()];
+        let (n_slots, step) = (64 * self.n_words, self.step);
+        // What an expert counts that the next token picked, from where one octave takes away a step.
+        let most = 1f32.to_bits().wrapping_add(step.wrapping_mul(127));
         let analogs = self.analogs[..self.n_analogs].iter().zip(&self.shares);
-        let analogs = analogs.filter(|(_, share)| **share >= LEAST_SAY);
-        // One analog's picks are written while those of the one before are added up: reading whole
-        // vectors of what was just written in pieces would wait for it.
-        let [now, before] = &mut self.ahead;
-        let mut share_before = 0.0;
-        for (&slot, &share) in analogs.chain([(&0, &0.0)]) {
-            let n_after = match self.current > slot {
-                true => self.current - slot,
-                false => self.current + n - slot,
-            };
-            // Around the end of the ring there are two runs. The nearest come last: an earlier pick
-            // overwrites a later one.
-            let n_after = if share > 0.0 { n_after.min(N_AHEAD) } else { 0 };
-            let n_straight = n_after.min(n - 1 - slot);
-            let (straight, around) = self.discounts[..n_after * k].split_at(n_straight * k);
-            let runs = [
-                (&picks[..around.len()], around),
-                (&picks[(slot + 1) * k..], straight),
-            ];
-            for (run, discounts) in runs {
-                for (&expert, &discount) in run[..discounts.len()].iter().zip(discounts).rev() {
-                    now[expert as usize] = discount;
-                }
+        for (&slot, &share) in analogs.filter(|(_, share)| **share >= LEAST_SAY) {
+            let n_after = (self.current + n_slots - slot) % n_slots;
+            let seen = u32::MAX >> (32 - N_AHEAD.min(n_after as u32));
+            let next = (slot + 1) % n_slots;
+            let shift = (next % 32) as u32;
+            let near = column(next / 32);
+            let far = column((next / 32 + 1) % (2 * self.n_words));
+            for ((vote, &near), &far) in votes.iter_mut().zip(near).zip(far) {
+                // A bit for each of the next tokens that picked the expert, lowest first.
+                let picks = (near >> shift | far << 1 << (31 - shift)) & seen;
+                let first = picks & picks.wrapping_neg();
+                let octave = (first as i32 as f32).to_bits() >> 23;
+                let power = f32::from_bits(most.wrapping_sub(octave.wrapping_mul(step)));
+                *vote += if first == 0 { 0.0 } else { share * power };
             }
-            for (vote, before) in votes.iter_mut().zip(before.iter_mut()) {
-                *vote += share_before * *before;
-                *before = 0.0;
-            }
-            share_before = share;
-            std::mem::swap(now, before);
         }
     }
 
-    /// A pick one token later counts `discount` times as much.
+    /// A pick one token later counts `discount` times as much; 0.1 to 1.
     pub(super) fn set_discount(&mut self, discount: f32) {
-        self.discounts.clear();
-        let mut power = 1.0;
-        for _ in 0..N_AHEAD {
-            self.discounts.extend((0..self.n_picks).map(|_| power));
-            power *= discount;
-        }
+        self.step = (-log2(f64::from(discount)) * f64::from(1 << 23)) as u32;
     }
 }
 

@@ -17,6 +17,7 @@ mod table;
 mod value;
 
 use super::{Event, ExpertId, Policy, Prior, Shape};
+pub(super) use history::Memory;
 use maths::least;
 use std::ops::Range;
 use value::Value;
@@ -114,14 +115,15 @@ impl Reuse {
     #[inline(always)]
     fn learn(&mut self, event: &Event) {
         let is_first = !self.value.has_begun();
-        let also = self.value.learn(event);
+        self.value.learn(event);
+        let again = self.value.judge_again(event);
         self.layer = event.layer as usize;
         if is_first {
             (0..self.cheapest.len()).for_each(|layer| self.reprice(layer));
             return;
         }
         self.reprice(self.layer);
-        if let Some(layer) = also {
+        for layer in again {
             self.reprice(layer);
         }
     }

@@ -9,7 +9,7 @@
 mod kinds;
 mod observe;
 
-use super::history::History;
+use super::history::{History, Memory};
 use super::maths::{dot, logit, sigmoid};
 use super::table::{Rates, Table};
 use crate::expert::Event;
@@ -22,8 +22,8 @@ use std::ops::Range;
 pub(in crate::policy) struct Recipe {
     /// Of the decayed frequencies, in visits of the layer, ascending.
     pub(in crate::policy) half_lives: [u32; 3],
-    /// Tokens that are remembered at most.
-    pub(in crate::policy) n_tokens: usize,
+    /// Of earlier tokens.
+    pub(in crate::policy) memory: Memory,
     /// Earlier tokens that have a say.
     pub(in crate::policy) n_analogs: usize,
     /// How their say is used.
@@ -35,8 +35,8 @@ pub(in crate::policy) struct Recipe {
 pub(in crate::policy) enum Votes {
     /// Through a learnt table of confidence and vote.
     Table,
-    /// As they are, and once more less where the analogs are less alike; renewed when the layer after
-    /// has shown more of the token. The rank of an expert among the picks is a predictor too.
+    /// As they are, and once more less where the analogs are less alike; renewed when later layers
+    /// have shown more of the token. The rank of an expert among the picks is a predictor too.
     Direct,
 }
 
@@ -53,8 +53,10 @@ const FIRST_ENERGY: f32 = 4.0;
 /// Frequencies do not fall below this: smaller numbers make processors slow.
 const LEAST_FREQUENCY: f32 = 1e-6;
 /// Where a token picks fewer of the experts than this, an event costs more for each pick: there the
-/// second judgement is left out.
+/// judging again is left out.
 const SPARSE: f32 = 1.0 / 32.0;
+/// A layer is judged again when its token has passed so many more.
+const AGAIN: [usize; 2] = [2, 6];
 /// How much more the first of a token's picks counts than the last, as a share of the mean.
 const RANK_WEIGHT: f32 = 0.4;
 
@@ -112,7 +114,6 @@ pub(super) struct Value {
     weights: [f32; N_MAX + 1],
     energies: [f32; N_MAX + 1],
     history: Option<History>,
-    last_layer: Option<usize>,
     scratch: Scratch,
 }
 
@@ -173,7 +174,6 @@ impl Value {
             },
             energies: [FIRST_ENERGY; N_MAX + 1],
             history: None,
-            last_layer: None,
             scratch: Scratch {
                 picked: row(),
                 weighted: row(),
@@ -243,16 +243,16 @@ impl Value {
         self.history.is_some()
     }
 
-    /// Learns from an event. Returns another layer whose experts are worth something else now.
+    /// Learns from an event, and judges the experts of its layer.
     #[inline(always)]
-    pub(super) fn learn(&mut self, event: &Event) -> Option<usize> {
+    pub(super) fn learn(&mut self, event: &Event) {
         if !self.has_begun() {
             self.begin(event);
         }
         let layer = event.layer as usize;
         if event.is_scan() {
             self.follow_prompt(layer, event);
-            return None;
+            return;
         }
         let trains = self.is_described[layer];
         if trains {
@@ -267,15 +267,20 @@ impl Value {
             self.train(layer);
         }
         self.is_described[layer] = true;
-        let last = self.last_layer.replace(layer);
-        if self.recipe.votes == Votes::Table || self.share < SPARSE {
-            return None;
+    }
+
+    /// Judges earlier layers of the event's token again, now that more of it is known; returns them.
+    #[inline(always)]
+    pub(super) fn judge_again(&mut self, event: &Event) -> impl Iterator<Item = usize> + use<> {
+        let is_spared = self.recipe.votes == Votes::Table || self.share < SPARSE || event.is_scan();
+        let lags = if is_spared { &[][..] } else { &AGAIN };
+        let layer = event.layer as usize;
+        let earlier = lags.iter().filter_map(move |lag| layer.checked_sub(*lag));
+        for layer in earlier.clone() {
+            self.ask_history(layer);
+            self.mix(layer);
         }
-        // The layer before is judged again, now that more of the token is known.
-        let before = last.filter(|&last| last + 1 == layer)?;
-        self.ask_history(before);
-        self.mix(before);
-        Some(before)
+        earlier
     }
 
     /// The first event tells how many experts a token picks.
@@ -292,7 +297,7 @@ impl Value {
             Votes::Table => Table::new(guess_by_vote(self.share), N_GUESS_VOTES, self.base),
             Votes::Direct => Table::new(guess_by_rank(self.share), N_GUESS, self.base),
         };
-        let mut history = History::new(&self.n_experts, top_k, self.recipe.n_tokens);
+        let mut history = History::new(&self.rows, top_k, self.recipe.memory);
         history.set_discount(self.discount);
         self.history = Some(history);
         if self.n_visits.iter().all(|&n| n == 0.0) {
@@ -321,7 +326,9 @@ impl Value {
                     *sum += weight * x;
                 }
             }
-            *worth = sums.map(sigmoid);
+            for (worth, sum) in worth.iter_mut().zip(sums) {
+                *worth = sigmoid(sum);
+            }
         }
     }
 
