@@ -7,7 +7,7 @@ pub(super) const SPEC: Spec = Spec {
     name: "adaptive",
     about: "evict the expert of the lowest predicted reuse",
     when: "always, unless you know better: it learns what predicts reuse while it runs",
-    source: "ours: echo with fewer analogs, judged thrice, and the ranks of the picks",
+    source: "ours: echo with fewer analogs, layers judged again, and the ranks of the picks",
     param: None,
     build: |shape, _| Box::new(Reuse::new(shape, &RECIPE)),
 };

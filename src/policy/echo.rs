@@ -6,7 +6,7 @@ use super::reuse::{Memory, Recipe, Reuse, Votes};
 pub(super) const SPEC: Spec = Spec {
     name: "echo",
     about: "evict the expert of the lowest predicted reuse",
-    when: "to compare with: adaptive is better and cheaper",
+    when: "to compare with: adaptive is better",
     source: "ours: k nearest neighbours over the routing history, decayed frequencies, learnt mix",
     param: None,
     build: |shape, _| Box::new(Reuse::new(shape, &RECIPE)),

@@ -144,7 +144,7 @@ impl History {
     fn next_token(&mut self) {
         self.earlier[self.current / 64] |= 1 << (self.current % 64);
         self.current = (self.current + 1) % (64 * self.n_words);
-        if self.current % 64 == 0 {
+        if self.current.is_multiple_of(64) {
             self.forget(self.current / 64);
         }
         let (n, n_dropped) = (self.n_words, self.n_fraction_bits * self.n_words);

@@ -52,8 +52,8 @@ const STEP: f32 = 0.02;
 const FIRST_ENERGY: f32 = 4.0;
 /// Frequencies do not fall below this: smaller numbers make processors slow.
 const LEAST_FREQUENCY: f32 = 1e-6;
-/// Where a token picks fewer of the experts than this, an event costs more for each pick: there the
-/// judging again is left out.
+/// Where a token picks fewer of the experts than this, an event costs more for each pick: there `Direct`
+/// asks half of the earlier tokens, and does not judge again.
 const SPARSE: f32 = 1.0 / 32.0;
 /// A layer is judged again when its token has passed so many more.
 const AGAIN: [usize; 2] = [2, 6];
@@ -89,6 +89,8 @@ pub(super) struct Value {
     share: f32,
     base: f32,
     top_k: TopK,
+    /// Whether to do less for each event.
+    is_brief: bool,
     /// By layer: visits, among them those that a prior stands for.
     n_visits: Vec<f32>,
     /// By layer: whether its predictors are of a visit, from which something can be learnt.
@@ -155,6 +157,7 @@ impl Value {
             share: 0.0,
             base: 0.0,
             top_k: TopK(1),
+            is_brief: false,
             decay_rates: recipe
                 .half_lives
                 .map(|h| (1.0 - 1.0 / root_of_two(h)) as f32),
@@ -291,6 +294,7 @@ impl Value {
         let n_total: u32 = self.n_experts.iter().sum();
         let share = (top_k * self.n_experts.len()) as f32 / n_total.max(1) as f32;
         self.share = share.min(0.95);
+        self.is_brief = self.recipe.votes == Votes::Direct && self.share < SPARSE;
         self.base = logit(self.share);
         self.by_age = Table::new(guess_by_age(self.share), N_GUESS, self.base);
         self.by_other = match self.recipe.votes {
@@ -316,19 +320,15 @@ impl Value {
     fn mix(&mut self, layer: usize) {
         let row = self.rows[layer].clone();
         let worth = &mut self.worth[row.clone()];
-        let (worth, _) = worth.as_chunks_mut::<8>();
-        let predictors: [_; N_MAX] =
-            std::array::from_fn(|i| self.predictors[i][row.clone()].as_chunks::<8>().0);
-        for (chunk, worth) in worth.iter_mut().enumerate() {
-            let mut sums = [self.base + self.weights[0]; 8];
-            for (predictor, weight) in predictors.iter().zip(&self.weights[1..]) {
-                for (sum, x) in sums.iter_mut().zip(&predictor[chunk]) {
-                    *sum += weight * x;
-                }
-            }
-            for (worth, sum) in worth.iter_mut().zip(sums) {
-                *worth = sigmoid(sum);
-            }
+        let predictors = self.predictors.each_ref();
+        let [a, b, c, d, e, f, g] = predictors.map(|predictor| &predictor[row.clone()]);
+        let constant = self.base + self.weights[0];
+        let [_, wa, wb, wc, wd, we, wf, wg] = self.weights;
+        let first = a.iter().zip(b).zip(c.iter().zip(d));
+        let rest = e.iter().zip(f).zip(g);
+        for ((worth, ((a, b), (c, d))), ((e, f), g)) in worth.iter_mut().zip(first).zip(rest) {
+            let sum = constant + wa * a + wb * b + wc * c + wd * d + we * e + wf * f + wg * g;
+            *worth = sigmoid(sum);
         }
     }
 

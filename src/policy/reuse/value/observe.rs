@@ -120,7 +120,10 @@ impl Value {
             return;
         };
         history.note(event.layer, event.experts);
-        history.find_analogs(self.recipe.n_analogs);
+        history.find_analogs(match self.is_brief {
+            true => self.recipe.n_analogs / 2,
+            false => self.recipe.n_analogs,
+        });
     }
 
     /// Makes predictors of what was picked of `layer` after tokens like the current one.
