@@ -123,7 +123,7 @@ impl Event<'_> {
 
 /// What an event says of its experts, which ascend.
 #[derive(Debug, Default)]
-pub(crate) struct Picked {
+pub struct Picked {
     pub(crate) experts: Vec<u32>,
     pub(crate) rows: Vec<u32>,
     pub(crate) ranks: Vec<u32>,

@@ -1,4 +1,4 @@
-//! The experts of a model, as its GGUF files list them; reads nothing but lists.
+//! The experts of a model, as its GGUF files list them; reads nothing but lists, and small tensors of numbers.
 //!
 //! Tensors lie one after the other, each padded to the file's alignment, so a tensor is as long as
 //! the next one is away. That needs no table of types, and is right for types that do not exist yet;
@@ -7,14 +7,20 @@
 use crate::error::{Error, Result};
 use crate::expert::Shape;
 use crate::trace::Header;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// The routed experts of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Experts {
+    /// `general.architecture`; empty if the file does not say.
+    pub architecture: String,
+    /// `general.name`; empty if the file does not say.
+    pub name: String,
+    /// Experts that a token picks in a layer; 0 if the file does not say.
+    pub top_k: u32,
     /// Layers with experts, in the order of their blocks.
     pub shape: Shape,
     /// Bytes of everything else.
@@ -22,26 +28,38 @@ pub struct Experts {
 }
 
 /// A tensor of a file.
-struct Tensor {
-    name: String,
-    /// Its last dimension, which counts the experts of an expert tensor.
-    n_last: u64,
+pub(crate) struct Tensor {
+    pub name: String,
+    /// Row length first; at least one. The last counts the experts of an expert tensor.
+    dimensions: Vec<u64>,
+    ty: u32,
+    /// From the begin of the file.
     offset: u64,
+    /// With padding.
     n_bytes: u64,
 }
 
-/// What the first file says of itself.
-struct Listing {
-    tensors: Vec<Tensor>,
-    /// Files of the model.
-    n_files: u64,
+impl Tensor {
+    fn n_last(&self) -> u64 {
+        self.dimensions[self.dimensions.len() - 1]
+    }
+}
+
+/// What a file says of itself.
+pub(crate) struct Listing {
+    /// Values that are texts, by key.
+    pub texts: HashMap<String, String>,
+    /// Values that are whole numbers without a sign, by key.
+    pub numbers: HashMap<String, u64>,
+    pub tensors: Vec<Tensor>,
 }
 
 /// Reads the lists of a model's files: of all of them, when `path` is the first of several.
 pub fn read(path: &Path) -> Result<Experts> {
-    let first = list(path)?;
-    let mut tensors = first.tensors;
-    for other in others(path, first.n_files)? {
+    let mut first = list(path)?;
+    let mut tensors = std::mem::take(&mut first.tensors);
+    let n_files = first.numbers.get("split.count").copied().unwrap_or(1);
+    for other in others(path, n_files)? {
         tensors.extend(list(&other)?.tensors);
     }
     let mut layers: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
@@ -51,11 +69,12 @@ pub fn read(path: &Path) -> Result<Experts> {
             other_bytes += tensor.n_bytes;
             continue;
         };
-        let (n_experts, n_bytes) = layers.entry(block).or_insert((tensor.n_last, 0));
-        if *n_experts != tensor.n_last || tensor.n_last == 0 {
+        let n_last = tensor.n_last();
+        let (n_experts, n_bytes) = layers.entry(block).or_insert((n_last, 0));
+        if *n_experts != n_last || n_last == 0 {
             let why = format!(
-                "'{}' is of {} experts, others of {n_experts}",
-                tensor.name, tensor.n_last
+                "'{}' is of {n_last} experts, others of {n_experts}",
+                tensor.name
             );
             return Err(damaged(path, why));
         }
@@ -76,7 +95,15 @@ pub fn read(path: &Path) -> Result<Experts> {
     if expert_bytes.contains(&0) {
         return Err(damaged(path, "it has experts of no bytes".to_string()));
     }
+    let text = |key| first.texts.get(key).cloned().unwrap_or_default();
+    let architecture = text("general.architecture");
+    let top_k = first
+        .numbers
+        .get(&format!("{architecture}.expert_used_count"));
     Ok(Experts {
+        name: text("general.name"),
+        top_k: top_k.map_or(0, |&n| n.try_into().unwrap_or(u32::MAX)),
+        architecture,
         shape: Shape::with_bytes(&n_experts, &expert_bytes),
         other_bytes,
     })
@@ -84,6 +111,9 @@ pub fn read(path: &Path) -> Result<Experts> {
 
 /// Longest text, and most entries of a list: more is damage, not a model.
 const N_MAX: u64 = 1 << 24;
+
+/// Most files of a model: the format has 16 bits for their number.
+const N_FILES_MAX: u64 = u16::MAX as u64;
 
 /// Splits `blk.7.ffn_up_exps.weight`, a tensor of routed experts, into block and part; `None` for any
 /// other. Parts are numbered in the order in which graphs use them.
@@ -99,6 +129,10 @@ fn others(path: &Path, n_files: u64) -> Result<Vec<PathBuf>> {
     if n_files <= 1 {
         return Ok(Vec::new());
     }
+    if n_files > N_FILES_MAX {
+        let why = format!("split.count {n_files} is above {N_FILES_MAX}");
+        return Err(damaged(path, why));
+    }
     let end = format!("-00001-of-{n_files:05}.gguf");
     let name = path.file_name().map(|name| name.to_string_lossy());
     let base = name.as_deref().and_then(|name| name.strip_suffix(&end));
@@ -110,7 +144,8 @@ fn others(path: &Path, n_files: u64) -> Result<Vec<PathBuf>> {
     Ok((2..=n_files).map(other).collect())
 }
 
-fn list(path: &Path) -> Result<Listing> {
+/// Reads the lists of one file.
+pub(crate) fn list(path: &Path) -> Result<Listing> {
     let file = File::open(path).map_err(|e| damaged(path, e.to_string()))?;
     let meta = file.metadata().map_err(|e| damaged(path, e.to_string()))?;
     if !meta.is_file() {
@@ -120,6 +155,32 @@ fn list(path: &Path) -> Result<Listing> {
     lists
         .read(meta.len())
         .map_err(|e| damaged(path, format!("not a valid GGUF file: {e}")))
+}
+
+/// Reads the numbers of a tensor that `list` found in `path`.
+pub(crate) fn floats(path: &Path, tensor: &Tensor) -> Result<Vec<f32>> {
+    let Tensor {
+        name, dimensions, ..
+    } = tensor;
+    let n = dimensions.iter().try_fold(1, |n: u64, d| n.checked_mul(*d));
+    let n = n.filter(|n| *n <= tensor.n_bytes / 4 && tensor.ty == TENSOR_F32);
+    let Some(n) = n else {
+        let why = format!(
+            "'{name}' should be F32 (type 0): it is of type {}, of the dimensions {dimensions:?} in {} bytes",
+            tensor.ty, tensor.n_bytes
+        );
+        return Err(damaged(path, why));
+    };
+    let mut bytes = vec![0; 4 * n as usize];
+    let mut read = |file: &mut File| {
+        file.seek(SeekFrom::Start(tensor.offset))?;
+        file.read_exact(&mut bytes)
+    };
+    File::open(path)
+        .and_then(|mut file| read(&mut file))
+        .map_err(|e| damaged(path, format!("reading '{name}': {e}")))?;
+    let (numbers, _) = bytes.as_chunks::<4>();
+    Ok(numbers.iter().map(|&n| f32::from_le_bytes(n)).collect())
 }
 
 fn damaged(path: &Path, why: String) -> Error {
@@ -147,18 +208,19 @@ impl Lists {
             return bad(format!("version {version} is not 2 or 3"));
         }
         let (n_tensors, n_values) = (self.count()?, self.count()?);
-        let mut n_files = 1;
-        let mut alignment = 32;
+        let (mut texts, mut numbers) = (HashMap::new(), HashMap::new());
         for _ in 0..n_values {
             let key = self.text()?;
-            let ty = self.u32()?;
-            match (&*key, ty) {
-                ("general.alignment", TYPE_U32) => alignment = self.u32()?.into(),
-                ("split.count", TYPE_U16) => n_files = u16::from_le_bytes(self.bytes()?).into(),
-                _ => self.skip(ty)?,
+            match self.u32()? {
+                TYPE_TEXT => drop(texts.insert(key, self.text()?)),
+                TYPE_U16 => drop(numbers.insert(key, u16::from_le_bytes(self.bytes()?).into())),
+                TYPE_U32 => drop(numbers.insert(key, self.u32()?.into())),
+                TYPE_U64 => drop(numbers.insert(key, self.u64()?)),
+                ty => self.skip(ty)?,
             }
         }
-        if !u64::is_power_of_two(alignment) {
+        let alignment = numbers.get("general.alignment").copied().unwrap_or(32);
+        if !alignment.is_power_of_two() {
             return bad(format!("the alignment is {alignment}"));
         }
         let mut tensors = Vec::new();
@@ -166,8 +228,15 @@ impl Lists {
             tensors.push(self.tensor()?);
         }
         let at = self.0.stream_position()?;
-        set_sizes(&mut tensors, at.next_multiple_of(alignment), file_bytes)?;
-        Ok(Listing { tensors, n_files })
+        let Some(start) = at.checked_next_multiple_of(alignment) else {
+            return bad(format!("the alignment is {alignment}"));
+        };
+        set_sizes(&mut tensors, start, file_bytes)?;
+        Ok(Listing {
+            texts,
+            numbers,
+            tensors,
+        })
     }
 
     fn tensor(&mut self) -> io::Result<Tensor> {
@@ -176,16 +245,12 @@ impl Lists {
         if !(1..=4).contains(&n_dimensions) {
             return bad(format!("'{name}' has {n_dimensions} dimensions"));
         }
-        let mut n_last = 0;
-        for _ in 0..n_dimensions {
-            n_last = self.u64()?;
-        }
-        let _type = self.u32()?;
-        let offset = self.u64()?;
+        let dimensions = (0..n_dimensions).map(|_| self.u64());
         Ok(Tensor {
             name,
-            n_last,
-            offset,
+            dimensions: dimensions.collect::<io::Result<_>>()?,
+            ty: self.u32()?,
+            offset: self.u64()?,
             n_bytes: 0,
         })
     }
@@ -193,7 +258,6 @@ impl Lists {
     /// Passes over a value.
     fn skip(&mut self, ty: u32) -> io::Result<()> {
         match ty {
-            TYPE_TEXT => self.text().map(|_| ()),
             TYPE_LIST => {
                 let ty = self.u32()?;
                 let n = self.count()?;
@@ -248,6 +312,9 @@ const TYPE_U16: u32 = 2;
 const TYPE_U32: u32 = 4;
 const TYPE_TEXT: u32 = 8;
 const TYPE_LIST: u32 = 9;
+const TYPE_U64: u32 = 10;
+/// Tensors have types of their own.
+const TENSOR_F32: u32 = 0;
 
 /// Bytes of a value of a type that always takes as many.
 fn fixed_bytes(ty: u32) -> Option<u64> {
@@ -260,7 +327,8 @@ fn fixed_bytes(ty: u32) -> Option<u64> {
     }
 }
 
-/// Makes each tensor end where the next begins. Bytes of tensors lie from `start` to the end of the file.
+/// Makes each tensor end where the next begins, and counts its offset from the begin of the file instead of
+/// `start`. Bytes of tensors lie from `start` to the end of the file.
 fn set_sizes(tensors: &mut [Tensor], start: u64, file_bytes: u64) -> io::Result<()> {
     let mut by_offset: Vec<&mut Tensor> = tensors.iter_mut().collect();
     by_offset.sort_by_key(|tensor| std::cmp::Reverse(tensor.offset));
@@ -274,6 +342,7 @@ fn set_sizes(tensors: &mut [Tensor], start: u64, file_bytes: u64) -> io::Result<
         }
         tensor.n_bytes = end - tensor.offset;
         end = tensor.offset;
+        tensor.offset += start;
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ pub mod math;
 pub mod memory;
 pub mod plan;
 pub mod policy;
+pub mod profile;
 pub mod regret;
 pub mod replay;
 pub mod report;

@@ -158,6 +158,45 @@ pub fn measure(
     budgets.par_iter().map(measure).collect()
 }
 
+/// What each of `budgets` brings to a workload of which only `frequency` is known, how often a token
+/// picks each expert by layer: if the hottest experts of each pool stay in memory for ever, and picks do
+/// not depend on each other. A policy that follows the text does better.
+pub fn expect(frequency: &[Vec<f32>], shape: &Shape, budgets: &[u64]) -> Vec<Measured> {
+    let header = Header {
+        n_layers: shape.n_layers(),
+        expert_bytes: (0..shape.n_layers())
+            .map(|l| shape.expert_bytes(l))
+            .collect(),
+        ..Header::default()
+    };
+    let picks = |layer: u32| frequency[layer as usize].iter().map(|&f| f64::from(f));
+    let n_picks: f64 = (0..shape.n_layers()).flat_map(picks).sum();
+    let expect = |&budget_bytes: &u64| {
+        let pools = Budget::Bytes(budget_bytes).pools(&header, shape, Scope::Global);
+        let mut n_slots = 0;
+        let (mut n_missed, mut missed_bytes) = (0.0, 0.0);
+        for pool in pools.expect("the sizes are known") {
+            n_slots += pool.n_slots;
+            let layers = pool.layers.iter().copied();
+            let mut all: Vec<_> = layers
+                .flat_map(|l| picks(l).map(move |f| (f, shape.expert_bytes(l) as f64)))
+                .collect();
+            all.sort_by(|a, b| b.0.total_cmp(&a.0));
+            for (picks, bytes) in all.iter().skip(pool.n_slots as usize) {
+                n_missed += picks;
+                missed_bytes += picks * bytes;
+            }
+        }
+        Measured {
+            budget_bytes,
+            n_slots,
+            hit_rate: 1.0 - n_missed / n_picks.max(f64::MIN_POSITIVE),
+            bytes_per_token: missed_bytes,
+        }
+    };
+    budgets.iter().map(expect).collect()
+}
+
 fn events(trace: &Trace) -> impl Iterator<Item = Event<'_>> {
     trace.events().map(|(_, event)| event)
 }
@@ -324,6 +363,34 @@ mod tests {
         let budget = |speed| plan.for_speed(speed).map(|row| row.budget_bytes / GIB);
         assert_eq!([2.0, 2.1, 10.0, 11.0].map(budget), [5, 6, 10, 40].map(Some));
         assert!(part.for_speed(11.0).is_none());
+    }
+
+    #[test]
+    fn pins_hit_as_often_as_they_are_picked() {
+        // Two layers of two experts of 10 bytes; a token picks one of each.
+        let shape = Shape::with_bytes(&[2, 2], &[10, 10]);
+        let rows = expect(
+            &[vec![0.9, 0.1], vec![0.75, 0.25]],
+            &shape,
+            &[9, 20, 30, 40],
+        );
+        let all: Vec<_> = rows
+            .iter()
+            .map(|m| (m.n_slots, m.hit_rate, m.bytes_per_token))
+            .collect();
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-6;
+        for ((n_slots, hit_rate, bytes), expected) in all.into_iter().zip([
+            (0, 0.0, 20.0),
+            (2, 0.825, 3.5),
+            (3, 0.95, 1.0),
+            (4, 1.0, 0.0),
+        ]) {
+            assert_eq!(n_slots, expected.0);
+            assert!(
+                near(hit_rate, expected.1) && near(bytes, expected.2),
+                "{hit_rate} {bytes}"
+            );
+        }
     }
 
     #[test]

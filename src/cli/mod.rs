@@ -11,6 +11,7 @@ mod demo;
 mod knobs;
 mod plan;
 mod policies;
+mod profile;
 mod replay;
 mod run;
 #[cfg(feature = "llama")]
@@ -31,6 +32,7 @@ enum Command {
     Demo(demo::Args),
     Widen(widen::Args),
     Policies(policies::Args),
+    Profile(profile::Args),
     Replay(replay::Args),
     Plan(plan::Args),
 }
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Widen(args) => widen::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Policies(args) => policies::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
     };
@@ -89,14 +92,19 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// The commands or options there are, when one that there is not was asked for.
 fn alternatives(kind: ErrorKind) -> Option<String> {
     let cli = Cli::command();
+    let mut command = &cli;
+    for name in std::env::args().skip(1) {
+        match command.find_subcommand(&name) {
+            Some(found) => command = found,
+            None => break,
+        }
+    }
     match kind {
         ErrorKind::InvalidSubcommand => {
-            let names: Vec<_> = cli.get_subcommands().map(|c| c.get_name()).collect();
+            let names: Vec<_> = command.get_subcommands().map(|c| c.get_name()).collect();
             Some(format!("commands: {}", names.join(", ")))
         }
         ErrorKind::UnknownArgument => {
-            let name = std::env::args().nth(1).unwrap_or_default();
-            let command = cli.find_subcommand(&name).unwrap_or(&cli);
             let long = command.get_arguments().filter_map(|arg| arg.get_long());
             let names: Vec<_> = long.map(|name| format!("--{name}")).collect();
             (!names.is_empty()).then(|| format!("options: {}", names.join(", ")))

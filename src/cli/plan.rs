@@ -6,7 +6,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use hotset::config::DEFAULT_POLICY;
 use hotset::error::Error;
 use hotset::expert::Shape;
-use hotset::plan::{self, Plan, Row};
+use hotset::plan::{self, Measured, Plan, Row};
+use hotset::profile::{self, Blend, Fingerprint, Profile};
 use hotset::report::bytes;
 use hotset::trace::Trace;
 use hotset::{gguf, policy};
@@ -24,23 +25,24 @@ const DISK_BYTES_PER_S: u64 = 2_000_000_000;
     out, unless nothing else is there. Tokens per second are those that reads allow: computing comes on top."
 )]
 pub struct Args {
-    /// A trace, as HOTSET_TRACE records it
-    #[arg(value_name = "TRACE")]
-    trace: PathBuf,
-    /// The GGUF file of the trace's model, the first of several; for traces that do not say how large
-    /// experts are, or another quantisation
+    /// A trace, as HOTSET_TRACE records it, or a profile (.json, .json.gz), which tells less: what it
+    /// would bring to keep its hottest experts for ever
+    #[arg(value_name = "TRACE|PROFILE")]
+    workload: PathBuf,
+    /// The GGUF file of the model, the first of several; for profiles, traces that do not say how large
+    /// experts are, and another quantisation
     #[arg(short, long, value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// A name that `hotset policies` lists, as in decay:16
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_POLICY)]
-    policy: String,
+    /// For a trace: a name that `hotset policies` lists, as in decay:16 [default: adaptive]
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
     /// What the disk reads in a second, as in 2GB/s [default: 2GB/s is assumed]
     #[arg(long, value_name = "SIZE", value_parser = disk)]
     disk: Option<u64>,
     /// Find the memory that this many tokens per second need
     #[arg(long, value_name = "TOKENS", value_parser = speed)]
     speed: Option<f64>,
-    /// Replay the first N tokens
+    /// For a trace: replay the first N tokens
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// What to print
@@ -57,11 +59,15 @@ enum Format {
 /// Everything there is to say.
 #[derive(Serialize)]
 struct Report<'a> {
-    trace: &'a Path,
+    /// Null for a profile.
+    trace: Option<&'a Path>,
+    /// Null for a trace.
+    profile: Option<&'a Path>,
     model: Option<&'a Path>,
+    /// `static` for a profile.
     policy: &'a str,
-    /// Tokens of the trace.
-    n_tokens: u32,
+    /// Tokens of the trace, or that the profile has seen generated (or read, if that is none).
+    n_tokens: u64,
     n_layers: u32,
     n_experts: u32,
     top_k: u32,
@@ -83,26 +89,43 @@ struct Wanted {
     budget_bytes: Option<u64>,
 }
 
+/// What is known of a workload and its model.
+struct Workload {
+    n_tokens: u64,
+    n_layers: u32,
+    n_experts: u32,
+    top_k: u32,
+    shape: Shape,
+    /// Bytes of the model besides its experts, where they are known.
+    other_bytes: Option<u64>,
+    policy: String,
+    measured: Vec<Measured>,
+}
+
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    policy::find(&args.policy)?;
-    let trace = Trace::open(&args.trace, args.limit.unwrap_or(u32::MAX))?;
-    let header = trace.header();
-    if trace.events().all(|(_, event)| event.experts.is_empty()) {
-        return Err(bad_trace(&args.trace, "there are no events to replay").into());
-    }
-    let (shape, other_bytes) = args.shape(&trace)?;
-    let measured = plan::measure(&trace, &shape, &args.policy, &plan::budgets(&shape))?;
+    let is_profile = profile::is_named_so(&args.workload);
+    let workload = match is_profile {
+        true => args.profile()?,
+        false => args.trace()?,
+    };
     let disk_bytes_per_s = args.disk.unwrap_or(DISK_BYTES_PER_S);
-    let plan = Plan::new(&shape, header.top_k, disk_bytes_per_s as f64, &measured);
+    let Workload {
+        top_k,
+        shape,
+        measured,
+        ..
+    } = &workload;
+    let plan = Plan::new(shape, *top_k, disk_bytes_per_s as f64, measured);
     let report = Report {
-        trace: &args.trace,
+        trace: (!is_profile).then_some(&args.workload),
+        profile: is_profile.then_some(&args.workload),
         model: args.model.as_deref(),
-        policy: &args.policy,
-        n_tokens: trace.n_tokens(),
-        n_layers: header.n_layers,
-        n_experts: header.n_experts,
-        top_k: header.top_k,
-        other_bytes,
+        policy: &workload.policy,
+        n_tokens: workload.n_tokens,
+        n_layers: workload.n_layers,
+        n_experts: workload.n_experts,
+        top_k: *top_k,
+        other_bytes: workload.other_bytes,
         disk_bytes_per_s,
         disk_is_assumed: args.disk.is_none(),
         plan: &plan,
@@ -119,13 +142,35 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 impl Args {
+    fn trace(&self) -> Result<Workload, Error> {
+        let policy = self.policy.as_deref().unwrap_or(DEFAULT_POLICY);
+        policy::find(policy)?;
+        let trace = Trace::open(&self.workload, self.limit.unwrap_or(u32::MAX))?;
+        let header = trace.header();
+        if trace.events().all(|(_, event)| event.experts.is_empty()) {
+            return Err(bad_file(&self.workload, "there are no events to replay"));
+        }
+        let (shape, other_bytes) = self.shape(&trace)?;
+        let measured = plan::measure(&trace, &shape, policy, &plan::budgets(&shape))?;
+        Ok(Workload {
+            n_tokens: trace.n_tokens().into(),
+            n_layers: header.n_layers,
+            n_experts: header.n_experts,
+            top_k: header.top_k,
+            shape,
+            other_bytes,
+            policy: policy.to_string(),
+            measured,
+        })
+    }
+
     /// The model with the sizes of its experts, and the bytes of the rest of it where they are known.
     fn shape(&self, trace: &Trace) -> Result<(Shape, Option<u64>), Error> {
         let header = trace.header();
         let Some(path) = &self.model else {
             return match header.expert_bytes.is_empty() {
-                true => Err(bad_trace(
-                    &self.trace,
+                true => Err(bad_file(
+                    &self.workload,
                     "it does not say how many bytes an expert has: name its model with -m",
                 )),
                 false => Ok((header.shape(), None)),
@@ -138,9 +183,48 @@ impl Args {
         })?;
         Ok((shape, Some(model.other_bytes)))
     }
+
+    fn profile(&self) -> Result<Workload, Error> {
+        for (option, is_given) in [
+            ("--policy", self.policy.is_some()),
+            ("--limit", self.limit.is_some()),
+        ] {
+            if is_given {
+                let why = format!("{option} is for traces: a profile does not say in which order");
+                return Err(bad_file(&self.workload, &why));
+            }
+        }
+        let profile = Profile::read(&self.workload)?;
+        let path = self.model.as_ref().ok_or_else(|| {
+            bad_file(
+                &self.workload,
+                "a profile does not say how many bytes an expert has: name its model with -m",
+            )
+        })?;
+        let model = gguf::read(path)?;
+        if let Some(why) = profile.model.difference(&Fingerprint::of(&model)) {
+            return Err(bad_file(&self.workload, &why));
+        }
+        let blend = Blend::of(&[(&profile, 1.0)]);
+        let measured = plan::expect(&blend.layers, &model.shape, &plan::budgets(&model.shape));
+        let tokens = profile.tokens;
+        Ok(Workload {
+            n_tokens: match tokens.generation {
+                0 => tokens.prompt,
+                n => n,
+            },
+            n_layers: profile.model.n_layers,
+            n_experts: profile.model.n_experts,
+            top_k: profile.model.top_k,
+            shape: model.shape,
+            other_bytes: Some(model.other_bytes),
+            policy: "static".to_string(),
+            measured,
+        })
+    }
 }
 
-fn bad_trace(path: &Path, why: &str) -> Error {
+fn bad_file(path: &Path, why: &str) -> Error {
     Error::File {
         path: path.to_path_buf(),
         why: why.to_string(),
@@ -169,7 +253,10 @@ impl Report<'_> {
         let mut text = format!(
             "{}, policy {}: {} tokens; {} layers of {} experts, {} in all, \
              a token uses {} of a layer\n\n{}\n\n",
-            self.trace.display(),
+            self.trace
+                .or(self.profile)
+                .unwrap_or(Path::new(""))
+                .display(),
             self.policy,
             self.n_tokens,
             self.n_layers,

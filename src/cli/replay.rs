@@ -177,7 +177,7 @@ fn cells_bar(n_cells: u64) -> ProgressBar {
 }
 
 /// Refuses what could not be written in the end, before any work.
-fn check_output(path: &Path) -> Result<(), Error> {
+pub fn check_output(path: &Path) -> Result<(), Error> {
     let why = if !folder_of(path).is_dir() {
         "its folder does not exist"
     } else if path.exists() && !path.is_file() {
@@ -193,7 +193,7 @@ fn check_output(path: &Path) -> Result<(), Error> {
 }
 
 /// Writes the whole file or nothing.
-fn save(path: &Path, text: &str) -> std::io::Result<()> {
+pub fn save(path: &Path, text: &str) -> std::io::Result<()> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {

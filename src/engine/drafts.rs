@@ -10,6 +10,7 @@ use super::{Engine, Routing, State};
 use crate::error::Result;
 use crate::expert::{Event, Picked};
 use crate::residency::Plan;
+use crate::trace::Picks;
 
 /// A token of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,11 +76,109 @@ impl Batch {
 
 /// What the unsure tokens of one event picked. Those of a context that is freed with drafts open, one
 /// event of each layer, stay as long as the model.
-pub(super) struct Draft {
+struct Draft {
     memory: usize,
     layer: usize,
     /// Each token with its experts and their ranks.
     rows: Vec<(Token, Vec<(u32, u32)>)>,
+}
+
+/// What is computed and not yet taught.
+#[derive(Default)]
+pub struct Drafts(Vec<Draft>);
+
+/// Tokens of a layer that will stay, and what they picked.
+pub struct Sure {
+    /// The layer.
+    pub layer: usize,
+    /// The tokens.
+    pub n_tokens: u32,
+    /// What they picked.
+    pub picked: Picked,
+}
+
+impl Drafts {
+    /// What the last batch of the same context left open in `layer` and is sure now: call this before
+    /// [`Self::sort`] with the same batch.
+    pub fn settle(&mut self, layer: usize, batch: &Batch) -> Option<Sure> {
+        let is_open = |d: &Draft| d.memory == batch.memory && d.layer == layer;
+        let at = self.0.iter().position(is_open)?;
+        let mut draft = self.0.swap_remove(at);
+        draft.rows.retain(|(t, _)| !batch.has(t.seq, t.pos));
+        draft.sure()
+    }
+
+    /// The part of an event of `layer` that is sure; the rest is kept. `None` if all of it is.
+    pub fn sort(&mut self, layer: usize, picks: Picks, batch: &Batch) -> Option<Sure> {
+        let rows = batch.rows(picks.n_tokens())?;
+        let mut sure = Vec::new();
+        let mut unsure = Vec::new();
+        let mut n_tokens = 0;
+        for ((token, is_sure), ids) in rows.zip(picks.rows()) {
+            let picks = (0..).zip(ids).map(|(rank, &id)| (id as u32, rank));
+            if is_sure {
+                n_tokens += 1;
+                sure.extend(picks);
+            } else {
+                unsure.push((token, picks.collect()));
+            }
+        }
+        self.0.push(Draft {
+            memory: batch.memory,
+            layer,
+            rows: unsure,
+        });
+        let picked = Picked::of(&mut sure);
+        Some(Sure {
+            layer,
+            n_tokens,
+            picked,
+        })
+    }
+
+    /// The tokens of sequence `seq` from `begin` to before `end` are dropped from `memory`. Negative
+    /// numbers stand for all sequences, and for no limit.
+    pub fn drop_tokens(&mut self, memory: usize, seq: i32, begin: i32, end: i32) {
+        let is_dropped =
+            |t: &Token| (seq < 0 || t.seq == seq) && t.pos >= begin && (end < 0 || t.pos < end);
+        for draft in self.0.iter_mut().filter(|d| d.memory == memory) {
+            draft.rows.retain(|(t, _)| !is_dropped(t));
+        }
+        self.0.retain(|d| !d.rows.is_empty());
+    }
+
+    /// What is still open: nothing more will be dropped.
+    pub fn settle_all(&mut self) -> impl Iterator<Item = Sure> + use<> {
+        std::mem::take(&mut self.0)
+            .into_iter()
+            .filter_map(Draft::sure)
+    }
+}
+
+impl Draft {
+    /// All of it, if there is anything.
+    fn sure(self) -> Option<Sure> {
+        let n_tokens = self.rows.len() as u32;
+        let mut picks: Vec<_> = self.rows.into_iter().flat_map(|(_, p)| p).collect();
+        (n_tokens > 0).then(|| Sure {
+            layer: self.layer,
+            n_tokens,
+            picked: Picked::of(&mut picks),
+        })
+    }
+}
+
+impl Sure {
+    /// As an event of the layer that is number `layer`.
+    pub fn event(&self, layer: u32) -> Event<'_> {
+        Event {
+            layer,
+            n_tokens: self.n_tokens,
+            experts: &self.picked.experts,
+            rows: &self.picked.rows,
+            ranks: &self.picked.ranks,
+        }
+    }
 }
 
 impl Engine {
@@ -92,102 +191,51 @@ impl Engine {
         routing: &Routing,
         plan: &mut Plan,
     ) -> Result<()> {
-        let batch = routing.batch;
-        if !state.drafts.is_empty() {
-            self.settle(state, layer, batch);
+        while let Some(sure) = state.drafts.settle(layer, routing.batch) {
+            self.teach(state, &sure);
         }
         let pool = self.layout.layers[layer].pool;
-        let Some(rows) = batch.rows(event.n_tokens) else {
-            state.residencies[pool].plan(event, plan)?;
-            state.note(pool, event);
-            return Ok(());
-        };
-        let mut sure = Vec::new();
-        let mut unsure = Vec::new();
-        let mut n_sure = 0;
-        for ((token, is_sure), ids) in rows.zip(routing.picks.rows()) {
-            let picks = (0..).zip(ids).map(|(rank, &id)| (id as u32, rank));
-            if is_sure {
-                n_sure += 1;
-                sure.extend(picks);
-            } else {
-                unsure.push((token, picks.collect()));
+        match state.drafts.sort(layer, routing.picks, routing.batch) {
+            None => {
+                state.residencies[pool].plan(event, plan)?;
+                self.note(state, layer, event);
+            }
+            Some(sure) => {
+                let taught = sure.event(event.layer);
+                state.residencies[pool].plan_taught(event, &taught, plan)?;
+                self.note(state, layer, &taught);
             }
         }
-        let sure = Picked::of(&mut sure);
-        let taught = Event {
-            n_tokens: n_sure,
-            experts: &sure.experts,
-            rows: &sure.rows,
-            ranks: &sure.ranks,
-            ..*event
-        };
-        state.residencies[pool].plan_taught(event, &taught, plan)?;
-        state.note(pool, &taught);
-        state.drafts.push(Draft {
-            memory: batch.memory,
-            layer,
-            rows: unsure,
-        });
         Ok(())
     }
 
-    /// Teaches what the last batch of the same context left open in `layer`.
-    fn settle(&self, state: &mut State, layer: usize, batch: &Batch) {
-        let is_open = |d: &Draft| d.memory == batch.memory && d.layer == layer;
-        while let Some(at) = state.drafts.iter().position(is_open) {
-            let mut draft = state.drafts.swap_remove(at);
-            draft.rows.retain(|(t, _)| !batch.has(t.seq, t.pos));
-            self.teach(state, draft);
-        }
-    }
-
-    fn teach(&self, state: &mut State, draft: Draft) {
-        if draft.rows.is_empty() {
-            return;
-        }
-        let n_tokens = draft.rows.len() as u32;
-        let mut picks: Vec<_> = draft.rows.into_iter().flat_map(|(_, p)| p).collect();
-        let picked = Picked::of(&mut picks);
-        let layer = &self.layout.layers[draft.layer];
-        let event = Event {
-            layer: layer.pool_layer,
-            n_tokens,
-            experts: &picked.experts,
-            rows: &picked.rows,
-            ranks: &picked.ranks,
-        };
+    fn teach(&self, state: &mut State, sure: &Sure) {
+        let layer = &self.layout.layers[sure.layer];
+        let event = sure.event(layer.pool_layer);
         let taught = state.residencies[layer.pool].teach(&event);
         taught.expect("the experts were planned");
-        state.note(layer.pool, &event);
+        self.note(state, sure.layer, &event);
     }
 
-    /// The tokens of sequence `seq` from `begin` to before `end` are dropped from `memory`. Negative
-    /// numbers stand for all sequences, and for no limit.
+    /// As [`Drafts::drop_tokens`].
     pub fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
-        let is_dropped =
-            |t: &Token| (seq < 0 || t.seq == seq) && t.pos >= begin && (end < 0 || t.pos < end);
-        let mut state = self.state();
-        for draft in state.drafts.iter_mut().filter(|d| d.memory == memory) {
-            draft.rows.retain(|(t, _)| !is_dropped(t));
-        }
-        state.drafts.retain(|d| !d.rows.is_empty());
+        self.state().drafts.drop_tokens(memory, seq, begin, end);
     }
 
     /// Teaches what is still open: nothing more will be dropped.
     pub fn settle_all(&self) {
         let mut state = self.state();
-        for draft in std::mem::take(&mut state.drafts) {
-            self.teach(&mut state, draft);
+        for sure in state.drafts.settle_all() {
+            self.teach(&mut state, &sure);
         }
     }
-}
 
-impl State {
-    /// Counts and logs an event that the policy of `pool` was taught.
-    fn note(&mut self, pool: usize, event: &Event) {
-        self.trackers[pool].record(event);
-        self.logs[pool].push(event);
+    /// Counts and logs an event of `layer` that its policy was taught.
+    fn note(&self, state: &mut State, layer: usize, event: &Event) {
+        let pool = self.layout.layers[layer].pool;
+        state.trackers[pool].record(event);
+        state.logs[pool].push(event);
+        self.recognise(state, layer, event);
     }
 }
 

@@ -8,44 +8,6 @@ use crate::store::{Read, ReadFailure, span};
 use std::sync::atomic::Ordering;
 
 impl Engine {
-    /// Whether the budget holds every expert.
-    pub fn holds_all(&self) -> bool {
-        self.layout.n_slots() as usize == self.layout.n_experts()
-    }
-
-    /// Reads experts into all free slots, in the order of the file, and waits until they are there.
-    /// Calls `progress` with the bytes done now and then.
-    ///
-    /// For a budget that holds every expert: then nothing is ever evicted, and the model starts as
-    /// fast as one that is loaded as usual.
-    pub fn preload(&self, mut progress: impl FnMut(u64)) -> Result<()> {
-        let mut waits = Vec::new();
-        {
-            let mut state = self.state();
-            let mut reads = Vec::new();
-            for (at, residency) in state.residencies.iter_mut().enumerate() {
-                let filled = residency.fill_free();
-                let first_slot = self.layout.pools[at].first_slot;
-                for layer in self.layout.layers.iter().filter(|l| l.pool == at) {
-                    let mine = filled.iter().filter(|(id, _)| id.layer == layer.pool_layer);
-                    for (id, slot) in mine {
-                        self.arrivals.clear_slot(first_slot + slot);
-                        waits.push((first_slot + slot, layer.all_parts()));
-                        let parts = 0..layer.parts.len();
-                        reads.extend(parts.map(|p| self.slot_read(layer, p, id.expert, *slot)));
-                    }
-                }
-            }
-            reads.sort_by_key(|r| (r.file, r.offset));
-            self.queue.submit(&reads);
-        }
-        for (slot, all) in waits {
-            self.wait_for_parts(slot, all)?;
-            progress(self.queue.stats().bytes_read);
-        }
-        Ok(())
-    }
-
     /// Submits the reads of a plan's fills, those of `part` before those of the other parts.
     pub(super) fn read_fills(&self, state: &mut State, at: usize, part: usize) -> Result<()> {
         let run = &state.runs[at];
@@ -82,7 +44,7 @@ impl Engine {
     }
 
     /// The read of one part of `expert` into `slot` of the layer's pool.
-    fn slot_read(&self, layer: &Layer, part: usize, expert: u32, slot: u32) -> Read {
+    pub(super) fn slot_read(&self, layer: &Layer, part: usize, expert: u32, slot: u32) -> Read {
         let target = Target::Slot {
             slot: self.layout.pools[layer.pool].first_slot + slot,
             part: part as u32,

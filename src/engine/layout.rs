@@ -191,6 +191,12 @@ impl Layout {
         self.pools.iter().map(|p| p.n_slots).sum()
     }
 
+    /// Bytes of the experts that fit at a time.
+    pub fn slot_bytes(&self) -> u64 {
+        let bytes = |p: &Pool| p.expert_bytes as u64 * u64::from(p.n_slots);
+        self.pools.iter().map(bytes).sum()
+    }
+
     /// Bytes that one token routes to when each layer picks `n_used` experts: below this budget,
     /// recency alone never hits.
     pub fn token_cycle_bytes(&self, n_used: u32) -> u64 {

@@ -21,6 +21,7 @@ mod lane;
 pub mod layout;
 mod meter;
 mod runs;
+mod warm;
 
 use crate::error::Result;
 use crate::log::EventLog;
@@ -29,8 +30,7 @@ use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
 use crate::trace::{Picks, Recorder};
 use crate::tracker::Tracker;
 use arrivals::Arrivals;
-use drafts::Draft;
-pub use drafts::{Batch, Token};
+pub use drafts::{Batch, Drafts, Sure, Token};
 use lane::{Entry, Lane};
 use layout::Layout;
 pub use meter::Meter;
@@ -38,6 +38,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
+use warm::Guide;
+pub use warm::{Known, Warmed};
 
 /// Graphs of one model that can be computed at the same time.
 const N_LANES: usize = 64;
@@ -74,8 +76,8 @@ struct State {
     n_events: u64,
     logs: Vec<EventLog>,
     trackers: Vec<Tracker>,
-    /// What is computed and not yet taught.
-    drafts: Vec<Draft>,
+    drafts: Drafts,
+    guide: Option<Guide>,
     next_sequence: u64,
     reads: Vec<Read>,
     /// First and last routing event.
@@ -145,7 +147,8 @@ impl Engine {
                 n_events: 0,
                 logs,
                 trackers,
-                drafts: Vec::new(),
+                drafts: Drafts::default(),
+                guide: None,
                 next_sequence: 0,
                 reads: Vec::new(),
                 busy: None,

@@ -2,15 +2,19 @@
 
 use super::model::Model;
 use super::record;
-use super::registry::{BOUND, Bound, registry, try_registry};
+use super::registry::{BOUND, Bound, Saver, registry, try_registry};
+use super::signals;
 use super::sys::{
     ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook, ggml_tensor, llama_model,
 };
+use super::workload::Given;
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
 use crate::engine::{Batch, Routing, Token};
 use crate::error::{Error, Result};
 use crate::gguf::expert_part;
+#[cfg(feature = "llama")]
+use crate::profile::Profile;
 use crate::report;
 use crate::stats::Stats;
 use std::cell::RefCell;
@@ -58,10 +62,31 @@ pub fn install(config: Config) -> Result<()> {
     if let StatsTo::Every(interval) = config.stats {
         std::thread::spawn(move || report_every(interval));
     }
-    registry().configure(config);
+    let given = Given::read(&config)?;
+    if config.profile_save.is_some() {
+        signals::save_before_the_end();
+        std::thread::spawn(|| save_every_few_minutes());
+    }
+    registry().configure(config, given);
     // SAFETY: the table is static.
     unsafe { ggml_set_expert_hook(&HOOK.0) };
     Ok(())
+}
+
+/// As [`install`], and profiles are learnt whether they are saved or not.
+#[cfg(feature = "llama")]
+pub fn install_to_learn(config: Config) -> Result<()> {
+    install(config)?;
+    registry().learn();
+    Ok(())
+}
+
+/// The profiles of all loaded models, where they are learnt.
+#[cfg(feature = "llama")]
+pub fn profiles() -> Vec<Profile> {
+    let savers = registry().savers();
+    save(&savers);
+    savers.iter().filter_map(Saver::learnt).collect()
 }
 
 /// Removes the hook. Call it while no model is loaded.
@@ -113,6 +138,30 @@ fn report_every(interval: Duration) -> ! {
     }
 }
 
+/// How often profiles are saved.
+const SAVE_INTERVAL: Duration = Duration::from_secs(120);
+
+/// Saves profiles again and again; ends with the process.
+fn save_every_few_minutes() -> ! {
+    loop {
+        std::thread::sleep(SAVE_INTERVAL);
+        let savers = registry().savers();
+        save(&savers);
+    }
+}
+
+/// Saves the profiles of all models; what is in use by an interrupted thread stays as it was.
+pub(super) fn save_profiles() {
+    let savers = try_registry().map(|registry| registry.savers());
+    save(&savers.unwrap_or_default());
+}
+
+fn save(savers: &[Saver]) {
+    for error in savers.iter().filter_map(|saver| saver.save().err()) {
+        report::say(&format!("hotset: error: {error}"));
+    }
+}
+
 /// Says what happened and ends the process: a wrong token is worse than none.
 fn fatal(error: &Error) -> ! {
     // Other threads of the lane may fail for the same reason: the first speaks, the others wait for
@@ -155,7 +204,7 @@ unsafe extern "C" fn bind(
     let Some((name, (block, _))) = name.and_then(|n| Some((n, expert_part(n)?))) else {
         return;
     };
-    loading.blocks.insert(block);
+    loading.blocks.insert(block, tensor.ne[2] as u32);
     // SAFETY: a loaded tensor has a buffer.
     if fd < 0 && !unsafe { ggml_backend_buffer_is_host(tensor.buffer) } {
         return;
@@ -177,8 +226,8 @@ unsafe extern "C" fn bind(
 
 unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) -> *const c_char {
     // SAFETY: llama.cpp passes the model that it is loading, after its metadata.
-    let name = unsafe { record::name_of_model(model.cast::<llama_model>()) };
-    match registry().start(model as usize, name, n_used) {
+    let title = unsafe { record::title_of_model(model.cast::<llama_model>()) };
+    match registry().start(model as usize, title, n_used) {
         Ok(()) => std::ptr::null(),
         Err(error) => {
             // llama.cpp prints the text through its own log; it is leaked, once for a failed load.
@@ -260,7 +309,7 @@ unsafe extern "C" fn acquire(
 
 unsafe extern "C" fn observe(_: *mut c_void, weights: *const ggml_tensor, ids: *const ggml_tensor) {
     // SAFETY: the ids of an operation on the weights, in memory.
-    unsafe { record::record(weights as usize, &*ids) };
+    BATCH.with_borrow(|batch| unsafe { record::record(weights as usize, &*ids, batch) });
 }
 
 unsafe extern "C" fn batch(
@@ -292,4 +341,5 @@ unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin
             bound.model.drop_tokens(memory as usize, seq, begin, end);
         }
     }
+    record::drop_tokens(memory as usize, seq, begin, end);
 }

@@ -8,10 +8,14 @@ mod hook;
 mod model;
 mod record;
 mod registry;
+mod signals;
 #[allow(missing_docs)]
 pub mod sys;
 #[cfg(feature = "llama")]
+pub mod text;
+#[cfg(feature = "llama")]
 pub mod tools;
+mod workload;
 
 pub use hook::{finish, install, stats, uninstall};
 

@@ -1,6 +1,7 @@
 //! One model with streamed experts: its engine, made when the budget is known.
 
 use super::record::Target;
+use super::workload::Workload;
 use crate::config::{Config, Ram};
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor, expert_bytes};
@@ -33,6 +34,7 @@ pub struct Model {
     options: QueueOptions,
     n_used: u32,
     target: Option<Target>,
+    workload: Option<Workload>,
     /// Whether the budget is what is available, which may be less than the least there can be.
     is_auto: bool,
 }
@@ -51,6 +53,7 @@ impl Model {
         used_bytes: u64,
         n_used: u32,
         target: Option<Target>,
+        workload: Option<Workload>,
     ) -> Result<Self> {
         let total = expert_bytes(&tensors);
         let budget = match config.ram.expect("wanted tensors mean there is a budget") {
@@ -69,6 +72,7 @@ impl Model {
             },
             n_used,
             target,
+            workload,
             is_auto: budget.is_none(),
         };
         if let Some(budget) = budget {
@@ -132,6 +136,40 @@ impl Model {
         }
     }
 
+    /// What is known and learnt of its workload.
+    #[cfg(feature = "llama")]
+    pub fn workload(&self) -> Option<&Workload> {
+        self.workload.as_ref()
+    }
+
+    /// Saves what was learnt so far, if a profile is saved. Does nothing while an event is planned.
+    pub fn save_profile(&self) -> Result<()> {
+        let lesson = self.engine.get().and_then(Engine::lesson);
+        match (&self.workload, lesson) {
+            (Some(workload), Some(lesson)) => workload.learn(&lesson),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the engine what is known of the workload, and reads what fits of that.
+    fn warm(&self, engine: &Engine, workload: &Workload) -> Result<()> {
+        if let Some((chooser, known, numbers)) = workload.choice() {
+            engine.guide_by(chooser, known, numbers);
+        }
+        let Some(known) = workload.known() else {
+            return Ok(());
+        };
+        engine.prime(&known);
+        if engine.holds_all() || workload.prewarm.is_zero() {
+            return Ok(());
+        }
+        let bar = report::bytes_bar(engine.layout().slot_bytes());
+        let warmed = engine.prewarm(&known, workload.prewarm, |n| bar.set_position(n))?;
+        bar.finish_and_clear();
+        report::say(&report::warm_line(&known.name, &warmed));
+        Ok(())
+    }
+
     fn make_engine(&self, budget: u64) -> Result<&Engine> {
         self.engine.get_or_try_init(|| {
             let parts = self.parts.lock().expect("no thread panics with it").take();
@@ -148,6 +186,9 @@ impl Model {
             }
             let mut engine = Engine::new(layout, files, &self.policy, self.options)?;
             report::say(&report::start_line(&engine, &self.policy));
+            if let Some(workload) = &self.workload {
+                self.warm(&engine, workload)?;
+            }
             if engine.holds_all() {
                 let bar = report::bytes_bar(engine.layout().expert_bytes);
                 engine.preload(|n| bar.set_position(n))?;

@@ -1,16 +1,23 @@
 //! Recording the routing of a model: where it goes, what its header says, and models of which
-//! nothing is streamed.
+//! nothing is streamed, whose routing teaches a profile too.
 
+use super::registry::Title;
 use super::sys::{ggml_tensor, llama_model, llama_model_meta_val_str};
+use super::workload::Workload;
 use crate::engine::layout::{Layer, Layout, Tensor};
+use crate::engine::{Batch, Drafts, Sure};
+use crate::error::Result;
+use crate::expert::Event;
 use crate::gguf::expert_part;
+use crate::profile::Lesson;
 use crate::report;
 use crate::trace::{Header, Picks, PoolSpec, Recorder};
+use crate::tracker::Phase;
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Where the routing of a model is to be recorded.
 pub struct Target {
@@ -91,77 +98,218 @@ fn pools(layout: &Layout, preloaded: bool) -> Vec<PoolSpec> {
         .collect()
 }
 
-/// The name that a model gives itself.
+/// What a model says of itself.
 ///
 /// # Safety
 ///
 /// `model` is a model of which at least the metadata is loaded.
-pub unsafe fn name_of_model(model: *const llama_model) -> Option<String> {
-    let mut text = [0u8; 256];
-    // SAFETY: the caller promises the model; the key is a C string, and the buffer has this size.
-    let n = unsafe {
-        llama_model_meta_val_str(
-            model,
-            c"general.name".as_ptr(),
-            text.as_mut_ptr().cast::<c_char>(),
-            text.len(),
-        )
+pub unsafe fn title_of_model(model: *const llama_model) -> Title {
+    let value = |key: &CStr| {
+        let mut text = [0u8; 256];
+        // SAFETY: the caller promises the model; the key is a C string, and the buffer has this size.
+        let n = unsafe {
+            llama_model_meta_val_str(
+                model,
+                key.as_ptr(),
+                text.as_mut_ptr().cast::<c_char>(),
+                text.len(),
+            )
+        };
+        let n = usize::try_from(n).ok()?.min(text.len() - 1);
+        Some(String::from_utf8_lossy(&text[..n]).into_owned())
     };
-    let n = usize::try_from(n).ok()?.min(text.len() - 1);
-    Some(String::from_utf8_lossy(&text[..n]).into_owned())
+    Title {
+        name: value(c"general.name"),
+        architecture: value(c"general.architecture"),
+    }
 }
+
+/// What becomes of the routing of a model that is loaded as usual.
+pub struct Observer {
+    recorder: Option<Recorder>,
+    learner: Option<(Workload, Mutex<Watch>)>,
+}
+
+/// What has been picked.
+struct Watch {
+    lesson: Lesson,
+    /// Tokens of each layer, by phase.
+    n_tokens: Vec<[u64; 2]>,
+    drafts: Drafts,
+}
+
+impl Watch {
+    /// A layer was computed for tokens, which may be taken back.
+    fn see(&mut self, layer: usize, picks: Picks, batch: &Batch) {
+        while let Some(sure) = self.drafts.settle(layer, batch) {
+            self.count(&sure);
+        }
+        match self.drafts.sort(layer, picks, batch) {
+            Some(sure) => self.count(&sure),
+            None => {
+                let phase = phase(picks.n_tokens());
+                let counts = &mut self.lesson.layers[layer][phase];
+                picks
+                    .rows()
+                    .flatten()
+                    .for_each(|&id| counts[id as usize] += 1);
+                self.n_tokens[layer][phase] += u64::from(picks.n_tokens());
+            }
+        }
+    }
+
+    fn count(&mut self, sure: &Sure) {
+        let phase = phase(sure.n_tokens);
+        let counts = &mut self.lesson.layers[sure.layer][phase];
+        for (&expert, &rows) in sure.picked.experts.iter().zip(&sure.picked.rows) {
+            counts[expert as usize] += u64::from(rows);
+        }
+        self.n_tokens[sure.layer][phase] += u64::from(sure.n_tokens);
+    }
+
+    fn lesson(&self) -> Lesson {
+        let mut lesson = self.lesson.clone();
+        for phase in Phase::ALL {
+            let most = self.n_tokens.iter().map(|n| n[phase as usize]).max();
+            *lesson.tokens.of_mut(phase) = most.unwrap_or(0);
+        }
+        lesson
+    }
+}
+
+fn phase(n_tokens: u32) -> usize {
+    let is_prompt = n_tokens > Event::SCAN_TOKENS;
+    (if is_prompt {
+        Phase::Prompt
+    } else {
+        Phase::Generation
+    }) as usize
+}
+
+impl Observer {
+    /// Ends the recording, if there is one.
+    pub fn finish(&self) {
+        if let Some(recorder) = &self.recorder {
+            recorder.finish();
+        }
+    }
+
+    /// No tokens will be taken back any more.
+    pub fn settle(&self) {
+        if let Some((_, watch)) = &self.learner {
+            let mut watch = watch.lock().expect(WATCHED);
+            for sure in watch.drafts.settle_all() {
+                watch.count(&sure);
+            }
+        }
+    }
+
+    /// What is learnt of its workload.
+    #[cfg(feature = "llama")]
+    pub fn workload(&self) -> Option<&Workload> {
+        self.learner.as_ref().map(|(workload, _)| workload)
+    }
+
+    /// Saves what was learnt so far, if a profile is saved. Does nothing while an event is counted.
+    pub fn save_profile(&self) -> Result<()> {
+        let Some((workload, watch)) = &self.learner else {
+            return Ok(());
+        };
+        let lesson = match watch.try_lock() {
+            Ok(watch) => watch.lesson(),
+            Err(_) => return Ok(()),
+        };
+        workload.learn(&lesson)
+    }
+}
+
+const WATCHED: &str = "no thread panics with it";
 
 /// A tensor whose operations tell the routing of its layer.
 struct Observed {
-    recorder: Arc<Recorder>,
+    observer: Arc<Observer>,
     layer: u32,
 }
 
-/// One tensor for each recorded layer, sorted by their addresses.
+/// One tensor for each observed layer, sorted by their addresses.
 type Table = Vec<(usize, Arc<Observed>)>;
 
 /// Those of all models of which nothing is streamed.
 static OBSERVED: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
 
-/// Records the routing of a model that is loaded as usual: of its `tensors` at `addresses`.
-pub fn observe(target: &Target, addresses: &[usize], tensors: &[Tensor]) -> Arc<Recorder> {
+/// Observes the routing of a model that is loaded as usual, of its `tensors` at `addresses`: records it
+/// to `target`, and learns the profile of `workload`.
+pub fn observe(
+    target: Option<Target>,
+    workload: Option<Workload>,
+    addresses: &[usize],
+    tensors: &[Tensor],
+) -> Arc<Observer> {
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| expert_part(&tensors[i].name));
     let sorted: Vec<_> = order.iter().map(|&i| tensors[i].clone()).collect();
-    let recorder = Arc::new(target.record_tensors(&sorted));
+    let n_experts: Vec<u32> = sorted
+        .chunk_by(|a, b| a.block == b.block)
+        .map(|parts| parts[0].n_experts)
+        .collect();
+    let watch = || Watch {
+        lesson: Lesson::new(&n_experts),
+        n_tokens: vec![[0; 2]; n_experts.len()],
+        drafts: Drafts::default(),
+    };
+    let observer = Arc::new(Observer {
+        recorder: target.map(|target| target.record_tensors(&sorted)),
+        learner: workload.map(|workload| (workload, Mutex::new(watch()))),
+    });
     let firsts = order.chunk_by(|&a, &b| tensors[a].block == tensors[b].block);
     let mut table = OBSERVED.load().to_vec();
     for (layer, parts) in (0..).zip(firsts) {
-        let recorder = recorder.clone();
-        let observed = Observed { recorder, layer };
+        let observer = observer.clone();
+        let observed = Observed { observer, layer };
         table.push((addresses[parts[0]], Arc::new(observed)));
     }
     table.sort_by_key(|(address, _)| *address);
     OBSERVED.store(Arc::new(table));
-    recorder
+    observer
 }
 
 /// Ends what [`observe`] began.
-pub fn end(recorder: &Arc<Recorder>) {
+pub fn end(observer: &Arc<Observer>) {
     let mut table = OBSERVED.load().to_vec();
-    table.retain(|(_, observed)| !Arc::ptr_eq(&observed.recorder, recorder));
+    table.retain(|(_, observed)| !Arc::ptr_eq(&observed.observer, observer));
     OBSERVED.store(Arc::new(table));
-    recorder.finish();
+    observer.finish();
 }
 
-/// The router has picked experts for an operation on the weights at `address`.
+/// The router has picked experts for an operation of `batch` on the weights at `address`.
 ///
 /// # Safety
 ///
 /// As [`picks`].
-pub unsafe fn record(address: usize, ids: &ggml_tensor) {
+pub unsafe fn record(address: usize, ids: &ggml_tensor, batch: &Batch) {
     let table = OBSERVED.load();
-    if let Ok(at) = table.binary_search_by_key(&address, |(address, _)| *address) {
-        let observed = &table[at].1;
-        // SAFETY: passed on from our caller.
-        observed
-            .recorder
-            .record(observed.layer, unsafe { picks(ids) });
+    let Ok(at) = table.binary_search_by_key(&address, |(address, _)| *address) else {
+        return;
+    };
+    let Observed { observer, layer } = &*table[at].1;
+    // SAFETY: passed on from our caller.
+    let picks = unsafe { picks(ids) };
+    if let Some(recorder) = &observer.recorder {
+        recorder.record(*layer, picks);
+    }
+    if let Some((_, watch)) = &observer.learner {
+        let mut watch = watch.lock().expect(WATCHED);
+        watch.see(*layer as usize, picks, batch);
+    }
+}
+
+/// Tokens are dropped from the memory of a context, see [`Drafts::drop_tokens`].
+pub fn drop_tokens(memory: usize, seq: i32, begin: i32, end: i32) {
+    for (_, observed) in OBSERVED.load().iter().filter(|(_, o)| o.layer == 0) {
+        if let Some((_, watch)) = &observed.observer.learner {
+            let mut watch = watch.lock().expect(WATCHED);
+            watch.drafts.drop_tokens(memory, seq, begin, end);
+        }
     }
 }
 

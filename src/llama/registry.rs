@@ -5,18 +5,21 @@
 //! replaced as a whole when a model comes or goes, so that compute threads read it without a lock.
 
 use super::model::{Model, places};
-use super::record::{self, Target};
+use super::record::{self, Observer, Target};
+use super::workload::{Given, Shelves, Workload};
 use crate::config::{Config, Ram, StatsTo, trace_path};
 use crate::engine::layout::Tensor;
 use crate::error::{Error, Result};
 use crate::gguf::expert_part;
+use crate::profile::Fingerprint;
+#[cfg(feature = "llama")]
+use crate::profile::Profile;
 use crate::report;
 use crate::stats::Stats;
 use crate::store::ModelFile;
-use crate::trace::Recorder;
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,6 +40,42 @@ type Table = Vec<(usize, Arc<Bound>)>;
 /// The tensors of all loaded models.
 pub static BOUND: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
 
+/// What a model says of itself.
+#[derive(Default)]
+pub struct Title {
+    /// What it is called.
+    pub name: Option<String>,
+    /// Its architecture.
+    pub architecture: Option<String>,
+}
+
+/// A loaded model, for saving its profile.
+pub enum Saver {
+    /// One that streams.
+    Model(Arc<Model>),
+    /// One that does not.
+    Observer(Arc<Observer>),
+}
+
+impl Saver {
+    /// Saves what was learnt so far, if a profile is saved.
+    pub fn save(&self) -> Result<()> {
+        match self {
+            Self::Model(model) => model.save_profile(),
+            Self::Observer(observer) => observer.save_profile(),
+        }
+    }
+
+    /// The profile as it was last saved or would have been.
+    #[cfg(feature = "llama")]
+    pub fn learnt(&self) -> Option<Profile> {
+        match self {
+            Self::Model(model) => model.workload()?.learnt(),
+            Self::Observer(observer) => observer.workload()?.learnt(),
+        }
+    }
+}
+
 /// A model that is being loaded: its expert tensors seen so far.
 pub struct Loading {
     /// The address of the model.
@@ -49,8 +88,8 @@ pub struct Loading {
     /// Expert tensors that llama.cpp has loaded as usual, and their addresses.
     residents: Vec<Tensor>,
     resident_addresses: Vec<usize>,
-    /// Blocks with experts, wherever these are.
-    pub blocks: BTreeSet<u32>,
+    /// The experts of each block that has any, wherever these are.
+    pub blocks: BTreeMap<u32, u32>,
     /// What will be said when all tensors are seen.
     pub error: Option<Error>,
 }
@@ -62,9 +101,13 @@ pub struct Registry {
     loading: Vec<Loading>,
     models: Vec<(usize, Arc<Model>)>,
     /// Of models that do not stream.
-    recorders: Vec<(usize, Arc<Recorder>)>,
+    observers: Vec<(usize, Arc<Observer>)>,
+    /// The profiles of the settings.
+    given: Given,
     /// Models whose routing was to be recorded with these settings.
     n_recorded: u32,
+    /// Models with experts that were loaded with these settings.
+    n_loaded: u32,
     /// The counters of models that are gone.
     reports: Vec<Stats>,
     /// Whether tables wait for [`Registry::release_tables`]: until a program's own text is written.
@@ -79,8 +122,10 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         config: Config::default(),
         loading: Vec::new(),
         models: Vec::new(),
-        recorders: Vec::new(),
+        observers: Vec::new(),
+        given: Given::default(),
         n_recorded: 0,
+        n_loaded: 0,
         reports: Vec::new(),
         holds_tables: false,
         tables: Vec::new(),
@@ -132,9 +177,17 @@ impl Loading {
 
 impl Registry {
     /// Puts settings in force.
-    pub fn configure(&mut self, config: Config) {
+    pub fn configure(&mut self, config: Config, given: Given) {
         self.config = config;
+        self.given = given;
         self.n_recorded = 0;
+        self.n_loaded = 0;
+    }
+
+    /// Profiles are learnt from now on, whether they are saved or not.
+    #[cfg(feature = "llama")]
+    pub fn learn(&mut self) {
+        self.given.learns = true;
     }
 
     /// Whether there is a budget, and another model has not used it up.
@@ -162,7 +215,7 @@ impl Registry {
                 files: Vec::new(),
                 residents: Vec::new(),
                 resident_addresses: Vec::new(),
-                blocks: BTreeSet::new(),
+                blocks: BTreeMap::new(),
                 error: None,
             });
             self.loading.len() - 1
@@ -170,11 +223,11 @@ impl Registry {
         &mut self.loading[at]
     }
 
-    /// Whether the loaded model at address `key` streams or is recorded.
+    /// Whether the loaded model at address `key` streams or is observed.
     pub fn is_known(&self, key: usize) -> bool {
         let mut models = self.models.iter().map(|(k, _)| *k);
-        let mut recorders = self.recorders.iter().map(|(k, _)| *k);
-        models.any(|k| k == key) || recorders.any(|k| k == key)
+        let mut observers = self.observers.iter().map(|(k, _)| *k);
+        models.any(|k| k == key) || observers.any(|k| k == key)
     }
 
     /// The models that stream.
@@ -182,9 +235,9 @@ impl Registry {
         self.models.iter().map(|(_, model)| model)
     }
 
-    /// Turns the loading model, called `name`, into a streaming one and lets compute threads find its
-    /// tensors. A token uses `n_used` experts of a layer.
-    pub fn start(&mut self, key: usize, name: Option<String>, n_used: u32) -> Result<()> {
+    /// Turns the loading model into a streaming one and lets compute threads find its tensors. It says
+    /// what it is called and of which architecture; a token uses `n_used` experts of a layer.
+    pub fn start(&mut self, key: usize, title: Title, n_used: u32) -> Result<()> {
         let at = self.loading.iter().position(|l| l.key == key);
         let Some(mut loading) = at.map(|at| self.loading.remove(at)) else {
             return Ok(());
@@ -200,12 +253,14 @@ impl Registry {
             };
             report::say(&format!("hotset: nothing is streamed: {why}"));
         }
-        let target = self.target(&loading, name, n_used);
+        let target = self.target(&loading, title.name.clone(), n_used);
+        let workload = self.workload(&loading, title, n_used)?;
         if loading.tensors.is_empty() {
-            if let Some(target) = target {
+            let workload = workload.filter(Workload::learns);
+            if target.is_some() || workload.is_some() {
                 let addresses = &loading.resident_addresses;
-                let recorder = record::observe(&target, addresses, &loading.residents);
-                self.recorders.push((key, recorder));
+                let observer = record::observe(target, workload, addresses, &loading.residents);
+                self.observers.push((key, observer));
             }
             return Ok(());
         }
@@ -215,7 +270,15 @@ impl Registry {
         let places = places(&tensors);
         let files = loading.files.into_iter().map(|(_, file)| file).collect();
         let used_bytes = self.used_bytes();
-        let model = Model::new(tensors, files, &self.config, used_bytes, n_used, target)?;
+        let model = Model::new(
+            tensors,
+            files,
+            &self.config,
+            used_bytes,
+            n_used,
+            target,
+            workload,
+        )?;
         let model = Arc::new(model);
         let mut table = BOUND.load().to_vec();
         for (i, (layer, part)) in order.into_iter().zip(places) {
@@ -252,11 +315,53 @@ impl Registry {
         })
     }
 
+    /// What is known and learnt of the workload of a model with experts, if anything is to be.
+    fn workload(
+        &mut self,
+        loading: &Loading,
+        title: Title,
+        n_used: u32,
+    ) -> Result<Option<Workload>> {
+        if self.given.is_empty() || loading.blocks.is_empty() {
+            return Ok(None);
+        }
+        let streams = !loading.tensors.is_empty();
+        if self.given.uses_any() && !streams {
+            report::say("hotset: HOTSET_PROFILE does nothing for a model that is not streamed");
+        }
+        let tensors = if streams {
+            &loading.tensors
+        } else {
+            &loading.residents
+        };
+        let mut blocks: Vec<u32> = tensors.iter().map(|t| t.block).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        let number = |block: &u32| loading.blocks.range(..block).count();
+        let n_experts: Vec<u32> = loading.blocks.values().copied().collect();
+        let shelves = Shelves {
+            model: Fingerprint {
+                architecture: title.architecture.unwrap_or_default(),
+                name: title.name.unwrap_or_default(),
+                n_layers: n_experts.len() as u32,
+                n_experts: n_experts.iter().copied().max().unwrap_or(0),
+                top_k: n_used,
+            },
+            numbers: blocks.iter().map(number).collect(),
+            n_experts,
+        };
+        self.n_loaded += 1;
+        self.given.of_model(shelves, self.n_loaded).map(Some)
+    }
+
     /// Forgets the model at address `key`, which no graph uses, and reports on it.
     pub fn stop(&mut self, key: usize) {
         self.loading.retain(|l| l.key != key);
-        if let Some(at) = self.recorders.iter().position(|(k, _)| *k == key) {
-            record::end(&self.recorders.remove(at).1);
+        if let Some(at) = self.observers.iter().position(|(k, _)| *k == key) {
+            let observer = self.observers.remove(at).1;
+            observer.settle();
+            record::end(&observer);
+            self.note_failure(observer.save_profile());
         }
         let Some(at) = self.models.iter().position(|(k, _)| *k == key) else {
             return;
@@ -267,17 +372,37 @@ impl Registry {
         BOUND.store(Arc::new(table));
         model.settle();
         model.end_recording();
+        self.note_failure(model.save_profile());
         self.report(&model, Model::stats);
     }
 
     /// Reports on the models that are still loaded, as if they went now.
     pub fn report_rest(&mut self, stats: fn(&Model) -> Option<Stats>) {
-        for (_, recorder) in &self.recorders {
-            recorder.finish();
+        for (_, observer) in std::mem::take(&mut self.observers) {
+            observer.finish();
+            self.note_failure(observer.save_profile());
         }
         for (_, model) in std::mem::take(&mut self.models) {
             model.end_recording();
+            self.note_failure(model.save_profile());
             self.report(&model, stats);
+        }
+    }
+
+    /// What saves the profiles of all models that are loaded: to be called when the registry is free.
+    pub fn savers(&self) -> Vec<Saver> {
+        let models = self.models.iter().map(|(_, m)| Saver::Model(m.clone()));
+        let observers = self
+            .observers
+            .iter()
+            .map(|(_, o)| Saver::Observer(o.clone()));
+        models.chain(observers).collect()
+    }
+
+    fn note_failure(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            report::say(&format!("hotset: error: {error}"));
+            self.has_failed = true;
         }
     }
 
@@ -306,9 +431,6 @@ impl Registry {
                 Ok(())
             }
         };
-        if let Err(error) = result {
-            report::say(&format!("hotset: error: {error}"));
-            self.has_failed = true;
-        }
+        self.note_failure(result);
     }
 }

@@ -44,7 +44,10 @@ pub fn main(tool: Tool) -> ExitCode {
 }
 
 /// Runs `tool` with these settings. Fails before it starts if they cannot hold.
-pub fn main_with(tool: Tool, args: &[OsString], config: Config) -> Result<ExitCode> {
+pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<ExitCode> {
+    if tool == Tool::Bench && config.profile_save.take().is_some() {
+        crate::report::say("hotset: llama-bench computes no text, so it teaches no profile");
+    }
     hook::install(config)?;
     hook::hold_tables();
     // SAFETY: the function does not unwind.

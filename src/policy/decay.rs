@@ -60,8 +60,9 @@ impl Score for Decay {
         self.recency.prime(prior);
         let worth_max = self.growth / (self.growth - 1.0);
         let n_tokens = f64::from(prior.n_tokens).min(worth_max);
-        for (value, &share) in self.value.iter_mut().zip(prior.frequency) {
-            *value = f64::from(share) * n_tokens;
+        for (index, &share) in prior.frequency.iter().enumerate() {
+            let unit = self.unit[self.shape.id(index).layer as usize];
+            self.value[index] += unit * f64::from(share) * n_tokens;
         }
     }
 

@@ -34,7 +34,7 @@ impl Score for Lfu {
     fn prime(&mut self, prior: &Prior) {
         self.recency.prime(prior);
         for (count, &share) in self.count.iter_mut().zip(prior.frequency) {
-            *count = f64::from(share) * f64::from(prior.n_tokens);
+            *count += f64::from(share) * f64::from(prior.n_tokens);
         }
     }
 

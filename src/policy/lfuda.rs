@@ -50,8 +50,10 @@ impl Score for Lfuda {
     fn prime(&mut self, prior: &Prior) {
         self.recency.prime(prior);
         for (index, &share) in prior.frequency.iter().enumerate() {
-            self.count[index] = (f64::from(share) * f64::from(prior.n_tokens)).min(COUNT_MAX);
-            self.priority[index] = self.count[index];
+            let expected = f64::from(share) * f64::from(prior.n_tokens);
+            let count = (self.count[index] + expected).min(COUNT_MAX);
+            self.priority[index] += count - self.count[index];
+            self.count[index] = count;
         }
     }
 

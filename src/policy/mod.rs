@@ -48,11 +48,11 @@ pub trait Policy: Send {
         let _ = n_slots;
     }
 
-    /// What is known of the workload before it begins. Called at most once, before the first `route`.
+    /// What is known of the workload: before it begins, or when it turns out to be one that is known.
     ///
     /// It orders the experts that generation has not used yet, for every policy. Policies that count
-    /// also start from the counts that `prior.n_tokens` tokens of the workload would have left, up to
-    /// what they remember. A ranking that never changes is the prior's.
+    /// also count what `prior.n_tokens` tokens of the workload would have left, up to what they
+    /// remember, beside what they have counted. A ranking that never changes is the latest prior's.
     fn prime(&mut self, prior: &Prior) {
         let _ = prior;
     }

@@ -10,7 +10,7 @@ pub(super) trait Score: Send {
     /// Equal keys are decided by the dense index, smallest first.
     type Key: PartialOrd;
 
-    /// Learns what is known before the first event.
+    /// See [`Policy::prime`].
     fn prime(&mut self, prior: &Prior);
 
     /// Learns from one event; `first` is the dense index of its layer's expert 0.
@@ -99,6 +99,9 @@ impl<S: Score> Scored<S> {
 impl<S: Score> Policy for Scored<S> {
     fn prime(&mut self, prior: &Prior) {
         self.score.prime(prior);
+        self.layers
+            .iter_mut()
+            .for_each(|layer| layer.coldest = None);
     }
 
     fn route(&mut self, event: &Event) {

@@ -75,7 +75,7 @@ impl Queues for TinyLfu {
 
     fn prime(&mut self, prior: &Prior) {
         for (count, share) in self.count.iter_mut().zip(prior.frequency) {
-            *count = (share * prior.n_tokens).min(COUNT_MAX);
+            *count = (*count + share * prior.n_tokens).min(COUNT_MAX);
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Shape};
 use crate::policy::{self, Prior};
+use crate::profile::PRIOR_TOKENS;
 use crate::residency::{Counts, Plan, Residency};
 use crate::trace::PoolSpec;
 
@@ -106,10 +107,6 @@ impl Replay {
         sum(self.pools.iter().map(Residency::counts))
     }
 }
-
-/// What a prior is worth, in tokens: enough to fill the first slots well, little enough to be
-/// forgotten when the text turns out to be another.
-const PRIOR_TOKENS: f32 = 64.0;
 
 /// [`belady_from`] for pools that together hold each layer of `shape` once. Panics if an event's layer
 /// does not exist.

@@ -1,7 +1,7 @@
 //! What a person reads: the line at the start, the table at the end; and the same as JSON.
 
 use crate::config::folder_of;
-use crate::engine::Engine;
+use crate::engine::{Engine, Warmed};
 use crate::error::{Error, Result};
 use crate::regret::Regret;
 use crate::residency::Tally;
@@ -24,6 +24,13 @@ pub fn bytes_bar(n_bytes: u64) -> ProgressBar {
         "hotset: reading experts {bar:30} {binary_bytes} of {binary_total_bytes}, {eta} left";
     let style = ProgressStyle::with_template(style).expect("the template is right");
     ProgressBar::new(n_bytes).with_style(style)
+}
+
+/// A progress bar on standard error for reading tokens; hidden where that is no terminal.
+pub fn tokens_bar() -> ProgressBar {
+    let style = "hotset: reading {bar:30} {human_pos} of {human_len} tokens, {eta} left";
+    let style = ProgressStyle::with_template(style).expect("the template is right");
+    ProgressBar::new(0).with_style(style)
 }
 
 /// Bytes as people read them: `1.5 GiB`.
@@ -50,15 +57,25 @@ pub fn start_line(engine: &Engine, policy: &str) -> String {
     )
 }
 
+/// What was read before the first token for the workload `name`, in one line.
+pub fn warm_line(name: &str, warmed: &Warmed) -> String {
+    let left = match warmed.n_left {
+        0 => String::new(),
+        n => format!("; there was no time for {n} more (HOTSET_PREWARM)"),
+    };
+    format!(
+        "hotset: profile '{name}': the hottest {} experts ({}) read in {:.2} s{left}",
+        warmed.n_experts,
+        bytes(warmed.n_bytes),
+        warmed.took.as_secs_f64(),
+    )
+}
+
 /// The warning about a budget below one token cycle, when each layer uses `n_used` experts a token.
 pub fn cycle_line(engine: &Engine, n_used: u32) -> Option<String> {
     let layout = engine.layout();
     let cycle = layout.token_cycle_bytes(n_used);
-    let slots: u64 = layout
-        .pools
-        .iter()
-        .map(|p| p.expert_bytes as u64 * u64::from(p.n_slots))
-        .sum();
+    let slots = layout.slot_bytes();
     (slots < cycle).then(|| {
         format!(
             "hotset: warning: one token uses {} of experts and the budget holds {}: {:.1} MiB are missing, \

@@ -18,7 +18,7 @@
 
 use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Shape};
-use crate::policy::{Policy, Prior};
+use crate::policy::Policy;
 
 mod plan;
 pub mod pools;
@@ -74,14 +74,6 @@ impl Residency {
             misses: Vec::new(),
             shape,
         }
-    }
-
-    /// Tells the policy what a profile says of the experts. Panics if an event was planned before, or
-    /// unless there is one frequency per expert.
-    pub fn prime(&mut self, prior: &Prior) {
-        assert_eq!(prior.frequency.len(), self.shape.n_total());
-        assert_eq!(self.n_changes, 0, "a prior comes before the first event");
-        self.policy.prime(prior);
     }
 
     /// Finds or makes a place for each expert of `event`, and pins it.
@@ -237,23 +229,6 @@ impl Residency {
             }
         }
         plan.state = State::Idle;
-    }
-
-    /// Makes experts that are not resident so, in the order of their numbers, while there are free
-    /// slots; returns them with their slots. Nothing is pinned, counted or taught.
-    pub fn fill_free(&mut self) -> Vec<(ExpertId, u32)> {
-        self.n_changes += 1;
-        let mut filled = Vec::new();
-        for index in 0..self.shape.n_total() {
-            if self.slot_of[index] != NO_SLOT {
-                continue;
-            }
-            let Some(slot) = self.free.pop() else { break };
-            let id = self.shape.id(index);
-            self.settle(id, slot);
-            filled.push((id, slot));
-        }
-        filled
     }
 
     /// Drops the pins of a committed plan, in any order with those of other lanes.

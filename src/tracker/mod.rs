@@ -34,7 +34,8 @@ impl Phase {
     /// Both.
     pub const ALL: [Self; 2] = [Self::Generation, Self::Prompt];
 
-    fn of(event: &Event) -> Self {
+    /// That of an event.
+    pub fn of(event: &Event) -> Self {
         match event.is_scan() {
             true => Self::Prompt,
             false => Self::Generation,

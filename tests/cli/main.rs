@@ -4,6 +4,7 @@ use hotset::policy::REGISTRY;
 use std::process::{Command, Output};
 
 mod plan;
+mod profile;
 #[cfg(feature = "llama")]
 mod programs;
 mod replay;

@@ -41,8 +41,20 @@ fn random_frequency(rng: &mut Rng, shape: &Shape) -> Option<Vec<f32>> {
     (rng.below(2) == 0).then_some(frequency)
 }
 
+/// Gives a prior, or none.
+fn prime(residency: &mut Residency, rng: &mut Rng) {
+    let shape = residency.shape().clone();
+    if let Some(frequency) = random_frequency(rng, &shape) {
+        let n_tokens = 1.0 + rng.below(100) as f32;
+        residency.prime(&Prior {
+            frequency: &frequency,
+            n_tokens,
+        });
+    }
+}
+
 /// Three lanes plan, undo, commit and release events at random on one residency, which sometimes
-/// begins with a prior, is resized or filled, and is not taught all of an event, or not at once.
+/// gets a prior, is resized or filled, and is not taught all of an event, or not at once.
 /// Returns what each plan decided.
 fn run(name: &str, seed: u64) -> Vec<String> {
     let mut rng = Rng(seed);
@@ -51,13 +63,7 @@ fn run(name: &str, seed: u64) -> Vec<String> {
     let n_slots = rng.below(n_slots_max);
     let mut residency = Residency::new(shape.clone(), n_slots, by_name(name, &shape));
     let mut model = Model::new(&shape, n_slots);
-    if let Some(frequency) = random_frequency(&mut rng, &shape) {
-        let n_tokens = 1.0 + rng.below(100) as f32;
-        residency.prime(&Prior {
-            frequency: &frequency,
-            n_tokens,
-        });
-    }
+    prime(&mut residency, &mut rng);
     let mut lanes = [(); 3].map(|()| Plan::default());
     let mut decisions = Vec::new();
     for step in 0..300 {
@@ -66,6 +72,8 @@ fn run(name: &str, seed: u64) -> Vec<String> {
         if plan.in_flight() {
             model.release(plan);
             residency.release(plan);
+        } else if rng.below(40) == 0 {
+            prime(&mut residency, &mut rng);
         } else if rng.below(20) == 0 {
             model.resize(&mut residency, rng.below(n_slots_max) as usize, &label);
         } else if rng.below(40) == 0 {

@@ -217,22 +217,32 @@ impl Value {
         }
     }
 
+    /// Mixes what a prior says into the frequencies, by the visits that each remembers of both.
     pub(super) fn prime(&mut self, prior: &Prior) {
         let mut given = prior.frequency.iter();
-        for (row, &n) in self.rows.iter().zip(&self.n_experts) {
-            for place in row.start..row.start + n as usize {
-                let frequency = given
-                    .next()
-                    .copied()
-                    .unwrap_or(0.0)
-                    .clamp(LEAST_FREQUENCY, 1.0);
-                self.frequencies
-                    .iter_mut()
-                    .for_each(|of| of[place] = frequency);
-                self.worth[place] = frequency;
+        for (layer, row) in self.rows.iter().enumerate() {
+            let n_visits = self.n_visits[layer];
+            for (place, &given) in row
+                .clone()
+                .zip(given.by_ref().take(self.n_experts[layer] as usize))
+            {
+                let given = given.clamp(LEAST_FREQUENCY, 1.0);
+                for (of, rate) in self.frequencies.iter_mut().zip(self.decay_rates) {
+                    let (seen, told) = (n_visits.min(1.0 / rate), prior.n_tokens.min(1.0 / rate));
+                    of[place] = (of[place] * seen + given * told) / (seen + told);
+                }
+                if !self.has_begun() {
+                    self.worth[place] = given;
+                }
+            }
+            self.n_visits[layer] += prior.n_tokens;
+        }
+        for layer in 0..self.rows.len() {
+            if self.has_begun() {
+                self.describe(layer);
+                self.mix(layer);
             }
         }
-        self.n_visits.fill(prior.n_tokens);
     }
 
     /// Whether there is a slot for every expert: then nothing is ever evicted, and nothing is learnt.

@@ -1,11 +1,14 @@
 //! The settings, and the one place where the environment is read.
 
-use crate::error::{Error, Result};
+mod values;
+
+use crate::error::Result;
 use crate::policy;
 use crate::store::{Faults, QueueKind};
-use bytesize::ByteSize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+pub use values::{Known, Ram, StatsTo};
+use values::{in_a_folder, prewarm, setting};
 
 /// A setting: its variable, what it accepts, its default.
 pub struct Knob {
@@ -52,6 +55,24 @@ pub const KNOBS: &[Knob] = &[
         about: "where the counters go",
     },
     Knob {
+        name: "HOTSET_PROFILE",
+        values: "FILE[:WEIGHT],... or a folder of profiles to choose from",
+        default: "unset: start cold",
+        about: "the workload to start warm for, see `hotset profile`",
+    },
+    Knob {
+        name: "HOTSET_PROFILE_SAVE",
+        values: "a file ending in .json or .json.gz",
+        default: "unset: nothing is kept",
+        about: "learn a profile of this run, into what the file holds already",
+    },
+    Knob {
+        name: "HOTSET_PREWARM",
+        values: "seconds, or off",
+        default: "30",
+        about: "how long reading a profile's experts may take before the first token",
+    },
+    Knob {
         name: "HOTSET_TRACE",
         values: "a file ending in .trace.gz",
         default: "unset: nothing is recorded",
@@ -68,75 +89,6 @@ pub const KNOBS: &[Knob] = &[
 /// The policy used when none is named.
 pub const DEFAULT_POLICY: &str = "adaptive";
 
-/// How much memory streamed experts may take.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Ram {
-    /// This many bytes, shared by the models of the process in the order in which they are loaded.
-    Bytes(u64),
-    /// This share of the bytes of all streamed experts of a model, in (0, 100].
-    Percent(f64),
-    /// What the system can spare when the model computes its first experts.
-    Auto,
-}
-
-impl Ram {
-    const ALLOWED: &str = "expected a size above 0 such as 6GiB or 512MiB, a share of the expert bytes above 0% and up to 100%, or auto";
-
-    /// Reads `6GiB`, `40%` or `auto`.
-    pub fn parse(name: &str, value: &str) -> Result<Self> {
-        let wrong = || setting(name, value, Self::ALLOWED);
-        let text = value.trim();
-        if text.eq_ignore_ascii_case("auto") {
-            return Ok(Self::Auto);
-        }
-        if let Some(number) = text.strip_suffix('%') {
-            let percent: f64 = number.trim().parse().map_err(|_| wrong())?;
-            return (percent > 0.0 && percent <= 100.0)
-                .then_some(Self::Percent(percent))
-                .ok_or_else(wrong);
-        }
-        match text.parse::<ByteSize>() {
-            Ok(size) if size.as_u64() > 0 => Ok(Self::Bytes(size.as_u64())),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-/// When and where the counters are reported.
-#[derive(Debug, Clone, PartialEq)]
-pub enum StatsTo {
-    /// A table on standard error when the model is freed.
-    Exit,
-    /// Nothing.
-    Off,
-    /// A line for each model on standard error this often, and the table at the end.
-    Every(Duration),
-    /// A JSON file with an array of all models freed so far, written whenever one is.
-    Json(PathBuf),
-}
-
-impl StatsTo {
-    fn parse(name: &str, value: &str) -> Result<Self> {
-        match value {
-            "exit" => return Ok(Self::Exit),
-            "off" => return Ok(Self::Off),
-            _ => {}
-        }
-        if let Ok(seconds) = value.parse::<u32>() {
-            if seconds > 0 {
-                return Ok(Self::Every(Duration::from_secs(seconds.into())));
-            }
-        } else if value.ends_with(".json") {
-            return Ok(Self::Json(in_a_folder(name, value)?));
-        }
-        Err(setting(
-            name,
-            value,
-            "expected exit, off, a number of seconds above 0, or a file ending in .json",
-        ))
-    }
-}
-
 /// All settings.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -150,6 +102,12 @@ pub struct Config {
     pub io: QueueKind,
     /// Where the counters go.
     pub stats: StatsTo,
+    /// What is known of the workload.
+    pub profile: Option<Known>,
+    /// Where a profile of the run goes.
+    pub profile_save: Option<PathBuf>,
+    /// How long reading a profile's experts may take before the first token; 0: none are read.
+    pub prewarm: Duration,
     /// Where the routing is recorded, see [`trace_path`]; None: nowhere.
     pub trace: Option<PathBuf>,
     /// Errors to inject.
@@ -164,6 +122,9 @@ impl Default for Config {
             policy: DEFAULT_POLICY.to_string(),
             io: QueueKind::Auto,
             stats: StatsTo::Exit,
+            profile: None,
+            profile_save: None,
+            prewarm: Duration::from_secs(30),
             trace: None,
             faults: Faults::default(),
         }
@@ -220,6 +181,18 @@ impl Config {
                 }
             }
             "HOTSET_STATS" => self.stats = StatsTo::parse(name, value)?,
+            "HOTSET_PROFILE" => self.profile = Some(Known::parse(name, value)?),
+            "HOTSET_PROFILE_SAVE" => {
+                if !PROFILE_SUFFIXES
+                    .iter()
+                    .any(|suffix| value.ends_with(suffix))
+                {
+                    let allowed = "expected a file ending in .json or .json.gz";
+                    return Err(setting(name, value, allowed));
+                }
+                self.profile_save = Some(in_a_folder(name, value)?);
+            }
+            "HOTSET_PREWARM" => self.prewarm = prewarm(name, value)?,
             "HOTSET_TRACE" => {
                 if !value.ends_with(TRACE_SUFFIX) {
                     return Err(setting(name, value, "expected a file ending in .trace.gz"));
@@ -238,22 +211,34 @@ impl Config {
 }
 
 const TRACE_SUFFIX: &str = ".trace.gz";
+const PROFILE_SUFFIXES: [&str; 2] = [".json", ".json.gz"];
 
 /// The file of the `n`-th recording of a process, counted from 1, when the first goes to `path`:
 /// `run.2.trace.gz` for the second of `run.trace.gz`.
 pub fn trace_path(path: &Path, n: u32) -> PathBuf {
-    match path.to_string_lossy().strip_suffix(TRACE_SUFFIX) {
-        Some(stem) if n > 1 => format!("{stem}.{n}{TRACE_SUFFIX}").into(),
-        _ => path.to_path_buf(),
-    }
+    numbered(path, TRACE_SUFFIX, n)
 }
 
-/// A file to be written. Fails if its folder does not exist.
-fn in_a_folder(name: &str, value: &str) -> Result<PathBuf> {
-    let path = PathBuf::from(value);
-    match folder_of(&path).is_dir() {
-        true => Ok(path),
-        false => Err(setting(name, value, "its folder does not exist")),
+/// The file of the profile of a process's `n`-th model, counted likewise.
+pub fn profile_path(path: &Path, n: u32) -> PathBuf {
+    let text = path.to_string_lossy();
+    let suffix = PROFILE_SUFFIXES.into_iter().find(|s| text.ends_with(s));
+    numbered(path, suffix.unwrap_or_default(), n)
+}
+
+/// What a profile is called if only its file is: `chat` in `a/chat.json.gz`.
+pub fn profile_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = PROFILE_SUFFIXES
+        .into_iter()
+        .find_map(|s| name.strip_suffix(s));
+    stem.unwrap_or(&name).to_string()
+}
+
+fn numbered(path: &Path, suffix: &str, n: u32) -> PathBuf {
+    match path.to_string_lossy().strip_suffix(suffix) {
+        Some(stem) if n > 1 => format!("{stem}.{n}{suffix}").into(),
+        _ => path.to_path_buf(),
     }
 }
 
@@ -267,14 +252,6 @@ pub fn folder_of(path: &Path) -> &Path {
 
 /// Read by the build, ignored here.
 const BUILD_VARIABLE: &str = "HOTSET_LLAMA_CPP_DIR";
-
-fn setting(name: &str, value: &str, allowed: &str) -> Error {
-    Error::Setting {
-        name: name.to_string(),
-        value: value.to_string(),
-        allowed: allowed.to_string(),
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -309,6 +286,17 @@ mod tests {
             ("HOTSET_IO", "dma", "uring"),
             ("HOTSET_STATS", "0", "above 0"),
             ("HOTSET_STATS", "no/such/folder/x.json", "does not exist"),
+            ("HOTSET_PROFILE", "no/such/file.json:2", "no such file"),
+            ("HOTSET_PROFILE", "no/such/folder/", "no such folder"),
+            ("HOTSET_PROFILE", "Cargo.toml:0", "Cargo.toml:0"),
+            ("HOTSET_PROFILE_SAVE", "it.txt", ".json"),
+            (
+                "HOTSET_PROFILE_SAVE",
+                "no/such/folder/it.json",
+                "does not exist",
+            ),
+            ("HOTSET_PREWARM", "0", "off"),
+            ("HOTSET_PREWARM", "1.5s", "seconds"),
             ("HOTSET_TRACE", "on", ".trace.gz"),
             (
                 "HOTSET_TRACE",

@@ -1,0 +1,133 @@
+//! `hotset profile record`: the profile of a text.
+
+use clap::ValueEnum;
+use std::path::PathBuf;
+
+/// Let a model read a text, and save what it picked as a profile
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model's GGUF file, the first of several
+    #[arg(short, long, value_name = "MODEL")]
+    model: PathBuf,
+    /// A text of the workload: the longer, the better; some thousand tokens do
+    #[arg(short, long, value_name = "TEXT")]
+    file: PathBuf,
+    /// What to call the workload
+    #[arg(long)]
+    name: String,
+    /// Where the profile goes [default: NAME.json]
+    #[arg(short, long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Overwrite the file
+    #[arg(long)]
+    force: bool,
+    /// What the text is in the workload
+    #[arg(long = "as", value_name = "PHASE", default_value = "both")]
+    phase: Role,
+    /// Memory for the experts meanwhile, as HOTSET_RAM [default: HOTSET_RAM, else auto]
+    #[arg(long, value_name = "VALUE")]
+    ram: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    Prompt,
+    Generation,
+    Both,
+}
+
+#[cfg(not(feature = "llama"))]
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let Args {
+        model, file, name, ..
+    } = args;
+    let _ = (model, file, name, &args.out, &args.ram);
+    let _ = (args.force, args.phase, args.json, Role::Prompt);
+    crate::cli::no_llama("profile record")
+}
+
+#[cfg(feature = "llama")]
+pub use reading::run;
+
+#[cfg(feature = "llama")]
+mod reading {
+    use super::{Args, Role};
+    use hotset::config::{Config, Ram, StatsTo};
+    use hotset::error::Error;
+    use hotset::llama::text;
+    use hotset::profile::{Layer, Profile};
+    use hotset::report::tokens_bar;
+    use std::io::Write;
+    use std::path::{Path, PathBuf};
+
+    pub fn run(args: &Args) -> anyhow::Result<()> {
+        let out = args.out()?;
+        let text = std::fs::read_to_string(&args.file).map_err(|e| wrong(&args.file, e))?;
+        let mut config = Config::from_env()?;
+        if let Some(ram) = &args.ram {
+            config.ram = Some(Ram::parse("--ram", ram)?);
+        }
+        config.enabled = true;
+        config.ram.get_or_insert(Ram::Auto);
+        config.stats = StatsTo::Off;
+        (config.profile, config.profile_save) = (None, None);
+        let bar = tokens_bar();
+        let mut profile = text::read(&args.model, &text, config, |n_done, n_all| {
+            bar.set_length(n_all as u64);
+            bar.set_position(n_done as u64);
+        })?;
+        bar.finish_and_clear();
+        profile.name.clone_from(&args.name);
+        args.phase.assign(&mut profile);
+        profile.write(&out)?;
+        let text = match args.json {
+            true => serde_json::to_string(&profile)?,
+            false => format!(
+                "{}: {} tokens of {}",
+                out.display(),
+                profile.tokens.prompt.max(profile.tokens.generation),
+                args.file.display()
+            ),
+        };
+        Ok(writeln!(std::io::stdout(), "{text}")?)
+    }
+
+    impl Args {
+        fn out(&self) -> Result<PathBuf, Error> {
+            let named = || PathBuf::from(format!("{}.json", self.name));
+            let out = self.out.clone().unwrap_or_else(named);
+            match out.exists() && !self.force {
+                true => Err(wrong(&out, "it exists; --force overwrites it")),
+                false => Ok(out),
+            }
+        }
+    }
+
+    impl Role {
+        /// Moves what was read as a prompt to where it belongs.
+        fn assign(self, profile: &mut Profile) {
+            let move_layer = |layer: &mut Layer| match self {
+                Self::Prompt => {}
+                Self::Generation => std::mem::swap(&mut layer.prompt, &mut layer.generation),
+                Self::Both => layer.generation.clone_from(&layer.prompt),
+            };
+            profile.layers.iter_mut().for_each(move_layer);
+            let tokens = &mut profile.tokens;
+            match self {
+                Self::Prompt => {}
+                Self::Generation => std::mem::swap(&mut tokens.prompt, &mut tokens.generation),
+                Self::Both => tokens.generation = tokens.prompt,
+            }
+        }
+    }
+
+    fn wrong(path: &Path, why: impl ToString) -> Error {
+        Error::File {
+            path: path.to_path_buf(),
+            why: why.to_string(),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Starting warm, and recognising the workload: what profiles say of the experts is told to the
+//! policies, and the hottest experts are read before the first token.
+
+use super::{Engine, State};
+use crate::error::Result;
+use crate::expert::{Event, ExpertId};
+use crate::policy::Prior;
+use crate::profile::{Chooser, Lesson, Verdict};
+use crate::report;
+use crate::store::Read;
+use crate::tracker::{Phase, Span};
+use std::time::{Duration, Instant};
+
+/// Bytes that are read at a time before the first token: enough to keep a disk busy, little enough to
+/// stop soon when the time is up. Two of these are on their way at once.
+const BATCH_BYTES: u64 = 64 << 20;
+/// Parts by heat, each read in the order of the file: so what is hottest comes first where the time
+/// does not suffice for all.
+const N_TRANCHES: usize = 4;
+
+/// A workload that is known: how often a token picks each expert, by layer of the engine and expert,
+/// 0 to 1.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its name.
+    pub name: String,
+    /// See above.
+    pub frequency: Vec<Vec<f32>>,
+    /// How many tokens of the live workload this is worth.
+    pub n_tokens: f32,
+}
+
+/// What was read before the first token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Warmed {
+    /// Experts.
+    pub n_experts: usize,
+    /// Their bytes.
+    pub n_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Experts for which there was room, but no time.
+    pub n_left: usize,
+}
+
+/// Recognises the workload.
+pub(super) struct Guide {
+    chooser: Chooser,
+    known: Vec<Known>,
+    /// Of each layer of the engine, for the chooser.
+    layers: Vec<usize>,
+}
+
+/// An expert that has a slot and is to be read into it.
+struct Place {
+    pool: usize,
+    layer: usize,
+    id: ExpertId,
+    slot: u32,
+}
+
+impl Engine {
+    /// Whether the budget holds every expert.
+    pub fn holds_all(&self) -> bool {
+        self.layout.n_slots() as usize == self.layout.n_experts()
+    }
+
+    /// Tells the policies what is known of the workload. Panics unless `known` has all experts.
+    pub fn prime(&self, known: &Known) {
+        self.prime_pools(&mut self.state(), known);
+    }
+
+    fn prime_pools(&self, state: &mut State, known: &Known) {
+        for (pool, residency) in state.residencies.iter_mut().enumerate() {
+            let layers = self.layout.layers.iter().zip(&known.frequency);
+            let mine = layers.filter(|(layer, _)| layer.pool == pool);
+            let frequency: Vec<f32> = mine.flat_map(|(_, f)| f).copied().collect();
+            residency.prime(&Prior {
+                frequency: &frequency,
+                n_tokens: known.n_tokens,
+            });
+        }
+    }
+
+    /// Recognises which of `known` the workload is, from now on, with a chooser that knows the engine's
+    /// layers by the numbers in `layers`.
+    pub fn guide_by(&self, chooser: Chooser, known: Vec<Known>, layers: Vec<usize>) {
+        self.state().guide = Some(Guide {
+            chooser,
+            known,
+            layers,
+        });
+    }
+
+    /// Shows an event to the chooser; follows it when it has made up its mind.
+    pub(super) fn recognise(&self, state: &mut State, layer: usize, event: &Event) {
+        let Some(guide) = &mut state.guide else {
+            return;
+        };
+        let (n, phase) = (event.n_tokens, Phase::of(event));
+        let number = guide.layers[layer];
+        let verdict = guide
+            .chooser
+            .observe(number, phase, n, event.experts, event.rows);
+        if let Some(verdict) = verdict {
+            self.follow(state, verdict);
+        }
+    }
+
+    fn follow(&self, state: &mut State, verdict: Verdict) {
+        let Some(guide) = state.guide.take() else {
+            return;
+        };
+        let known = &guide.known[verdict.profile];
+        report::say(&format!(
+            "hotset: the workload {} profile '{}': {:.0} % sure after {} tokens",
+            if verdict.is_change {
+                "changed to"
+            } else {
+                "is like"
+            },
+            known.name,
+            100.0 * verdict.confidence,
+            verdict.n_tokens,
+        ));
+        self.prime_pools(state, known);
+        state.guide = Some(guide);
+    }
+
+    /// Reads experts into all free slots, and waits until they are there: for a budget that holds every
+    /// expert. Then nothing is ever evicted, and the model starts as fast as one that is loaded as usual.
+    /// Calls `progress` with the bytes done now and then.
+    pub fn preload(&self, progress: impl FnMut(u64)) -> Result<Warmed> {
+        let places = self.places(|_, _| 0.0);
+        self.read_places(places, 1, Duration::MAX, progress)
+    }
+
+    /// Reads the experts that `known` has hottest into the free slots of their pools, for as long as
+    /// `limit` at most, and waits until they are there. Calls `progress` with the bytes done now and then.
+    pub fn prewarm(
+        &self,
+        known: &Known,
+        limit: Duration,
+        progress: impl FnMut(u64),
+    ) -> Result<Warmed> {
+        let places = self.places(|layer, expert| known.frequency[layer][expert as usize]);
+        self.read_places(places, N_TRANCHES, limit, progress)
+    }
+
+    /// Gives all free slots away, to the hottest experts of each pool; hottest first.
+    fn places(&self, heat: impl Fn(usize, u32) -> f32) -> Vec<Place> {
+        let mut state = self.state();
+        let mut places = Vec::new();
+        for (pool, residency) in state.residencies.iter_mut().enumerate() {
+            let numbered = self.layout.layers.iter().enumerate();
+            let mine: Vec<usize> = numbered
+                .filter(|(_, l)| l.pool == pool)
+                .map(|(i, _)| i)
+                .collect();
+            let shape = residency.shape().clone();
+            let heat_of = |index: &usize| {
+                let id = shape.id(*index);
+                heat(mine[id.layer as usize], id.expert)
+            };
+            let mut order: Vec<usize> = (0..shape.n_total()).collect();
+            order.sort_by(|a, b| heat_of(b).total_cmp(&heat_of(a)));
+            for (id, slot) in residency.fill_free_with(order) {
+                let layer = mine[id.layer as usize];
+                places.push(Place {
+                    pool,
+                    layer,
+                    id,
+                    slot,
+                });
+            }
+        }
+        places.sort_by(|a, b| heat(b.layer, b.id.expert).total_cmp(&heat(a.layer, a.id.expert)));
+        places
+    }
+
+    fn read_places(
+        &self,
+        mut places: Vec<Place>,
+        n_tranches: usize,
+        limit: Duration,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Warmed> {
+        let begin = Instant::now();
+        let size = places.len().div_ceil(n_tranches).max(1);
+        for tranche in places.chunks_mut(size) {
+            tranche.sort_by_key(|place| {
+                let read = self.reads(place).next();
+                read.map(|read| (read.file, read.offset))
+            });
+        }
+        let mut warmed = Warmed {
+            n_experts: 0,
+            n_bytes: 0,
+            took: Duration::ZERO,
+            n_left: 0,
+        };
+        let mut on_their_way: &[Place] = &[];
+        let mut left = &places[..];
+        while !left.is_empty() && begin.elapsed() < limit {
+            let bytes = |place: &Place| self.layout.pools[place.pool].expert_bytes as u64;
+            let n = (BATCH_BYTES / bytes(&left[0]).max(1)).max(1) as usize;
+            let (batch, rest) = left.split_at(n.min(left.len()));
+            self.submit(batch)?;
+            self.wait_for(on_their_way)?;
+            warmed.n_experts += batch.len();
+            warmed.n_bytes += batch.iter().map(bytes).sum::<u64>();
+            progress(self.queue.stats().bytes_read);
+            (on_their_way, left) = (batch, rest);
+        }
+        self.wait_for(on_their_way)?;
+        let mut state = self.state();
+        for place in left {
+            state.residencies[place.pool].unfill(place.id);
+        }
+        warmed.n_left = left.len();
+        warmed.took = begin.elapsed();
+        Ok(warmed)
+    }
+
+    /// Reads of all parts of an expert.
+    fn reads(&self, place: &Place) -> impl Iterator<Item = Read> {
+        let layer = &self.layout.layers[place.layer];
+        let (expert, slot) = (place.id.expert, place.slot);
+        (0..layer.parts.len()).map(move |part| self.slot_read(layer, part, expert, slot))
+    }
+
+    fn submit(&self, places: &[Place]) -> Result<()> {
+        for place in places {
+            self.check_files(place.layer)?;
+            let first_slot = self.layout.pools[place.pool].first_slot;
+            self.arrivals.clear_slot(first_slot + place.slot);
+        }
+        let mut reads: Vec<Read> = places.iter().flat_map(|place| self.reads(place)).collect();
+        reads.sort_by_key(|read| (read.file, read.offset));
+        self.queue.submit(&reads);
+        Ok(())
+    }
+
+    fn wait_for(&self, places: &[Place]) -> Result<()> {
+        for place in places {
+            let first_slot = self.layout.pools[place.pool].first_slot;
+            let all = self.layout.layers[place.layer].all_parts();
+            self.wait_for_parts(first_slot + place.slot, all)?;
+        }
+        Ok(())
+    }
+
+    /// What each layer has picked so far, of tokens that stay. `None` while an event is being planned:
+    /// this may be called where the end of the process has interrupted that.
+    pub fn lesson(&self) -> Option<Lesson> {
+        let state = self.state.try_lock().ok()?;
+        let n_experts: Vec<u32> = self.layout.layers.iter().map(|l| l.n_experts).collect();
+        let mut lesson = Lesson::new(&n_experts);
+        for (layer, picks) in self.layout.layers.iter().zip(&mut lesson.layers) {
+            let tracker = &state.trackers[layer.pool];
+            for phase in Phase::ALL {
+                let counts = tracker.counts(phase, Span::Lifetime, layer.pool_layer);
+                picks[phase as usize] = counts.picks.iter().map(|&n| n as u64).collect();
+                let n_tokens = lesson.tokens.of_mut(phase);
+                *n_tokens = (*n_tokens).max(counts.n_tokens as u64);
+            }
+        }
+        Some(lesson)
+    }
+}

@@ -1,0 +1,248 @@
+//! What is known of a model's workload, and what is learnt of it: profiles that are used, and the one
+//! that is saved.
+
+use crate::config::{self, Config};
+use crate::engine::Known;
+use crate::error::{Error, Result};
+use crate::profile::{Blend, Chooser, Fingerprint, Lesson, PRIOR_TOKENS, Profile, read_folder};
+use crate::report;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// The profiles of the settings, read before any model is loaded: so that a damaged file is found in
+/// time.
+#[derive(Default)]
+pub struct Given {
+    files: Vec<(PathBuf, Profile, f64)>,
+    folder: Option<(PathBuf, Vec<(PathBuf, Profile)>)>,
+    prewarm: Duration,
+    /// Where a profile is saved, and what is there.
+    save: Option<(PathBuf, Option<Profile>)>,
+    /// Whether a profile is learnt, saved or not.
+    pub learns: bool,
+}
+
+/// The layers of a model.
+pub struct Shelves {
+    /// What the model is.
+    pub model: Fingerprint,
+    /// Experts of each layer that has any.
+    pub n_experts: Vec<u32>,
+    /// Which of these each layer of the engine is.
+    pub numbers: Vec<usize>,
+}
+
+/// The workload of one model.
+pub struct Workload {
+    shelves: Shelves,
+    /// The profiles that are mixed.
+    parts: Vec<(Profile, f64)>,
+    /// The profiles of which one is chosen.
+    choice: Vec<Profile>,
+    /// How long reading experts may take; 0: none are read.
+    pub prewarm: Duration,
+    learner: Option<Mutex<Learner>>,
+}
+
+/// A profile that is learnt.
+struct Learner {
+    /// Where it is saved, if it is.
+    path: Option<PathBuf>,
+    profile: Profile,
+    /// What it has been taught of this run.
+    taught: Lesson,
+}
+
+impl Given {
+    /// Reads the profiles that `config` names.
+    pub fn read(config: &Config) -> Result<Self> {
+        let mut given = Self {
+            prewarm: config.prewarm,
+            ..Self::default()
+        };
+        match &config.profile {
+            None => {}
+            Some(config::Known::Files(parts)) => {
+                for (path, weight) in parts {
+                    let profile = Profile::read(path)?;
+                    given.files.push((path.clone(), profile, *weight));
+                }
+            }
+            Some(config::Known::Folder(folder)) => {
+                let profiles = read_folder(folder)?;
+                given.folder = Some((folder.clone(), profiles));
+            }
+        }
+        if let Some(path) = &config.profile_save {
+            let profile = match path.exists() {
+                true => Some(Profile::read(path)?),
+                false => None,
+            };
+            given.save = Some((path.clone(), profile));
+            given.learns = true;
+        }
+        Ok(given)
+    }
+
+    /// Whether profiles are used.
+    pub fn uses_any(&self) -> bool {
+        !self.files.is_empty() || self.folder.is_some()
+    }
+
+    /// Whether there is anything to do for a model.
+    pub fn is_empty(&self) -> bool {
+        !self.uses_any() && !self.learns
+    }
+
+    /// What there is for the `n`-th model, counted from 1. Fails if the profiles are of another model;
+    /// those given for the first one need not fit further models, draft models for example.
+    pub fn of_model(&self, shelves: Shelves, n: u32) -> Result<Workload> {
+        let mut parts = Vec::new();
+        for (path, profile, weight) in &self.files {
+            match shelves.difference(profile) {
+                None => parts.push((profile.clone(), *weight)),
+                Some(why) if n == 1 => return Err(wrong(path, why)),
+                Some(_) => {}
+            }
+        }
+        let mut choice = Vec::new();
+        if let Some((folder, profiles)) = &self.folder {
+            let fitting = profiles
+                .iter()
+                .filter(|(_, p)| shelves.difference(p).is_none());
+            choice.extend(fitting.map(|(_, profile)| profile.clone()));
+            report::say(&format!(
+                "hotset: {} of {} profiles in {} are of this model",
+                choice.len(),
+                profiles.len(),
+                folder.display()
+            ));
+        }
+        let learner = match &self.save {
+            Some((path, old)) => Some(Learner::continuing(path, old.as_ref(), &shelves, n)?),
+            None => self.learns.then(|| Learner::new(&shelves)),
+        };
+        Ok(Workload {
+            shelves,
+            parts,
+            choice,
+            prewarm: self.prewarm,
+            learner: learner.map(Mutex::new),
+        })
+    }
+}
+
+impl Shelves {
+    /// What a profile and the model differ in.
+    fn difference(&self, profile: &Profile) -> Option<String> {
+        profile.model.difference(&self.model).or_else(|| {
+            let n_experts = profile.layers.iter().map(|l| l.prompt.count.len() as u32);
+            let same = n_experts.eq(self.n_experts.iter().copied());
+            (!same).then(|| "its layers do not have the model's numbers of experts".to_string())
+        })
+    }
+}
+
+fn wrong(path: &Path, why: String) -> Error {
+    Error::File {
+        path: path.to_path_buf(),
+        why,
+    }
+}
+
+impl Workload {
+    /// What the mixed profiles say, if there are any.
+    pub fn known(&self) -> Option<Known> {
+        let parts: Vec<_> = self.parts.iter().map(|(p, weight)| (p, *weight)).collect();
+        (!parts.is_empty()).then(|| self.blend(&parts))
+    }
+
+    /// What to choose among, and how.
+    pub fn choice(&self) -> Option<(Chooser, Vec<Known>, Vec<usize>)> {
+        let profiles: Vec<_> = self.choice.iter().collect();
+        let known = profiles.iter().map(|p| self.blend(&[(*p, 1.0)])).collect();
+        (!profiles.is_empty())
+            .then(|| (Chooser::new(&profiles), known, self.shelves.numbers.clone()))
+    }
+
+    fn blend(&self, parts: &[(&Profile, f64)]) -> Known {
+        let blend = Blend::of(parts);
+        let names: Vec<_> = parts.iter().map(|(p, _)| p.name.as_str()).collect();
+        let numbers = self.shelves.numbers.iter();
+        Known {
+            name: names.join(", "),
+            frequency: numbers.map(|&n| blend.layers[n].clone()).collect(),
+            n_tokens: PRIOR_TOKENS,
+        }
+    }
+
+    /// Whether a profile is learnt.
+    pub fn learns(&self) -> bool {
+        self.learner.is_some()
+    }
+
+    /// Learns what `lesson`, all of this run by layer of the engine, adds to the profile, and saves it.
+    pub fn learn(&self, lesson: &Lesson) -> Result<()> {
+        let Some(learner) = &self.learner else {
+            return Ok(());
+        };
+        let mut whole = Lesson::new(&self.shelves.n_experts);
+        whole.tokens = lesson.tokens;
+        for (&number, picks) in self.shelves.numbers.iter().zip(&lesson.layers) {
+            whole.layers[number].clone_from(picks);
+        }
+        let mut learner = learner.lock().expect("no thread panics with it");
+        if whole == learner.taught {
+            return Ok(());
+        }
+        let news = whole.since(&learner.taught);
+        learner.profile.learn(&news);
+        learner.taught = whole;
+        match &learner.path {
+            Some(path) => learner.profile.write(path),
+            None => Ok(()),
+        }
+    }
+
+    /// The profile as it was last learnt, if one is.
+    pub fn learnt(&self) -> Option<Profile> {
+        let learner = self.learner.as_ref()?;
+        Some(
+            learner
+                .lock()
+                .expect("no thread panics with it")
+                .profile
+                .clone(),
+        )
+    }
+}
+
+impl Learner {
+    /// Of a profile without a name, which is not saved.
+    fn new(shelves: &Shelves) -> Self {
+        Self {
+            path: None,
+            profile: Profile::new("", shelves.model.clone(), &shelves.n_experts),
+            taught: Lesson::new(&shelves.n_experts),
+        }
+    }
+
+    /// Goes on with `old`, of which only the first model's file was read before.
+    fn continuing(path: &Path, old: Option<&Profile>, shelves: &Shelves, n: u32) -> Result<Self> {
+        let path = config::profile_path(path, n);
+        let old = match n {
+            1 => old.cloned(),
+            _ if path.exists() => Some(Profile::read(&path)?),
+            _ => None,
+        };
+        if let Some(why) = old.as_ref().and_then(|old| shelves.difference(old)) {
+            return Err(wrong(&path, why));
+        }
+        let mut learner = Self::new(shelves);
+        learner.profile.name = config::profile_name(&path);
+        learner.profile = old.unwrap_or(learner.profile);
+        learner.path = Some(path);
+        Ok(learner)
+    }
+}

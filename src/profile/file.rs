@@ -1,0 +1,330 @@
+//! Profiles in files. A reader trusts nothing in them; a writer replaces a file whole or leaves it as it was.
+
+use super::{Heat, Profile, VERSION};
+use crate::config::folder_of;
+use crate::error::{Error, Result};
+use crate::trace::Header;
+use crate::tracker::Phase;
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use serde::Deserialize;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// Longest file, uncompressed: ten times a profile of 100 layers of 512 experts.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Longest name of a profile.
+const NAME_BYTES_MAX: usize = 200;
+/// Largest count and weight: whole numbers up to it are exact in JSON. Sums of as many as a profile has are finite.
+const NUMBER_MAX: u64 = 1 << 53;
+/// Age of a temporary file whose writer must be dead.
+const STALE: Duration = Duration::from_secs(3600);
+
+type Checked<T> = std::result::Result<T, String>;
+
+/// UTC, as profiles tell time.
+pub(super) fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+impl Profile {
+    /// Reads a profile, compressed if the name ends in `.gz`.
+    ///
+    /// Errors: [`Error::File`] with the field that is wrong. What is accepted keeps all that the format promises.
+    pub fn read(path: &Path) -> Result<Self> {
+        read_text(path)
+            .and_then(|text| parse(&text))
+            .map_err(|why| damaged(path, why))
+    }
+
+    /// Writes the profile, compressed if the name ends in `.gz`, weights with four digits.
+    ///
+    /// The file is replaced at once, even if the program is killed or the power fails: a reader finds the old one or
+    /// the new one. A symbolic link is followed.
+    ///
+    /// Errors, after which the old file is as it was: [`Error::File`] for a profile that could not be read again,
+    /// [`Error::Io`].
+    pub fn write(&self, path: &Path) -> Result<()> {
+        self.check().map_err(|why| damaged(path, why))?;
+        let encode = || match is_compressed(path) {
+            true => compressed(&self.text()),
+            false => Ok(self.text()),
+        };
+        encode()
+            .and_then(|bytes| replace(&target_of(path)?, &bytes))
+            .map_err(|cause| Error::Io {
+                path: path.to_path_buf(),
+                cause,
+            })
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let mut rounded = self.clone();
+        for layer in &mut rounded.layers {
+            for phase in Phase::ALL {
+                for weight in &mut layer.heat_mut(phase).weight {
+                    let digits = format!("{weight:.3e}");
+                    *weight = digits.parse().expect("a number that was just printed");
+                }
+            }
+        }
+        let mut text = serde_json::to_vec(&rounded).expect("a profile is valid JSON");
+        text.push(b'\n');
+        text
+    }
+
+    /// Whether it keeps what the fields promise; the field that does not, if not.
+    fn check(&self) -> Checked<()> {
+        if self.version != VERSION {
+            return Err(wrong_version(self.version.into()));
+        }
+        let n_bytes = self.name.len();
+        if !(1..=NAME_BYTES_MAX).contains(&n_bytes) {
+            return Err(format!(
+                "name: {n_bytes} bytes are not in 1..={NAME_BYTES_MAX}"
+            ));
+        }
+        if self.name.contains(char::is_control) {
+            return Err(format!("name: {:?} has a control character", self.name));
+        }
+        for (field, date) in [("created", &self.created), ("updated", &self.updated)] {
+            let parsed = humantime::parse_rfc3339(date);
+            // The one spelling, so that dates can be compared as texts.
+            let spelling = parsed.map(|time| humantime::format_rfc3339_seconds(time).to_string());
+            if spelling.as_ref() != Ok(date) {
+                return Err(format!(
+                    "{field}: {date:?} is not like 2026-11-22T20:15:00Z"
+                ));
+            }
+        }
+        for phase in Phase::ALL {
+            let field = format!("tokens.{}", name_of(phase));
+            check_number(&field, self.tokens.of(phase))?;
+        }
+        self.check_model()?;
+        for (number, layer) in self.layers.iter().enumerate() {
+            let n_experts = layer.prompt.weight.len();
+            if n_experts == 0 || n_experts > self.model.n_experts as usize {
+                return Err(format!(
+                    "layers[{number}].prompt.weight: {n_experts} experts are not in 1..={}, model.n_experts",
+                    self.model.n_experts
+                ));
+            }
+            for phase in Phase::ALL {
+                let field = format!("layers[{number}].{}", name_of(phase));
+                layer.heat(phase).check(&field, n_experts)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_model(&self) -> Checked<()> {
+        let model = &self.model;
+        if self.layers.is_empty() || self.layers.len() != model.n_layers as usize {
+            return Err(format!(
+                "model.n_layers: {} is not the number of layers, {}, or is 0",
+                model.n_layers,
+                self.layers.len()
+            ));
+        }
+        if model.top_k == 0 || model.top_k > model.n_experts {
+            return Err(format!(
+                "model.top_k: {} is not in 1..={}, model.n_experts",
+                model.top_k, model.n_experts
+            ));
+        }
+        let n_total: usize = self.layers.iter().map(|l| l.prompt.weight.len()).sum();
+        if n_total > Header::N_TOTAL_MAX as usize {
+            return Err(format!(
+                "layers: {n_total} experts are more than {}",
+                Header::N_TOTAL_MAX
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Heat {
+    fn check(&self, field: &str, n_experts: usize) -> Checked<()> {
+        for (list, n) in [("weight", self.weight.len()), ("count", self.count.len())] {
+            if n != n_experts {
+                return Err(format!(
+                    "{field}.{list}: {n} numbers, but layer's prompt.weight has {n_experts}"
+                ));
+            }
+        }
+        let allowed = 0.0..=NUMBER_MAX as f64;
+        if let Some(i) = self.weight.iter().position(|w| !allowed.contains(w)) {
+            let weight = self.weight[i];
+            return Err(format!(
+                "{field}.weight[{i}]: {weight} is not in 0..={NUMBER_MAX}"
+            ));
+        }
+        match self.count.iter().position(|&n| n > NUMBER_MAX) {
+            Some(i) => check_number(&format!("{field}.count[{i}]"), self.count[i]),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_number(field: &str, n: u64) -> Checked<()> {
+    match n <= NUMBER_MAX {
+        true => Ok(()),
+        false => Err(format!("{field}: {n} is above {NUMBER_MAX}")),
+    }
+}
+
+fn name_of(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Prompt => "prompt",
+        Phase::Generation => "generation",
+    }
+}
+
+fn wrong_version(version: u64) -> String {
+    format!("version: {version} is not {VERSION}, the only one that is read")
+}
+
+fn damaged(path: &Path, why: String) -> Error {
+    Error::File {
+        path: path.to_path_buf(),
+        why,
+    }
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension() == Some(OsStr::new("gz"))
+}
+
+/// What the file holds, uncompressed.
+fn read_text(path: &Path) -> Checked<Vec<u8>> {
+    let meta = fs::metadata(path).map_err(|cause| cause.to_string())?;
+    if !meta.is_file() {
+        return Err("not a regular file".to_string());
+    }
+    let file = File::open(path).map_err(|cause| cause.to_string())?;
+    match is_compressed(path) {
+        true => read_bounded(MultiGzDecoder::new(io::BufReader::new(file)))
+            .map_err(|cause| format!("the gzip data is damaged or ends early: {cause}")),
+        false => read_bounded(file).map_err(|cause| cause.to_string()),
+    }?
+    .ok_or_else(|| format!("it holds more than {FILE_BYTES_MAX} bytes"))
+}
+
+/// `None` if there is more than a profile may have.
+fn read_bounded(from: impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    from.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= FILE_BYTES_MAX))
+}
+
+fn parse(text: &[u8]) -> Checked<Profile> {
+    /// All that is sure to be in any version.
+    #[derive(Deserialize)]
+    struct Any {
+        version: u64,
+    }
+    // Serde would also take an array of the fields.
+    if text.trim_ascii_start().first() != Some(&b'{') {
+        return Err("it is not a JSON object".to_string());
+    }
+    if let Ok(Any { version }) = serde_json::from_slice(text)
+        && version != u64::from(VERSION)
+    {
+        return Err(wrong_version(version));
+    }
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let profile: Profile = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        match &*field {
+            "." => error.inner().to_string(),
+            _ => format!("{field}: {}", error.inner()),
+        }
+    })?;
+    json.end()
+        .map_err(|cause| format!("after the profile: {cause}"))?;
+    profile.check()?;
+    Ok(profile)
+}
+
+fn compressed(text: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text)?;
+    encoder.finish()
+}
+
+/// The file that a chain of symbolic links leads to, whether it exists or not.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    /// As many as Linux follows.
+    const N_LINKS_MAX: usize = 40;
+    let mut path = path.to_path_buf();
+    for _ in 0..=N_LINKS_MAX {
+        match fs::read_link(&path) {
+            Ok(target) => path = folder_of(&path).join(target),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(io::Error::other("too many symbolic links"))
+}
+
+/// Makes `bytes` the content of `path`, which is no link.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(io::Error::other("not a name of a file"));
+    };
+    let old = fs::metadata(path).ok();
+    if old.as_ref().is_some_and(|old| !old.is_file()) {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let folder = folder_of(path);
+    let prefix = prefix_of(name);
+    remove_stale(folder, &prefix);
+    let mut file = tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(SUFFIX)
+        // As for any new file: the system takes the umask away.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)?;
+    if let Some(old) = old {
+        file.as_file().set_permissions(old.permissions())?;
+    }
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    // The new file is there, and is whole or the old one whatever happens: no error would help.
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
+}
+
+/// The end of the name of a temporary file.
+const SUFFIX: &str = ".tmp";
+
+/// How the names of temporary files of the file `name` begin.
+fn prefix_of(name: &OsStr) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    prefix
+}
+
+/// Removes what writers that were killed have left. Nothing depends on it, so it may fail.
+fn remove_stale(folder: &Path, prefix: &OsStr) {
+    let is_stale = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let age = entry.metadata().and_then(|meta| meta.modified());
+        name.starts_with(prefix.as_encoded_bytes())
+            && name.ends_with(SUFFIX.as_bytes())
+            && age.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > STALE))
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if is_stale(&entry) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
