@@ -61,7 +61,7 @@ fn profile((path, trace): (&String, &Trace)) -> Profile {
         top_k: header.top_k,
     };
     let mut lesson = Lesson::new(&n_experts);
-    let is_learnt = |token: u32| token / BLOCK % 2 == 0;
+    let is_learnt = |token: u32| (token / BLOCK).is_multiple_of(2);
     for (_, event) in trace.events().filter(|(token, _)| is_learnt(*token)) {
         let picks = &mut lesson.layers[event.layer as usize][Phase::Generation as usize];
         for (&expert, &rows) in event.experts.iter().zip(event.rows) {

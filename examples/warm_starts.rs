@@ -12,6 +12,7 @@ use hotset::config::DEFAULT_POLICY;
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, Prior};
 use hotset::profile::{Blend, Fingerprint, Lesson, PRIOR_TOKENS, Profile, merge};
+use hotset::replay::belady;
 use hotset::residency::{Plan, Residency};
 use hotset::trace::Trace;
 use hotset::tracker::Phase;
@@ -40,7 +41,7 @@ struct Session {
 impl Session {
     /// With the hottest experts of `profile` resident and the policy primed, or empty.
     fn new(shape: &Shape, percent: u32, profile: Option<&Profile>, is_warmed: bool) -> Self {
-        let n_slots = shape.n_total() as u32 * percent / 100;
+        let n_slots = n_slots(shape, percent);
         let policy = policy::by_name(DEFAULT_POLICY, shape).expect("it is the default");
         let mut residency = Residency::new(shape.clone(), n_slots, policy);
         if let Some(profile) = profile {
@@ -125,15 +126,35 @@ impl Class {
         })
     }
 
+    /// The fewest misses of the same starts that there can be: of the offline optimum, which begins with the experts
+    /// it will need first. From an empty cache it would miss each of these once.
+    fn fewest_misses(&self, shape: &Shape, percent: u32, n_tokens: u32) -> u64 {
+        let n_slots = n_slots(shape, percent);
+        let start = |first| {
+            let counts = belady(events(&self.trace, first, n_tokens), shape, n_slots);
+            let misses = counts.expect("traces are checked").decode.misses;
+            misses.saturating_sub(n_slots.into())
+        };
+        starts(n_tokens).map(start).sum()
+    }
+
     /// Misses of starts all over the held-out text, `n_tokens` each.
     fn misses(&self, shape: &Shape, percent: u32, n_tokens: u32, profile: Option<&Profile>) -> u64 {
-        let starts = (N_TAUGHT..N_TAUGHT + N_HELD_OUT - n_tokens + 1).step_by(64);
         let start = |first| {
             let mut session = Session::new(shape, percent, profile, true);
             session.run(&self.trace, first, n_tokens).1
         };
-        starts.map(start).sum()
+        starts(n_tokens).map(start).sum()
     }
+}
+
+/// First tokens of starts.
+fn starts(n_tokens: u32) -> impl Iterator<Item = u32> {
+    (N_TAUGHT..N_TAUGHT + N_HELD_OUT - n_tokens + 1).step_by(64)
+}
+
+fn n_slots(shape: &Shape, percent: u32) -> u32 {
+    shape.n_total() as u32 * percent / 100
 }
 
 fn change(with: u64, without: u64) -> String {
@@ -155,16 +176,17 @@ fn main() -> anyhow::Result<()> {
     let all = merge("all", &parts)?;
     for percent in PERCENT {
         println!("\n{percent} % of the experts fit; misses against those without a profile");
-        let mut sums = [0u64; 6];
+        let mut sums = [0u64; 7];
         for class in &classes {
             let misses = |n, profile| class.misses(&shape, percent, n, profile);
             let (none, long) = (misses(64, None), misses(512, None));
             let (right, merged) = (misses(64, Some(&class.profile)), misses(64, Some(&all)));
             let (right_512, merged_512) =
                 (misses(512, Some(&class.profile)), misses(512, Some(&all)));
+            let fewest = class.fewest_misses(&shape, percent, 64);
             for (sum, n) in sums
                 .iter_mut()
-                .zip([none, right, merged, long, right_512, merged_512])
+                .zip([none, right, merged, long, right_512, merged_512, fewest])
             {
                 *sum += n;
             }
@@ -182,17 +204,42 @@ fn main() -> anyhow::Result<()> {
                 wrong.join(", ")
             );
         }
-        let [none, right, merged, long, right_512, merged_512] = sums;
+        let [none, right, merged, long, right_512, merged_512, fewest] = sums;
         println!(
-            "all   64 tokens: right {}, merged {}; 512 tokens: right {}, merged {}",
+            "all   64 tokens: right {}, merged {}, best possible {}; 512 tokens: right {}, merged {}",
             change(right, none),
             change(merged, none),
+            change(fewest, none),
             change(right_512, long),
             change(merged_512, long)
         );
+        apart(&shape, percent, &classes);
         stale(&shape, percent, &classes);
     }
     Ok(())
+}
+
+/// Workloads whose prompts are of one class and whose answers are of another: what is lost if a profile does not
+/// keep the two apart.
+fn apart(shape: &Shape, percent: u32, classes: &[Class]) {
+    let (mut none, mut kept, mut mixed) = (0, 0, 0);
+    for answers in classes {
+        for prompts in classes
+            .iter()
+            .filter(|prompts| prompts.name != answers.name)
+        {
+            let parts = [(&answers.profile, 1.0), (&prompts.profile, 1.0)];
+            let both = merge("both", &parts).expect("one model");
+            none += answers.misses(shape, percent, 64, None);
+            kept += answers.misses(shape, percent, 64, Some(&answers.profile));
+            mixed += answers.misses(shape, percent, 64, Some(&both));
+        }
+    }
+    println!(
+        "prompts of another class than the answers, 64 tokens: kept apart {}, mixed up {}",
+        change(kept, none),
+        change(mixed, none)
+    );
 }
 
 /// A session changes from the first class to each other one: hit rates with the profile of the first, and of a

@@ -13,12 +13,14 @@ extern "C" {
 // through hotset. Any other engine makes a cache, asks it for a plan whenever a router has picked
 // experts, moves the bytes itself, and commits.
 //
-// Ownership  whoever calls hotset_init or hotset_init_params calls hotset_free, once. Nothing else is
-//            owned; strings that are returned are static, except that of hotset_error.
-// Threads    one call at a time per cache; different caches are independent.
+// Ownership  whoever is given a cache calls hotset_free, once; a profile, hotset_profile_free. Nothing
+//            else is owned; strings that are returned are static, except that of hotset_error.
+// Threads    one call at a time per cache and per profile; different ones are independent. Calls that
+//            take a profile as const may share it.
 // Errors     0 is success, negative is failure. On failure no out-parameter is written, nothing
 //            changes, and hotset_error() says why.
-// Panics     HOTSET_STATUS_PANIC is a bug in hotset; afterwards only hotset_free is allowed.
+// Panics     HOTSET_STATUS_PANIC is a bug in hotset; afterwards only hotset_free and
+//            hotset_profile_free are allowed.
 // NULL       HOTSET_STATUS_INVALID_ARGUMENT, unless a parameter is said to allow it.
 
 #define HOTSET_ABI_VERSION 1
@@ -28,6 +30,10 @@ extern "C" {
 
 struct hotset;
 
+// What a workload picks of a model's experts, kept from one run to the next: apart for prompts and
+// generation, and fading, so that a pick weighs half after 8192 tokens. Independent of quantisation.
+struct hotset_profile;
+
 // Values are ABI: append only, never renumber.
 enum hotset_status {
     HOTSET_STATUS_OK               =  0,
@@ -35,7 +41,7 @@ enum hotset_status {
     HOTSET_STATUS_PANIC            = -2,
 };
 
-// The bytes of `expert` of the planned layer go to `slot`.
+// The bytes of `expert` go to `slot`; its layer is that of the plan, or one that hotset_warm writes.
 struct hotset_fill {
     uint32_t expert;
     uint32_t slot;
@@ -66,6 +72,17 @@ struct hotset_params {
     uint32_t         n_slots;      // experts that fit, of all layers together
     const char     * policy;       // a name that hotset_policy returns, with a number where it takes
                                    // one: "decay:16"
+};
+
+// What hotset_profile_init makes. Set `size`.
+struct hotset_profile_params {
+    size_t           size;         // sizeof(struct hotset_profile_params)
+    const char     * name;         // of the workload: 1 to 200 bytes, no control characters
+    const char     * architecture; // as GGUF's general.architecture; NULL: not known
+    const char     * model_name;   // as GGUF's general.name; NULL: not known
+    const uint32_t * n_experts;    // [n_layers] as in hotset_params; layers without experts are left out
+    uint32_t         n_layers;
+    uint32_t         top_k;        // experts that a token picks in a layer
 };
 
 // Experts picked in committed plans: by up to 32 tokens at a time (generation), or more (prompts).
@@ -159,12 +176,15 @@ struct hotset * hotset_init(
 // NULL is allowed and does nothing.
 void hotset_free(struct hotset * cache);
 
-// What is known of the workload before it begins: a profile, or hotset_get_frequencies of another
-// cache. At most once, before the first hotset_plan and hotset_resize.
+// What is known of the workload, before it begins or when it turns out to be another: as from
+// hotset_get_frequencies of another cache. It orders the experts that generation has not used yet;
+// policies that count add it to what they have counted.
 //
 //   frequencies    [n_frequencies] share of tokens that pick each expert, from 0 to 1: layer after layer
 //   n_frequencies  experts of all layers
 //   n_tokens       how many tokens of the live workload this is worth, above 0
+//
+// HOTSET_STATUS_INVALID_ARGUMENT: a value out of range, or a plan that is not committed.
 enum hotset_status hotset_prime(
         struct hotset * cache,
         const float   * frequencies,
@@ -277,6 +297,97 @@ enum hotset_status hotset_replay(
         uint32_t                      n_slots,
         uint32_t                      n_tokens_max,
         struct hotset_replay_result * result_out);
+
+// A profile that knows nothing yet. Returns NULL on failure.
+struct hotset_profile * hotset_profile_init(const struct hotset_profile_params * params);
+
+// The profile in a file, compressed if its name ends in .gz. Returns NULL on failure: there is none, or
+// it is damaged.
+struct hotset_profile * hotset_profile_read(const char * path);
+
+// Replaces the file at once, compressed likewise: the old one is there or the new one, whatever happens.
+// HOTSET_STATUS_INVALID_ARGUMENT: it cannot be written, and is as it was.
+enum hotset_status hotset_profile_write(const struct hotset_profile * profile, const char * path);
+
+// NULL is allowed and does nothing. No cache needs the profiles that it was given.
+void hotset_profile_free(struct hotset_profile * profile);
+
+// Adds what the committed plans of `cache` have picked since the last call for this cache. What it has
+// taught once it does not teach again: a cache teaches one profile.
+// HOTSET_STATUS_INVALID_ARGUMENT: their layers with experts have other numbers of them.
+enum hotset_status hotset_profile_learn(struct hotset_profile * profile, struct hotset * cache);
+
+// The profile `name` of all that `profiles` know. Each has its share, however much it has seen.
+//
+//   profiles  [n_profiles] at least one, all of one model
+//   weights   [n_profiles] above 0, at most 1000; NULL: all the same
+//
+// Returns NULL on failure.
+struct hotset_profile * hotset_profile_merge(
+        const char                          * name,
+        const struct hotset_profile * const * profiles,
+        const double                        * weights,
+        size_t                                n_profiles);
+
+// How alike `a` and `b` are: 1 if both pick each expert equally often, 0 if they share none. The mean
+// over layers of 1 less the Jensen-Shannon divergence, in bits.
+//
+// HOTSET_STATUS_INVALID_ARGUMENT: not of one model, no such phase, or no layer that both know in it.
+enum hotset_status hotset_profile_similarity(
+        const struct hotset_profile * a,
+        const struct hotset_profile * b,
+        enum hotset_phase             phase,
+        double                      * similarity_out);
+
+// hotset_prime with a mix of profiles: what they pick while generating, worth 64 tokens. Arguments are
+// as for hotset_profile_merge.
+//
+// HOTSET_STATUS_INVALID_ARGUMENT: no profiles, not those of one model with the cache's numbers of
+// experts, a weight out of range, or a plan that is not committed.
+enum hotset_status hotset_prime_profiles(
+        struct hotset                       * cache,
+        const struct hotset_profile * const * profiles,
+        const double                        * weights,
+        size_t                                n_profiles);
+
+// Gives free slots to the hottest experts that are not resident, by what the cache was told or has
+// recognised last.
+//
+//   n_max        at most so many; SIZE_MAX: as many as there are free slots
+//   layers_out   [n_max, or the number of slots if that is less] layer of each fill, hottest first
+//   fills_out    [as layers_out] what to read before the next hotset_plan, which takes it for resident
+//   n_fills_out  number of fills
+//
+// If one cannot be read, hotset_resize to 0 and back makes all slots free again.
+//
+// HOTSET_STATUS_INVALID_ARGUMENT: the cache was told nothing, or a plan is not committed.
+enum hotset_status hotset_warm(
+        struct hotset      * cache,
+        size_t               n_max,
+        uint32_t           * layers_out,
+        struct hotset_fill * fills_out,
+        size_t             * n_fills_out);
+
+// Recognise, from now on, which of `profiles` the committed plans are like, and prime the cache with it;
+// again when the workload changes. The first decision takes 24 tokens or more. Plans of one batch of
+// tokens come in the order of their layers. Takes the place of an earlier call.
+//
+// HOTSET_STATUS_INVALID_ARGUMENT: no profiles, or those that hotset_prime_profiles refuses.
+enum hotset_status hotset_follow(
+        struct hotset                       * cache,
+        const struct hotset_profile * const * profiles,
+        size_t                                n_profiles);
+
+// Which of the profiles of hotset_follow the workload is like.
+//
+//   index_out       its place among them; SIZE_MAX while none is recognised
+//   confidence_out  how sure that was when it was recognised, 0 to 1
+//
+// HOTSET_STATUS_INVALID_ARGUMENT: no profiles are followed.
+enum hotset_status hotset_get_followed(
+        const struct hotset * cache,
+        size_t              * index_out,
+        double              * confidence_out);
 
 // Install the hook of a patched llama.cpp with the settings of the environment (HOTSET_RAM and so
 // on). Call it before a model is loaded; calls after the first do nothing. Settings that are not

@@ -18,11 +18,11 @@ fn library() -> PathBuf {
     newest.expect("the library is built as a staticlib")
 }
 
-#[test]
-fn another_engine_can_use_the_cache() {
+/// Builds `tests/c/NAME.c` and runs it.
+fn passes(name: &str, argument: Option<&Path>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = tempfile::tempdir().unwrap();
-    let program = dir.path().join("abi");
+    let program = dir.path().join(name);
     // With the feature `llama` the library also holds glue that calls llama.cpp. The program does not
     // use it, so the linker drops it together with what it needs.
     let built = Command::new("cc")
@@ -35,22 +35,31 @@ fn another_engine_can_use_the_cache() {
             "-I",
         ])
         .arg(root.join("include"))
-        .arg(root.join("tests/c/abi.c"))
+        .arg(root.join(format!("tests/c/{name}.c")))
         .arg(library())
         .args(["-Wl,--gc-sections", "-lpthread", "-ldl", "-lm", "-o"])
         .arg(&program)
         .output()
         .expect("a C compiler");
-    assert!(
-        built.status.success(),
-        "{}",
-        String::from_utf8_lossy(&built.stderr)
-    );
-    let trace = root.join("tests/data/it.trace.gz");
-    let ran = Command::new(&program).arg(trace).output().unwrap();
-    assert!(
-        ran.status.success(),
-        "{}",
-        String::from_utf8_lossy(&ran.stderr)
-    );
+    let errors = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{errors}");
+    let ran = Command::new(&program).args(argument).output().unwrap();
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{errors}");
+}
+
+#[test]
+fn another_engine_can_use_the_cache() {
+    let trace = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/it.trace.gz");
+    passes("abi", Some(&trace));
+}
+
+#[test]
+fn another_engine_can_keep_profiles() {
+    passes("profile", Some(tempfile::tempdir().unwrap().path()));
+}
+
+#[test]
+fn another_engine_can_start_warm() {
+    passes("warm", None);
 }

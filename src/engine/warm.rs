@@ -256,13 +256,16 @@ impl Engine {
         let state = self.state.try_lock().ok()?;
         let n_experts: Vec<u32> = self.layout.layers.iter().map(|l| l.n_experts).collect();
         let mut lesson = Lesson::new(&n_experts);
-        for (layer, picks) in self.layout.layers.iter().zip(&mut lesson.layers) {
+        let layers = self.layout.layers.iter().zip(&mut lesson.layers);
+        for (number, (layer, picks)) in layers.enumerate() {
             let tracker = &state.trackers[layer.pool];
             for phase in Phase::ALL {
                 let counts = tracker.counts(phase, Span::Lifetime, layer.pool_layer);
                 picks[phase as usize] = counts.picks.iter().map(|&n| n as u64).collect();
-                let n_tokens = lesson.tokens.of_mut(phase);
-                *n_tokens = (*n_tokens).max(counts.n_tokens as u64);
+                // The last layer computes only what a prompt's output needs, which looks like generation.
+                if number == 0 {
+                    *lesson.tokens.of_mut(phase) = counts.n_tokens as u64;
+                }
             }
         }
         Some(lesson)

@@ -1,6 +1,6 @@
 //! A cache: made, planned with, resized.
 
-use super::{Hotset, Status, guard, slice_in, slice_out, str_in};
+use super::{Hotset, Status, guard, params_in, slice_in, slice_out, str_in};
 use crate::cache::Cache;
 use crate::error::Error;
 use std::ffi::c_char;
@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct HotsetFill {
-    expert: u32,
-    slot: u32,
+    pub(super) expert: u32,
+    pub(super) slot: u32,
 }
 
 /// Mirrors `struct hotset_params`.
@@ -59,20 +59,8 @@ pub unsafe extern "C" fn hotset_init(
 pub unsafe extern "C" fn hotset_init_params(params: *const HotsetParams) -> Option<Box<Hotset>> {
     let mut made = None;
     guard(|| {
-        if params.is_null() {
-            return Err(Error::Null("params"));
-        }
-        // SAFETY: not NULL, and by the header the first member can always be read.
-        let size = unsafe { (&raw const (*params).size).read() };
-        if size != size_of::<HotsetParams>() {
-            return Err(Error::Setting {
-                name: "size".to_string(),
-                value: size.to_string(),
-                allowed: format!("must be {} in this version", size_of::<HotsetParams>()),
-            });
-        }
-        // SAFETY: by the header there are `size` bytes.
-        let params = unsafe { params.read() };
+        // SAFETY: passed on from our caller, and `size` is the first member.
+        let params = unsafe { params_in(params) }?;
         let n_layers = params.n_layers as usize;
         // SAFETY: passed on from our caller.
         let n_experts = unsafe { slice_in(params.n_experts, n_layers, "n_experts") }?;

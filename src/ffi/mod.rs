@@ -9,10 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod cache;
 mod catalog;
+mod profile;
 mod queries;
 
 pub use cache::*;
 pub use catalog::*;
+pub use profile::*;
 pub use queries::*;
 
 /// Mirrors `HOTSET_ABI_VERSION`.
@@ -111,6 +113,29 @@ unsafe fn slice_out<'a, T>(
     }
     // SAFETY: not NULL, and the caller vouches for the rest.
     Ok(unsafe { std::slice::from_raw_parts_mut(ptr, len) })
+}
+
+/// Copies a struct of parameters, whose first member says how large the caller thinks it is.
+///
+/// # Safety
+///
+/// `T` must begin with that size, a `usize`. `params` must be NULL or point to as many bytes as it says,
+/// an initialised `T` if these are as many as a `T` has.
+unsafe fn params_in<T: Copy>(params: *const T) -> Result<T, Error> {
+    if params.is_null() {
+        return Err(Error::Null("params"));
+    }
+    // SAFETY: not NULL, and the caller vouches for the first member.
+    let size = unsafe { params.cast::<usize>().read() };
+    if size != size_of::<T>() {
+        return Err(Error::Setting {
+            name: "size".to_string(),
+            value: size.to_string(),
+            allowed: format!("must be {} in this version", size_of::<T>()),
+        });
+    }
+    // SAFETY: there are `size` bytes, and the caller vouches for them.
+    Ok(unsafe { params.read() })
 }
 
 /// Borrows a C string.

@@ -50,7 +50,7 @@ pub struct HotsetRegret {
 }
 
 /// The phase that `enum hotset_phase` numbers so.
-fn phase(number: u32) -> Result<Phase, Error> {
+pub(super) fn phase(number: u32) -> Result<Phase, Error> {
     let phase = Phase::ALL.get(number as usize).copied();
     phase.ok_or_else(|| unknown("phase", number, Phase::ALL.len()))
 }

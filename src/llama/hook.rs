@@ -59,13 +59,14 @@ pub fn install(config: Config) -> Result<()> {
     if let Some(Ram::Bytes(n)) = config.ram {
         crate::memory::check(n)?;
     }
-    if let StatsTo::Every(interval) = config.stats {
-        std::thread::spawn(move || report_every(interval));
-    }
     let given = Given::read(&config)?;
     if config.profile_save.is_some() {
+        // Before any thread is started.
         signals::save_before_the_end();
         std::thread::spawn(|| save_every_few_minutes());
+    }
+    if let StatsTo::Every(interval) = config.stats {
+        std::thread::spawn(move || report_every(interval));
     }
     registry().configure(config, given);
     // SAFETY: the table is static.

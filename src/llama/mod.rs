@@ -5,6 +5,7 @@
 #[cfg(feature = "llama")]
 pub mod gguf;
 mod hook;
+mod loading;
 mod model;
 mod record;
 mod registry;

@@ -133,8 +133,6 @@ pub struct Observer {
 /// What has been picked.
 struct Watch {
     lesson: Lesson,
-    /// Tokens of each layer, by phase.
-    n_tokens: Vec<[u64; 2]>,
     drafts: Drafts,
 }
 
@@ -148,42 +146,39 @@ impl Watch {
             Some(sure) => self.count(&sure),
             None => {
                 let phase = phase(picks.n_tokens());
-                let counts = &mut self.lesson.layers[layer][phase];
+                let counts = &mut self.lesson.layers[layer][phase as usize];
                 picks
                     .rows()
                     .flatten()
                     .for_each(|&id| counts[id as usize] += 1);
-                self.n_tokens[layer][phase] += u64::from(picks.n_tokens());
+                self.count_tokens(layer, picks.n_tokens());
             }
         }
     }
 
     fn count(&mut self, sure: &Sure) {
         let phase = phase(sure.n_tokens);
-        let counts = &mut self.lesson.layers[sure.layer][phase];
+        let counts = &mut self.lesson.layers[sure.layer][phase as usize];
         for (&expert, &rows) in sure.picked.experts.iter().zip(&sure.picked.rows) {
             counts[expert as usize] += u64::from(rows);
         }
-        self.n_tokens[sure.layer][phase] += u64::from(sure.n_tokens);
+        self.count_tokens(sure.layer, sure.n_tokens);
     }
 
-    fn lesson(&self) -> Lesson {
-        let mut lesson = self.lesson.clone();
-        for phase in Phase::ALL {
-            let most = self.n_tokens.iter().map(|n| n[phase as usize]).max();
-            *lesson.tokens.of_mut(phase) = most.unwrap_or(0);
+    /// The last layer computes only what a prompt's output needs, which looks like generation: the first
+    /// one has all tokens.
+    fn count_tokens(&mut self, layer: usize, n_tokens: u32) {
+        if layer == 0 {
+            *self.lesson.tokens.of_mut(phase(n_tokens)) += u64::from(n_tokens);
         }
-        lesson
     }
 }
 
-fn phase(n_tokens: u32) -> usize {
-    let is_prompt = n_tokens > Event::SCAN_TOKENS;
-    (if is_prompt {
-        Phase::Prompt
-    } else {
-        Phase::Generation
-    }) as usize
+fn phase(n_tokens: u32) -> Phase {
+    match n_tokens > Event::SCAN_TOKENS {
+        true => Phase::Prompt,
+        false => Phase::Generation,
+    }
 }
 
 impl Observer {
@@ -216,7 +211,7 @@ impl Observer {
             return Ok(());
         };
         let lesson = match watch.try_lock() {
-            Ok(watch) => watch.lesson(),
+            Ok(watch) => watch.lesson.clone(),
             Err(_) => return Ok(()),
         };
         workload.learn(&lesson)
@@ -254,7 +249,6 @@ pub fn observe(
         .collect();
     let watch = || Watch {
         lesson: Lesson::new(&n_experts),
-        n_tokens: vec![[0; 2]; n_experts.len()],
         drafts: Drafts::default(),
     };
     let observer = Arc::new(Observer {

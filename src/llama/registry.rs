@@ -4,24 +4,20 @@
 //! model has its own, and freeing a model frees what belongs to it. The table of tensors is
 //! replaced as a whole when a model comes or goes, so that compute threads read it without a lock.
 
+use super::loading::Loading;
 use super::model::{Model, places};
 use super::record::{self, Observer, Target};
 use super::workload::{Given, Shelves, Workload};
 use crate::config::{Config, Ram, StatsTo, trace_path};
-use crate::engine::layout::Tensor;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gguf::expert_part;
 use crate::profile::Fingerprint;
 #[cfg(feature = "llama")]
 use crate::profile::Profile;
 use crate::report;
 use crate::stats::Stats;
-use crate::store::ModelFile;
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
-use std::collections::BTreeMap;
-use std::ffi::c_int;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A tensor that hotset reads for llama.cpp.
@@ -76,24 +72,6 @@ impl Saver {
     }
 }
 
-/// A model that is being loaded: its expert tensors seen so far.
-pub struct Loading {
-    /// The address of the model.
-    key: usize,
-    /// The addresses of `tensors`.
-    addresses: Vec<usize>,
-    tensors: Vec<Tensor>,
-    /// The files, with the descriptors llama.cpp knows them by.
-    files: Vec<(c_int, ModelFile)>,
-    /// Expert tensors that llama.cpp has loaded as usual, and their addresses.
-    residents: Vec<Tensor>,
-    resident_addresses: Vec<usize>,
-    /// The experts of each block that has any, wherever these are.
-    pub blocks: BTreeMap<u32, u32>,
-    /// What will be said when all tensors are seen.
-    pub error: Option<Error>,
-}
-
 /// What the load-time callbacks share.
 pub struct Registry {
     /// The settings in force.
@@ -143,38 +121,6 @@ pub fn try_registry() -> Option<MutexGuard<'static, Registry>> {
     REGISTRY.try_lock().ok()
 }
 
-impl Loading {
-    /// Notes a tensor at `address` that llama.cpp has loaded as usual.
-    pub fn add_resident(&mut self, address: usize, tensor: Tensor) {
-        self.resident_addresses.push(address);
-        self.residents.push(tensor);
-    }
-
-    /// Notes a tensor at `address` that is left in the file behind `fd`; its `file` is set here.
-    pub fn add_streamed(&mut self, address: usize, tensor: Tensor, fd: c_int) {
-        match self.file(fd) {
-            Ok(file) => {
-                self.addresses.push(address);
-                self.tensors.push(Tensor { file, ..tensor });
-            }
-            Err(error) => {
-                self.error.get_or_insert(error);
-            }
-        }
-    }
-
-    /// The number of the file behind `fd`, opened on first sight.
-    fn file(&mut self, fd: c_int) -> Result<u32> {
-        if let Some(at) = self.files.iter().position(|(known, _)| *known == fd) {
-            return Ok(at as u32);
-        }
-        // SAFETY: llama.cpp keeps the file open until the tensors are bound.
-        let file = unsafe { BorrowedFd::borrow_raw(fd) };
-        self.files.push((fd, ModelFile::open(file)?));
-        Ok(self.files.len() as u32 - 1)
-    }
-}
-
 impl Registry {
     /// Puts settings in force.
     pub fn configure(&mut self, config: Config, given: Given) {
@@ -208,16 +154,7 @@ impl Registry {
     pub fn loading(&mut self, key: usize) -> &mut Loading {
         let at = self.loading.iter().position(|l| l.key == key);
         let at = at.unwrap_or_else(|| {
-            self.loading.push(Loading {
-                key,
-                addresses: Vec::new(),
-                tensors: Vec::new(),
-                files: Vec::new(),
-                residents: Vec::new(),
-                resident_addresses: Vec::new(),
-                blocks: BTreeMap::new(),
-                error: None,
-            });
+            self.loading.push(Loading::new(key));
             self.loading.len() - 1
         });
         &mut self.loading[at]

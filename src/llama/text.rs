@@ -10,6 +10,7 @@ use super::sys::{
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::expert::Event;
 use crate::profile::Profile;
 use std::ffi::{CString, c_char, c_void};
 use std::path::Path;
@@ -18,6 +19,8 @@ use std::path::Path;
 const N_CONTEXT: usize = 2048;
 /// Tokens that are computed at once.
 const N_BATCH: usize = 256;
+/// Tokens of the shortest batch that counts as a prompt.
+const N_TOKENS_MIN: usize = Event::SCAN_TOKENS as usize + 1;
 
 /// A loaded model and its context, freed in this order.
 struct Reader {
@@ -30,7 +33,7 @@ struct Reader {
 /// prompts. Calls `progress` with the tokens done and all tokens.
 ///
 /// Call it while no other model is loaded. Fails if the model cannot be loaded or has no experts, and if
-/// the text is empty.
+/// the text has 32 tokens or less.
 pub fn read(
     path: &Path,
     text: &str,
@@ -40,14 +43,18 @@ pub fn read(
     hook::install_to_learn(config)?;
     let reader = Reader::load(path)?;
     let tokens = reader.tokenize(text)?;
-    if tokens.is_empty() {
-        return Err(reader.wrong("the text has no tokens"));
+    if tokens.len() < N_TOKENS_MIN {
+        let n = tokens.len();
+        let why = format!("the text has {n} tokens, a profile needs {N_TOKENS_MIN} or more");
+        return Err(reader.wrong(&why));
     }
     let mut n_done = 0;
-    for window in tokens.chunks(N_CONTEXT) {
+    for window in even(&tokens, N_CONTEXT) {
         reader.begin();
-        for (i, batch) in window.chunks(N_BATCH).enumerate() {
-            reader.compute(batch, i * N_BATCH)?;
+        let mut first = 0;
+        for batch in even(window, N_BATCH) {
+            reader.compute(batch, first)?;
+            first += batch.len();
             n_done += batch.len();
             progress(n_done, tokens.len());
         }
@@ -56,6 +63,14 @@ pub fn read(
     learnt.ok_or_else(|| {
         reader.wrong("its routing cannot be seen: it has no experts, or they are on a device")
     })
+}
+
+/// Parts of `n_max` tokens at most, none much shorter than another: the rest of a text would otherwise be
+/// a batch so short that it does not count as a prompt.
+fn even(tokens: &[i32], n_max: usize) -> impl Iterator<Item = &[i32]> {
+    let n_parts = tokens.len().div_ceil(n_max);
+    let begin = move |part: usize| part * tokens.len() / n_parts;
+    (0..n_parts).map(move |part| &tokens[begin(part)..begin(part + 1)])
 }
 
 impl Reader {

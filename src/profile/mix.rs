@@ -107,8 +107,9 @@ fn add_up<'a>(parts: impl Iterator<Item = (&'a Heat, f64)>, merged: &mut Heat) {
     }
     // Where all that is known weighs nothing, so does the result.
     if sum_weights > 0.0 {
+        // In this order, so that a tiny sum of weights does not overflow.
         for sum in &mut merged.weight {
-            *sum *= sum_totals / sum_weights;
+            *sum = *sum / sum_weights * sum_totals;
         }
     }
 }

@@ -26,6 +26,7 @@ pub use choose::{Chooser, Verdict};
 pub use import::import;
 pub use learn::Lesson;
 pub use mix::{Blend, merge};
+pub(crate) use part::WEIGHT_MAX;
 pub use part::part;
 pub use shelf::{is_named_so, read_folder};
 pub use similarity::{layer_similarities, similarity};

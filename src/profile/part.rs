@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// The highest weight.
-const WEIGHT_MAX: f64 = 1000.0;
+pub(crate) const WEIGHT_MAX: f64 = 1000.0;
 
 /// Reads `FILE:WEIGHT`, or `FILE`, whose weight is 1. A colon that no number follows belongs to the name.
 ///

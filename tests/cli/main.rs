@@ -112,7 +112,7 @@ fn every_setting_is_an_option_and_in_the_help() {
             knob.name
         );
         let option = match knob.name.strip_prefix("HOTSET_") {
-            Some(name) => format!("--{} ", name.to_lowercase()),
+            Some(name) => format!("--{} ", name.to_lowercase().replace('_', "-")),
             None => "--off".to_string(),
         };
         assert!(options.contains(&option), "{option}");

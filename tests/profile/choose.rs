@@ -47,7 +47,7 @@ fn learnt(trace: &Trace, name: &str, phase: Phase, taught: impl Fn(u32) -> bool)
 }
 
 fn is_taught(token: u32) -> bool {
-    token / 100 % 2 == 0
+    (token / 100).is_multiple_of(2)
 }
 
 fn workloads(trace: &Trace) -> Vec<Profile> {
@@ -280,8 +280,9 @@ fn a_pick_costs_a_bounded_amount() {
 fn scores_are_means_over_picks() {
     let [even, odd] = even_and_odd();
     let mut one_by_one = Chooser::new(&[&even, &odd]);
-    (0..3).for_each(|_| drop(batch(&mut one_by_one, 1, 0)));
-    batch(&mut one_by_one, 1, 1);
+    for expert in [0, 0, 0, 1] {
+        batch(&mut one_by_one, 1, expert);
+    }
     one_by_one.finish();
     let mut together = Chooser::new(&[&even, &odd]);
     for layer in [0, 1] {

@@ -1,59 +1,31 @@
 //! Thousands of damaged files: each is refused, or is a profile that can be used and written.
 
-use super::{random, rng};
+use super::mutant::{Grammar, rng};
+use super::random;
 use hotset::profile::{Blend, Lesson, Profile, merge, similarity};
 use hotset::tracker::Phase;
 use std::fs;
 
-const NUMBERS: [&str; 14] = [
-    "0",
-    "1",
-    "2",
-    "3",
-    "-1",
-    "-0",
-    "1.5",
-    "1e300",
-    "1e999",
-    "5e-324",
-    "9007199254740992",
-    "9007199254740993",
-    "18446744073709551615",
-    "18446744073709551616",
-];
-
-/// Damages `text` in one of a few ways.
-fn mutate(text: &mut Vec<u8>, below: &mut impl FnMut(usize) -> usize) {
-    if text.is_empty() {
-        return;
-    }
-    let at = below(text.len());
-    match below(7) {
-        0 => text[at] ^= 1 << below(8),
-        1 => text.truncate(at),
-        2 => drop(text.drain(at..(at + 1 + below(6)).min(text.len()))),
-        3 => text.insert(at, b" \n,{}[]\"0:-.e\xff\0"[below(15)]),
-        4 | 5 => {
-            let is_digit = |b: &u8| b.is_ascii_digit();
-            let Some(start) = text[at..].iter().position(is_digit) else {
-                return;
-            };
-            let start = at + start;
-            let n = text[start..].iter().take_while(|b| is_digit(b)).count();
-            text.splice(start..start + n, NUMBERS[below(NUMBERS.len())].bytes());
-        }
-        _ => {
-            let mut parts: Vec<&[u8]> = text.split_inclusive(|&b| b == b',').collect();
-            let (a, b) = (below(parts.len()), below(parts.len()));
-            match below(3) {
-                0 => parts.swap(a, b),
-                1 => parts[a] = parts[b],
-                _ => parts.insert(a, parts[b]),
-            }
-            *text = parts.concat();
-        }
-    }
-}
+const PROFILE: Grammar = Grammar {
+    bytes: b" \n,{}[]\"0:-.e\xff\0",
+    numbers: &[
+        "0",
+        "1",
+        "2",
+        "3",
+        "-1",
+        "-0",
+        "1.5",
+        "1e300",
+        "1e999",
+        "5e-324",
+        "9007199254740992",
+        "9007199254740993",
+        "18446744073709551615",
+        "18446744073709551616",
+    ],
+    end: b',',
+};
 
 /// What every profile that was accepted can be used for.
 fn is_useful(profile: &Profile) {
@@ -101,7 +73,7 @@ fn damaged_text() {
             let mut below = rng(seed * 2 + number as u64);
             let mut damaged = text.clone();
             for _ in 0..1 + below(3) {
-                mutate(&mut damaged, &mut below);
+                PROFILE.mutate(&mut damaged, &mut below);
             }
             fs::write(&path, &damaged).unwrap();
             match Profile::read(&path) {

@@ -3,6 +3,7 @@
 
 use hotset::profile::{Fingerprint, Profile};
 use hotset::tracker::Phase;
+use mutant::rng;
 use std::path::Path;
 
 mod choose;
@@ -10,18 +11,9 @@ mod file;
 mod fuzz;
 mod import;
 mod kills;
+#[path = "../mutant/mod.rs"]
+mod mutant;
 mod refused;
-
-/// Random numbers that are the same on any machine (splitmix64).
-fn rng(seed: u64) -> impl FnMut(usize) -> usize {
-    let mut state = seed;
-    move |limit| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
-}
 
 /// A profile of layers of so many experts, all of it random; its weights have four digits.
 fn random(n_experts: &[u32], seed: u64) -> Profile {

@@ -1,21 +1,11 @@
 //! Thousands of damaged files: each is refused or keeps all promises, and none ends the program.
 
+use super::mutant::{Grammar, rng};
 use super::{gzip, header, read, read_gzip};
 use hotset::policy::REGISTRY;
 use hotset::replay::{Budget, Replay, Scope, belady_bytes, belady_pools};
 use hotset::residency::check;
 use hotset::trace::{Prefill, Trace};
-
-/// Random numbers that are the same on any machine (splitmix64).
-fn rng(seed: u64) -> impl FnMut(usize) -> usize {
-    let mut state = seed;
-    move |limit| {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
-}
 
 /// A trace of each kind.
 fn valid() -> [String; 3] {
@@ -46,58 +36,26 @@ fn valid() -> [String; 3] {
     [plain, batched, sizes]
 }
 
-const NUMBERS: [&str; 14] = [
-    "0",
-    "1",
-    "2",
-    "3",
-    "7",
-    "8",
-    "9",
-    "25",
-    "300",
-    "-1",
-    "1e3",
-    "4294967295",
-    "4294967296",
-    "99999999999999999999",
-];
-
-/// Damages `text` in one of a few ways.
-fn mutate(text: &mut Vec<u8>, below: &mut impl FnMut(usize) -> usize) {
-    if text.is_empty() {
-        return;
-    }
-    let at = below(text.len());
-    match below(7) {
-        0 => text[at] ^= 1 << below(8),
-        1 => text.truncate(at),
-        2 => {
-            let end = (at + 1 + below(6)).min(text.len());
-            text.drain(at..end);
-        }
-        3 => text.insert(at, b" \n,{}\"0:-\xff\0"[below(11)]),
-        4 | 5 => {
-            let is_digit = |b: &u8| b.is_ascii_digit();
-            let Some(start) = text[at..].iter().position(is_digit) else {
-                return;
-            };
-            let start = at + start;
-            let n = text[start..].iter().take_while(|b| is_digit(b)).count();
-            text.splice(start..start + n, NUMBERS[below(NUMBERS.len())].bytes());
-        }
-        _ => {
-            let mut lines: Vec<&[u8]> = text.split_inclusive(|&b| b == b'\n').collect();
-            let (a, b) = (below(lines.len()), below(lines.len()));
-            match below(3) {
-                0 => lines.swap(a, b),
-                1 => lines[a] = lines[b],
-                _ => lines.insert(a, lines[b]),
-            }
-            *text = lines.concat();
-        }
-    }
-}
+const TRACE: Grammar = Grammar {
+    bytes: b" \n,{}\"0:-\xff\0",
+    numbers: &[
+        "0",
+        "1",
+        "2",
+        "3",
+        "7",
+        "8",
+        "9",
+        "25",
+        "300",
+        "-1",
+        "1e3",
+        "4294967295",
+        "4294967296",
+        "99999999999999999999",
+    ],
+    end: b'\n',
+};
 
 /// What every trace that was accepted must be, whatever it was made of.
 fn validate(trace: &Trace) {
@@ -161,7 +119,7 @@ fn damaged_text() {
             let mut below = rng(seed * 3 + number as u64);
             let mut damaged = text.clone().into_bytes();
             for _ in 0..1 + below(3) {
-                mutate(&mut damaged, &mut below);
+                TRACE.mutate(&mut damaged, &mut below);
             }
             let name = std::path::Path::new("damaged");
             let read = |limit| Trace::read_text(name, &damaged[..], limit);

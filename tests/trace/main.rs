@@ -10,6 +10,8 @@ use std::path::Path;
 mod damage;
 mod events;
 mod fuzz;
+#[path = "../mutant/mod.rs"]
+mod mutant;
 mod prefill;
 
 /// First token, layer, tokens, experts, rows.

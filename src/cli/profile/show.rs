@@ -1,7 +1,7 @@
 //! `hotset profile show`: how uneven the picks of each layer are.
 
 use super::{PhaseName, mean, name_of, percent, print, summary, table};
-use hotset::profile::Profile;
+use hotset::profile::{Heat, Profile};
 use hotset::tracker::LayerCounts;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -34,6 +34,20 @@ struct Row {
 }
 
 impl Row {
+    fn of(heat: &Heat, top_k: u64) -> Self {
+        let n_tokens = heat.count.iter().sum::<u64>() / top_k;
+        let counts = LayerCounts {
+            n_tokens: n_tokens as f64,
+            picks: heat.weight.clone(),
+        };
+        Self {
+            n_experts: heat.weight.len(),
+            n_tokens,
+            coverage: HOTTEST.map(|percent| counts.coverage(percent)),
+            entropy: counts.entropy(),
+        }
+    }
+
     /// The entropy of a router that picks all experts alike, in bits.
     fn flat(&self) -> f64 {
         (self.n_experts as f64).log2()
@@ -54,21 +68,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let profile = Profile::read(&args.file)?;
     let phase = PhaseName::or_known(args.phase, &[&profile]);
     let top_k = u64::from(profile.model.top_k.max(1));
-    let row = |layer: &hotset::profile::Layer| {
-        let heat = layer.heat(phase);
-        let n_picks: u64 = heat.count.iter().sum();
-        let counts = LayerCounts {
-            n_tokens: (n_picks / top_k) as f64,
-            picks: heat.weight.clone(),
-        };
-        Row {
-            n_experts: heat.weight.len(),
-            n_tokens: n_picks / top_k,
-            coverage: HOTTEST.map(|percent| counts.coverage(percent)),
-            entropy: counts.entropy(),
-        }
-    };
-    let rows: Vec<Row> = profile.layers.iter().map(row).collect();
+    let layers = profile.layers.iter();
+    let rows: Vec<Row> = layers
+        .map(|layer| Row::of(layer.heat(phase), top_k))
+        .collect();
     let number = [0, 1, 2];
     let means = number.map(|i| mean(rows.iter().filter_map(|row| row.coverage[i])));
     let entropy = mean(rows.iter().filter_map(|row| row.entropy));

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
+mod written;
+
 /// Files in a folder that goes away.
 struct Shelf(TempDir);
 
@@ -108,7 +110,15 @@ fn show_tells_coverage_entropy_and_tokens() {
     let shown = value_of(&["show", &file]);
     assert_eq!(shown["name"], "mail");
     assert_eq!(shown["phase"], "generation");
-    let layer = |coverage: Value, entropy: Value, n: u32| json!({ "n_experts": 4, "n_tokens": n, "coverage": coverage, "entropy": entropy, "entropy_flat": 2.0 });
+    let layer = |coverage: Value, entropy: Value, n: u32| {
+        json!({
+            "n_experts": 4,
+            "n_tokens": n,
+            "coverage": coverage,
+            "entropy": entropy,
+            "entropy_flat": 2.0,
+        })
+    };
     let coverage = json!({ "10": 0.5, "25": 0.5, "50": 0.75 });
     let nothing = json!({ "10": null, "25": null, "50": null });
     let layers = [
@@ -186,107 +196,6 @@ fn diff_tells_similarity_and_what_is_hot_in_one_only() {
     assert!(
         table.contains(" more") && table.contains("ONLY HOT IN de"),
         "{table}"
-    );
-}
-
-#[test]
-fn merge_weighs_profiles_and_overwrites_nothing() {
-    let shelf = Shelf::empty();
-    let a = shelf.write("a.json", &small("a", [8, 0, 0, 0]));
-    let b = shelf.write("b.json", &small("b", [0, 2, 0, 0]));
-    let out = shelf.file("both.json.gz");
-    let (b, heavy) = (format!("{b}:1"), format!("{a}:3"));
-    let said = value_of(&["merge", "-o", &out, &heavy, &b]);
-    assert_eq!(
-        (&said["name"], &said["output"]),
-        (&json!("both"), &json!(out))
-    );
-    let merged = Profile::read(&shelf.path("both.json.gz")).unwrap();
-    assert_eq!(merged.layers[0].generation.weight, [7.5, 2.5, 0.0, 0.0]);
-    assert_eq!(merged.layers[0].generation.count, [8, 2, 0, 0]);
-    assert_eq!(merged.tokens.generation, 5);
-
-    refused(&["merge", "-o", &out, &a], &["both.json.gz", "--force"]);
-    assert_eq!(Profile::read(&shelf.path("both.json.gz")).unwrap(), merged);
-    let line = output_of(&["merge", "-o", &out, &a, "--force", "--name", "mine"]);
-    assert!(
-        line.contains("mine (qwen3moe Some Model), 4 tokens"),
-        "{line}"
-    );
-    assert_eq!(
-        Profile::read(&shelf.path("both.json.gz")).unwrap().name,
-        "mine"
-    );
-
-    refused(
-        &["merge", "-o", &shelf.file("x.txt"), &a],
-        &["x.txt", ".json or .json.gz"],
-    );
-    refused(
-        &["merge", "-o", &shelf.file("no/x.json"), &a],
-        &["no/x.json", "folder"],
-    );
-    refused(
-        &["merge", "-o", &shelf.file("x.json"), &format!("{a}:0")],
-        &["the weight 0", "at most 1000"],
-    );
-    refused(
-        &["merge", "-o", &shelf.file("x.json"), &a, "--name", ""],
-        &["--name="],
-    );
-    assert!(!shelf.path("x.json").exists());
-}
-
-#[test]
-fn plot_draws_each_layer_and_expert_of_both_profiles() {
-    let shelf = Shelf::new();
-    let out = shelf.file("map.svg");
-    let rects = |out: &str| {
-        let svg = std::fs::read_to_string(out).unwrap();
-        let document = roxmltree::Document::parse(&svg).unwrap();
-        let texts: Vec<String> = document
-            .descendants()
-            .filter_map(|node| Some(node.text()?.trim().to_string()))
-            .collect();
-        (
-            document
-                .descendants()
-                .filter(|node| node.has_tag_name("rect"))
-                .count(),
-            texts,
-        )
-    };
-    let said = value_of(&["plot", &shelf.file("it.json"), "-o", &out]);
-    assert_eq!(
-        (&said["output"], &said["phase"]),
-        (&json!(out), &json!("generation"))
-    );
-    assert!(said["highest"].as_f64().unwrap() > 2.0);
-    let (n_of_one, texts) = rects(&out);
-    for label in ["it, generation", "layer", "expert"] {
-        assert!(texts.iter().any(|text| text == label), "{label}: {texts:?}");
-    }
-    // A second map adds its cells, nothing else: there is one legend and one background.
-    let mut named = Profile::read(&shelf.path("de.json")).unwrap();
-    named.name = "de & <it>".to_string();
-    let other = shelf.write("named.json", &named);
-    let line = output_of(&["plot", &shelf.file("it.json"), &other, "-o", &out]);
-    assert!(line.contains("map.svg: generation, up to "), "{line}");
-    let (n_of_two, texts) = rects(&out);
-    assert_eq!(n_of_two - n_of_one, 6 * 64);
-    assert!(
-        texts.iter().any(|text| text == "de & <it>, generation"),
-        "{texts:?}"
-    );
-
-    // Nothing is picked: nothing is divided by 0.
-    let file = shelf.write("none.json", &small("none", [0; 4]));
-    output_of(&["plot", &file, "-o", &out]);
-    let it = shelf.file("it.json");
-    refused(&["plot", &it, &it, &it, "-o", &out], &["FILE"]);
-    refused(
-        &["plot", &it, "-o", &shelf.file("no/map.svg")],
-        &["no/map.svg", "folder"],
     );
 }
 

@@ -4,9 +4,15 @@ use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Picked, Shape};
 use crate::log::EventLog;
 use crate::policy::{self, Prior};
+use crate::profile::{Lesson, PRIOR_TOKENS};
 use crate::regret::{Regret, Window};
 use crate::residency::{Counts, Fill, Plan, Residency};
 use crate::tracker::{LayerCounts, Phase, Span, Tracker, Usage};
+
+mod profile;
+
+use profile::Guide;
+pub use profile::{begin_profile, merge_profiles, profile_similarity};
 
 /// The slot of an expert that got none.
 pub const NO_SLOT: u32 = u32::MAX;
@@ -22,8 +28,12 @@ pub struct Cache {
     residency: Residency,
     policy_name: String,
     plan: Plan,
-    /// Whether it is too late for a prior.
-    has_begun: bool,
+    /// The latest prior: the share of tokens that pick each expert, by dense index.
+    prior: Option<Vec<f32>>,
+    /// Recognises the workload.
+    guide: Option<Guide>,
+    /// What a profile was taught of `tracker`.
+    taught: Lesson,
     tracker: Tracker,
     log: EventLog,
     /// The event of `plan`: its tokens, and what they picked.
@@ -66,7 +76,9 @@ impl Cache {
             residency: Residency::new(shape, n_slots.min(n_total as u32), policy),
             policy_name: policy_name.to_string(),
             plan: Plan::default(),
-            has_begun: false,
+            prior: None,
+            guide: None,
+            taught: Lesson::new(&profile::sizes(n_experts)),
             log: EventLog::new(LOG_PICKS),
             n_tokens: 0,
             picked: Picked::default(),
@@ -74,7 +86,7 @@ impl Cache {
     }
 
     /// Tells the policy what is known of the workload: the share of tokens that pick each expert, by
-    /// layer and expert, worth `n_tokens` tokens. At most once, before the first plan or resize.
+    /// layer and expert, worth `n_tokens` tokens. Not while a plan waits to be committed.
     pub fn prime(&mut self, frequency: &[f32], n_tokens: f32) -> Result<()> {
         let n_total = self.residency.shape().n_total();
         if frequency.len() != n_total {
@@ -87,15 +99,12 @@ impl Cache {
         if !(n_tokens > 0.0 && n_tokens.is_finite()) {
             return Err(wrong("n_tokens", n_tokens, "must be above 0".to_string()));
         }
-        if self.has_begun {
-            let allowed = "comes once, and before the first plan and resize".to_string();
-            return Err(wrong("prior", "late", allowed));
-        }
-        self.has_begun = true;
+        self.check_idle()?;
         self.residency.prime(&Prior {
             frequency,
             n_tokens,
         });
+        self.prior = Some(frequency.to_vec());
         Ok(())
     }
 
@@ -124,7 +133,6 @@ impl Cache {
         self.end_plan();
         self.picked = picked(ids, n_tokens);
         self.n_tokens = n_tokens;
-        self.has_begun = true;
         let event = Event {
             layer,
             n_tokens,
@@ -141,7 +149,8 @@ impl Cache {
         Ok(&self.plan.fills)
     }
 
-    /// The bytes of all fills have arrived: counts the plan. Returns false if there is none.
+    /// The bytes of all fills have arrived: counts the plan, and primes the policy if that tells the
+    /// workload. Returns false if there is none.
     pub fn commit(&mut self) -> bool {
         if !self.is_planned() {
             return false;
@@ -156,6 +165,13 @@ impl Cache {
         };
         self.tracker.record(&event);
         self.log.push(&event);
+        if let Some(frequency) = self.guide.as_mut().and_then(|guide| guide.observe(&event)) {
+            self.residency.prime(&Prior {
+                frequency,
+                n_tokens: PRIOR_TOKENS,
+            });
+            self.prior = Some(frequency.to_vec());
+        }
         true
     }
 
@@ -172,7 +188,6 @@ impl Cache {
     /// that are no longer used: as many as there are fewer now.
     pub fn resize(&mut self, n_slots: u32) -> Result<Vec<u32>> {
         self.end_plan();
-        self.has_begun = true;
         let n_total = self.residency.shape().n_total() as u32;
         self.residency.resize(n_slots.min(n_total))
     }
@@ -234,6 +249,18 @@ impl Cache {
 
     fn is_planned(&self) -> bool {
         self.plan.in_flight() && !self.plan.is_committed()
+    }
+
+    /// A prior or a warm start would come between a plan and its rollback.
+    fn check_idle(&self) -> Result<()> {
+        match self.is_planned() {
+            true => Err(wrong(
+                "plan",
+                "open",
+                "must be committed or rolled back first".to_string(),
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Drops the pins of a committed plan, undoes one that is not.

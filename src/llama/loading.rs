@@ -1,0 +1,74 @@
+//! A model that is being loaded.
+
+use crate::engine::layout::Tensor;
+use crate::error::{Error, Result};
+use crate::store::ModelFile;
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::os::fd::BorrowedFd;
+
+/// A model that is being loaded: its expert tensors seen so far.
+pub struct Loading {
+    /// The address of the model.
+    pub key: usize,
+    /// The addresses of `tensors`.
+    pub addresses: Vec<usize>,
+    /// Expert tensors that are left in the file.
+    pub tensors: Vec<Tensor>,
+    /// The files, with the descriptors llama.cpp knows them by.
+    pub files: Vec<(c_int, ModelFile)>,
+    /// Expert tensors that llama.cpp has loaded as usual, and their addresses.
+    pub residents: Vec<Tensor>,
+    /// The addresses of `residents`.
+    pub resident_addresses: Vec<usize>,
+    /// The experts of each block that has any, wherever these are.
+    pub blocks: BTreeMap<u32, u32>,
+    /// What will be said when all tensors are seen.
+    pub error: Option<Error>,
+}
+
+impl Loading {
+    /// The model at address `key`, of which nothing is seen yet.
+    pub fn new(key: usize) -> Self {
+        Self {
+            key,
+            addresses: Vec::new(),
+            tensors: Vec::new(),
+            files: Vec::new(),
+            residents: Vec::new(),
+            resident_addresses: Vec::new(),
+            blocks: BTreeMap::new(),
+            error: None,
+        }
+    }
+
+    /// Notes a tensor at `address` that llama.cpp has loaded as usual.
+    pub fn add_resident(&mut self, address: usize, tensor: Tensor) {
+        self.resident_addresses.push(address);
+        self.residents.push(tensor);
+    }
+
+    /// Notes a tensor at `address` that is left in the file behind `fd`; its `file` is set here.
+    pub fn add_streamed(&mut self, address: usize, tensor: Tensor, fd: c_int) {
+        match self.file(fd) {
+            Ok(file) => {
+                self.addresses.push(address);
+                self.tensors.push(Tensor { file, ..tensor });
+            }
+            Err(error) => {
+                self.error.get_or_insert(error);
+            }
+        }
+    }
+
+    /// The number of the file behind `fd`, opened on first sight.
+    fn file(&mut self, fd: c_int) -> Result<u32> {
+        if let Some(at) = self.files.iter().position(|(known, _)| *known == fd) {
+            return Ok(at as u32);
+        }
+        // SAFETY: llama.cpp keeps the file open until the tensors are bound.
+        let file = unsafe { BorrowedFd::borrow_raw(fd) };
+        self.files.push((fd, ModelFile::open(file)?));
+        Ok(self.files.len() as u32 - 1)
+    }
+}

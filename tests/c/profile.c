@@ -1,0 +1,203 @@
+// Makes, teaches, writes, compares and merges profiles, as another engine would: profile FOLDER. Exits with 0 if
+// everything holds.
+#include "workload.h"
+
+#include <math.h>
+
+static const char * folder;
+
+// FOLDER/name, until the next call.
+static const char * path_of(const char * name) {
+    static char path[4096];
+    assert((size_t) snprintf(path, sizeof(path), "%s/%s", folder, name) < sizeof(path));
+    return path;
+}
+
+// What a file holds; returns the number of bytes.
+static size_t content(const char * name, char * text, size_t n_max) {
+    FILE * file = fopen(path_of(name), "rb");
+    assert(file != NULL);
+    const size_t n = fread(text, 1, n_max - 1, file);
+    text[n] = 0;
+    fclose(file);
+    return n;
+}
+
+static double similarity(const profile * a, const profile * b, enum hotset_phase phase) {
+    double similarity = -1;
+    assert(hotset_profile_similarity(a, b, phase, &similarity) == HOTSET_STATUS_OK);
+    return similarity;
+}
+
+static void init_fails(const struct hotset_profile_params * params, const char * why) {
+    assert(hotset_profile_init(params) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, why);
+}
+
+static void test_init(void) {
+    const uint32_t dense[N_LAYERS]    = { 0, 0, 0 };
+    const uint32_t too_many[N_LAYERS] = { UINT32_MAX, UINT32_MAX, 1 };
+    char long_name[202];
+    memset(long_name, 'x', sizeof(long_name));
+    long_name[201] = 0;
+
+    struct hotset_profile_params p = params(long_name + 1);
+    p.architecture = NULL;
+    p.top_k        = 16;
+    hotset_profile_free(hotset_profile_init(&p));
+    hotset_profile_free(NULL);
+
+    init_fails(NULL, "`params` is NULL");
+    p = params(long_name);                             init_fails(&p, "must have 1 to 200 bytes");
+    p = params(NULL);                                  init_fails(&p, "`name` is NULL");
+    p = params("");                                    init_fails(&p, "name=:");
+    p = params("a\nb");                                init_fails(&p, "no control characters");
+    p = params("x"); p.size--;                         init_fails(&p, "size");
+    p = params("x"); p.size = 0;                       init_fails(&p, "size=0");
+    p = params("x"); p.architecture = "\xff";          init_fails(&p, "architecture");
+    p = params("x"); p.model_name = "\xff";            init_fails(&p, "model_name");
+    p = params("x"); p.n_experts = NULL;               init_fails(&p, "`n_experts` is NULL");
+    p = params("x"); p.n_layers = 0;                   init_fails(&p, "n_experts=0: 1 to 1048576");
+    p = params("x"); p.n_experts = dense;              init_fails(&p, "n_experts=0");
+    p = params("x"); p.n_experts = too_many;           init_fails(&p, "n_experts=8589934591");
+    p = params("x"); p.top_k = 0;                      init_fails(&p, "top_k=0: must be in 1..=16");
+    p = params("x"); p.top_k = 17;                     init_fails(&p, "top_k=17");
+}
+
+static void test_learn(void) {
+    static char first[1 << 16], again[1 << 16];
+    profile * p = empty("learnt twice");
+    struct hotset * cache = cache_of(6, "lru");
+    read_prompt(cache);
+    for (int t = 0; t < N_TOKENS; t++) {
+        generate(cache, LOW, t);
+    }
+    const int32_t last = 15;
+    assert(hotset_plan(cache, 2, 1, &last, 1, slots, fills, &n_fills) == HOTSET_STATUS_OK);
+    assert(hotset_profile_learn(p, cache) == HOTSET_STATUS_OK); // without the open plan
+    assert(hotset_rollback(cache) == HOTSET_STATUS_OK);
+    assert(hotset_profile_write(p, path_of("first.json")) == HOTSET_STATUS_OK);
+    const size_t n_bytes = content("first.json", first, sizeof(first));
+    assert(strstr(first, "\"name\":\"learnt twice\"") != NULL);
+    assert(strstr(first, "\"tokens\":{\"prompt\":40,\"generation\":40}") != NULL);
+    assert(strstr(first, "\"n_layers\":2,\"n_experts\":16,\"top_k\":2") != NULL);
+    assert(strstr(first, "\"count\":[0,0,0,40,40,0,0,0]") != NULL);
+    assert(strstr(first, "\"count\":[40,20,20,0,0,0,0,0]") != NULL);
+    assert(strstr(first, "\"count\":[30,10,10,10,10,10,0,0,0,0,0,0,0,0,0,0]") != NULL);
+
+    // what was taught is not taught again
+    assert(hotset_profile_learn(p, cache) == HOTSET_STATUS_OK);
+    assert(hotset_profile_write(p, path_of("first.json")) == HOTSET_STATUS_OK);
+    assert(content("first.json", again, sizeof(again)) == n_bytes && memcmp(first, again, n_bytes) == 0);
+    generate(cache, LOW, 0);
+    assert(hotset_profile_learn(p, cache) == HOTSET_STATUS_OK);
+    assert(hotset_profile_write(p, path_of("first.json")) == HOTSET_STATUS_OK);
+    content("first.json", again, sizeof(again));
+    assert(strstr(again, "\"tokens\":{\"prompt\":40,\"generation\":41}") != NULL);
+    assert(strstr(again, "\"count\":[41,21,20,0,0,0,0,0]") != NULL);
+
+    // what a profile of another shape is refused is not lost
+    struct hotset_profile_params other = params("other");
+    other.n_experts = (const uint32_t[]) { 8, 16, 16 };
+    profile * wrong = hotset_profile_init(&other);
+    generate(cache, LOW, 0);
+    failed(hotset_profile_learn(wrong, cache), "profile=other: its layers");
+    failed(hotset_profile_learn(NULL, cache), "`profile` is NULL");
+    failed(hotset_profile_learn(p, NULL), "`cache` is NULL");
+    assert(hotset_profile_learn(p, cache) == HOTSET_STATUS_OK);
+    assert(hotset_profile_write(p, path_of("first.json")) == HOTSET_STATUS_OK);
+    content("first.json", again, sizeof(again));
+    assert(strstr(again, "\"count\":[42,22,20,0,0,0,0,0]") != NULL);
+    hotset_profile_free(wrong);
+    hotset_profile_free(p);
+    hotset_free(cache);
+}
+
+static void read_fails(const char * path, const char * why) {
+    assert(hotset_profile_read(path) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, why);
+}
+
+static void test_files(const profile * low) {
+    char text[1 << 16];
+    for (int i = 0; i < 2; i++) {
+        const char * name = i == 0 ? "low.json" : "low.json.gz";
+        assert(hotset_profile_write(low, path_of(name)) == HOTSET_STATUS_OK);
+        profile * read = hotset_profile_read(path_of(name));
+        assert(read != NULL && similarity(low, read, HOTSET_PHASE_GENERATION) == 1);
+        hotset_profile_free(read);
+    }
+    read_fails(NULL, "`path` is NULL");
+    read_fails(path_of("none.json"), "none.json");
+    const size_t n = content("low.json", text, sizeof(text));
+    FILE * file = fopen(path_of("cut.json"), "wb");
+    assert(fwrite(text, 1, n / 2, file) == n / 2);
+    fclose(file);
+    read_fails(path_of("cut.json"), "cut.json");
+    failed(hotset_profile_write(NULL, path_of("low.json")), "`profile` is NULL");
+    failed(hotset_profile_write(low, NULL), "`path` is NULL");
+    failed(hotset_profile_write(low, path_of("none/low.json")), "none/low.json");
+}
+
+static void test_merge(const profile * low, const profile * high) {
+    const enum hotset_phase generation = HOTSET_PHASE_GENERATION, prompt = HOTSET_PHASE_PROMPT;
+    const profile * both[2] = { low, high };
+    const double weights[2] = { 1, 3 };
+    char text[1 << 16];
+    profile * nothing = empty("nothing");
+    struct hotset_profile_params p = params("three");
+    p.top_k = 3;
+    profile * three = hotset_profile_init(&p);
+
+    assert(similarity(low, high, generation) == 0 && similarity(low, high, prompt) == 1);
+    profile * alike = hotset_profile_merge("alike", both, NULL, 2);
+    profile * higher = hotset_profile_merge("higher", both, weights, 2);
+    assert(fabs(similarity(low, alike, generation) - similarity(high, alike, generation)) < 1e-9);
+    assert(similarity(low, higher, generation) < similarity(low, alike, generation));
+    assert(similarity(high, higher, generation) > similarity(high, alike, generation));
+    assert(similarity(low, higher, prompt) == 1);
+    assert(hotset_profile_write(higher, path_of("higher.json")) == HOTSET_STATUS_OK);
+    content("higher.json", text, sizeof(text));
+    assert(strstr(text, "\"name\":\"higher\"") != NULL);
+    assert(strstr(text, "\"tokens\":{\"prompt\":80,\"generation\":80}") != NULL);
+
+    assert(hotset_profile_merge(NULL, both, NULL, 2) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, "`name` is NULL");
+    assert(hotset_profile_merge("", both, NULL, 2) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, "name=:");
+    assert(hotset_profile_merge("x", NULL, NULL, 2) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, "`profiles` is NULL");
+    assert(hotset_profile_merge("x", both, NULL, 0) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, "n_profiles=0");
+    assert(hotset_profile_merge("x", (const profile *[]) { NULL, low }, NULL, 2) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, "`profiles[i]` is NULL");
+    assert(hotset_profile_merge("x", (const profile *[]) { low, three }, NULL, 2) == NULL);
+    failed(HOTSET_STATUS_INVALID_ARGUMENT, "model.top_k is 2");
+
+    double out = 77;
+    failed(hotset_profile_similarity(NULL, low, prompt, &out), "`a` is NULL");
+    failed(hotset_profile_similarity(low, NULL, prompt, &out), "`b` is NULL");
+    failed(hotset_profile_similarity(low, high, prompt, NULL), "`similarity_out` is NULL");
+    failed(hotset_profile_similarity(low, high, (enum hotset_phase) 2, &out), "phase=2");
+    failed(hotset_profile_similarity(low, nothing, prompt, &out), "profile=low: there is no layer");
+    failed(hotset_profile_similarity(low, three, prompt, &out), "model.top_k is 2");
+    assert(out == 77);
+    hotset_profile_free(nothing);
+    hotset_profile_free(three);
+    hotset_profile_free(alike);
+    hotset_profile_free(higher);
+}
+
+int main(int argc, char ** argv) {
+    assert(argc == 2);
+    folder = argv[1];
+    profile * low  = learnt(LOW);
+    profile * high = learnt(HIGH);
+    test_init();
+    test_learn();
+    test_files(low);
+    test_merge(low, high);
+    hotset_profile_free(low);
+    hotset_profile_free(high);
+    return 0;
+}
