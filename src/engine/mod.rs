@@ -39,7 +39,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 use warm::Guide;
-pub use warm::{Known, Warmed};
+pub use warm::{Known, Warmed, lock_soon};
 
 /// Graphs of one model that can be computed at the same time.
 const N_LANES: usize = 64;

@@ -9,6 +9,7 @@ use crate::profile::{Chooser, Lesson, Verdict};
 use crate::report;
 use crate::store::Read;
 use crate::tracker::{Phase, Span};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Bytes that are read at a time before the first token: enough to keep a disk busy, little enough to
@@ -250,10 +251,10 @@ impl Engine {
         Ok(())
     }
 
-    /// What each layer has picked so far, of tokens that stay. `None` while an event is being planned:
-    /// this may be called where the end of the process has interrupted that.
+    /// What each layer has picked so far, of tokens that stay. `None` if an event is being planned and
+    /// does not end: this may be called where the end of the process has interrupted that.
     pub fn lesson(&self) -> Option<Lesson> {
-        let state = self.state.try_lock().ok()?;
+        let state = lock_soon(&self.state)?;
         let n_experts: Vec<u32> = self.layout.layers.iter().map(|l| l.n_experts).collect();
         let mut lesson = Lesson::new(&n_experts);
         let layers = self.layout.layers.iter().zip(&mut lesson.layers);
@@ -270,4 +271,18 @@ impl Engine {
         }
         Some(lesson)
     }
+}
+
+/// Takes a lock that others hold for moments only. `None` if it is not to be had: if the end of the process
+/// has interrupted who holds it, for example.
+pub fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    const N_TRIES: u32 = 200;
+    const PAUSE: Duration = Duration::from_millis(1);
+    for _ in 0..N_TRIES {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+    None
 }

@@ -137,12 +137,12 @@ impl Model {
     }
 
     /// What is known and learnt of its workload.
-    #[cfg(feature = "llama")]
     pub fn workload(&self) -> Option<&Workload> {
         self.workload.as_ref()
     }
 
-    /// Saves what was learnt so far, if a profile is saved. Does nothing while an event is planned.
+    /// Saves what was learnt so far, if a profile is saved. Does nothing if an event is being planned
+    /// and does not end.
     pub fn save_profile(&self) -> Result<()> {
         let lesson = self.engine.get().and_then(Engine::lesson);
         match (&self.workload, lesson) {

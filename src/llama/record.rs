@@ -5,7 +5,7 @@ use super::registry::Title;
 use super::sys::{ggml_tensor, llama_model, llama_model_meta_val_str};
 use super::workload::Workload;
 use crate::engine::layout::{Layer, Layout, Tensor};
-use crate::engine::{Batch, Drafts, Sure};
+use crate::engine::{Batch, Drafts, Sure, lock_soon};
 use crate::error::Result;
 use crate::expert::Event;
 use crate::gguf::expert_part;
@@ -200,21 +200,20 @@ impl Observer {
     }
 
     /// What is learnt of its workload.
-    #[cfg(feature = "llama")]
     pub fn workload(&self) -> Option<&Workload> {
         self.learner.as_ref().map(|(workload, _)| workload)
     }
 
-    /// Saves what was learnt so far, if a profile is saved. Does nothing while an event is counted.
+    /// Saves what was learnt so far, if a profile is saved. Does nothing if an event is being counted and
+    /// does not end.
     pub fn save_profile(&self) -> Result<()> {
         let Some((workload, watch)) = &self.learner else {
             return Ok(());
         };
-        let lesson = match watch.try_lock() {
-            Ok(watch) => watch.lesson.clone(),
-            Err(_) => return Ok(()),
-        };
-        workload.learn(&lesson)
+        match lock_soon(watch).map(|watch| watch.lesson.clone()) {
+            Some(lesson) => workload.learn(&lesson),
+            None => Ok(()),
+        }
     }
 }
 

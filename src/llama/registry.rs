@@ -84,8 +84,6 @@ pub struct Registry {
     given: Given,
     /// Models whose routing was to be recorded with these settings.
     n_recorded: u32,
-    /// Models with experts that were loaded with these settings.
-    n_loaded: u32,
     /// The counters of models that are gone.
     reports: Vec<Stats>,
     /// Whether tables wait for [`Registry::release_tables`]: until a program's own text is written.
@@ -103,7 +101,6 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         observers: Vec::new(),
         given: Given::default(),
         n_recorded: 0,
-        n_loaded: 0,
         reports: Vec::new(),
         holds_tables: false,
         tables: Vec::new(),
@@ -127,7 +124,6 @@ impl Registry {
         self.config = config;
         self.given = given;
         self.n_recorded = 0;
-        self.n_loaded = 0;
     }
 
     /// Profiles are learnt from now on, whether they are saved or not.
@@ -287,8 +283,14 @@ impl Registry {
             numbers: blocks.iter().map(number).collect(),
             n_experts,
         };
-        self.n_loaded += 1;
-        self.given.of_model(shelves, self.n_loaded).map(Some)
+        // A model that comes back after it was freed goes on with its own file.
+        let models = self.models.iter().filter_map(|(_, m)| m.workload());
+        let observers = self.observers.iter().filter_map(|(_, o)| o.workload());
+        let taken: Vec<u32> = models.chain(observers).map(|w| w.n).collect();
+        let n = (1..)
+            .find(|n| !taken.contains(n))
+            .expect("there are few models");
+        self.given.of_model(shelves, n).map(Some)
     }
 
     /// Forgets the model at address `key`, which no graph uses, and reports on it.

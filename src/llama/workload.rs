@@ -17,8 +17,8 @@ pub struct Given {
     files: Vec<(PathBuf, Profile, f64)>,
     folder: Option<(PathBuf, Vec<(PathBuf, Profile)>)>,
     prewarm: Duration,
-    /// Where a profile is saved, and what is there.
-    save: Option<(PathBuf, Option<Profile>)>,
+    /// Where a profile is saved.
+    save: Option<PathBuf>,
     /// Whether a profile is learnt, saved or not.
     pub learns: bool,
 }
@@ -35,6 +35,8 @@ pub struct Shelves {
 
 /// The workload of one model.
 pub struct Workload {
+    /// Its number among the models that are loaded.
+    pub n: u32,
     shelves: Shelves,
     /// The profiles that are mixed.
     parts: Vec<(Profile, f64)>,
@@ -75,11 +77,8 @@ impl Given {
             }
         }
         if let Some(path) = &config.profile_save {
-            let profile = match path.exists() {
-                true => Some(Profile::read(path)?),
-                false => None,
-            };
-            given.save = Some((path.clone(), profile));
+            read_if_there(path)?;
+            given.save = Some(path.clone());
             given.learns = true;
         }
         Ok(given)
@@ -95,7 +94,7 @@ impl Given {
         !self.uses_any() && !self.learns
     }
 
-    /// What there is for the `n`-th model, counted from 1. Fails if the profiles are of another model;
+    /// What there is for model `n` of those that are loaded at the same time, counted from 1. Fails if the profiles are of another model;
     /// those given for the first one need not fit further models, draft models for example.
     pub fn of_model(&self, shelves: Shelves, n: u32) -> Result<Workload> {
         let mut parts = Vec::new();
@@ -120,10 +119,11 @@ impl Given {
             ));
         }
         let learner = match &self.save {
-            Some((path, old)) => Some(Learner::continuing(path, old.as_ref(), &shelves, n)?),
+            Some(path) => Some(Learner::continuing(path, &shelves, n)?),
             None => self.learns.then(|| Learner::new(&shelves)),
         };
         Ok(Workload {
+            n,
             shelves,
             parts,
             choice,
@@ -141,6 +141,13 @@ impl Shelves {
             let same = n_experts.eq(self.n_experts.iter().copied());
             (!same).then(|| "its layers do not have the model's numbers of experts".to_string())
         })
+    }
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Profile>> {
+    match path.exists() {
+        true => Profile::read(path).map(Some),
+        false => Ok(None),
     }
 }
 
@@ -206,6 +213,7 @@ impl Workload {
     }
 
     /// The profile as it was last learnt, if one is.
+    #[cfg(feature = "llama")]
     pub fn learnt(&self) -> Option<Profile> {
         let learner = self.learner.as_ref()?;
         Some(
@@ -228,14 +236,10 @@ impl Learner {
         }
     }
 
-    /// Goes on with `old`, of which only the first model's file was read before.
-    fn continuing(path: &Path, old: Option<&Profile>, shelves: &Shelves, n: u32) -> Result<Self> {
+    /// Goes on with what is there.
+    fn continuing(path: &Path, shelves: &Shelves, n: u32) -> Result<Self> {
         let path = config::profile_path(path, n);
-        let old = match n {
-            1 => old.cloned(),
-            _ if path.exists() => Some(Profile::read(&path)?),
-            _ => None,
-        };
+        let old = read_if_there(&path)?;
         if let Some(why) = old.as_ref().and_then(|old| shelves.difference(old)) {
             return Err(wrong(&path, why));
         }
