@@ -7,13 +7,11 @@ use super::{Cache, wrong};
 use crate::error::Result;
 use crate::expert::{Event, ExpertId};
 use crate::profile::{
-    self, Blend, Chooser, Fingerprint, Lesson, PRIOR_TOKENS, Profile, Verdict, WEIGHT_MAX,
+    self, Blend, Chooser, Fingerprint, Lesson, NAME_BYTES_MAX, PRIOR_TOKENS, Profile, Verdict,
+    WEIGHT_MAX,
 };
 use crate::trace::Header;
 use crate::tracker::Phase;
-
-/// Longest name of a profile that can be written, in bytes.
-const NAME_BYTES_MAX: usize = 200;
 
 /// Recognises which of several profiles the workload is like.
 pub(super) struct Guide {
@@ -142,7 +140,7 @@ impl Cache {
 
     fn check_fits(&self, profile: &Profile) -> Result<()> {
         let all: Vec<u32> = self.n_experts_by_layer().collect();
-        let (of_cache, of_profile) = (sizes(&all), sizes_of(profile));
+        let (of_cache, of_profile) = (sizes(&all), profile.n_experts());
         match of_cache == of_profile {
             true => Ok(()),
             false => Err(wrong(
@@ -218,11 +216,6 @@ pub(super) fn sizes(n_experts: &[u32]) -> Vec<u32> {
     n_experts.iter().copied().filter(|&n| n > 0).collect()
 }
 
-fn sizes_of(profile: &Profile) -> Vec<u32> {
-    let layers = profile.layers.iter();
-    layers.map(|l| l.generation.count.len() as u32).collect()
-}
-
 fn check_name(name: &str) -> Result<()> {
     if (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.contains(char::is_control) {
         return Ok(());
@@ -256,7 +249,7 @@ fn check_weights(parts: &[(&Profile, f64)]) -> Result<()> {
 fn check_same(first: &Profile, other: &Profile) -> Result<()> {
     let why = match first.model.difference(&other.model) {
         Some(why) => why,
-        None if sizes_of(first) != sizes_of(other) => {
+        None if first.n_experts() != other.n_experts() => {
             "its layers differ in their experts".to_string()
         }
         None => return Ok(()),

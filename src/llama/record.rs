@@ -7,7 +7,6 @@ use super::workload::Workload;
 use crate::engine::layout::{Layer, Layout, Tensor};
 use crate::engine::{Batch, Drafts, Sure, lock_soon};
 use crate::error::Result;
-use crate::expert::Event;
 use crate::gguf::expert_part;
 use crate::profile::Lesson;
 use crate::report;
@@ -145,7 +144,7 @@ impl Watch {
         match self.drafts.sort(layer, picks, batch) {
             Some(sure) => self.count(&sure),
             None => {
-                let phase = phase(picks.n_tokens());
+                let phase = Phase::of_batch(picks.n_tokens());
                 let counts = &mut self.lesson.layers[layer][phase as usize];
                 picks
                     .rows()
@@ -157,7 +156,7 @@ impl Watch {
     }
 
     fn count(&mut self, sure: &Sure) {
-        let phase = phase(sure.n_tokens);
+        let phase = Phase::of_batch(sure.n_tokens);
         let counts = &mut self.lesson.layers[sure.layer][phase as usize];
         for (&expert, &rows) in sure.picked.experts.iter().zip(&sure.picked.rows) {
             counts[expert as usize] += u64::from(rows);
@@ -169,15 +168,8 @@ impl Watch {
     /// one has all tokens.
     fn count_tokens(&mut self, layer: usize, n_tokens: u32) {
         if layer == 0 {
-            *self.lesson.tokens.of_mut(phase(n_tokens)) += u64::from(n_tokens);
+            *self.lesson.tokens.of_mut(Phase::of_batch(n_tokens)) += u64::from(n_tokens);
         }
-    }
-}
-
-fn phase(n_tokens: u32) -> Phase {
-    match n_tokens > Event::SCAN_TOKENS {
-        true => Phase::Prompt,
-        false => Phase::Generation,
     }
 }
 

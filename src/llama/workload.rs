@@ -94,8 +94,9 @@ impl Given {
         !self.uses_any() && !self.learns
     }
 
-    /// What there is for model `n` of those that are loaded at the same time, counted from 1. Fails if the profiles are of another model;
-    /// those given for the first one need not fit further models, draft models for example.
+    /// What there is for model `n` of those that are loaded at the same time, counted from 1. Fails if
+    /// the profiles are of another model; those given for the first one need not fit further models,
+    /// draft models for example.
     pub fn of_model(&self, shelves: Shelves, n: u32) -> Result<Workload> {
         let mut parts = Vec::new();
         for (path, profile, weight) in &self.files {
@@ -137,9 +138,8 @@ impl Shelves {
     /// What a profile and the model differ in.
     fn difference(&self, profile: &Profile) -> Option<String> {
         profile.model.difference(&self.model).or_else(|| {
-            let n_experts = profile.layers.iter().map(|l| l.prompt.count.len() as u32);
-            let same = n_experts.eq(self.n_experts.iter().copied());
-            (!same).then(|| "its layers do not have the model's numbers of experts".to_string())
+            (profile.n_experts() != self.n_experts)
+                .then(|| "its layers do not have the model's numbers of experts".to_string())
         })
     }
 }

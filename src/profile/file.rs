@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 /// Longest file, uncompressed: ten times a profile of 100 layers of 512 experts.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Longest name of a profile.
-const NAME_BYTES_MAX: usize = 200;
+pub(crate) const NAME_BYTES_MAX: usize = 200;
 /// Largest count and weight: whole numbers up to it are exact in JSON. Sums of as many as a profile has are finite.
 const NUMBER_MAX: u64 = 1 << 53;
 /// Age of a temporary file whose writer must be dead.

@@ -21,7 +21,7 @@ impl Blend {
         let (first, _) = parts.first().expect("a blend has parts");
         for (part, weight) in parts {
             assert!(weight.is_finite() && *weight >= 0.0, "a weight of {weight}");
-            assert_eq!(sizes(part), sizes(first));
+            assert_eq!(part.n_experts(), first.n_experts());
         }
         let layer = |number| layer(parts, number);
         Self {
@@ -65,7 +65,7 @@ fn layer(parts: &[(&Profile, f64)], number: usize) -> Vec<f32> {
 /// Errors: [`Error::Setting`] if the parts are not of one model.
 pub fn merge(name: &str, parts: &[(&Profile, f64)]) -> Result<Profile> {
     let (first, _) = parts.first().expect("a merged profile has parts");
-    let mut merged = Profile::new(name, first.model.clone(), &sizes(first));
+    let mut merged = Profile::new(name, first.model.clone(), &first.n_experts());
     merged.created.clone_from(&first.created);
     for (part, weight) in parts {
         assert!(weight.is_finite() && *weight >= 0.0, "a weight of {weight}");
@@ -114,15 +114,12 @@ fn add_up<'a>(parts: impl Iterator<Item = (&'a Heat, f64)>, merged: &mut Heat) {
     }
 }
 
-fn sizes(profile: &Profile) -> Vec<u32> {
-    let layers = profile.layers.iter();
-    layers.map(|l| l.prompt.weight.len() as u32).collect()
-}
-
 fn check_same(first: &Profile, other: &Profile) -> Result<()> {
     let why = match first.model.difference(&other.model) {
         Some(difference) => difference,
-        None if sizes(first) != sizes(other) => "its layers differ in their experts".to_string(),
+        None if first.n_experts() != other.n_experts() => {
+            "its layers differ in their experts".to_string()
+        }
         None => return Ok(()),
     };
     Err(Error::Setting {

@@ -23,6 +23,7 @@ use crate::tracker::Phase;
 use serde::{Deserialize, Serialize};
 
 pub use choose::{Chooser, Verdict};
+pub(crate) use file::NAME_BYTES_MAX;
 pub use import::import;
 pub use learn::Lesson;
 pub use mix::{Blend, merge};
@@ -174,6 +175,14 @@ impl Profile {
             updated: now,
             layers: n_experts.iter().map(layer).collect(),
         }
+    }
+
+    /// Experts of each layer.
+    pub fn n_experts(&self) -> Vec<u32> {
+        let layers = self.layers.iter();
+        layers
+            .map(|layer| layer.prompt.count.len() as u32)
+            .collect()
     }
 }
 

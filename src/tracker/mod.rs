@@ -36,7 +36,12 @@ impl Phase {
 
     /// That of an event.
     pub fn of(event: &Event) -> Self {
-        match event.is_scan() {
+        Self::of_batch(event.n_tokens)
+    }
+
+    /// That of a batch of so many tokens.
+    pub fn of_batch(n_tokens: u32) -> Self {
+        match n_tokens > Event::SCAN_TOKENS {
             true => Self::Prompt,
             false => Self::Generation,
         }
