@@ -43,6 +43,12 @@ pub const KNOBS: &[Knob] = &[
         about: "which experts stay in memory",
     },
     Knob {
+        name: "HOTSET_PREFETCH",
+        values: "auto, off",
+        default: "auto",
+        about: "read experts before the router asks for them, while that pays",
+    },
+    Knob {
         name: "HOTSET_IO",
         values: "auto, uring, pread",
         default: "auto",
@@ -98,6 +104,8 @@ pub struct Config {
     pub ram: Option<Ram>,
     /// A name that [`policy::find`] accepts.
     pub policy: String,
+    /// Whether experts may be read before they are picked.
+    pub prefetch: bool,
     /// How to read.
     pub io: QueueKind,
     /// Where the counters go.
@@ -120,6 +128,7 @@ impl Default for Config {
             enabled: true,
             ram: None,
             policy: DEFAULT_POLICY.to_string(),
+            prefetch: true,
             io: QueueKind::Auto,
             stats: StatsTo::Exit,
             profile: None,
@@ -171,6 +180,13 @@ impl Config {
             "HOTSET_POLICY" => {
                 policy::find(value)?;
                 self.policy = value.to_string();
+            }
+            "HOTSET_PREFETCH" => {
+                self.prefetch = match value {
+                    "auto" => true,
+                    "off" => false,
+                    _ => return Err(setting(name, value, "expected auto or off")),
+                }
             }
             "HOTSET_IO" => {
                 self.io = match value {
@@ -283,6 +299,7 @@ mod tests {
             ("HOTSET_RAM", "101%", "100%"),
             ("HOTSET_RAM", "NaN%", "100%"),
             ("HOTSET_POLICY", "mru", "lru"),
+            ("HOTSET_PREFETCH", "on", "auto"),
             ("HOTSET_IO", "dma", "uring"),
             ("HOTSET_STATS", "0", "above 0"),
             ("HOTSET_STATS", "no/such/folder/x.json", "does not exist"),
