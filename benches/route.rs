@@ -3,7 +3,7 @@
 
 use criterion::Criterion;
 use hotset::engine::layout::{Layout, Tensor};
-use hotset::engine::{Batch, Engine, Routing};
+use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
 use hotset::residency::{Plan, Residency};
@@ -155,6 +155,7 @@ fn token(engine: &Engine, layer: usize, ids: &[i32], rows: &[i64]) {
         picks: Picks::new(ids, ids.len(), ids.len()),
         n_rows: rows,
         batch: &Batch::default(),
+        inputs: Inputs::default(),
     };
     for part in 0..N_PARTS {
         let event = engine.route(layer, part, 1, 1, black_box(&routing));

@@ -1,6 +1,6 @@
 //! The counters of one model: what the table at the end is made of, and the fields of the JSON file.
 
-use crate::engine::Engine;
+use crate::engine::{AheadTally, Engine};
 use crate::math::log2;
 use crate::regret::{Regret, Window};
 use crate::residency::Tally;
@@ -33,10 +33,12 @@ pub struct Stats {
     pub generation: Tally,
     /// Larger batches.
     pub prompt: Tally,
-    /// Reads that misses have caused.
+    /// Reads that misses have caused, and those ahead of them.
     pub n_reads: u64,
     /// Bytes of these reads.
     pub bytes_read: u64,
+    /// What became of what was read ahead; null if nothing could be.
+    pub ahead: Option<AheadTally>,
     /// Bytes read besides: all experts at the start, if they fit.
     pub bytes_read_besides: u64,
     /// Time that computing waited for reads.
@@ -173,6 +175,7 @@ impl Stats {
             prompt,
             n_reads: meter.n_reads.load(Relaxed),
             bytes_read,
+            ahead: engine.ahead(),
             bytes_read_besides: queue.stats().bytes_read.saturating_sub(bytes_read),
             stalled_ms: meter.stalled_ns.load(Relaxed) as f64 / 1e6,
             busy_ms: busy.as_secs_f64() * 1e3,

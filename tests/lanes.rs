@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use hotset::engine::layout::{Layout, Tensor};
-use hotset::engine::{Batch, Engine, Routing, Token};
+use hotset::engine::{Batch, Engine, Inputs, Routing, Token};
 use hotset::expert::ExpertId;
 use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
 use hotset::trace::{Header, Picks, Recorder, Trace};
@@ -73,6 +73,7 @@ fn compute(engine: &Engine, key: usize, layer: usize, part: usize, picks: &Picks
         picks: *picks,
         n_rows: &rows,
         batch,
+        inputs: Inputs::default(),
     };
     engine.route(layer, part, key, 1, &routing).unwrap();
     let mut seen = [false; N_EXPERTS];

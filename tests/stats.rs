@@ -1,7 +1,7 @@
 //! What a model's counters say of a run, and of what other policies would have done in it.
 
 use hotset::engine::layout::{Layout, Tensor};
-use hotset::engine::{Batch, Engine, Routing};
+use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::report;
 use hotset::stats::Stats;
 use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
@@ -58,6 +58,7 @@ fn compute(engine: &Engine, n_tokens: usize) {
                 picks: Picks::new(&ids, 2, 2),
                 n_rows: &rows,
                 batch: &Batch::default(),
+                inputs: Inputs::default(),
             };
             engine.route(layer, 0, 1, 1, &routing).unwrap();
             for i in 0.. {

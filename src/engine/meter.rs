@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// What routing has cost.
 #[derive(Default)]
 pub struct Meter {
-    /// Reads that misses have caused.
+    /// Reads that misses have caused, and those ahead of them.
     pub n_reads: AtomicU64,
     /// Bytes of these reads, including what alignment adds.
     pub bytes_read: AtomicU64,
@@ -17,6 +17,12 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// A read that was counted will not be made.
+    pub(super) fn uncount(&self, n_bytes: usize) {
+        self.bytes_read.fetch_sub(n_bytes as u64, Ordering::Relaxed);
+        self.n_reads.fetch_sub(1, Ordering::Relaxed);
+    }
+
     pub(super) fn count(&self, reads: &[Read]) {
         let n_bytes: usize = reads.iter().map(|r| r.len).sum();
         self.bytes_read.fetch_add(n_bytes as u64, Ordering::Relaxed);

@@ -14,8 +14,10 @@
 //! - A staging place is read into again only after every thread has left the entry that used it.
 //! - The ring belongs to one operation of one lane at a time; operations always finish.
 
+mod ahead;
 mod arrivals;
 mod drafts;
+mod governor;
 mod io;
 mod lane;
 pub mod layout;
@@ -29,6 +31,8 @@ use crate::residency::{Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
 use crate::trace::{Picks, Recorder};
 use crate::tracker::Tracker;
+use ahead::Ahead;
+pub use ahead::{AheadTally, Foresight, Inputs};
 use arrivals::Arrivals;
 pub use drafts::{Batch, Drafts, Sure, Token};
 use lane::{Entry, Lane};
@@ -78,6 +82,7 @@ struct State {
     trackers: Vec<Tracker>,
     drafts: Drafts,
     guide: Option<Guide>,
+    ahead: Option<Ahead>,
     next_sequence: u64,
     reads: Vec<Read>,
     /// First and last routing event.
@@ -93,6 +98,8 @@ pub struct Routing<'a> {
     pub n_rows: &'a [i64],
     /// Which tokens these are.
     pub batch: &'a Batch,
+    /// What the router saw.
+    pub inputs: Inputs<'a>,
 }
 
 /// The streamed experts of one model.
@@ -149,6 +156,7 @@ impl Engine {
                 trackers,
                 drafts: Drafts::default(),
                 guide: None,
+                ahead: None,
                 next_sequence: 0,
                 reads: Vec::new(),
                 busy: None,
@@ -226,8 +234,10 @@ impl Engine {
         let at = self.claim_lane(state, key)?;
         if !runs::continues(&state.runs[at], layer, part, routing) {
             self.close(state, at)?;
+            self.settle_guesses(state, at, layer, routing.n_rows);
             self.begin(state, at, layer, routing)?;
             self.read_fills(state, at, part)?;
+            self.look_ahead(state, at, layer, routing);
         }
         let run = &mut state.runs[at];
         run.parts_begun |= 1 << part;

@@ -5,12 +5,12 @@ use super::record;
 use super::registry::{BOUND, Bound, Saver, registry, try_registry};
 use super::signals;
 use super::sys::{
-    ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook, ggml_tensor, llama_model,
+    GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook, ggml_tensor, llama_model,
 };
 use super::workload::Given;
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
-use crate::engine::{Batch, Routing, Token};
+use crate::engine::{Batch, Inputs, Routing, Token};
 use crate::error::{Error, Result};
 use crate::gguf::expert_part;
 #[cfg(feature = "llama")]
@@ -202,7 +202,9 @@ unsafe extern "C" fn bind(
     let loading = registry.loading(model as usize);
     // SAFETY: llama.cpp passes a tensor.
     let (name, tensor) = unsafe { (name_of(weights), &*weights) };
-    let Some((name, (block, _))) = name.and_then(|n| Some((n, expert_part(n)?))) else {
+    let Some(name) = name else { return };
+    let Some((block, _)) = expert_part(name) else {
+        loading.routers.note(name, tensor);
         return;
     };
     loading.blocks.insert(block, tensor.ne[2] as u32);
@@ -261,7 +263,7 @@ unsafe extern "C" fn route(
     bound: *mut c_void,
     lane: *const c_void,
     n_threads: c_int,
-    ids: *const ggml_tensor,
+    op: *const ggml_tensor,
     n_rows: *const i64,
 ) {
     // SAFETY: `find` returned it for a tensor that is in use, so its model is loaded.
@@ -270,13 +272,17 @@ unsafe extern "C" fn route(
         let n_experts = engine.layout().layers[bound.layer].n_experts as usize;
         // SAFETY: one count per expert, written by this thread just before.
         let n_rows = unsafe { std::slice::from_raw_parts(n_rows, n_experts) };
-        // SAFETY: the ids of the operation, which llama.cpp has just counted.
-        let picks = unsafe { record::picks(&*ids) };
+        // SAFETY: an operation with weights, inputs and ids, which llama.cpp has just counted.
+        let (picks, inputs) = unsafe {
+            let sources = &(*op).src;
+            (record::picks(&*sources[2]), inputs(&*sources[1]))
+        };
         BATCH.with_borrow(|batch| {
             let routing = Routing {
                 picks,
                 n_rows,
                 batch,
+                inputs,
             };
             let (lane, n_threads) = (lane as usize, n_threads as u32);
             engine.route(bound.layer, bound.part, lane, n_threads, &routing)
@@ -285,6 +291,26 @@ unsafe extern "C" fn route(
     if let Err(error) = result {
         fatal(&error);
     }
+}
+
+/// What the router saw of each token, if the operation reads the same.
+///
+/// # Safety
+///
+/// `tensor` is the input of an operation that is being computed.
+unsafe fn inputs(tensor: &ggml_tensor) -> Inputs<'_> {
+    const BYTES: usize = size_of::<f32>();
+    let [width, n_each, n_tokens] = [0, 1, 2].map(|i| tensor.ne[i] as usize);
+    // The last operation of a layer has an input for each expert of a token.
+    let is_plain = tensor.type_ == GGML_TYPE_F32 && tensor.nb[0] == BYTES && n_each == 1;
+    if !is_plain || !tensor.nb[2].is_multiple_of(BYTES) || n_tokens > Inputs::N_MAX {
+        return Inputs::default();
+    }
+    let stride = tensor.nb[2] / BYTES;
+    let n = (n_tokens - 1) * stride + width;
+    // SAFETY: the operation before has written it to memory.
+    let values = unsafe { std::slice::from_raw_parts(tensor.data.cast::<f32>(), n) };
+    Inputs::new(values, width, stride)
 }
 
 unsafe extern "C" fn acquire(

@@ -1,5 +1,6 @@
 //! A model that is being loaded.
 
+use super::foresight::Routers;
 use crate::engine::layout::Tensor;
 use crate::error::{Error, Result};
 use crate::store::ModelFile;
@@ -23,6 +24,8 @@ pub struct Loading {
     pub resident_addresses: Vec<usize>,
     /// The experts of each block that has any, wherever these are.
     pub blocks: BTreeMap<u32, u32>,
+    /// The routers.
+    pub routers: Routers,
     /// What will be said when all tensors are seen.
     pub error: Option<Error>,
 }
@@ -38,6 +41,7 @@ impl Loading {
             residents: Vec::new(),
             resident_addresses: Vec::new(),
             blocks: BTreeMap::new(),
+            routers: Routers::default(),
             error: None,
         }
     }

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "llama")]
 pub mod gguf;
+mod foresight;
 mod hook;
 mod loading;
 mod model;

@@ -1,5 +1,6 @@
 //! One model with streamed experts: its engine, made when the budget is known.
 
+use super::foresight::LayerRouters;
 use super::record::Target;
 use super::workload::Workload;
 use crate::config::{Config, Ram};
@@ -24,6 +25,7 @@ const RESERVE_PART: u64 = 16;
 struct Parts {
     tensors: Vec<Tensor>,
     files: Vec<ModelFile>,
+    foresight: Option<LayerRouters>,
 }
 
 /// A loaded model whose experts are on disk.
@@ -52,6 +54,7 @@ impl Model {
         config: &Config,
         used_bytes: u64,
         n_used: u32,
+        foresight: Option<LayerRouters>,
         target: Option<Target>,
         workload: Option<Workload>,
     ) -> Result<Self> {
@@ -63,7 +66,11 @@ impl Model {
         };
         let model = Self {
             engine: OnceCell::new(),
-            parts: Mutex::new(Some(Parts { tensors, files })),
+            parts: Mutex::new(Some(Parts {
+                tensors,
+                files,
+                foresight,
+            })),
             policy: config.policy.clone(),
             options: QueueOptions {
                 kind: config.io,
@@ -174,7 +181,11 @@ impl Model {
         self.engine.get_or_try_init(|| {
             let parts = self.parts.lock().expect("no thread panics with it").take();
             // Gone if another thread was here first and failed.
-            let Parts { tensors, files } = parts.ok_or_else(|| Error::Setting {
+            let Parts {
+                tensors,
+                files,
+                foresight,
+            } = parts.ok_or_else(|| Error::Setting {
                 name: "HOTSET_RAM".to_string(),
                 value: "auto".to_string(),
                 allowed: "there was no room for experts".to_string(),
@@ -186,6 +197,9 @@ impl Model {
             }
             let mut engine = Engine::new(layout, files, &self.policy, self.options)?;
             report::say(&report::start_line(&engine, &self.policy));
+            if let Some(foresight) = foresight {
+                engine.look_ahead_with(Box::new(foresight));
+            }
             if let Some(workload) = &self.workload {
                 self.warm(&engine, workload)?;
             }

@@ -203,12 +203,17 @@ impl Registry {
         let places = places(&tensors);
         let files = loading.files.into_iter().map(|(_, file)| file).collect();
         let used_bytes = self.used_bytes();
+        let is_first = |i: &usize| *i == 0 || tensors[*i].block != tensors[*i - 1].block;
+        let firsts = (0..tensors.len()).filter(is_first);
+        let routers = loading.routers.of_blocks(firsts.map(|i| tensors[i].block));
+        let foresight = self.config.prefetch.then_some(routers);
         let model = Model::new(
             tensors,
             files,
             &self.config,
             used_bytes,
             n_used,
+            foresight,
             target,
             workload,
         )?;

@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Shape};
 use crate::policy::Policy;
 
+mod ahead;
 mod plan;
 pub mod pools;
 mod teach;
@@ -127,7 +128,9 @@ impl Residency {
         for &(expert, _) in misses {
             let place = match self.free.pop() {
                 Some(slot) => Some((slot, None)),
-                None => self.evict().map(|(slot, victim)| (slot, Some(victim))),
+                None => self
+                    .evict(&|_| false)
+                    .map(|(slot, victim)| (slot, Some(victim))),
             };
             match place {
                 Some((slot, victim)) => self.fill_slot(expert, slot, victim, plan),
@@ -271,7 +274,7 @@ impl Residency {
             let slot = self
                 .free
                 .pop()
-                .or_else(|| self.evict().map(|(slot, _)| slot));
+                .or_else(|| self.evict(&|_| false).map(|(slot, _)| slot));
             self.retired
                 .push(slot.expect("more slots are in use than pinned"));
         }
@@ -354,8 +357,8 @@ impl Residency {
         slot
     }
 
-    /// Empties the slot that the policy chooses, unless all are pinned.
-    fn evict(&mut self) -> Option<(u32, ExpertId)> {
+    /// Empties the slot that the policy chooses, unless all are pinned or wanted.
+    fn evict(&mut self, is_wanted: &dyn Fn(ExpertId) -> bool) -> Option<(u32, ExpertId)> {
         let Self {
             policy,
             shape,
@@ -363,7 +366,7 @@ impl Residency {
             pins,
             ..
         } = self;
-        let is_pinned = |id| pins[slot_of[shape.index(id)] as usize] > 0;
+        let is_pinned = |id| pins[slot_of[shape.index(id)] as usize] > 0 || is_wanted(id);
         let victim = policy.evict(&is_pinned)?;
         // The one mistake of a policy that would let an operation read another expert's bytes.
         assert!(

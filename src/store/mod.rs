@@ -5,6 +5,7 @@ mod arena;
 mod fault;
 mod file;
 mod job;
+mod line;
 mod pread;
 mod queue;
 #[cfg(target_os = "linux")]

@@ -3,13 +3,13 @@
 // pread into the arena goes through a raw pointer.
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::io;
 use std::ptr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::job::Job;
+use super::line::Line;
 use super::queue::{AbortOnPanic, Backend, Core, join};
 
 /// More threads than this do not make a disk faster.
@@ -28,7 +28,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    waiting: VecDeque<Job>,
+    line: Line,
+    n_running: usize,
     is_closing: bool,
 }
 
@@ -55,10 +56,10 @@ impl Pool {
 }
 
 impl Backend for Pool {
-    fn submit(&self, mut jobs: VecDeque<Job>) {
-        let n_jobs = jobs.len();
-        self.shared.state.lock().unwrap().waiting.append(&mut jobs);
-        for _ in 0..n_jobs.min(self.threads.len()) {
+    fn change(&self, change: &mut dyn FnMut(&mut Line)) {
+        let mut state = self.shared.state.lock().unwrap();
+        change(&mut state.line);
+        for _ in 0..state.line.len().min(self.threads.len()) {
             self.shared.changed.notify_one();
         }
     }
@@ -75,23 +76,34 @@ impl Drop for Pool {
 impl Shared {
     fn run(&self) {
         let _guard = AbortOnPanic;
+        let mut state = self.state.lock().unwrap();
         loop {
-            let state = self.state.lock().unwrap();
-            let mut state = self
-                .changed
-                .wait_while(state, |s| s.waiting.is_empty() && !s.is_closing)
-                .unwrap();
-            let is_closing = state.is_closing;
-            let Some(mut job) = state.waiting.pop_front() else {
-                return;
+            let State {
+                line,
+                n_running,
+                is_closing,
+            } = &mut *state;
+            let is_closing = *is_closing;
+            let next = match is_closing {
+                true => line.pop(),
+                false => line.next(*n_running),
             };
+            let Some(mut job) = next else {
+                if is_closing {
+                    return;
+                }
+                state = self.changed.wait(state).unwrap();
+                continue;
+            };
+            *n_running += 1;
             drop(state);
-            let result = if is_closing {
-                Err(io::Error::from_raw_os_error(libc::ECANCELED))
-            } else {
-                self.read(&mut job)
+            let result = match is_closing {
+                true => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+                false => self.read(&mut job),
             };
             self.core.report(&job, result);
+            state = self.state.lock().unwrap();
+            state.n_running -= 1;
         }
     }
 

@@ -1,6 +1,5 @@
 //! Reads many slices of files at once, straight into the arena.
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use super::fault::Injector;
 use super::job::Job;
+use super::line::Line;
 use super::{Arena, Faults, ModelFile, pread};
 use crate::error::{Error, Result};
 
@@ -160,13 +160,40 @@ impl ReadQueue {
     ///
     /// Panics, before anything is started, if a read is misaligned or leaves the arena.
     pub fn submit(&self, reads: &[Read]) {
-        let jobs: VecDeque<Job> = reads.iter().map(|read| self.core.job(read)).collect();
-        let n_jobs = jobs.len() as u64;
-        self.core
-            .counters
+        let mut jobs = self.jobs(reads);
+        self.backend.change(&mut |line| line.add(&mut jobs));
+    }
+
+    /// As [`Self::submit`], for reads that may turn out to be useless: each is started when no other
+    /// read waits and hardly any is under way.
+    pub fn submit_ahead(&self, reads: &[Read]) {
+        let mut jobs = self.jobs(reads);
+        self.backend.change(&mut |line| line.add_ahead(&mut jobs));
+    }
+
+    /// Lets reads ahead whose tags satisfy `is_needed` wait no longer than others.
+    pub fn hurry(&self, is_needed: &dyn Fn(u64) -> bool) {
+        self.backend.change(&mut |line| line.hurry(is_needed));
+    }
+
+    /// Drops reads ahead whose tags satisfy `is_useless`, if they have not been started. Returns the
+    /// tags of those that were dropped, which will not be reported.
+    pub fn recall(&self, is_useless: &dyn Fn(u64) -> bool) -> Vec<u64> {
+        let mut recalled = Vec::new();
+        self.backend.change(&mut |line| recalled = line.recall(is_useless));
+        let n = recalled.len() as u64;
+        let counters = &self.core.counters;
+        counters.n_in_flight.fetch_sub(n, Ordering::Relaxed);
+        recalled
+    }
+
+    fn jobs(&self, reads: &[Read]) -> impl Iterator<Item = Job> {
+        let jobs: Vec<Job> = reads.iter().map(|read| self.core.job(read)).collect();
+        let counters = &self.core.counters;
+        counters
             .n_in_flight
-            .fetch_add(n_jobs, Ordering::Relaxed);
-        self.backend.submit(jobs);
+            .fetch_add(jobs.len() as u64, Ordering::Relaxed);
+        jobs.into_iter()
     }
 
     /// How reads are really done: `Uring` or `Pread`.
@@ -235,7 +262,8 @@ pub(super) fn join(thread: JoinHandle<()>) {
 
 /// Performs jobs and hands each to [`Core::report`] once.
 pub(super) trait Backend: Send + Sync {
-    fn submit(&self, jobs: VecDeque<Job>);
+    /// Changes what waits, and starts what can be started.
+    fn change(&self, change: &mut dyn FnMut(&mut Line));
 }
 
 /// What a backend and its threads share with the queue.

@@ -3,7 +3,6 @@
 // The ring is given raw pointers, and is shared between threads by rules of ours.
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -15,6 +14,7 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::job::Job;
+use super::line::Line;
 use super::queue::{AbortOnPanic, Backend, Core, join};
 use super::{Arena, ModelFile};
 
@@ -42,7 +42,7 @@ struct State {
     running: Vec<Option<Job>>,
     /// The numbers that are free in `running`.
     free: Vec<usize>,
-    waiting: VecDeque<Job>,
+    line: Line,
     is_closing: bool,
 }
 
@@ -62,7 +62,7 @@ impl Ring {
             state: Mutex::new(State {
                 running: (0..depth).map(|_| None).collect(),
                 free: (0..depth as usize).rev().collect(),
-                waiting: VecDeque::new(),
+                line: Line::default(),
                 is_closing: false,
             }),
         });
@@ -115,9 +115,9 @@ fn outcome(result: i32) -> io::Result<usize> {
 }
 
 impl Backend for Ring {
-    fn submit(&self, jobs: VecDeque<Job>) {
+    fn change(&self, change: &mut dyn FnMut(&mut Line)) {
         let mut state = self.shared.state.lock().unwrap();
-        state.waiting.extend(jobs);
+        change(&mut state.line);
         self.shared.start_waiting(&mut state);
     }
 }
@@ -137,11 +137,12 @@ impl Drop for Ring {
 impl Shared {
     /// Gives the kernel as many of the waiting jobs as it may have at once.
     fn start_waiting(&self, state: &mut State) {
-        while !state.free.is_empty() {
-            let Some(job) = state.waiting.pop_front() else {
+        while let Some(number) = state.free.pop() {
+            let n_running = state.running.len() - state.free.len() - 1;
+            let Some(job) = state.line.next(n_running) else {
+                state.free.push(number);
                 break;
             };
-            let number = state.free.pop().expect("checked above");
             self.call(state, number, job);
         }
         self.flush(state);
@@ -208,7 +209,9 @@ impl Shared {
             }
             if state.is_closing {
                 let cancelled = || Err(io::Error::from_raw_os_error(libc::ECANCELED));
-                ended.extend(state.waiting.drain(..).map(|job| (job, cancelled())));
+                while let Some(job) = state.line.pop() {
+                    ended.push((job, cancelled()));
+                }
             }
             self.start_waiting(&mut state);
             let is_over = state.is_closing && state.free.len() == state.running.len();

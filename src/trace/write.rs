@@ -55,6 +55,11 @@ impl<'a> Picks<'a> {
         self.ids.len().div_ceil(self.stride) as u32
     }
 
+    /// Ids of each token.
+    pub fn n_used(&self) -> usize {
+        self.n_used
+    }
+
     /// The ids of each token.
     pub fn rows(&self) -> impl Iterator<Item = &'a [i32]> {
         let n_used = self.n_used;
