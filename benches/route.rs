@@ -7,7 +7,7 @@ use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
 use hotset::residency::{Plan, Residency};
-use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
+use hotset::store::{Faults, Gentle, ModelFile, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use hotset::tracker::{Phase, Tracker};
 use std::hint::black_box;
@@ -143,6 +143,7 @@ fn engine(policy: &str) -> Engine {
     let options = QueueOptions {
         kind: QueueKind::Auto,
         depth: 16,
+        gentle: Gentle::default(),
         faults: Faults::default(),
     };
     Engine::new(layout, vec![file], policy, options).expect("the arena is small")

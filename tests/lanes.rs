@@ -6,7 +6,7 @@
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing, Token};
 use hotset::expert::ExpertId;
-use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
+use hotset::store::{Faults, Gentle, ModelFile, QueueKind, QueueOptions};
 use hotset::trace::{Header, Picks, Recorder, Trace};
 use hotset::tracker::Phase;
 use std::io::Write;
@@ -53,6 +53,7 @@ fn engine_with(policy: &str, n_slots: usize) -> Engine {
     let options = QueueOptions {
         kind: QueueKind::Auto,
         depth: 8,
+        gentle: Gentle::default(),
         faults: Faults::default(),
     };
     Engine::new(layout, vec![file], policy, options).unwrap()

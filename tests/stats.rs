@@ -4,7 +4,7 @@ use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::report;
 use hotset::stats::Stats;
-use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions};
+use hotset::store::{Faults, Gentle, ModelFile, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -41,6 +41,7 @@ fn engine(policy: &str, percent: usize) -> Engine {
     let options = QueueOptions {
         kind: QueueKind::Auto,
         depth: 8,
+        gentle: Gentle::default(),
         faults: Faults::default(),
     };
     Engine::new(layout, vec![file], policy, options).unwrap()

@@ -11,6 +11,7 @@ use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
 use crate::store::Read;
 use serde::Serialize;
+use std::time::{Duration, Instant};
 
 /// Tells what the router of a layer would say.
 pub trait Foresight: Send + Sync {
@@ -52,18 +53,36 @@ impl<'a> Inputs<'a> {
 }
 
 /// What became of the guesses of a model. Each was an expert that was not resident.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct AheadTally {
-    /// Experts that were to be read ahead.
+    /// Experts that were guessed, whether they were read ahead or not.
     pub guesses: u64,
-    /// Of these, the ones that the router picked.
+    /// Of these, the ones that the router picked: `right / guesses` is the precision.
     pub right: u64,
+    /// Experts that were to be read ahead.
+    pub reads: u64,
+    /// Of these, the ones that the router picked.
+    pub right_reads: u64,
     /// Of these, the ones that were there when it did.
     pub in_time: u64,
     /// Wrong ones of which nothing was read, because they were recalled before.
     pub recalled: u64,
     /// Bytes read for wrong ones.
     pub wasted_bytes: u64,
+    /// What a token took with reading ahead, in milliseconds, when the two were last compared; null if
+    /// they were not yet.
+    pub token_ms_on: Option<f64>,
+    /// The same without reading ahead.
+    pub token_ms_off: Option<f64>,
+}
+
+/// An expert that is not resident and will probably be picked.
+struct Miss {
+    lane: usize,
+    layer: usize,
+    expert: u32,
+    /// Its place among the experts of its token, best first.
+    rank: usize,
 }
 
 /// An expert that is being read ahead, or was. Its slot is held until its reads have ended.
@@ -72,8 +91,6 @@ struct Guess {
     layer: usize,
     id: ExpertId,
     slot: u32,
-    /// Its place among the experts of its token, best first.
-    rank: usize,
     /// Bytes of the reads of each part.
     part_bytes: Vec<usize>,
     /// One bit per part that was recalled.
@@ -85,9 +102,13 @@ struct Guess {
 /// What a model reads ahead; under the state lock.
 pub(super) struct Ahead {
     foresight: Box<dyn Foresight>,
-    pub governor: Governor,
+    governor: Governor,
+    begin: Instant,
+    /// The lane of the latest token.
+    lane: usize,
+    misses: Vec<Miss>,
     guesses: Vec<Guess>,
-    pub tally: AheadTally,
+    tally: AheadTally,
     scores: Vec<f32>,
     /// Experts by score.
     order: Vec<u32>,
@@ -102,6 +123,9 @@ impl Engine {
         self.state().ahead = Some(Ahead {
             foresight,
             governor: Governor::default(),
+            begin: Instant::now(),
+            lane: 0,
+            misses: Vec::new(),
             guesses: Vec::new(),
             tally: AheadTally::default(),
             scores: Vec::new(),
@@ -114,21 +138,32 @@ impl Engine {
     /// What became of the guesses so far; `None` if nothing is read ahead, or an event is being planned.
     pub fn ahead(&self) -> Option<AheadTally> {
         let state = self.state.try_lock().ok()?;
-        state.ahead.as_ref().map(|ahead| ahead.tally)
+        let ahead = state.ahead.as_ref()?;
+        let ms = |took: Duration| took.as_secs_f64() * 1e3;
+        let verdict = ahead.governor.verdict();
+        Some(AheadTally {
+            token_ms_on: verdict.map(|v| ms(v.on)),
+            token_ms_off: verdict.map(|v| ms(v.off)),
+            ..ahead.tally
+        })
     }
 
-    /// An event of `layer` begins in lane `at`, with `n_rows` tokens for each expert: this lane's guesses
-    /// were right or wrong.
+    /// An event of `layer` begins in lane `at`: this lane's guesses were right or wrong.
     pub(super) fn settle_guesses(
         &self,
         state: &mut State,
         at: usize,
         layer: usize,
-        n_rows: &[i64],
+        routing: &Routing,
     ) {
         let Some(mut ahead) = state.ahead.take() else {
             return;
         };
+        let n_rows = routing.n_rows;
+        ahead.learn(at, layer, n_rows);
+        if layer == 0 {
+            ahead.note_time(at, routing.picks.n_tokens());
+        }
         let mut hurried = Vec::new();
         let mut useless = Vec::new();
         for guess in &mut ahead.guesses {
@@ -137,10 +172,7 @@ impl Engine {
             }
             guess.is_settled = true;
             let is_right = guess.layer == layer && n_rows[guess.id.expert as usize] > 0;
-            ahead.governor.learn(guess.rank, is_right);
-            if is_right {
-                ahead.tally.right += 1;
-            }
+            ahead.tally.right_reads += u64::from(is_right);
             if self.has_arrived(guess) {
                 ahead.tally.in_time += u64::from(is_right);
             } else if is_right {
@@ -200,24 +232,36 @@ impl Engine {
         });
     }
 
-    /// Reads what the layer after `layer` will probably pick, now that lane `at` has planned an event of
-    /// `layer`.
-    pub(super) fn look_ahead(
-        &self,
-        state: &mut State,
-        at: usize,
-        layer: usize,
-        routing: &Routing,
-    ) {
-        let next = layer + 1;
-        if next == self.layout.layers.len() || routing.picks.n_tokens() as usize > Inputs::N_MAX {
+    /// Guesses what the layer after `layer` will pick, and spares it from now on. Call this before the
+    /// event of `layer` is planned.
+    pub(super) fn expect_next(&self, state: &mut State, layer: usize, routing: &Routing) {
+        let Some(ahead) = &mut state.ahead else {
             return;
+        };
+        let next = layer + 1;
+        let n_used = routing.picks.n_used();
+        if next == self.layout.layers.len() || !ahead.guess(next, n_used, &routing.inputs) {
+            ahead.wanted.clear();
         }
+        for residency in &mut state.residencies {
+            residency.expect([]);
+        }
+        if let Some(layer) = self.layout.layers.get(next) {
+            let wanted = ahead.wanted.iter();
+            state.residencies[layer.pool].expect(wanted.map(|&(expert, _)| ExpertId {
+                layer: layer.pool_layer,
+                expert,
+            }));
+        }
+    }
+
+    /// Reads what the layer after `layer` will probably pick, in lane `at`.
+    pub(super) fn look_ahead(&self, state: &mut State, at: usize, layer: usize) {
         let Some(mut ahead) = state.ahead.take() else {
             return;
         };
-        if ahead.guess(next, routing.picks.n_used(), &routing.inputs) {
-            self.read_wanted(state, &mut ahead, at, next);
+        if !ahead.wanted.is_empty() {
+            self.read_wanted(state, &mut ahead, at, layer + 1);
         }
         state.ahead = Some(ahead);
     }
@@ -232,14 +276,19 @@ impl Engine {
         ahead.reads.clear();
         for &(expert, rank) in &ahead.wanted {
             let wanted = id(expert);
-            if residency.is_resident(wanted) || !ahead.governor.allows(rank) {
+            if residency.is_resident(wanted) {
                 continue;
             }
-            let is_wanted = |other: ExpertId| {
-                let mut wanted = ahead.wanted.iter();
-                other.layer == layer.pool_layer && wanted.any(|&(e, _)| e == other.expert)
-            };
-            let Some(slot) = residency.fill_ahead(wanted, &is_wanted) else {
+            ahead.misses.push(Miss {
+                lane: at,
+                layer: layer_index,
+                expert,
+                rank,
+            });
+            if !ahead.governor.allows(rank) {
+                continue;
+            }
+            let Some(slot) = residency.fill_ahead(wanted) else {
                 break;
             };
             let n_before = ahead.reads.len();
@@ -251,14 +300,13 @@ impl Engine {
                 layer: layer_index,
                 id: wanted,
                 slot,
-                rank,
                 part_bytes: ahead.reads[n_before..].iter().map(|r| r.len).collect(),
                 recalled: 0,
                 is_settled: false,
             };
             self.arrivals.clear_slot(self.slot_number(&guess));
             ahead.guesses.push(guess);
-            ahead.tally.guesses += 1;
+            ahead.tally.reads += 1;
         }
         if !ahead.reads.is_empty() {
             self.meter.count(&ahead.reads);
@@ -279,6 +327,32 @@ impl Engine {
 }
 
 impl Ahead {
+    /// Compares what was guessed in lane `at` with what was picked.
+    fn learn(&mut self, at: usize, layer: usize, n_rows: &[i64]) {
+        let (governor, tally) = (&mut self.governor, &mut self.tally);
+        self.misses.retain(|miss| {
+            if miss.lane != at {
+                return true;
+            }
+            let is_right = miss.layer == layer && n_rows[miss.expert as usize] > 0;
+            governor.learn(miss.rank, is_right);
+            tally.guesses += 1;
+            tally.right += u64::from(is_right);
+            false
+        });
+    }
+
+    /// A batch of `n_tokens` begins in lane `at`.
+    fn note_time(&mut self, at: usize, n_tokens: u32) {
+        if n_tokens > 1 || at != self.lane {
+            self.governor.interrupt();
+        }
+        self.lane = at;
+        if n_tokens == 1 {
+            self.governor.token(self.begin.elapsed());
+        }
+    }
+
     /// Makes `wanted` what the routers of `layer` will probably pick, the surest first. False if there is
     /// nothing to tell.
     fn guess(&mut self, layer: usize, n_used: usize, inputs: &Inputs) -> bool {

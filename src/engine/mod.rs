@@ -234,10 +234,11 @@ impl Engine {
         let at = self.claim_lane(state, key)?;
         if !runs::continues(&state.runs[at], layer, part, routing) {
             self.close(state, at)?;
-            self.settle_guesses(state, at, layer, routing.n_rows);
+            self.settle_guesses(state, at, layer, routing);
+            self.expect_next(state, layer, routing);
             self.begin(state, at, layer, routing)?;
             self.read_fills(state, at, part)?;
-            self.look_ahead(state, at, layer, routing);
+            self.look_ahead(state, at, layer);
         }
         let run = &mut state.runs[at];
         run.parts_begun |= 1 << part;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::report;
 use crate::stats::Stats;
-use crate::store::{ModelFile, QueueOptions};
+use crate::store::{Gentle, ModelFile, QueueOptions};
 use once_cell::sync::OnceCell;
 use std::sync::Mutex;
 
@@ -75,6 +75,7 @@ impl Model {
             options: QueueOptions {
                 kind: config.io,
                 depth: QUEUE_DEPTH,
+                gentle: Gentle::default(),
                 faults: config.faults,
             },
             n_used,

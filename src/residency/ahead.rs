@@ -3,18 +3,21 @@
 use super::{ExpertId, Residency};
 
 impl Residency {
+    /// Spares `experts`, which will probably be picked soon, from now on: they are evicted if there is
+    /// nothing else. Replaces what was expected before.
+    pub fn expect(&mut self, experts: impl IntoIterator<Item = ExpertId>) {
+        self.expected.clear();
+        self.expected.extend(experts);
+    }
+
     /// Makes `id`, which is not resident, so in a free slot or in that of the policy's victim, and holds
-    /// the slot until [`Self::let_go`]. No expert for which `is_wanted` is chosen as the victim.
+    /// the slot until [`Self::let_go`]. `None`, and nothing is changed, if all slots are pinned.
     ///
-    /// `None`, and nothing is changed, if there is no such slot. Nothing is counted or taught.
-    pub fn fill_ahead(
-        &mut self,
-        id: ExpertId,
-        is_wanted: &dyn Fn(ExpertId) -> bool,
-    ) -> Option<u32> {
+    /// Nothing is counted or taught.
+    pub fn fill_ahead(&mut self, id: ExpertId) -> Option<u32> {
         assert!(!self.is_resident(id), "{id} is resident");
         let free = self.free.pop();
-        let slot = free.or_else(|| self.evict(is_wanted).map(|(slot, _)| slot))?;
+        let slot = free.or_else(|| self.evict().map(|(slot, _)| slot))?;
         self.n_changes += 1;
         self.settle(id, slot);
         self.hold(slot);

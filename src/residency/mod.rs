@@ -47,6 +47,8 @@ pub struct Residency {
     pins: Vec<u32>,
     /// The last one is taken next.
     free: Vec<u32>,
+    /// What will probably be picked soon.
+    expected: Vec<ExpertId>,
     /// Taken out of use by `resize`.
     retired: Vec<u32>,
     /// By layer.
@@ -68,6 +70,7 @@ impl Residency {
             experts: vec![None; n_slots as usize],
             pins: vec![0; n_slots as usize],
             free: (0..n_slots).rev().collect(),
+            expected: Vec::new(),
             retired: Vec::new(),
             n_resident: vec![0; shape.n_layers() as usize],
             counts: Counts::default(),
@@ -128,9 +131,7 @@ impl Residency {
         for &(expert, _) in misses {
             let place = match self.free.pop() {
                 Some(slot) => Some((slot, None)),
-                None => self
-                    .evict(&|_| false)
-                    .map(|(slot, victim)| (slot, Some(victim))),
+                None => self.evict().map(|(slot, victim)| (slot, Some(victim))),
             };
             match place {
                 Some((slot, victim)) => self.fill_slot(expert, slot, victim, plan),
@@ -274,7 +275,7 @@ impl Residency {
             let slot = self
                 .free
                 .pop()
-                .or_else(|| self.evict(&|_| false).map(|(slot, _)| slot));
+                .or_else(|| self.evict().map(|(slot, _)| slot));
             self.retired
                 .push(slot.expect("more slots are in use than pinned"));
         }
@@ -357,17 +358,23 @@ impl Residency {
         slot
     }
 
-    /// Empties the slot that the policy chooses, unless all are pinned or wanted.
-    fn evict(&mut self, is_wanted: &dyn Fn(ExpertId) -> bool) -> Option<(u32, ExpertId)> {
+    /// Empties the slot that the policy chooses, unless all are pinned. What is expected is spared, if
+    /// anything else can go.
+    fn evict(&mut self) -> Option<(u32, ExpertId)> {
         let Self {
             policy,
             shape,
             slot_of,
             pins,
+            expected,
             ..
         } = self;
-        let is_pinned = |id| pins[slot_of[shape.index(id)] as usize] > 0 || is_wanted(id);
-        let victim = policy.evict(&is_pinned)?;
+        let is_pinned = |id| pins[slot_of[shape.index(id)] as usize] > 0;
+        let victim = match expected.is_empty() {
+            true => None,
+            false => policy.evict(&|id| is_pinned(id) || expected.contains(&id)),
+        };
+        let victim = victim.or_else(|| policy.evict(&is_pinned))?;
         // The one mistake of a policy that would let an operation read another expert's bytes.
         assert!(
             !is_pinned(victim),

@@ -6,7 +6,7 @@ use super::Read;
 use super::fault::Fault;
 
 /// A single system call reads at most this much; the rest follows as after a short read.
-const CALL_BYTES_MAX: usize = 1 << 30;
+pub(super) const CALL_BYTES_MAX: usize = 1 << 30;
 
 /// How often a call of one read is made again although nothing arrived.
 const RETRIES_MAX: u32 = 64;
@@ -22,6 +22,8 @@ pub(super) struct Job {
     at: usize,
     /// Bytes from the beginning of the read that have arrived; `at` is this, rounded down.
     arrived: usize,
+    /// Bytes of a call at most, a multiple of `align`.
+    call_max: usize,
     n_retries: u32,
 }
 
@@ -43,8 +45,14 @@ impl Job {
             stops_half_way: fault.is_short,
             at: 0,
             arrived: 0,
+            call_max: CALL_BYTES_MAX,
             n_retries: 0,
         }
+    }
+
+    /// Limits each call from now on to `n_bytes`, which is rounded up to the alignment.
+    pub fn limit_calls(&mut self, n_bytes: usize) {
+        self.call_max = n_bytes.next_multiple_of(self.align);
     }
 
     /// Bytes that have arrived.
@@ -54,7 +62,7 @@ impl Job {
 
     /// The call to make next; its outcome goes to [`Job::advance`].
     pub fn call(&mut self) -> Call {
-        let mut len = (self.read.len - self.at).min(CALL_BYTES_MAX);
+        let mut len = (self.read.len - self.at).min(self.call_max);
         if std::mem::take(&mut self.stops_half_way) {
             let half = len / 2;
             // A read of one unit has no half.

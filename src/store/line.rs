@@ -2,41 +2,83 @@
 
 use std::collections::VecDeque;
 
-use super::job::Job;
+use super::job::{CALL_BYTES_MAX, Job};
 
-/// A read ahead is started only while fewer reads than this are under way: enough to keep a disk busy,
-/// little enough that a read that somebody waits for soon has the disk to itself.
-const AHEAD_MAX: usize = 2;
+/// How reads ahead are done: a short call at a time, so that a read that somebody waits for soon has the
+/// disk to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gentle {
+    /// A call is made only while fewer reads than this are under way.
+    pub depth: u32,
+    /// Bytes of a call at most.
+    pub call_bytes: usize,
+}
+
+impl Default for Gentle {
+    /// What suits the disks of laptops.
+    fn default() -> Self {
+        Self {
+            depth: 4,
+            call_bytes: 512 << 10,
+        }
+    }
+}
 
 /// Reads that wait. Those that somebody needs go before those that are read ahead.
-#[derive(Default)]
 pub(super) struct Line {
+    gentle: Gentle,
     demand: VecDeque<Job>,
     ahead: VecDeque<Job>,
+    /// The tags of reads ahead of which a call is under way, and whether somebody needs them by now.
+    under_way: Vec<(u64, bool)>,
 }
 
 impl Line {
+    /// Nothing waits.
+    pub fn new(gentle: Gentle) -> Self {
+        Self {
+            gentle,
+            demand: VecDeque::new(),
+            ahead: VecDeque::new(),
+            under_way: Vec::new(),
+        }
+    }
+
     /// Appends reads that somebody needs.
     pub fn add(&mut self, jobs: impl IntoIterator<Item = Job>) {
         self.demand.extend(jobs);
     }
 
+    /// Puts a read that somebody needs before all others.
+    pub fn add_first(&mut self, job: Job) {
+        self.demand.push_front(job);
+    }
+
     /// Appends reads that somebody may need.
     pub fn add_ahead(&mut self, jobs: impl IntoIterator<Item = Job>) {
-        self.ahead.extend(jobs);
+        for mut job in jobs {
+            job.limit_calls(self.gentle.call_bytes);
+            self.ahead.push_back(job);
+        }
     }
 
     /// Makes the reads ahead whose tags satisfy `is_needed` reads that somebody needs.
     pub fn hurry(&mut self, is_needed: &dyn Fn(u64) -> bool) {
-        for job in std::mem::take(&mut self.ahead) {
-            match is_needed(job.read.tag) {
-                true => self.demand.push_back(job),
-                false => self.ahead.push_back(job),
+        for (tag, needed) in &mut self.under_way {
+            *needed |= is_needed(*tag);
+        }
+        for mut job in std::mem::take(&mut self.ahead) {
+            if is_needed(job.read.tag) {
+                job.limit_calls(CALL_BYTES_MAX);
+                self.demand.push_back(job);
+            } else {
+                self.ahead.push_back(job);
             }
         }
     }
 
-    /// Drops the reads ahead whose tags satisfy `is_useless`; returns the tags.
+    /// Drops the reads ahead whose tags satisfy `is_useless` and of which no call is under way; returns
+    /// their tags.
     pub fn recall(&mut self, is_useless: &dyn Fn(u64) -> bool) -> Vec<u64> {
         let tags = self.ahead.iter().map(|j| j.read.tag);
         let recalled = tags.filter(|tag| is_useless(*tag)).collect();
@@ -44,12 +86,36 @@ impl Line {
         recalled
     }
 
-    /// The read to start next while `n_running` are under way, if any.
+    /// The read to start or go on with next while `n_running` are under way, if any.
     pub fn next(&mut self, n_running: usize) -> Option<Job> {
-        match self.demand.pop_front() {
-            None if n_running < AHEAD_MAX => self.ahead.pop_front(),
-            next => next,
+        if let Some(job) = self.demand.pop_front() {
+            return Some(job);
         }
+        if n_running >= self.gentle.depth as usize {
+            return None;
+        }
+        let job = self.ahead.pop_front()?;
+        self.under_way.push((job.read.tag, false));
+        Some(job)
+    }
+
+    /// A call of `job` has ended and another is needed: `Some` if that is to be made at once, `None` if
+    /// the read waits here.
+    pub fn again(&mut self, mut job: Job) -> Option<Job> {
+        match self.leave(&job) {
+            Some(true) => job.limit_calls(CALL_BYTES_MAX),
+            Some(false) => {
+                self.ahead.push_front(job);
+                return None;
+            }
+            None => {}
+        }
+        Some(job)
+    }
+
+    /// `job` has ended.
+    pub fn ended(&mut self, job: &Job) {
+        self.leave(job);
     }
 
     /// Takes one of those that wait.
@@ -60,5 +126,12 @@ impl Line {
     /// How many wait.
     pub fn len(&self) -> usize {
         self.demand.len() + self.ahead.len()
+    }
+
+    /// A call of `job` is no longer under way: whether somebody needs it, if it was read ahead.
+    fn leave(&mut self, job: &Job) -> Option<bool> {
+        let mut tags = self.under_way.iter();
+        let at = tags.position(|(tag, _)| *tag == job.read.tag)?;
+        Some(self.under_way.swap_remove(at).1)
     }
 }

@@ -7,6 +7,7 @@ mod file;
 mod job;
 mod line;
 mod pread;
+pub mod probe;
 mod queue;
 #[cfg(target_os = "linux")]
 mod uring;
@@ -14,4 +15,5 @@ mod uring;
 pub use arena::Arena;
 pub use fault::Faults;
 pub use file::{ModelFile, Span, span};
+pub use line::Gentle;
 pub use queue::{QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
 use super::job::Job;
-use super::line::Line;
+use super::line::{Gentle, Line};
 use super::queue::{AbortOnPanic, Backend, Core, join};
 
 /// More threads than this do not make a disk faster.
@@ -26,7 +26,6 @@ struct Shared {
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     line: Line,
     n_running: usize,
@@ -34,10 +33,14 @@ struct State {
 }
 
 impl Pool {
-    pub fn start(core: &Arc<Core>, n_threads: u32) -> io::Result<Self> {
+    pub fn start(core: &Arc<Core>, n_threads: u32, gentle: Gentle) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             core: core.clone(),
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                line: Line::new(gentle),
+                n_running: 0,
+                is_closing: false,
+            }),
             changed: Condvar::new(),
         });
         // The threads live in the pool from the first one on: if one cannot be started, drop
@@ -97,29 +100,36 @@ impl Shared {
             };
             *n_running += 1;
             drop(state);
-            let result = match is_closing {
-                true => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
-                false => self.read(&mut job),
+            let ended = match is_closing {
+                true => Some(Err(io::Error::from_raw_os_error(libc::ECANCELED))),
+                false => self.call(&mut job),
             };
-            self.core.report(&job, result);
             state = self.state.lock().unwrap();
             state.n_running -= 1;
+            if let Some(result) = ended {
+                state.line.ended(&job);
+                drop(state);
+                self.core.report(&job, result);
+                state = self.state.lock().unwrap();
+            } else if let Some(job) = state.line.again(job) {
+                state.line.add_first(job);
+            }
         }
     }
 
-    fn read(&self, job: &mut Job) -> io::Result<()> {
+    /// Makes the next call of a read: how it ended, or `None` if another call is needed.
+    fn call(&self, job: &mut Job) -> Option<io::Result<()>> {
         let fd = self.core.files[job.read.file as usize].raw_fd();
-        loop {
-            let call = job.call();
-            let offset = libc::off_t::try_from(call.offset).map_err(io::Error::other)?;
-            let dst = ptr::with_exposed_provenance_mut(call.addr);
-            // SAFETY: a call stays inside the arena, which `core` keeps mapped, and nobody else
-            // uses these bytes: the promise of whoever submitted the read.
-            let n = unsafe { libc::pread(fd, dst, call.len, offset) };
-            let outcome = usize::try_from(n).map_err(|_| io::Error::last_os_error());
-            if let Some(result) = job.advance(outcome) {
-                return result;
-            }
-        }
+        let call = job.call();
+        let outcome = libc::off_t::try_from(call.offset)
+            .map_err(io::Error::other)
+            .and_then(|offset| {
+                let dst = ptr::with_exposed_provenance_mut(call.addr);
+                // SAFETY: a call stays inside the arena, which `core` keeps mapped, and nobody else
+                // uses these bytes: the promise of whoever submitted the read.
+                let n = unsafe { libc::pread(fd, dst, call.len, offset) };
+                usize::try_from(n).map_err(|_| io::Error::last_os_error())
+            });
+        job.advance(outcome)
     }
 }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use super::fault::Injector;
 use super::job::Job;
-use super::line::Line;
+use super::line::{Gentle, Line};
 use super::{Arena, Faults, ModelFile, pread};
 use crate::error::{Error, Result};
 
@@ -30,6 +30,8 @@ pub struct QueueOptions {
     pub kind: QueueKind,
     /// Reads given to the system at once, at least 1. More may be submitted; they wait.
     pub depth: u32,
+    /// How reads ahead are done.
+    pub gentle: Gentle,
     /// What is to go wrong.
     pub faults: Faults,
 }
@@ -130,7 +132,7 @@ impl ReadQueue {
         });
         let mut why = String::new();
         if options.kind != QueueKind::Pread {
-            match start_uring(&core, options.depth) {
+            match start_uring(&core, options) {
                 Ok(backend) => {
                     return Ok(Self {
                         core,
@@ -146,7 +148,7 @@ impl ReadQueue {
             }
         }
         let n_threads = options.depth.min(pread::THREADS_MAX);
-        let pool = pread::Pool::start(&core, n_threads)
+        let pool = pread::Pool::start(&core, n_threads, options.gentle)
             .map_err(|cause| refused("pread threads", n_threads, &cause))?;
         Ok(Self {
             core,
@@ -180,7 +182,8 @@ impl ReadQueue {
     /// tags of those that were dropped, which will not be reported.
     pub fn recall(&self, is_useless: &dyn Fn(u64) -> bool) -> Vec<u64> {
         let mut recalled = Vec::new();
-        self.backend.change(&mut |line| recalled = line.recall(is_useless));
+        self.backend
+            .change(&mut |line| recalled = line.recall(is_useless));
         let n = recalled.len() as u64;
         let counters = &self.core.counters;
         counters.n_in_flight.fetch_sub(n, Ordering::Relaxed);
@@ -223,12 +226,13 @@ impl ReadQueue {
 }
 
 #[cfg(target_os = "linux")]
-fn start_uring(core: &Arc<Core>, depth: u32) -> io::Result<Box<dyn Backend>> {
-    Ok(Box::new(super::uring::Ring::start(core, depth)?))
+fn start_uring(core: &Arc<Core>, options: QueueOptions) -> io::Result<Box<dyn Backend>> {
+    let ring = super::uring::Ring::start(core, options.depth, options.gentle)?;
+    Ok(Box::new(ring))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn start_uring(_: &Arc<Core>, _: u32) -> io::Result<Box<dyn Backend>> {
+fn start_uring(_: &Arc<Core>, _: QueueOptions) -> io::Result<Box<dyn Backend>> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

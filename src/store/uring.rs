@@ -14,7 +14,7 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::job::Job;
-use super::line::Line;
+use super::line::{Gentle, Line};
 use super::queue::{AbortOnPanic, Backend, Core, join};
 use super::{Arena, ModelFile};
 
@@ -47,7 +47,7 @@ struct State {
 }
 
 impl Ring {
-    pub fn start(core: &Arc<Core>, depth: u32) -> io::Result<Self> {
+    pub fn start(core: &Arc<Core>, depth: u32, gentle: Gentle) -> io::Result<Self> {
         // One more for WAKE. The kernel doubles this for completions, which thus never overflow.
         let mut ring = IoUring::new(depth + 1)?;
         if let Some(file) = core.files.first() {
@@ -62,7 +62,7 @@ impl Ring {
             state: Mutex::new(State {
                 running: (0..depth).map(|_| None).collect(),
                 free: (0..depth as usize).rev().collect(),
-                line: Line::default(),
+                line: Line::new(gentle),
                 is_closing: false,
             }),
         });
@@ -199,12 +199,14 @@ impl Shared {
             for entry in completed.iter().filter(|entry| entry.user_data() != WAKE) {
                 let number = entry.user_data() as usize;
                 let mut job = state.running[number].take().expect("it was running");
-                match job.advance(outcome(entry.result())) {
-                    Some(result) => {
-                        state.free.push(number);
-                        ended.push((job, result));
-                    }
-                    None => self.call(&mut state, number, job),
+                if let Some(result) = job.advance(outcome(entry.result())) {
+                    state.line.ended(&job);
+                    state.free.push(number);
+                    ended.push((job, result));
+                } else if let Some(job) = state.line.again(job) {
+                    self.call(&mut state, number, job);
+                } else {
+                    state.free.push(number);
                 }
             }
             if state.is_closing {

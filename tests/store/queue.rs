@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use hotset::store::{
-    Arena, Faults, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, span,
+    Arena, Faults, Gentle, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, span,
 };
 
 use crate::support::*;
@@ -183,6 +183,7 @@ fn a_sink_may_submit_and_may_drop_the_queue() {
         let options = QueueOptions {
             kind: *kind,
             depth: 2,
+            gentle: Gentle::default(),
             faults: Faults::default(),
         };
         let queue = ReadQueue::new(vec![model], arena.clone(), chain.clone(), options).unwrap();

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 
-use hotset::store::{Faults, ModelFile, QueueKind, QueueOptions, ReadQueue};
+use hotset::store::{Faults, Gentle, ModelFile, QueueKind, QueueOptions, ReadQueue};
 
 use crate::support::*;
 
@@ -69,6 +69,7 @@ fn without_io_uring_pread_takes_over_and_says_why() {
         let options = QueueOptions {
             kind: QueueKind::Uring,
             depth: 2,
+            gentle: Gentle::default(),
             faults: Faults::default(),
         };
         let Err(error) = ReadQueue::new(vec![model()], arena, reports, options) else {

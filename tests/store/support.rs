@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 use hotset::store::{
-    Arena, Faults, ModelFile, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink, span,
+    Arena, Faults, Gentle, ModelFile, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink,
+    span,
 };
 
 /// Collects what a queue reports.
@@ -105,6 +106,7 @@ pub fn queue(
     let options = QueueOptions {
         kind,
         depth,
+        gentle: Gentle::default(),
         faults: match faults {
             "" => Faults::default(),
             faults => Faults::parse(faults).unwrap(),
