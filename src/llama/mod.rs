@@ -3,12 +3,16 @@
 #![allow(unsafe_code)]
 
 #[cfg(feature = "llama")]
+pub mod bench;
+#[cfg(feature = "llama")]
 pub mod gguf;
 mod hook;
 mod loading;
 mod model;
 mod record;
 mod registry;
+#[cfg(feature = "llama")]
+pub mod session;
 mod signals;
 #[allow(missing_docs)]
 pub mod sys;

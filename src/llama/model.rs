@@ -9,12 +9,10 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::report;
 use crate::stats::Stats;
-use crate::store::{ModelFile, QueueOptions};
+use crate::store::{ModelFile, QUEUE_DEPTH, QueueOptions};
 use once_cell::sync::OnceCell;
 use std::sync::Mutex;
 
-/// Reads in flight at once: enough for all parts of a token's experts of one layer.
-const QUEUE_DEPTH: u32 = 64;
 /// What `auto` leaves to the rest of the system, at least.
 const RESERVE_BYTES_MIN: u64 = 64 << 20;
 /// What `auto` leaves to the rest of the system, as a part of what is available.

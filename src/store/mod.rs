@@ -2,6 +2,7 @@
 //! reads from the one into the other without anybody waiting.
 
 mod arena;
+mod cached;
 mod fault;
 mod file;
 mod job;
@@ -11,6 +12,9 @@ mod queue;
 mod uring;
 
 pub use arena::Arena;
+pub use cached::{Dropped, drop_cached};
 pub use fault::Faults;
 pub use file::{ModelFile, Span, span};
-pub use queue::{QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink};
+pub use queue::{
+    QUEUE_DEPTH, QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink,
+};

@@ -23,6 +23,9 @@ pub enum QueueKind {
     Pread,
 }
 
+/// Reads in flight at once: enough for all parts of a token's experts of one layer.
+pub const QUEUE_DEPTH: u32 = 64;
+
 /// How a queue is to be.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueOptions {

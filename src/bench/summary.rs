@@ -1,0 +1,380 @@
+//! What the runs of a row add up to, and whether all runs wrote the same tokens.
+
+use super::run::{Run, Traffic};
+use super::{Binds, Bound, Spread};
+use crate::error::Result;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The variant that is llama.cpp without hotset.
+pub const STOCK: &str = "stock";
+/// The variant that has every expert in memory and no limit.
+pub const COMPUTE: &str = "compute";
+/// The workload of rows that are about all of them.
+pub const ALL: &str = "all";
+
+/// One run with what it ran under.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    /// The workload's name.
+    pub workload: String,
+    /// The memory limit as it was asked for; empty for [`COMPUTE`], which has none.
+    pub limit: String,
+    /// [`STOCK`], [`COMPUTE`], or a policy and perhaps `+ahead`.
+    pub variant: String,
+    /// Counted from 1.
+    pub repetition: u32,
+    /// The limit of the control group; null without one.
+    pub cap_bytes: Option<u64>,
+    /// Memory for experts; null for stock llama.cpp.
+    pub budget_bytes: Option<u64>,
+    /// The most that the group had at once, file pages included; null where the kernel does not say.
+    pub peak_bytes: Option<u64>,
+    /// What was measured.
+    pub run: Run,
+}
+
+impl Record {
+    /// What a person calls it.
+    pub fn title(&self) -> String {
+        match self.limit.as_str() {
+            "" => format!(
+                "{}, {}, run {}",
+                self.workload, self.variant, self.repetition
+            ),
+            limit => format!(
+                "{}, {limit}, {}, run {}",
+                self.workload, self.variant, self.repetition
+            ),
+        }
+    }
+}
+
+/// Two runs of a workload that wrote different tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// The run that the others are compared with.
+    pub first: String,
+    /// The run that differs.
+    pub second: String,
+    /// The first token that differs, counted from 0.
+    pub at: usize,
+    /// What both runs have there; null where one has ended.
+    pub tokens: [Option<i32>; 2],
+}
+
+/// The runs whose tokens are not those of the first run of their workload.
+pub fn differences(records: &[Record]) -> Vec<Difference> {
+    let mut firsts: BTreeMap<&str, &Record> = BTreeMap::new();
+    let mut found = Vec::new();
+    for record in records {
+        let first = *firsts.entry(&record.workload).or_insert(record);
+        let (a, b) = (&first.run.tokens, &record.run.tokens);
+        let n = a.len().max(b.len());
+        if let Some(at) = (0..n).find(|&i| a.get(i) != b.get(i)) {
+            found.push(Difference {
+                first: first.title(),
+                second: record.title(),
+                at,
+                tokens: [a.get(at).copied(), b.get(at).copied()],
+            });
+        }
+    }
+    found
+}
+
+/// What the runs of a row say.
+#[derive(Debug, Clone, Serialize)]
+pub struct Summary {
+    /// The workload, or [`ALL`].
+    pub workload: String,
+    /// The limit, as in [`Record`].
+    pub limit: String,
+    /// The variant, as in [`Record`].
+    pub variant: String,
+    /// Runs of the row.
+    pub n_runs: usize,
+    /// Tokens of the prompt in a second.
+    pub prefill_tokens_per_s: Spread,
+    /// Tokens generated in a second.
+    pub decode_tokens_per_s: Spread,
+    /// How many times as fast as stock llama.cpp under the same limit it reads the prompt, by medians.
+    pub prefill_ratio: Option<f64>,
+    /// The same while generating.
+    pub decode_ratio: Option<f64>,
+    /// What hotset's counters say of generating.
+    pub decode: Option<Traced>,
+    /// What they say of reading the prompt, by token of the prompt.
+    pub prefill: Option<Traced>,
+    /// The limit of the control group; null without one, or if it differs.
+    pub cap_bytes: Option<u64>,
+    /// The most memory that any run took at once: of the group where it is known, else of the process.
+    pub peak_bytes: u64,
+    /// Page faults with a read, by token that was generated.
+    pub major_faults_per_token: f64,
+}
+
+/// Medians of what hotset's counters say.
+#[derive(Debug, Clone, Serialize)]
+pub struct Traced {
+    /// The part of the picks whose expert was in memory.
+    pub hit_rate: f64,
+    /// Bytes that missed, by token.
+    pub bytes_per_token: f64,
+    /// The part of the time in which computing waited for reads.
+    pub stall_share: f64,
+    /// The part of the possible speed that was reached.
+    pub fraction: Spread,
+    /// What binds it in most runs.
+    pub binds: Binds,
+}
+
+/// What bounds a phase of a run.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    compute_ms: Option<f64>,
+    disk_bytes_per_s: f64,
+}
+
+/// One row for each workload, limit and variant, in the order of the records; then, if there are several
+/// workloads, one for each limit and variant over all of them.
+pub fn summarize(records: &[Record], disk_bytes_per_s: f64) -> Result<Vec<Summary>> {
+    let mut keys: Vec<[&str; 3]> = Vec::new();
+    let mut all: Vec<[&str; 3]> = Vec::new();
+    for r in records {
+        let key = [r.workload.as_str(), r.limit.as_str(), r.variant.as_str()];
+        for (keys, key) in [(&mut keys, key), (&mut all, [ALL, key[1], key[2]])] {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    }
+    if keys.iter().any(|key| key[0] != keys[0][0]) {
+        keys.extend(all);
+    }
+    let mut rows = Vec::new();
+    for key in keys {
+        rows.push(row(records, key, disk_bytes_per_s)?);
+    }
+    let speeds: Vec<_> = rows
+        .iter()
+        .filter(|row| row.variant == STOCK)
+        .map(|row| {
+            let key = (row.workload.clone(), row.limit.clone());
+            let speed = [
+                row.prefill_tokens_per_s.median,
+                row.decode_tokens_per_s.median,
+            ];
+            (key, speed)
+        })
+        .collect();
+    for row in &mut rows {
+        let is_same = |key: &(String, String)| (&key.0, &key.1) == (&row.workload, &row.limit);
+        if let Some((_, [prefill, decode])) = speeds.iter().find(|(key, _)| is_same(key)) {
+            row.prefill_ratio = Some(row.prefill_tokens_per_s.median / prefill);
+            row.decode_ratio = Some(row.decode_tokens_per_s.median / decode);
+        }
+    }
+    Ok(rows)
+}
+
+fn row(records: &[Record], key: [&str; 3], disk_bytes_per_s: f64) -> Result<Summary> {
+    let [workload, limit, variant] = key;
+    let of_workload = |r: &&Record| workload == ALL || r.workload == workload;
+    let is_it = |r: &&Record| of_workload(r) && r.limit == limit && r.variant == variant;
+    let runs: Vec<&Record> = records.iter().filter(is_it).collect();
+    let spread = |of: &dyn Fn(&Run) -> f64| {
+        Spread::of(runs.iter().map(|r| of(&r.run))).expect("a row has runs")
+    };
+    let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
+    for r in &runs {
+        let run = &r.run;
+        let compute = |ms: fn(&Run) -> f64| {
+            let is_it = |c: &&Record| c.variant == COMPUTE && c.workload == r.workload;
+            let found = records.iter().filter(is_it);
+            Spread::of(found.map(|c| ms(&c.run))).map(|spread| spread.median)
+        };
+        let limits = |compute_ms| Limits {
+            compute_ms,
+            disk_bytes_per_s,
+        };
+        if let Some(traffic) = run.prefill_traffic()? {
+            let limits = limits(compute(|run| run.prefill.ms / run.n_prompt as f64));
+            prefills.push((traffic, run.prefill.ms, run.n_prompt, limits));
+        }
+        if let Some(traffic) = run.decode_traffic()? {
+            let limits = limits(compute(Run::decode_ms_per_token));
+            decodes.push((traffic, run.decode.ms, run.tokens.len(), limits));
+        }
+    }
+    let caps: Vec<_> = runs.iter().map(|r| r.cap_bytes).collect();
+    let peak = |r: &&Record| r.peak_bytes.unwrap_or(r.run.peak_rss_bytes);
+    let faults = |run: &Run| run.decode.major_faults as f64 / run.tokens.len() as f64;
+    Ok(Summary {
+        workload: workload.to_string(),
+        limit: limit.to_string(),
+        variant: variant.to_string(),
+        n_runs: runs.len(),
+        prefill_tokens_per_s: spread(&Run::prefill_tokens_per_s),
+        decode_tokens_per_s: spread(&Run::decode_tokens_per_s),
+        prefill_ratio: None,
+        decode_ratio: None,
+        decode: traced(&decodes),
+        prefill: traced(&prefills),
+        cap_bytes: caps[0].filter(|_| caps.iter().all(|cap| *cap == caps[0])),
+        peak_bytes: runs.iter().map(peak).max().unwrap_or(0),
+        major_faults_per_token: spread(&faults).median,
+    })
+}
+
+/// Of runs, each with what its experts did, its milliseconds, its tokens and what bounds it.
+fn traced(runs: &[(Traffic, f64, usize, Limits)]) -> Option<Traced> {
+    let median = |of: &dyn Fn(&(Traffic, f64, usize, Limits)) -> f64| {
+        Spread::of(runs.iter().map(of)).map(|spread| spread.median)
+    };
+    let bytes = |traffic: &Traffic, n: usize| traffic.missed_bytes as f64 / n as f64;
+    let bounds = runs.iter().map(|(traffic, ms, n, limits)| {
+        let missed = bytes(traffic, *n);
+        let bound = Bound::of(limits.compute_ms, missed, limits.disk_bytes_per_s);
+        (bound, bound.fraction(ms / *n as f64))
+    });
+    let bounds: Vec<(Bound, f64)> = bounds.collect();
+    let n_disk = bounds.iter().filter(|b| b.0.by == Binds::Disk).count();
+    Some(Traced {
+        hit_rate: median(&|run| run.0.hit_rate)?,
+        bytes_per_token: median(&|run| bytes(&run.0, run.2))?,
+        stall_share: median(&|run| run.0.stalled_ms / run.1)?,
+        fraction: Spread::of(bounds.iter().map(|bound| bound.1))?,
+        binds: match 2 * n_disk > bounds.len() {
+            true => Binds::Disk,
+            false => Binds::Compute,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Phase;
+    use serde_json::json;
+
+    fn record(key: [&str; 3], repetition: u32, decode_ms: f64, missed: u64) -> Record {
+        let stats = |n: u64| {
+            json!({
+                "bytes_read": n, "stalled_ms": n as f64 / 1e5, "arena_bytes": 1, "n_slots": 1, "n_resident": 1,
+                "generation": {"hits": n / 1000, "misses": n / 1000}, "prompt": {"hits": 0, "misses": 0},
+            })
+        };
+        let [workload, limit, variant] = key.map(str::to_string);
+        let phase = |ms, n: u64| Phase {
+            ms,
+            major_faults: 6,
+            read_bytes: 0,
+            stats: (key[2] != STOCK).then(|| stats(n)),
+        };
+        Record {
+            workload,
+            limit,
+            variant,
+            repetition,
+            cap_bytes: Some(1000),
+            budget_bytes: None,
+            peak_bytes: Some(500 + u64::from(repetition)),
+            run: Run {
+                n_prompt: 10,
+                prefill: phase(100.0, 0),
+                decode: phase(decode_ms, missed),
+                tokens: vec![1, 2, 3, 4],
+                ..Run::default()
+            },
+        }
+    }
+
+    fn find<'a>(rows: &'a [Summary], key: [&str; 3]) -> &'a Summary {
+        let is_it = |r: &&Summary| [&r.workload, &r.limit, &r.variant] == key;
+        rows.iter().find(is_it).unwrap_or_else(|| panic!("{key:?}"))
+    }
+
+    #[test]
+    fn a_row_has_medians_ratios_and_the_fraction_of_its_bound() {
+        let mut records = Vec::new();
+        for (repetition, stock_ms, lru_ms) in
+            [(1, 800.0, 200.0), (2, 400.0, 160.0), (3, 600.0, 400.0)]
+        {
+            records.push(record(["it", "", COMPUTE], repetition, 40.0, 0));
+            records.push(record(["it", "40%", STOCK], repetition, stock_ms, 0));
+            // 1 MB a token at 50 MB/s take 20 ms, and 10 ms are computed.
+            records.push(record(["it", "40%", "lru"], repetition, lru_ms, 4_000_000));
+        }
+        let rows = summarize(&records, 50e6).unwrap();
+        assert_eq!(rows.len(), 3, "no rows about all of one workload");
+        let lru = find(&rows, ["it", "40%", "lru"]);
+        assert_eq!(lru.n_runs, 3);
+        let expected = Spread {
+            median: 20.0,
+            min: 10.0,
+            max: 25.0,
+        };
+        assert_eq!(lru.decode_tokens_per_s, expected);
+        // 600 ms against 200.
+        assert!((lru.decode_ratio.unwrap() - 3.0).abs() < 1e-9, "{lru:?}");
+        assert_eq!(lru.prefill_ratio, Some(1.0));
+        assert_eq!((lru.peak_bytes, lru.cap_bytes), (503, Some(1000)));
+        assert_eq!(lru.major_faults_per_token, 1.5);
+        let decode = lru.decode.as_ref().unwrap();
+        assert_eq!((decode.hit_rate, decode.bytes_per_token), (0.5, 1e6));
+        // 40 ms of 160, 200 and 400.
+        assert_eq!(decode.stall_share, 0.2);
+        assert_eq!(decode.binds, Binds::Disk);
+        // 20 ms of 50, 40 and 100.
+        assert_eq!((decode.fraction.median, decode.fraction.max), (0.4, 0.5));
+        assert!(find(&rows, ["it", "40%", STOCK]).decode.is_none());
+        assert!(find(&rows, ["it", "", COMPUTE]).decode_ratio.is_none());
+
+        // A faster disk: computing binds. 10 ms of 50.
+        let rows = summarize(&records, 500e6).unwrap();
+        let lru = find(&rows, ["it", "40%", "lru"]);
+        let decode = lru.decode.as_ref().unwrap();
+        assert_eq!(
+            (decode.binds, decode.fraction.median),
+            (Binds::Compute, 0.2)
+        );
+    }
+
+    #[test]
+    fn several_workloads_are_also_counted_together() {
+        let mut records = vec![
+            record(["it", "", COMPUTE], 1, 40.0, 0),
+            record(["it", "40%", "lru"], 1, 400.0, 0),
+            record(["en", "", COMPUTE], 1, 80.0, 0),
+            record(["en", "40%", "lru"], 1, 400.0, 0),
+        ];
+        records[3].cap_bytes = None;
+        let rows = summarize(&records, 1e9).unwrap();
+        assert_eq!(rows.len(), 6);
+        let all = find(&rows, [ALL, "40%", "lru"]);
+        assert_eq!((all.n_runs, all.cap_bytes), (2, None));
+        // Each against the computing of its own workload.
+        let fraction = all.decode.as_ref().unwrap().fraction;
+        assert_eq!((fraction.min, fraction.max), (0.1, 0.2));
+    }
+
+    #[test]
+    fn tokens_that_differ_are_found_within_a_workload() {
+        let mut records = vec![
+            record(["it", "40%", STOCK], 1, 1.0, 0),
+            record(["en", "40%", STOCK], 1, 1.0, 0),
+            record(["it", "40%", "lru"], 2, 1.0, 0),
+        ];
+        records[1].run.tokens = vec![9];
+        assert_eq!(differences(&records), []);
+        records[2].run.tokens = vec![1, 2, 7, 4];
+        let found = differences(&records);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].at, found[0].tokens), (2, [Some(3), Some(7)]));
+        assert!(found[0].second.contains("lru, run 2"), "{found:?}");
+        records[2].run.tokens = vec![1, 2, 3];
+        let found = differences(&records);
+        assert_eq!((found[0].at, found[0].tokens), (3, [Some(4), None]));
+    }
+}
