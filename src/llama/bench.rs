@@ -95,9 +95,11 @@ fn read(session: &Session, prompt: &[i32], n_batch: usize) -> Result<()> {
     Ok(())
 }
 
-/// The counters of the model, if it streams.
+/// The counters of the model, if it streams. Of its path only the name is kept, because reports are passed on.
 fn counters() -> Option<Value> {
-    let stats = hook::counters().pop()?;
+    let mut stats = hook::counters().pop()?;
+    let name = Path::new(&stats.model).file_name().unwrap_or_default();
+    stats.model = name.to_string_lossy().into_owned();
     Some(serde_json::to_value(stats).expect("counters are plain data"))
 }
 

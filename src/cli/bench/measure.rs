@@ -31,6 +31,8 @@ pub struct Measured {
     pub dropped: Dropped,
     pub is_limited: bool,
     pub warnings: Vec<String>,
+    /// What ended the benchmark before its last run.
+    pub failure: Option<anyhow::Error>,
 }
 
 impl Measured {
@@ -41,7 +43,7 @@ impl Measured {
     }
 }
 
-/// Runs everything.
+/// Runs everything. Fails if not even one run could be made.
 pub fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     let limiter = match plan.args.no_limit {
         true => None,
@@ -70,6 +72,7 @@ pub fn measure(plan: &Plan) -> anyhow::Result<Measured> {
             dropped: Dropped::All,
             is_limited: !plan.args.no_limit,
             warnings: Vec::new(),
+            failure: None,
         },
     };
     session.rest_bytes = match plan.args.rest {
@@ -80,22 +83,16 @@ pub fn measure(plan: &Plan) -> anyhow::Result<Measured> {
     for limit in &plan.limits {
         plan.cap_and_budget(limit, session.rest_bytes)?;
     }
-    for repetition in 1..=plan.args.repeat {
-        session.measure_disk()?;
-        for workload in &plan.workloads {
-            if skips_compute.is_none() {
-                session.compute(workload, repetition)?;
-            }
-            for limit in &plan.limits {
-                for variant in &plan.variants {
-                    session.row(workload, limit, variant, repetition)?;
-                }
-            }
-        }
-        session.measure_disk()?;
-    }
+    let result = session.all(skips_compute.is_none());
     session.bar.finish_and_clear();
     let mut measured = session.measured;
+    if let Err(error) = result {
+        // What took hours is not thrown away, if there is something.
+        if measured.records.is_empty() {
+            return Err(error);
+        }
+        measured.failure = Some(error);
+    }
     measured.warnings = warnings(&measured, plan, skips_compute);
     Ok(measured)
 }
@@ -144,6 +141,26 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
+    /// All runs, interleaved: what changes on the machine meanwhile changes all rows alike.
+    fn all(&mut self, has_compute: bool) -> anyhow::Result<()> {
+        let plan = self.plan;
+        for repetition in 1..=plan.args.repeat {
+            self.measure_disk()?;
+            for workload in &plan.workloads {
+                if has_compute {
+                    self.compute(workload, repetition)?;
+                }
+                for limit in &plan.limits {
+                    for variant in &plan.variants {
+                        self.row(workload, limit, variant, repetition)?;
+                    }
+                }
+            }
+            self.measure_disk()?;
+        }
+        Ok(())
+    }
+
     /// What the process takes besides its experts.
     fn probe(&mut self) -> anyhow::Result<u64> {
         let plan = self.plan;
@@ -270,6 +287,9 @@ fn warnings(measured: &Measured, plan: &Plan, skips_compute: Option<String>) -> 
              (--read-ahead-kb {READ_AHEAD_KB})"
         )),
         None => warnings.push("the read-ahead of the model's disk is not known".to_string()),
+    }
+    if measured.failure.is_some() {
+        warnings.push("the benchmark ended before its last run".to_string());
     }
     if !measured.is_limited {
         warnings.push(

@@ -93,10 +93,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     super::no_llama("bench")
 }
 
-/// Checks everything, measures, reports. The status is 1 if runs of a workload wrote different tokens.
+/// Checks everything, measures, reports. The status is 1 if runs of a workload wrote different tokens. A run
+/// that fails ends the benchmark after a report of those before it.
 #[cfg(feature = "llama")]
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let plan = plan::Plan::new(args)?;
     let measured = measure::measure(&plan)?;
-    report::write(&plan, &measured)
+    let status = report::write(&plan, &measured)?;
+    match measured.failure {
+        None => Ok(status),
+        Some(error) => Err(error),
+    }
 }
