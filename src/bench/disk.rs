@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// Memory for reads: fewer are on their way at once if as many as hotset allows would take more.
 const ARENA_BYTES_MAX: usize = 256 << 20;
 
+/// No file system asks for a larger alignment of memory.
+const PLACE_ALIGN: usize = 1 << 16;
+
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Speed {
@@ -59,36 +62,49 @@ impl Sink for Done {
     }
 }
 
-/// Reads experts of the model at `path` for `duration`, chosen by `seed`, as hotset would.
-///
-/// Fails if the model has no experts or cannot be read.
-pub fn measure(path: &Path, duration: Duration, seed: u64) -> Result<Speed> {
-    let (parts, files) = open(path)?;
-    let align = files.iter().map(ModelFile::align).max().unwrap_or(1);
-    let is_direct = files.iter().all(ModelFile::is_direct);
-    // Wherever an expert begins, its span is at most this long.
-    let longest = parts.iter().map(|part| part.expert_bytes).max();
-    let place_bytes = longest.unwrap_or(1) as usize + 2 * align;
-    let place_bytes = place_bytes.next_multiple_of(align.max(4096));
-    let depth = (ARENA_BYTES_MAX / place_bytes).clamp(1, QUEUE_DEPTH as usize);
+/// Where reads come from and go to.
+struct Reads {
+    parts: Vec<Part>,
+    seed: u64,
+    /// Bytes of memory for one read.
+    place_bytes: usize,
+}
 
-    let read = |number: u64, place: u64| {
+impl Reads {
+    /// The read with this number, to this place: the seed and the number choose the expert.
+    fn get(&self, number: u64, place: u64) -> Read {
         let mut hasher = DefaultHasher::new();
-        (seed, number).hash(&mut hasher);
+        (self.seed, number).hash(&mut hasher);
         let dice = hasher.finish();
-        let part = &parts[(dice % parts.len() as u64) as usize];
-        let expert = (dice >> 32) % part.n_experts;
-        let Span { offset, len, skip } = part.span(expert);
+        let part = &self.parts[(dice % self.parts.len() as u64) as usize];
+        let Span { offset, len, skip } = part.span((dice >> 32) % part.n_experts);
         Read {
             file: part.file,
             offset,
             len,
             need: skip + part.expert_bytes as usize,
-            dst: place as usize * place_bytes,
+            dst: place as usize * self.place_bytes,
             tag: place,
         }
+    }
+}
+
+/// Reads experts of the model at `path` for `duration`, chosen by `seed`, as hotset would.
+///
+/// Fails if the model has no experts or cannot be read.
+pub fn measure(path: &Path, duration: Duration, seed: u64) -> Result<Speed> {
+    let (parts, files) = open(path)?;
+    let is_direct = files.iter().all(ModelFile::is_direct);
+    // Wherever an expert begins, its span is at most this long.
+    let longest = parts.iter().map(|p| p.expert_bytes as usize + 2 * p.align);
+    let place_bytes = longest.max().unwrap_or(1).next_multiple_of(PLACE_ALIGN);
+    let depth = (ARENA_BYTES_MAX / place_bytes).clamp(1, QUEUE_DEPTH as usize);
+    let reads = Reads {
+        parts,
+        seed,
+        place_bytes,
     };
-    let reads: Vec<Read> = (0..depth as u64).map(|place| read(place, place)).collect();
+    let first: Vec<Read> = (0..depth as u64).map(|n| reads.get(n, n)).collect();
     let arena = Arc::new(Arena::map(depth * place_bytes)?);
     let (sender, receiver) = mpsc::channel();
     let options = QueueOptions {
@@ -98,22 +114,22 @@ pub fn measure(path: &Path, duration: Duration, seed: u64) -> Result<Speed> {
     };
     let queue = ReadQueue::new(files, arena, Arc::new(Done(sender)), options)?;
     let begin = Instant::now();
-    queue.submit(&reads);
-    let mut number = reads.len() as u64;
-    let mut n_under_way = reads.len();
+    queue.submit(&first);
+    let mut n_submitted = first.len() as u64;
+    let mut n_under_way = first.len();
     while n_under_way > 0 {
         let (place, result) = receiver.recv().expect("the queue reports every read");
         result.map_err(|failure| failure.into_error("measuring the disk".to_string()))?;
         n_under_way -= 1;
         if begin.elapsed() < duration {
-            queue.submit(&[read(number, place)]);
-            number += 1;
+            queue.submit(&[reads.get(n_submitted, place)]);
+            n_submitted += 1;
             n_under_way += 1;
         }
     }
     Ok(Speed {
         bytes_per_s: queue.stats().bytes_read as f64 / begin.elapsed().as_secs_f64(),
-        read_bytes: reads.iter().map(|read| read.len).max().unwrap_or(0),
+        read_bytes: first.iter().map(|read| read.len).max().unwrap_or(0),
         io: queue.about().to_string(),
         is_direct,
     })

@@ -7,12 +7,14 @@ pub mod amount;
 pub mod bound;
 pub mod disk;
 pub mod host;
+pub mod record;
 pub mod run;
 pub mod spread;
 pub mod summary;
 
 pub use amount::Amount;
 pub use bound::{Binds, Bound};
+pub use record::{COMPUTE, Difference, Record, STOCK, differences};
 pub use run::{Phase, Run};
 pub use spread::Spread;
-pub use summary::{COMPUTE, Difference, Record, STOCK, Summary, differences, summarize};
+pub use summary::{ALL, Summary, Traced, summarize};

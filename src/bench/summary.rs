@@ -1,87 +1,12 @@
-//! What the runs of a row add up to, and whether all runs wrote the same tokens.
+//! What the runs of a row add up to.
 
 use super::run::{Run, Traffic};
-use super::{Binds, Bound, Spread};
+use super::{Binds, Bound, COMPUTE, Record, STOCK, Spread};
 use crate::error::Result;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
-/// The variant that is llama.cpp without hotset.
-pub const STOCK: &str = "stock";
-/// The variant that has every expert in memory and no limit.
-pub const COMPUTE: &str = "compute";
 /// The workload of rows that are about all of them.
 pub const ALL: &str = "all";
-
-/// One run with what it ran under.
-#[derive(Debug, Clone, Serialize)]
-pub struct Record {
-    /// The workload's name.
-    pub workload: String,
-    /// The memory limit as it was asked for; empty for [`COMPUTE`], which has none.
-    pub limit: String,
-    /// [`STOCK`], [`COMPUTE`], or a policy and perhaps `+ahead`.
-    pub variant: String,
-    /// Counted from 1.
-    pub repetition: u32,
-    /// The limit of the control group; null without one.
-    pub cap_bytes: Option<u64>,
-    /// Memory for experts; null for stock llama.cpp.
-    pub budget_bytes: Option<u64>,
-    /// The most that the group had at once, file pages included; null where the kernel does not say.
-    pub peak_bytes: Option<u64>,
-    /// What was measured.
-    pub run: Run,
-}
-
-impl Record {
-    /// What a person calls it.
-    pub fn title(&self) -> String {
-        match self.limit.as_str() {
-            "" => format!(
-                "{}, {}, run {}",
-                self.workload, self.variant, self.repetition
-            ),
-            limit => format!(
-                "{}, {limit}, {}, run {}",
-                self.workload, self.variant, self.repetition
-            ),
-        }
-    }
-}
-
-/// Two runs of a workload that wrote different tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Difference {
-    /// The run that the others are compared with.
-    pub first: String,
-    /// The run that differs.
-    pub second: String,
-    /// The first token that differs, counted from 0.
-    pub at: usize,
-    /// What both runs have there; null where one has ended.
-    pub tokens: [Option<i32>; 2],
-}
-
-/// The runs whose tokens are not those of the first run of their workload.
-pub fn differences(records: &[Record]) -> Vec<Difference> {
-    let mut firsts: BTreeMap<&str, &Record> = BTreeMap::new();
-    let mut found = Vec::new();
-    for record in records {
-        let first = *firsts.entry(&record.workload).or_insert(record);
-        let (a, b) = (&first.run.tokens, &record.run.tokens);
-        let n = a.len().max(b.len());
-        if let Some(at) = (0..n).find(|&i| a.get(i) != b.get(i)) {
-            found.push(Difference {
-                first: first.title(),
-                second: record.title(),
-                at,
-                tokens: [a.get(at).copied(), b.get(at).copied()],
-            });
-        }
-    }
-    found
-}
 
 /// What the runs of a row say.
 #[derive(Debug, Clone, Serialize)]
@@ -129,11 +54,37 @@ pub struct Traced {
     pub binds: Binds,
 }
 
-/// What bounds a phase of a run.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    compute_ms: Option<f64>,
-    disk_bytes_per_s: f64,
+/// A phase of a run that streamed.
+struct Part {
+    traffic: Traffic,
+    ms: f64,
+    n_tokens: usize,
+    bound: Bound,
+}
+
+impl Part {
+    /// Of a phase that computes for `compute_ms` a token if nothing misses.
+    fn new(
+        (traffic, ms, n_tokens): (Traffic, f64, usize),
+        compute_ms: Option<f64>,
+        disk_bytes_per_s: f64,
+    ) -> Self {
+        let missed = traffic.missed_bytes as f64 / n_tokens as f64;
+        Self {
+            traffic,
+            ms,
+            n_tokens,
+            bound: Bound::of(compute_ms, missed, disk_bytes_per_s),
+        }
+    }
+
+    fn bytes_per_token(&self) -> f64 {
+        self.traffic.missed_bytes as f64 / self.n_tokens as f64
+    }
+
+    fn fraction(&self) -> f64 {
+        self.bound.fraction(self.ms / self.n_tokens as f64)
+    }
 }
 
 /// One row for each workload, limit and variant, in the order of the records; then, if there are several
@@ -194,17 +145,15 @@ fn row(records: &[Record], key: [&str; 3], disk_bytes_per_s: f64) -> Result<Summ
             let found = records.iter().filter(is_it);
             Spread::of(found.map(|c| ms(&c.run))).map(|spread| spread.median)
         };
-        let limits = |compute_ms| Limits {
-            compute_ms,
-            disk_bytes_per_s,
-        };
         if let Some(traffic) = run.prefill_traffic()? {
-            let limits = limits(compute(|run| run.prefill.ms / run.n_prompt as f64));
-            prefills.push((traffic, run.prefill.ms, run.n_prompt, limits));
+            let part = (traffic, run.prefill.ms, run.n_prompt);
+            let compute_ms = compute(|run| run.prefill.ms / run.n_prompt as f64);
+            prefills.push(Part::new(part, compute_ms, disk_bytes_per_s));
         }
         if let Some(traffic) = run.decode_traffic()? {
-            let limits = limits(compute(Run::decode_ms_per_token));
-            decodes.push((traffic, run.decode.ms, run.tokens.len(), limits));
+            let part = (traffic, run.decode.ms, run.tokens.len());
+            let compute_ms = compute(Run::decode_ms_per_token);
+            decodes.push(Part::new(part, compute_ms, disk_bytes_per_s));
         }
     }
     let caps: Vec<_> = runs.iter().map(|r| r.cap_bytes).collect();
@@ -227,25 +176,15 @@ fn row(records: &[Record], key: [&str; 3], disk_bytes_per_s: f64) -> Result<Summ
     })
 }
 
-/// Of runs, each with what its experts did, its milliseconds, its tokens and what bounds it.
-fn traced(runs: &[(Traffic, f64, usize, Limits)]) -> Option<Traced> {
-    let median = |of: &dyn Fn(&(Traffic, f64, usize, Limits)) -> f64| {
-        Spread::of(runs.iter().map(of)).map(|spread| spread.median)
-    };
-    let bytes = |traffic: &Traffic, n: usize| traffic.missed_bytes as f64 / n as f64;
-    let bounds = runs.iter().map(|(traffic, ms, n, limits)| {
-        let missed = bytes(traffic, *n);
-        let bound = Bound::of(limits.compute_ms, missed, limits.disk_bytes_per_s);
-        (bound, bound.fraction(ms / *n as f64))
-    });
-    let bounds: Vec<(Bound, f64)> = bounds.collect();
-    let n_disk = bounds.iter().filter(|b| b.0.by == Binds::Disk).count();
+fn traced(parts: &[Part]) -> Option<Traced> {
+    let spread = |of: &dyn Fn(&Part) -> f64| Spread::of(parts.iter().map(of));
+    let n_disk = parts.iter().filter(|p| p.bound.by == Binds::Disk).count();
     Some(Traced {
-        hit_rate: median(&|run| run.0.hit_rate)?,
-        bytes_per_token: median(&|run| bytes(&run.0, run.2))?,
-        stall_share: median(&|run| run.0.stalled_ms / run.1)?,
-        fraction: Spread::of(bounds.iter().map(|bound| bound.1))?,
-        binds: match 2 * n_disk > bounds.len() {
+        hit_rate: spread(&|part| part.traffic.hit_rate)?.median,
+        bytes_per_token: spread(&Part::bytes_per_token)?.median,
+        stall_share: spread(&|part| part.traffic.stalled_ms / part.ms)?.median,
+        fraction: spread(&Part::fraction)?,
+        binds: match 2 * n_disk > parts.len() {
             true => Binds::Disk,
             false => Binds::Compute,
         },
@@ -357,24 +296,5 @@ mod tests {
         // Each against the computing of its own workload.
         let fraction = all.decode.as_ref().unwrap().fraction;
         assert_eq!((fraction.min, fraction.max), (0.1, 0.2));
-    }
-
-    #[test]
-    fn tokens_that_differ_are_found_within_a_workload() {
-        let mut records = vec![
-            record(["it", "40%", STOCK], 1, 1.0, 0),
-            record(["en", "40%", STOCK], 1, 1.0, 0),
-            record(["it", "40%", "lru"], 2, 1.0, 0),
-        ];
-        records[1].run.tokens = vec![9];
-        assert_eq!(differences(&records), []);
-        records[2].run.tokens = vec![1, 2, 7, 4];
-        let found = differences(&records);
-        assert_eq!(found.len(), 1);
-        assert_eq!((found[0].at, found[0].tokens), (2, [Some(3), Some(7)]));
-        assert!(found[0].second.contains("lru, run 2"), "{found:?}");
-        records[2].run.tokens = vec![1, 2, 3];
-        let found = differences(&records);
-        assert_eq!((found[0].at, found[0].tokens), (3, [Some(4), None]));
     }
 }

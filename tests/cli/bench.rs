@@ -43,7 +43,10 @@ fn rows_have_speeds_counters_and_equal_tokens() {
         prompt(folder.path(), "one.txt"),
         prompt(folder.path(), "two.txt"),
     );
-    let out = folder.path().join("new/report");
+    let (out, trace) = (
+        folder.path().join("new/report"),
+        folder.path().join("run.trace.gz"),
+    );
     let output = run(bench(&[
         "--no-limit",
         "--ram",
@@ -53,6 +56,8 @@ fn rows_have_speeds_counters_and_equal_tokens() {
         "--repeat",
         "1",
     ])
+    // Settings of the environment are not those of the rows.
+    .env("HOTSET_TRACE", &trace)
     .args([
         "--prefetch",
         "off",
@@ -78,7 +83,34 @@ fn rows_have_speeds_counters_and_equal_tokens() {
     // Two workloads of one run with everything in memory and six rows.
     assert_eq!(stderr.lines().count(), 14, "{stderr}");
 
-    let report = json(&out.join("raw.json"));
+    check_report(&json(&out.join("raw.json")));
+    assert!(!trace.exists());
+    let readme = fs::read_to_string(out.join("README.md")).unwrap();
+    for part in [
+        "| one ",
+        "| all ",
+        "--out report",
+        "polyglot-moe.gguf, 16783840 bytes",
+    ] {
+        assert!(readme.contains(part), "no {part} in:\n{readme}");
+    }
+    assert!(
+        !readme.contains(folder.path().to_str().unwrap()),
+        "{readme}"
+    );
+    let svg = fs::read_to_string(out.join("chart.svg")).unwrap();
+    let svg = roxmltree::Document::parse(&svg).unwrap();
+    let texts: Vec<_> = svg.descendants().filter_map(|node| node.text()).collect();
+    for part in ["25%", "1MiB", "adaptive"] {
+        assert!(
+            texts.iter().any(|text| text.trim() == part),
+            "{part}: {texts:?}"
+        );
+    }
+}
+
+/// Of two workloads, two limits and two policies, once.
+fn check_report(report: &Value) {
     assert_eq!(report["tokens_equal"], true);
     assert_eq!(report["settings"]["is_limited"], false);
     assert_eq!(report["settings"]["n_ubatch"], 40);
@@ -113,28 +145,6 @@ fn rows_have_speeds_counters_and_equal_tokens() {
         if is_stock {
             assert_eq!(row["decode_ratio"], 1.0, "{row}");
         }
-    }
-    let readme = fs::read_to_string(out.join("README.md")).unwrap();
-    for part in [
-        "| one ",
-        "| all ",
-        "--out report",
-        "polyglot-moe.gguf, 16783840 bytes",
-    ] {
-        assert!(readme.contains(part), "no {part} in:\n{readme}");
-    }
-    assert!(
-        !readme.contains(folder.path().to_str().unwrap()),
-        "{readme}"
-    );
-    let svg = fs::read_to_string(out.join("chart.svg")).unwrap();
-    let svg = roxmltree::Document::parse(&svg).unwrap();
-    let texts: Vec<_> = svg.descendants().filter_map(|node| node.text()).collect();
-    for part in ["25%", "1MiB", "adaptive"] {
-        assert!(
-            texts.iter().any(|text| text.trim() == part),
-            "{part}: {texts:?}"
-        );
     }
 }
 
@@ -171,13 +181,47 @@ fn check_run(record: &Value) {
         let of = |part: &str| stats[part]["tokens"].as_u64().unwrap_or(0);
         of("prompt") + of("generation")
     };
-    assert_eq!(tokens(prefill) - tokens(before), 64, "{record}");
+    let n_before = if before.is_null() { 0 } else { 64 };
+    assert_eq!(tokens(before), n_before, "{record}");
+    assert_eq!(tokens(prefill) - n_before, 64, "{record}");
     assert_eq!(tokens(decode) - tokens(prefill), 8, "{record}");
     let misses = |stats: &Value| number(&stats["generation"]["misses"]);
     match record["variant"] == "compute" {
         true => assert_eq!(misses(decode), 0.0, "{record}"),
         false => assert!(misses(decode) > misses(prefill), "{record}"),
     }
+}
+
+/// They are long enough for the prompt that is the default, here and for models with larger vocabularies.
+#[test]
+fn there_are_texts_for_who_names_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("all.json");
+    let model = model();
+    let mut command = hotset(&[
+        "bench",
+        "-m",
+        &model,
+        "--no-limit",
+        "-n",
+        "1",
+        "--repeat",
+        "1",
+    ]);
+    command.args(["--ram", "50%", "--policies", "lru", "--prefetch", "off"]);
+    command.args(["--json", out.to_str().unwrap()]);
+    let output = run(command.env("OMP_WAIT_POLICY", "passive"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = json(&out);
+    let runs = list(&report["runs"]);
+    let workloads: Vec<_> = runs.chunks(3).map(|rows| &rows[0]["workload"]).collect();
+    assert_eq!(workloads, ["it", "en", "de", "fr", "code"]);
+    assert!(runs.iter().all(|record| record["run"]["n_prompt"] == 512));
+    let warnings = report["warnings"].to_string();
+    assert!(
+        warnings.contains("513 tokens is longer than the 512"),
+        "{warnings}"
+    );
 }
 
 /// Where control groups can be made, a run stays below its limit; elsewhere the error says what to do.

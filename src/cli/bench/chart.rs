@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow};
 use hotset::bench::{COMPUTE, Spread, Summary};
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 const PANEL: (u32, u32) = (760, 380);
@@ -58,24 +59,30 @@ fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     found
 }
 
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
 fn panel(
     area: &DrawingArea<SVGBackend, Shift>,
     title: &str,
     rows: &[&Summary],
     speed: &dyn Fn(&Summary) -> Spread,
 ) -> Drawn {
-    let bars = || rows.iter().filter(|row| row.variant != COMPUTE);
-    let limits = distinct(bars().map(|row| row.limit.as_str()));
-    let variants = distinct(bars().map(|row| row.variant.as_str()));
-    let compute = rows.iter().find(|row| row.variant == COMPUTE);
-    let y_max = rows.iter().map(|row| speed(row).max).fold(1e-3, f64::max);
+    let is_compute = |row: &&&Summary| row.variant == COMPUTE;
+    let compute = rows.iter().find(is_compute).map(|row| speed(row).median);
+    let bars: Vec<&Summary> = rows
+        .iter()
+        .copied()
+        .filter(|row| !is_compute(&row))
+        .collect();
+    let limits = distinct(bars.iter().map(|row| row.limit.as_str()));
     let x_max = limits.len() as f64;
+    let highest = bars.iter().map(|row| speed(row).max).chain(compute);
     let mut chart = ChartBuilder::on(area)
         .caption(title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(42)
         .y_label_area_size(56)
-        .build_cartesian_2d(0.0..x_max, 0.0..1.05 * y_max)?;
+        .build_cartesian_2d(0.0..x_max, 0.0..1.05 * highest.fold(1e-3, f64::max))?;
     // The label of a limit stands below the middle of its bars.
     let label = |x: &f64| {
         let is_middle = (x.fract() - 0.5).abs() < 1e-6;
@@ -91,32 +98,8 @@ fn panel(
         .x_desc("memory limit")
         .y_desc("tokens per second")
         .draw()?;
-    let width = GROUP_WIDTH / variants.len() as f64;
-    for (number, variant) in variants.iter().enumerate() {
-        let color = COLORS[number % COLORS.len()];
-        let place = |row: &Summary| {
-            let group = limits.iter().position(|limit| *limit == row.limit)?;
-            Some(group as f64 + (1.0 - GROUP_WIDTH) / 2.0 + number as f64 * width)
-        };
-        let of_variant = || {
-            let rows = bars().filter(|row| row.variant == *variant);
-            rows.filter_map(|row| Some((place(row)?, speed(row))))
-        };
-        let bar = |(x, speed): (f64, Spread)| {
-            Rectangle::new([(x, 0.0), (x + 0.92 * width, speed.median)], color.filled())
-        };
-        chart
-            .draw_series(of_variant().map(bar))?
-            .label(*variant)
-            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], color.filled()));
-        let range = |(x, speed): (f64, Spread)| {
-            let x = x + 0.46 * width;
-            PathElement::new(vec![(x, speed.min), (x, speed.max)], BLACK)
-        };
-        chart.draw_series(of_variant().map(range))?;
-    }
-    if let Some(compute) = compute {
-        let y = speed(compute).median;
+    draw_bars(&mut chart, &limits, &bars, speed)?;
+    if let Some(y) = compute {
         let line = PathElement::new(vec![(0.0, y), (x_max, y)], BLACK.mix(0.6));
         chart
             .draw_series([line])?
@@ -129,5 +112,38 @@ fn panel(
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))
         .draw()?;
+    Ok(())
+}
+
+/// A bar for each row, with the variants of a limit side by side, and a line for its range.
+fn draw_bars(
+    chart: &mut Chart,
+    limits: &[&str],
+    rows: &[&Summary],
+    speed: &dyn Fn(&Summary) -> Spread,
+) -> Drawn {
+    let variants = distinct(rows.iter().map(|row| row.variant.as_str()));
+    let width = GROUP_WIDTH / variants.len() as f64;
+    for (number, variant) in variants.iter().enumerate() {
+        let color = COLORS[number % COLORS.len()];
+        let mut places = Vec::new();
+        for row in rows.iter().filter(|row| row.variant == *variant) {
+            let group = limits.iter().position(|limit| *limit == row.limit);
+            let left = group.unwrap_or_default() as f64 + (1.0 - GROUP_WIDTH) / 2.0;
+            places.push((left + number as f64 * width, speed(row)));
+        }
+        let bar = |&(x, speed): &(f64, Spread)| {
+            Rectangle::new([(x, 0.0), (x + 0.92 * width, speed.median)], color.filled())
+        };
+        let range = |&(x, speed): &(f64, Spread)| {
+            let x = x + 0.46 * width;
+            PathElement::new(vec![(x, speed.min), (x, speed.max)], BLACK)
+        };
+        chart
+            .draw_series(places.iter().map(bar))?
+            .label(*variant)
+            .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], color.filled()));
+        chart.draw_series(places.iter().map(range))?;
+    }
     Ok(())
 }

@@ -7,8 +7,7 @@ use anyhow::Context;
 use comfy_table::presets;
 use hotset::bench::disk::Speed;
 use hotset::bench::host::Machine;
-use hotset::bench::summary::ALL;
-use hotset::bench::{Difference, Record, Spread, Summary, differences, summarize};
+use hotset::bench::{ALL, Difference, Record, Spread, Summary, differences, summarize};
 use hotset::report::bytes;
 use hotset::store::Dropped;
 use serde::Serialize;
@@ -215,6 +214,27 @@ impl<'a> Report<'a> {
     }
 
     fn readme(&self) -> String {
+        let notes: Vec<String> = self
+            .notes()
+            .iter()
+            .map(|note| format!("- {note}\n"))
+            .collect();
+        format!(
+            "# hotset bench\n\n\
+             Stock llama.cpp (mmap) and hotset under limits on memory.\n\n\
+             {}{}\n{}\n\n\
+             Medians, with the range of all runs; every run is in [raw.json](raw.json). `compute` has every expert in \
+             memory and no limit. `OF BOUND` is the part of the possible speed: a token can take no less than computing alone, \
+             nor than the disk needs for what missed. `X STOCK` is against stock llama.cpp under the same limit.\n\n\
+             ![tokens per second](chart.svg)\n",
+            self.circumstances(),
+            notes.concat(),
+            table::table(&self.rows, presets::ASCII_MARKDOWN),
+        )
+    }
+
+    /// What was measured, where and how.
+    fn circumstances(&self) -> String {
         let Machine {
             cpu,
             n_cores,
@@ -225,39 +245,21 @@ impl<'a> Report<'a> {
         let disk = disk.as_ref().map_or("not known".to_string(), |disk| {
             let kb = disk
                 .read_ahead_kb
-                .map_or("unknown".to_string(), |kb| format!("{kb} KiB"));
-            format!("{} {}, read-ahead {kb}", disk.name, disk.model)
+                .map_or("not known".to_string(), |kb| format!("{kb} KiB"));
+            let names = format!("{} {}", disk.name, disk.model);
+            format!("{}, read-ahead {kb}", names.trim_end())
         });
-        let Program {
-            version,
-            commit,
-            command,
-        } = &self.program;
-        let commit = commit
-            .as_ref()
-            .map_or(String::new(), |c| format!(", commit {c}"));
-        let model = &self.model;
-        let settings = &self.settings;
-        let notes: Vec<String> = self
-            .notes()
-            .iter()
-            .map(|note| format!("- {note}\n"))
-            .collect();
+        let commit = self.program.commit.as_ref();
+        let commit = commit.map_or(String::new(), |commit| format!(", commit {commit}"));
+        let (model, settings) = (&self.model, &self.settings);
         format!(
-            "# hotset bench\n\n\
-             Stock llama.cpp (mmap) and hotset under limits on memory.\n\n\
-             - hotset {version}{commit}\n\
+            "- hotset {}{commit}\n\
              - machine: {n_cores} cores of {cpu}, {}, {kernel}; disk {disk}\n\
              - model: {}, {} bytes, of which {} in {} experts of {} layers; a token uses {} of a layer\n\
-             - command: `{command}`\n\
+             - command: `{}`\n\
              - {} tokens of prompt, {} generated (temperature 0.9, seed {}), {} threads, ubatch {}; \
-             {} runs of each row, interleaved\n\
-             {}\n\
-             {}\n\n\
-             Medians, with the range of all runs; every run is in [raw.json](raw.json). `compute` has every expert in \
-             memory and no limit. `OF BOUND` is the part of the possible speed: a token can take no less than computing alone, \
-             nor than the disk needs for what missed. `X STOCK` is against stock llama.cpp under the same limit.\n\n\
-             ![tokens per second](chart.svg)\n",
+             runs of each row: {}, interleaved\n",
+            self.program.version,
             bytes(*memory_bytes),
             model.file,
             model.n_bytes,
@@ -265,14 +267,13 @@ impl<'a> Report<'a> {
             model.n_experts,
             model.n_layers,
             model.top_k,
+            self.program.command,
             settings.n_prompt,
             settings.n_generate,
             settings.seed,
             settings.n_threads,
             settings.n_ubatch,
             settings.repeat,
-            notes.concat(),
-            table::table(&self.rows, presets::ASCII_MARKDOWN),
         )
     }
 }

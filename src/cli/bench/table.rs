@@ -1,7 +1,7 @@
 //! The rows as a table.
 
 use comfy_table::{CellAlignment, Table};
-use hotset::bench::{Binds, Spread, Summary};
+use hotset::bench::{Binds, Spread, Summary, Traced};
 use hotset::report::bytes;
 
 const HEADER: [&str; 13] = [
@@ -35,9 +35,8 @@ pub fn table(rows: &[Summary], preset: &str) -> String {
 
 fn cells(row: &Summary) -> [String; 13] {
     let ratio = |ratio: Option<f64>| ratio.map_or("-".to_string(), |x| format!("{x:.2}"));
-    let traced = |text: &dyn Fn(&hotset::bench::summary::Traced) -> String| {
-        row.decode.as_ref().map_or("-".to_string(), text)
-    };
+    let traced =
+        |text: &dyn Fn(&Traced) -> String| row.decode.as_ref().map_or("-".to_string(), text);
     let peak = match row.cap_bytes {
         Some(cap) => format!("{} of {}", bytes(row.peak_bytes), bytes(cap)),
         None => bytes(row.peak_bytes),
