@@ -185,6 +185,12 @@ fn check_run(record: &Value) {
     assert_eq!(tokens(before), n_before, "{record}");
     assert_eq!(tokens(prefill) - n_before, 64, "{record}");
     assert_eq!(tokens(decode) - tokens(prefill), 8, "{record}");
+    let (budget, arena) = (
+        number(&record["budget_bytes"]),
+        number(&decode["arena_bytes"]),
+    );
+    // Slots begin at blocks of the disk; the rest of one is not used.
+    assert!((0.9 * budget..=1.3 * budget).contains(&arena), "{record}");
     let misses = |stats: &Value| number(&stats["generation"]["misses"]);
     match record["variant"] == "compute" {
         true => assert_eq!(misses(decode), 0.0, "{record}"),
