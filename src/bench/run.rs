@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// What one run measured.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ pub struct Phase {
 }
 
 /// The counters that a benchmark uses, of those that a run has.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Counters {
     /// Bytes of experts that missed.
     pub bytes_read: u64,
@@ -54,6 +55,9 @@ pub struct Counters {
     pub n_resident: u64,
     generation: Picks,
     prompt: Picks,
+    /// What reading ahead counts, where it counts.
+    #[serde(default)]
+    ahead: Value,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -76,13 +80,20 @@ impl Counters {
         self.generation.hits + self.prompt.hits
     }
 
+    /// The numbers that reading ahead counts.
+    fn ahead(&self) -> BTreeMap<&str, f64> {
+        let fields = self.ahead.as_object().into_iter().flatten();
+        let numbers = fields.filter_map(|(name, value)| Some((name.as_str(), value.as_f64()?)));
+        numbers.collect()
+    }
+
     fn misses(&self) -> u64 {
         self.generation.misses + self.prompt.misses
     }
 }
 
 /// What experts did in one phase.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Traffic {
     /// The part of the picks whose expert was in memory; 0 if there were none.
     pub hit_rate: f64,
@@ -90,6 +101,8 @@ pub struct Traffic {
     pub missed_bytes: u64,
     /// Milliseconds that computing waited for them.
     pub stalled_ms: f64,
+    /// What reading ahead counted, by its names for it; empty where it counts nothing.
+    pub ahead: BTreeMap<String, f64>,
 }
 
 impl Run {
@@ -127,11 +140,17 @@ fn traffic(before: Option<&Value>, after: Option<&Value>) -> Result<Option<Traff
     let after = Counters::read(after)?;
     let before = before.map_or(Ok(Counters::default()), Counters::read)?;
     let hits = after.hits() - before.hits();
+    let (ahead_before, ahead_after) = (before.ahead(), after.ahead());
+    let ahead = ahead_after.iter().map(|(&name, n)| {
+        let n_before = ahead_before.get(name).copied().unwrap_or(0.0);
+        (name.to_string(), n - n_before)
+    });
     let picks = hits + after.misses() - before.misses();
     Ok(Some(Traffic {
         hit_rate: hits as f64 / picks.max(1) as f64,
         missed_bytes: after.bytes_read - before.bytes_read,
         stalled_ms: after.stalled_ms - before.stalled_ms,
+        ahead: ahead.collect(),
     }))
 }
 
@@ -165,11 +184,18 @@ mod tests {
 
         run.prefill.stats = Some(stats([0, 30], [0, 10], 1000, 5.0));
         run.decode.stats = Some(stats([8, 30], [2, 10], 1200, 6.5));
+        let ahead = |run: &mut Phase, n| {
+            let stats = run.stats.as_mut().unwrap();
+            stats["ahead"] = json!({"used": n, "is_on": true});
+        };
+        ahead(&mut run.prefill, 9);
+        ahead(&mut run.decode, 13);
         let prefill = run.prefill_traffic().unwrap().unwrap();
         let expected = Traffic {
             hit_rate: 0.75,
             missed_bytes: 1000,
             stalled_ms: 5.0,
+            ahead: BTreeMap::from([("used".to_string(), 9.0)]),
         };
         assert_eq!(prefill, expected);
         let decode = run.decode_traffic().unwrap().unwrap();
@@ -177,6 +203,7 @@ mod tests {
             hit_rate: 0.8,
             missed_bytes: 200,
             stalled_ms: 1.5,
+            ahead: BTreeMap::from([("used".to_string(), 4.0)]),
         };
         assert_eq!(decode, expected);
         // What was before the prompt is not the prompt's.

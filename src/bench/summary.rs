@@ -4,6 +4,7 @@ use super::run::{Run, Traffic};
 use super::{Binds, Bound, COMPUTE, Record, STOCK, Spread};
 use crate::error::Result;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// The workload of rows that are about all of them.
 pub const ALL: &str = "all";
@@ -52,6 +53,8 @@ pub struct Traced {
     pub fraction: Spread,
     /// What binds it in most runs.
     pub binds: Binds,
+    /// What reading ahead counted, by its names for it.
+    pub ahead: BTreeMap<String, f64>,
 }
 
 /// A phase of a run that streamed.
@@ -178,6 +181,11 @@ fn row(records: &[Record], key: [&str; 3], disk_bytes_per_s: f64) -> Result<Summ
 
 fn traced(parts: &[Part]) -> Option<Traced> {
     let spread = |of: &dyn Fn(&Part) -> f64| Spread::of(parts.iter().map(of));
+    let names = parts.iter().flat_map(|part| part.traffic.ahead.keys());
+    let ahead = names.filter_map(|name| {
+        let numbers = parts.iter().filter_map(|p| p.traffic.ahead.get(name));
+        Some((name.clone(), Spread::of(numbers.copied())?.median))
+    });
     let n_disk = parts.iter().filter(|p| p.bound.by == Binds::Disk).count();
     Some(Traced {
         hit_rate: spread(&|part| part.traffic.hit_rate)?.median,
@@ -188,6 +196,7 @@ fn traced(parts: &[Part]) -> Option<Traced> {
             true => Binds::Disk,
             false => Binds::Compute,
         },
+        ahead: ahead.collect(),
     })
 }
 

@@ -143,7 +143,9 @@ fn failure(job: &Job, status: ExitStatus, killed: bool, log: &Path) -> anyhow::E
     let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(N_LINES)..].join(" | ");
     let why = match killed {
-        true => format!("the kernel killed it at the memory limit; a larger --rest helps: {last}"),
+        true => format!(
+            "the kernel killed it at the memory limit, which is too small, or --rest is: {last}"
+        ),
         false => format!("{status}: {last}"),
     };
     match status.code() {

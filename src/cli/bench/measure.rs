@@ -63,7 +63,6 @@ pub fn measure(plan: &Plan) -> anyhow::Result<Measured> {
         plan,
         limiter,
         bar: bar(plan, skips_compute.is_none()),
-        rest_bytes: 0,
         measured: Measured {
             machine,
             records: Vec::new(),
@@ -75,13 +74,12 @@ pub fn measure(plan: &Plan) -> anyhow::Result<Measured> {
             failure: None,
         },
     };
-    session.rest_bytes = match plan.args.rest {
+    session.measured.rest_bytes = match plan.args.rest {
         Some(rest) => rest.as_u64(),
         None => session.probe()?,
     };
-    session.measured.rest_bytes = session.rest_bytes;
     for limit in &plan.limits {
-        plan.cap_and_budget(limit, session.rest_bytes)?;
+        plan.cap_and_budget(limit, session.measured.rest_bytes)?;
     }
     let result = session.all(skips_compute.is_none());
     session.bar.finish_and_clear();
@@ -136,7 +134,6 @@ struct Session<'a> {
     starter: Starter<'a>,
     limiter: Option<Limiter>,
     bar: ProgressBar,
-    rest_bytes: u64,
     measured: Measured,
 }
 
@@ -205,7 +202,7 @@ impl<'a> Session<'a> {
         variant: &Variant,
         repetition: u32,
     ) -> anyhow::Result<()> {
-        let (cap, budget) = self.plan.cap_and_budget(limit, self.rest_bytes)?;
+        let (cap, budget) = self.plan.cap_and_budget(limit, self.measured.rest_bytes)?;
         let budget = variant.is_hotset().then_some(budget);
         let record = Record {
             workload: workload.name.clone(),
