@@ -7,7 +7,7 @@ use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
 use hotset::residency::{Plan, Residency};
-use hotset::store::{Faults, Gentle, ModelFile, QueueKind, QueueOptions};
+use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use hotset::tracker::{Phase, Tracker};
 use std::hint::black_box;
@@ -142,8 +142,10 @@ fn engine(policy: &str) -> Engine {
     let layout = Layout::new(&tensors, &[file.align()], u64::MAX).expect("it fits");
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        depth: 16,
-        gentle: Gentle::default(),
+        pace: Pace {
+            depth: 16,
+            ..Pace::default()
+        },
         faults: Faults::default(),
     };
     Engine::new(layout, vec![file], policy, options).expect("the arena is small")

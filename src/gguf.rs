@@ -34,13 +34,13 @@ pub(crate) struct Tensor {
     dimensions: Vec<u64>,
     ty: u32,
     /// From the begin of the file.
-    offset: u64,
+    pub offset: u64,
     /// With padding.
-    n_bytes: u64,
+    pub n_bytes: u64,
 }
 
 impl Tensor {
-    fn n_last(&self) -> u64 {
+    pub fn n_last(&self) -> u64 {
         self.dimensions[self.dimensions.len() - 1]
     }
 }
@@ -58,8 +58,7 @@ pub(crate) struct Listing {
 pub fn read(path: &Path) -> Result<Experts> {
     let mut first = list(path)?;
     let mut tensors = std::mem::take(&mut first.tensors);
-    let n_files = first.numbers.get("split.count").copied().unwrap_or(1);
-    for other in others(path, n_files)? {
+    for other in others(path, &first)? {
         tensors.extend(list(&other)?.tensors);
     }
     let mut layers: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
@@ -109,6 +108,13 @@ pub fn read(path: &Path) -> Result<Experts> {
     })
 }
 
+/// The files of a model, of which `path` is the first.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = vec![path.to_path_buf()];
+    files.extend(others(path, &list(path)?)?);
+    Ok(files)
+}
+
 /// Longest text, and most entries of a list: more is damage, not a model.
 const N_MAX: u64 = 1 << 24;
 
@@ -125,7 +131,8 @@ pub(crate) fn expert_part(name: &str) -> Option<(u32, usize)> {
 }
 
 /// The files after the first, whose name `NAME-00001-of-00003.gguf` says how they are called.
-fn others(path: &Path, n_files: u64) -> Result<Vec<PathBuf>> {
+fn others(path: &Path, first: &Listing) -> Result<Vec<PathBuf>> {
+    let n_files = first.numbers.get("split.count").copied().unwrap_or(1);
     if n_files <= 1 {
         return Ok(Vec::new());
     }

@@ -6,7 +6,7 @@
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing, Token};
 use hotset::expert::ExpertId;
-use hotset::store::{Faults, Gentle, ModelFile, QueueKind, QueueOptions};
+use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::{Header, Picks, Recorder, Trace};
 use hotset::tracker::Phase;
 use std::io::Write;
@@ -52,8 +52,10 @@ fn engine_with(policy: &str, n_slots: usize) -> Engine {
     assert_eq!(layout.n_slots() as usize, n_slots);
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        depth: 8,
-        gentle: Gentle::default(),
+        pace: Pace {
+            depth: 8,
+            ..Pace::default()
+        },
         faults: Faults::default(),
     };
     Engine::new(layout, vec![file], policy, options).unwrap()

@@ -4,7 +4,7 @@ use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::report;
 use hotset::stats::Stats;
-use hotset::store::{Faults, Gentle, ModelFile, QueueKind, QueueOptions};
+use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -40,8 +40,10 @@ fn engine(policy: &str, percent: usize) -> Engine {
     assert_eq!(layout.pools.len(), 2);
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        depth: 8,
-        gentle: Gentle::default(),
+        pace: Pace {
+            depth: 8,
+            ..Pace::default()
+        },
         faults: Faults::default(),
     };
     Engine::new(layout, vec![file], policy, options).unwrap()

@@ -3,8 +3,10 @@
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use hotset::error::Error;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+mod bench;
 mod cells;
 mod curve;
 mod demo;
@@ -35,6 +37,9 @@ enum Command {
     Profile(profile::Args),
     Replay(replay::Args),
     Plan(plan::Args),
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchRow(bench::row::Args),
 }
 
 /// Status for input that is wrong: an option, a setting or a file.
@@ -47,7 +52,7 @@ pub fn main() -> ExitCode {
     if std::env::var_os("LLAMA_SERVER_ROUTER_PORT").is_some() {
         return hotset::llama::tools::main(hotset::llama::tools::Tool::Server);
     }
-    let command = match Cli::try_parse() {
+    let command = match Cli::try_parse_from(arguments()) {
         Ok(cli) => cli.command,
         Err(error) => return usage(&error),
     };
@@ -59,6 +64,8 @@ pub fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchRow(args) => bench::row::run(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("hotset: error: {error:#}");
@@ -67,6 +74,17 @@ pub fn main() -> ExitCode {
             _ => ExitCode::FAILURE,
         }
     })
+}
+
+/// The arguments, with an option of `hotset bench` that has two letters, as it has in llama.cpp.
+fn arguments() -> Vec<OsString> {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|command| command == "bench") {
+        for arg in args.iter_mut().filter(|arg| *arg == "-ub") {
+            *arg = "--ubatch-size".into();
+        }
+    }
+    args
 }
 
 /// Prints help where it was asked for, else one line: what is wrong, and what would be right.
@@ -101,7 +119,8 @@ fn alternatives(kind: ErrorKind) -> Option<String> {
     }
     match kind {
         ErrorKind::InvalidSubcommand => {
-            let names: Vec<_> = command.get_subcommands().map(|c| c.get_name()).collect();
+            let shown = command.get_subcommands().filter(|c| !c.is_hide_set());
+            let names: Vec<_> = shown.map(|c| c.get_name()).collect();
             Some(format!("commands: {}", names.join(", ")))
         }
         ErrorKind::UnknownArgument => {

@@ -128,6 +128,12 @@ pub fn stats() -> Vec<Stats> {
     registry().models().filter_map(|m| m.stats()).collect()
 }
 
+/// The same without the comparison with other policies, which takes time and memory.
+#[cfg(feature = "llama")]
+pub fn counters() -> Vec<Stats> {
+    registry().models().filter_map(|m| m.counters()).collect()
+}
+
 /// Prints a line for each model, again and again; ends with the process.
 fn report_every(interval: Duration) -> ! {
     loop {

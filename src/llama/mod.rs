@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(feature = "llama")]
+pub mod bench;
 mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;
@@ -10,6 +12,8 @@ mod loading;
 mod model;
 mod record;
 mod registry;
+#[cfg(feature = "llama")]
+pub mod session;
 mod signals;
 #[allow(missing_docs)]
 pub mod sys;

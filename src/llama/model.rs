@@ -10,16 +10,17 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::report;
 use crate::stats::Stats;
-use crate::store::{Gentle, ModelFile, QueueOptions};
+use crate::store::{ModelFile, Pace, QueueOptions};
 use once_cell::sync::OnceCell;
 use std::sync::Mutex;
 
-/// Reads in flight at once: enough for all parts of a token's experts of one layer.
-const QUEUE_DEPTH: u32 = 64;
 /// What `auto` leaves to the rest of the system, at least.
 const RESERVE_BYTES_MIN: u64 = 64 << 20;
 /// What `auto` leaves to the rest of the system, as a part of what is available.
 const RESERVE_PART: u64 = 16;
+
+/// Experts of fewer bytes than this are read with the default pace.
+const MEASURED_BYTES_MIN: u64 = 256 << 20;
 
 /// What the engine is made of, until it is made.
 struct Parts {
@@ -74,8 +75,7 @@ impl Model {
             policy: config.policy.clone(),
             options: QueueOptions {
                 kind: config.io,
-                depth: QUEUE_DEPTH,
-                gentle: Gentle::default(),
+                pace: Pace::default(),
                 faults: config.faults,
             },
             n_used,
@@ -178,6 +178,17 @@ impl Model {
         Ok(())
     }
 
+    /// How much is to be read at once. A small model is not worth the time to find out.
+    fn pace(&self, tensors: &[Tensor], files: &[ModelFile]) -> Result<Pace> {
+        let largest = tensors.iter().max_by_key(|t| t.n_bytes);
+        match largest {
+            Some(t) if expert_bytes(tensors) >= MEASURED_BYTES_MIN => {
+                Pace::measure(&files[t.file as usize], self.options.kind, t.n_bytes)
+            }
+            _ => Ok(self.options.pace),
+        }
+    }
+
     fn make_engine(&self, budget: u64) -> Result<&Engine> {
         self.engine.get_or_try_init(|| {
             let parts = self.parts.lock().expect("no thread panics with it").take();
@@ -196,7 +207,11 @@ impl Model {
             if !self.is_auto {
                 memory::check(layout.arena_bytes as u64)?;
             }
-            let mut engine = Engine::new(layout, files, &self.policy, self.options)?;
+            let options = QueueOptions {
+                pace: self.pace(&tensors, &files)?,
+                ..self.options
+            };
+            let mut engine = Engine::new(layout, files, &self.policy, options)?;
             report::say(&report::start_line(&engine, &self.policy));
             if let Some(foresight) = foresight {
                 engine.look_ahead_with(Box::new(foresight));

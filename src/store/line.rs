@@ -2,31 +2,12 @@
 
 use std::collections::VecDeque;
 
+use super::Pace;
 use super::job::{CALL_BYTES_MAX, Job};
-
-/// How reads ahead are done: a short call at a time, so that a read that somebody waits for soon has the
-/// disk to itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gentle {
-    /// A call is made only while fewer reads than this are under way.
-    pub depth: u32,
-    /// Bytes of a call at most.
-    pub call_bytes: usize,
-}
-
-impl Default for Gentle {
-    /// What suits the disks of laptops.
-    fn default() -> Self {
-        Self {
-            depth: 4,
-            call_bytes: 512 << 10,
-        }
-    }
-}
 
 /// Reads that wait. Those that somebody needs go before those that are read ahead.
 pub(super) struct Line {
-    gentle: Gentle,
+    pace: Pace,
     demand: VecDeque<Job>,
     ahead: VecDeque<Job>,
     /// The tags of reads ahead of which a call is under way, and whether somebody needs them by now.
@@ -35,9 +16,9 @@ pub(super) struct Line {
 
 impl Line {
     /// Nothing waits.
-    pub fn new(gentle: Gentle) -> Self {
+    pub fn new(pace: Pace) -> Self {
         Self {
-            gentle,
+            pace,
             demand: VecDeque::new(),
             ahead: VecDeque::new(),
             under_way: Vec::new(),
@@ -57,7 +38,7 @@ impl Line {
     /// Appends reads that somebody may need.
     pub fn add_ahead(&mut self, jobs: impl IntoIterator<Item = Job>) {
         for mut job in jobs {
-            job.limit_calls(self.gentle.call_bytes);
+            job.limit_calls(self.pace.ahead_bytes);
             self.ahead.push_back(job);
         }
     }
@@ -91,7 +72,7 @@ impl Line {
         if let Some(job) = self.demand.pop_front() {
             return Some(job);
         }
-        if n_running >= self.gentle.depth as usize {
+        if n_running >= self.pace.ahead_depth as usize {
             return None;
         }
         let job = self.ahead.pop_front()?;

@@ -2,10 +2,12 @@
 //! reads from the one into the other without anybody waiting.
 
 mod arena;
+mod cached;
 mod fault;
 mod file;
 mod job;
 mod line;
+mod pace;
 mod pread;
 pub mod probe;
 mod queue;
@@ -13,7 +15,8 @@ mod queue;
 mod uring;
 
 pub use arena::Arena;
+pub use cached::{Dropped, drop_cached};
 pub use fault::Faults;
 pub use file::{ModelFile, Span, span};
-pub use line::Gentle;
+pub use pace::Pace;
 pub use queue::{QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink};

@@ -8,8 +8,9 @@ use std::ptr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
+use super::Pace;
 use super::job::Job;
-use super::line::{Gentle, Line};
+use super::line::Line;
 use super::queue::{AbortOnPanic, Backend, Core, join};
 
 /// More threads than this do not make a disk faster.
@@ -33,11 +34,11 @@ struct State {
 }
 
 impl Pool {
-    pub fn start(core: &Arc<Core>, n_threads: u32, gentle: Gentle) -> io::Result<Self> {
+    pub fn start(core: &Arc<Core>, n_threads: u32, pace: Pace) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             core: core.clone(),
             state: Mutex::new(State {
-                line: Line::new(gentle),
+                line: Line::new(pace),
                 n_running: 0,
                 is_closing: false,
             }),

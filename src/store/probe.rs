@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{
-    Arena, Faults, Gentle, ModelFile, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink,
+    Arena, Faults, ModelFile, Pace, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink,
 };
 use crate::error::Result;
 
@@ -31,8 +31,10 @@ pub fn bytes_per_second(
     let done = Arc::new(Done::default());
     let options = QueueOptions {
         kind,
-        depth,
-        gentle: Gentle::default(),
+        pace: Pace {
+            depth,
+            ..Pace::default()
+        },
         faults: Faults::default(),
     };
     let queue = ReadQueue::new(vec![file], arena, done.clone(), options)?;

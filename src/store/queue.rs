@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 
 use super::fault::Injector;
 use super::job::Job;
-use super::line::{Gentle, Line};
-use super::{Arena, Faults, ModelFile, pread};
+use super::line::Line;
+use super::{Arena, Faults, ModelFile, Pace, pread};
 use crate::error::{Error, Result};
 
 /// How reads are done.
@@ -28,10 +28,8 @@ pub enum QueueKind {
 pub struct QueueOptions {
     /// How reads are done.
     pub kind: QueueKind,
-    /// Reads given to the system at once, at least 1. More may be submitted; they wait.
-    pub depth: u32,
-    /// How reads ahead are done.
-    pub gentle: Gentle,
+    /// How much is given to the system at once.
+    pub pace: Pace,
     /// What is to go wrong.
     pub faults: Faults,
 }
@@ -122,7 +120,7 @@ impl ReadQueue {
         sink: Arc<dyn Sink>,
         options: QueueOptions,
     ) -> Result<Self> {
-        assert!(options.depth > 0, "a queue of depth 0 reads nothing");
+        assert!(options.pace.depth > 0, "a queue of depth 0 reads nothing");
         let core = Arc::new(Core {
             files,
             arena,
@@ -138,17 +136,17 @@ impl ReadQueue {
                         core,
                         backend,
                         kind: QueueKind::Uring,
-                        about: format!("io_uring, {} reads at once", options.depth),
+                        about: format!("io_uring, {} reads at once", options.pace.depth),
                     });
                 }
                 Err(cause) if options.kind == QueueKind::Uring => {
-                    return Err(refused("io_uring", options.depth, &cause));
+                    return Err(refused("io_uring", options.pace.depth, &cause));
                 }
                 Err(cause) => why = format!(" (io_uring refused: {cause})"),
             }
         }
-        let n_threads = options.depth.min(pread::THREADS_MAX);
-        let pool = pread::Pool::start(&core, n_threads, options.gentle)
+        let n_threads = options.pace.depth.min(pread::THREADS_MAX);
+        let pool = pread::Pool::start(&core, n_threads, options.pace)
             .map_err(|cause| refused("pread threads", n_threads, &cause))?;
         Ok(Self {
             core,
@@ -227,7 +225,7 @@ impl ReadQueue {
 
 #[cfg(target_os = "linux")]
 fn start_uring(core: &Arc<Core>, options: QueueOptions) -> io::Result<Box<dyn Backend>> {
-    let ring = super::uring::Ring::start(core, options.depth, options.gentle)?;
+    let ring = super::uring::Ring::start(core, options.pace)?;
     Ok(Box::new(ring))
 }
 

@@ -14,9 +14,9 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::job::Job;
-use super::line::{Gentle, Line};
+use super::line::Line;
 use super::queue::{AbortOnPanic, Backend, Core, join};
-use super::{Arena, ModelFile};
+use super::{Arena, ModelFile, Pace};
 
 /// Marks the entry that only wakes the thread. No job has this number.
 const WAKE: u64 = u64::MAX;
@@ -47,9 +47,9 @@ struct State {
 }
 
 impl Ring {
-    pub fn start(core: &Arc<Core>, depth: u32, gentle: Gentle) -> io::Result<Self> {
+    pub fn start(core: &Arc<Core>, pace: Pace) -> io::Result<Self> {
         // One more for WAKE. The kernel doubles this for completions, which thus never overflow.
-        let mut ring = IoUring::new(depth + 1)?;
+        let mut ring = IoUring::new(pace.depth + 1)?;
         if let Some(file) = core.files.first() {
             probe(&mut ring, file)?;
         }
@@ -60,9 +60,9 @@ impl Ring {
             ring,
             events,
             state: Mutex::new(State {
-                running: (0..depth).map(|_| None).collect(),
-                free: (0..depth as usize).rev().collect(),
-                line: Line::new(gentle),
+                running: (0..pace.depth).map(|_| None).collect(),
+                free: (0..pace.depth as usize).rev().collect(),
+                line: Line::new(pace),
                 is_closing: false,
             }),
         });

@@ -3,6 +3,8 @@
 use hotset::policy::REGISTRY;
 use std::process::{Command, Output};
 
+#[cfg(feature = "llama")]
+mod bench;
 mod plan;
 mod profile;
 #[cfg(feature = "llama")]
@@ -150,7 +152,8 @@ fn policies_lists_the_registry() {
 #[cfg(not(feature = "llama"))]
 #[test]
 fn without_llama_cpp_the_commands_that_need_it_say_so() {
-    let commands: [&[&str]; 3] = [
+    let commands: [&[&str]; 4] = [
+        &["bench", "-m", "a.gguf"],
         &["run", "--off"],
         &["demo"],
         &["widen", "a.gguf", "--factor", "2", "-o", "b.gguf"],

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use hotset::store::{
-    Arena, Faults, Gentle, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, span,
+    Arena, Faults, Pace, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, span,
 };
 
 use crate::support::*;
@@ -182,8 +182,10 @@ fn a_sink_may_submit_and_may_drop_the_queue() {
         let arena = Arc::new(Arena::map(20 * SLOT).unwrap());
         let options = QueueOptions {
             kind: *kind,
-            depth: 2,
-            gentle: Gentle::default(),
+            pace: Pace {
+                depth: 2,
+                ..Pace::default()
+            },
             faults: Faults::default(),
         };
         let queue = ReadQueue::new(vec![model], arena.clone(), chain.clone(), options).unwrap();

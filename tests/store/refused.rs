@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 
-use hotset::store::{Faults, Gentle, ModelFile, QueueKind, QueueOptions, ReadQueue};
+use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions, ReadQueue};
 
 use crate::support::*;
 
@@ -68,8 +68,10 @@ fn without_io_uring_pread_takes_over_and_says_why() {
         assert_arrived(&arena, &reads, &file, queue.about());
         let options = QueueOptions {
             kind: QueueKind::Uring,
-            depth: 2,
-            gentle: Gentle::default(),
+            pace: Pace {
+                depth: 2,
+                ..Pace::default()
+            },
             faults: Faults::default(),
         };
         let Err(error) = ReadQueue::new(vec![model()], arena, reports, options) else {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 use hotset::store::{
-    Arena, Faults, Gentle, ModelFile, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink,
+    Arena, Faults, ModelFile, Pace, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink,
     span,
 };
 
@@ -105,8 +105,10 @@ pub fn queue(
     let reports = Arc::new(Reports::default());
     let options = QueueOptions {
         kind,
-        depth,
-        gentle: Gentle::default(),
+        pace: Pace {
+            depth,
+            ..Pace::default()
+        },
         faults: match faults {
             "" => Faults::default(),
             faults => Faults::parse(faults).unwrap(),

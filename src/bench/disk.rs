@@ -1,0 +1,82 @@
+//! How fast this disk reads what hotset reads: parts of experts, in any order, many at once.
+
+use crate::error::{Error, Result};
+use crate::gguf::{self, expert_part};
+use crate::store::{ModelFile, Pace, QueueKind, probe};
+use serde::Serialize;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Speed {
+    /// Bytes that arrived in a second.
+    pub bytes_per_s: f64,
+    /// Bytes of a read, the most of any.
+    pub read_bytes: usize,
+    /// Reads at once.
+    pub depth: u32,
+    /// Whether reads bypassed the page cache.
+    pub is_direct: bool,
+}
+
+/// Reads as much as a part of an expert, anywhere in the model at `path`, as hotset would, for `duration`.
+///
+/// Fails if the model has no experts or cannot be read.
+pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
+    let mut largest: Option<(usize, PathBuf)> = None;
+    for path in gguf::files(path)? {
+        let tensors = gguf::list(&path)?.tensors.into_iter();
+        for tensor in tensors.filter(|tensor| expert_part(&tensor.name).is_some()) {
+            let n_bytes = (tensor.n_bytes / tensor.n_last().max(1)) as usize;
+            if largest.as_ref().is_none_or(|(most, _)| n_bytes > *most) {
+                largest = Some((n_bytes, path.clone()));
+            }
+        }
+    }
+    let Some((n_bytes @ 1.., path)) = largest else {
+        return Err(wrong(path, "it has no routed experts".to_string()));
+    };
+    let file = File::open(&path).map_err(|cause| Error::Io {
+        path: path.clone(),
+        cause,
+    })?;
+    let file = ModelFile::open(file.as_fd())?;
+    let pace = Pace::measure(&file, QueueKind::Auto, n_bytes)?;
+    Ok(Speed {
+        bytes_per_s: probe::bytes_per_second(
+            &file,
+            QueueKind::Auto,
+            n_bytes,
+            pace.depth,
+            duration,
+        )?,
+        read_bytes: n_bytes,
+        depth: pace.depth,
+        is_direct: file.is_direct(),
+    })
+}
+
+fn wrong(path: &Path, why: String) -> Error {
+    Error::File {
+        path: path.to_path_buf(),
+        why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn experts_of_the_bundled_model_are_read() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/polyglot-moe.gguf");
+        let speed = measure(&model, Duration::from_millis(20)).unwrap();
+        assert!(speed.bytes_per_s > 1e5, "{speed:?}");
+        assert_eq!(speed.read_bytes, 13056);
+        let error = measure(Path::new("Cargo.toml"), Duration::ZERO).unwrap_err();
+        assert!(error.to_string().contains("Cargo.toml"), "{error}");
+    }
+}

@@ -1,0 +1,73 @@
+//! `hotset bench-row`: one run, in a process that `hotset bench` starts. Settings come from the environment.
+
+use std::path::PathBuf;
+
+/// One run of `hotset bench`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(long)]
+    pub model: PathBuf,
+    #[arg(long)]
+    pub prompt: PathBuf,
+    #[arg(long)]
+    pub prompt_tokens: u32,
+    #[arg(short)]
+    pub n: u32,
+    #[arg(long)]
+    pub seed: u32,
+    #[arg(long)]
+    pub threads: u32,
+    #[arg(long)]
+    pub ctx_size: u32,
+    #[arg(long)]
+    pub ubatch_size: u32,
+    /// Read the prompt once before it is measured
+    #[arg(long)]
+    pub warm_up: bool,
+    /// The control group to move into first
+    #[arg(long)]
+    pub group: Option<PathBuf>,
+}
+
+#[cfg(not(feature = "llama"))]
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let _ = format!("{args:?}");
+    crate::cli::no_llama("bench-row")
+}
+
+/// Prints what was measured, as JSON.
+#[cfg(feature = "llama")]
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    use anyhow::Context;
+    use hotset::config::Config;
+    use hotset::llama::bench::{Job, run};
+    use hotset::llama::session::Sizes;
+    use std::io::Write;
+
+    // Before anything is allocated that should count.
+    if let Some(group) = &args.group {
+        hotset::memory::join(group)?;
+    }
+    let config = Config::from_env()?;
+    let text =
+        std::fs::read_to_string(&args.prompt).with_context(|| args.prompt.display().to_string())?;
+    let job = Job {
+        model: &args.model,
+        text: &text,
+        n_prompt: args.prompt_tokens as usize,
+        n_generate: args.n as usize,
+        seed: args.seed,
+        sizes: Sizes {
+            n_context: args.ctx_size as usize,
+            n_batch: args.ubatch_size as usize,
+            n_threads: args.threads as usize,
+        },
+        warms_up: args.warm_up,
+    };
+    let run = run(&job, config)?;
+    Ok(writeln!(
+        std::io::stdout(),
+        "{}",
+        serde_json::to_string(&run)?
+    )?)
+}

@@ -1,0 +1,83 @@
+//! The rows as a table.
+
+use comfy_table::{CellAlignment, Table};
+use hotset::bench::{Binds, Spread, Summary, Traced};
+use hotset::report::bytes;
+
+const HEADER: [&str; 13] = [
+    "WORKLOAD",
+    "LIMIT",
+    "VARIANT",
+    "PROMPT T/S",
+    "X STOCK",
+    "TOKENS/S",
+    "X STOCK",
+    "HITS",
+    "READ/TOKEN",
+    "STALLED",
+    "OF BOUND",
+    "PEAK OF CAP",
+    "FAULTS/TOKEN",
+];
+
+/// The rows with this look.
+pub fn table(rows: &[Summary], preset: &str) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(preset)
+        .set_header(HEADER)
+        .add_rows(rows.iter().map(cells));
+    for column in table.column_iter_mut().skip(3) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.trim_fmt()
+}
+
+fn cells(row: &Summary) -> [String; 13] {
+    let ratio = |ratio: Option<f64>| ratio.map_or("-".to_string(), |x| format!("{x:.2}"));
+    let traced =
+        |text: &dyn Fn(&Traced) -> String| row.decode.as_ref().map_or("-".to_string(), text);
+    let peak = match row.cap_bytes {
+        Some(cap) => format!("{} of {}", bytes(row.peak_bytes), bytes(cap)),
+        None => bytes(row.peak_bytes),
+    };
+    [
+        row.workload.clone(),
+        match row.limit.as_str() {
+            "" => "none".to_string(),
+            limit => limit.to_string(),
+        },
+        row.variant.clone(),
+        speed(&row.prefill_tokens_per_s),
+        ratio(row.prefill_ratio),
+        speed(&row.decode_tokens_per_s),
+        ratio(row.decode_ratio),
+        traced(&|t| format!("{:.1} %", 100.0 * t.hit_rate)),
+        traced(&|t| bytes(t.bytes_per_token as u64)),
+        traced(&|t| format!("{:.0} %", 100.0 * t.stall_share)),
+        traced(&|t| {
+            let by = match t.binds {
+                Binds::Compute => "compute",
+                Binds::Disk => "disk",
+            };
+            format!("{:.0} % ({by})", 100.0 * t.fraction.median)
+        }),
+        peak,
+        format!("{:.1}", row.major_faults_per_token),
+    ]
+}
+
+/// `9.4 (8.9-9.6)`.
+pub fn speed(speed: &Spread) -> String {
+    let digits = if speed.median < 100.0 { 1 } else { 0 };
+    let number = |n: f64| format!("{n:.digits$}");
+    match speed.min < speed.max {
+        true => format!(
+            "{} ({}-{})",
+            number(speed.median),
+            number(speed.min),
+            number(speed.max)
+        ),
+        false => number(speed.median),
+    }
+}

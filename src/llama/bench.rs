@@ -1,0 +1,207 @@
+//! One run of a benchmark, in this process: reading a prompt and generating tokens, with the time of each.
+
+use super::hook;
+use super::session::{Outputs, Session, Sizes};
+use super::sys::{
+    llama_logit_bias, llama_model_n_ctx_train, llama_sampler, llama_sampler_chain_add,
+    llama_sampler_chain_default_params, llama_sampler_chain_init, llama_sampler_free,
+    llama_sampler_init_dist, llama_sampler_init_logit_bias, llama_sampler_init_min_p,
+    llama_sampler_init_temp, llama_sampler_init_top_k, llama_sampler_init_top_p,
+    llama_sampler_sample, llama_vocab_is_eog, llama_vocab_n_tokens,
+};
+use crate::bench::{Phase, Run};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+/// What a run does.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The model's first file.
+    pub model: &'a Path,
+    /// The text whose first tokens are the prompt.
+    pub text: &'a str,
+    /// Tokens of the prompt, at least 1.
+    pub n_prompt: usize,
+    /// Tokens to generate, at least 1.
+    pub n_generate: usize,
+    /// Seed of the sampler.
+    pub seed: u32,
+    /// The context.
+    pub sizes: Sizes,
+    /// Whether the prompt is read once before it is measured, so that nothing is left to be loaded.
+    pub warms_up: bool,
+}
+
+/// llama.cpp's defaults, but for the temperature.
+const TOP_K: i32 = 40;
+const TOP_P: f32 = 0.95;
+const MIN_P: f32 = 0.05;
+const TEMPERATURE: f32 = 0.9;
+
+/// Computes with `config` what `job` says. Call it while no other model is loaded.
+///
+/// Fails if the model cannot be loaded, and if the text has fewer tokens than the prompt.
+pub fn run(job: &Job, config: Config) -> Result<Run> {
+    hook::install(config)?;
+    let session = Session::load(job.model, job.sizes)?;
+    let mut prompt = session.tokenize(job.text)?;
+    if prompt.len() < job.n_prompt {
+        let (n, wanted) = (prompt.len(), job.n_prompt);
+        return Err(Error::Setting {
+            name: "--prompt-tokens".to_string(),
+            value: wanted.to_string(),
+            allowed: format!("the text has {n} tokens for this model: {n} at most"),
+        });
+    }
+    prompt.truncate(job.n_prompt);
+    if job.warms_up {
+        read(&session, &prompt, job.sizes.n_batch)?;
+        session.begin();
+    }
+    let sampler = Sampler::new(&session, job.seed);
+    let mut run = Run {
+        // SAFETY: the model lives.
+        n_context_trained: unsafe { llama_model_n_ctx_train(session.model) } as u32,
+        n_prompt: prompt.len(),
+        before: counters(),
+        ..Run::default()
+    };
+    let start = Start::now();
+    read(&session, &prompt, job.sizes.n_batch)?;
+    run.prefill = start.phase();
+
+    let start = Start::now();
+    for n_before in prompt.len()..prompt.len() + job.n_generate {
+        let begin = Instant::now();
+        let token = sampler.sample(&session);
+        session.compute(&[token], n_before, Outputs::Last)?;
+        run.token_ms.push(begin.elapsed().as_secs_f64() * 1e3);
+        run.tokens.push(token);
+    }
+    run.decode = start.phase();
+    run.peak_rss_bytes = peak_rss_bytes();
+    Ok(run)
+}
+
+/// Reads a prompt, whose last token has outputs.
+fn read(session: &Session, prompt: &[i32], n_batch: usize) -> Result<()> {
+    for (number, batch) in prompt.chunks(n_batch).enumerate() {
+        session.compute(batch, number * n_batch, Outputs::Last)?;
+    }
+    Ok(())
+}
+
+/// The counters of the model, if it streams. Of its path only the name is kept, because reports are passed on.
+fn counters() -> Option<Value> {
+    let mut stats = hook::counters().pop()?;
+    let name = Path::new(&stats.model).file_name().unwrap_or_default();
+    stats.model = name.to_string_lossy().into_owned();
+    Some(serde_json::to_value(stats).expect("counters are plain data"))
+}
+
+/// The begin of a phase.
+struct Start {
+    at: Instant,
+    major_faults: u64,
+    read_bytes: u64,
+}
+
+impl Start {
+    fn now() -> Self {
+        Self {
+            major_faults: major_faults(),
+            read_bytes: read_bytes(),
+            at: Instant::now(),
+        }
+    }
+
+    /// The phase that ends now.
+    fn phase(self) -> Phase {
+        Phase {
+            ms: self.at.elapsed().as_secs_f64() * 1e3,
+            major_faults: major_faults() - self.major_faults,
+            read_bytes: read_bytes() - self.read_bytes,
+            stats: counters(),
+        }
+    }
+}
+
+/// Page faults of this process that had to wait for a disk; 0 where the system does not say.
+fn major_faults() -> u64 {
+    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is a name in brackets, which may hold blanks; this is the twelfth.
+    let rest = text.rsplit(')').next().unwrap_or_default();
+    let field = rest.split_whitespace().nth(9);
+    field.map_or(0, |n| n.parse().unwrap_or(0))
+}
+
+/// Bytes that this process has had read from disks; 0 where the system does not say.
+fn read_bytes() -> u64 {
+    field("/proc/self/io", "read_bytes:")
+}
+
+/// The most memory of this process so far; 0 where the system does not say.
+fn peak_rss_bytes() -> u64 {
+    1024 * field("/proc/self/status", "VmHWM:")
+}
+
+/// The number after `name` in a file of lines `name number ...`.
+fn field(path: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let number = text.lines().find_map(|line| {
+        let number = line.strip_prefix(name)?.split_whitespace().next()?;
+        number.parse().ok()
+    });
+    number.unwrap_or(0)
+}
+
+/// A chain of samplers.
+struct Sampler(*mut llama_sampler);
+
+impl Sampler {
+    /// Samples as llama.cpp's programs do, but never the end of the text: all runs are of one length.
+    fn new(session: &Session, seed: u32) -> Self {
+        let vocab = session.vocab();
+        // SAFETY: the vocabulary lives as long as the session, the list of biases is copied, and the chain
+        // owns what is added to it.
+        unsafe {
+            let n = llama_vocab_n_tokens(vocab);
+            let ends = (0..n).filter(|&token| llama_vocab_is_eog(vocab, token));
+            let never: Vec<_> = ends
+                .map(|token| llama_logit_bias {
+                    token,
+                    bias: f32::NEG_INFINITY,
+                })
+                .collect();
+            let chain = llama_sampler_chain_init(llama_sampler_chain_default_params());
+            for part in [
+                llama_sampler_init_logit_bias(n, never.len() as i32, never.as_ptr()),
+                llama_sampler_init_top_k(TOP_K),
+                llama_sampler_init_top_p(TOP_P, 1),
+                llama_sampler_init_min_p(MIN_P, 1),
+                llama_sampler_init_temp(TEMPERATURE),
+                llama_sampler_init_dist(seed),
+            ] {
+                llama_sampler_chain_add(chain, part);
+            }
+            Self(chain)
+        }
+    }
+
+    /// The next token after what was computed last.
+    fn sample(&self, session: &Session) -> i32 {
+        // SAFETY: both live, and the last token that was computed has logits.
+        unsafe { llama_sampler_sample(self.0, session.context, -1) }
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and freed once.
+        unsafe { llama_sampler_free(self.0) };
+    }
+}

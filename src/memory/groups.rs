@@ -1,0 +1,109 @@
+//! Control groups: where they are mounted, and in which of them this process is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The names a version of control groups gives to the same things.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Names {
+    /// Files that set a limit; the first is the hard one.
+    pub limits: &'static [&'static str],
+    /// The file with the bytes in use.
+    pub usage: &'static str,
+    /// Entries of memory.stat that include the groups below.
+    pub file_pages: [&'static str; 2],
+    /// The file with the most bytes that were in use at once. Version 2 has it from Linux 5.19 on.
+    pub peak: &'static str,
+    /// The file with the entry `oom_kill`.
+    pub kills: &'static str,
+}
+
+pub(super) const V1: Names = Names {
+    limits: &["memory.limit_in_bytes"],
+    usage: "memory.usage_in_bytes",
+    file_pages: ["total_inactive_file", "total_active_file"],
+    peak: "memory.max_usage_in_bytes",
+    kills: "memory.oom_control",
+};
+pub(super) const V2: Names = Names {
+    limits: &["memory.max", "memory.high"],
+    usage: "memory.current",
+    file_pages: ["inactive_file", "active_file"],
+    peak: "memory.peak",
+    kills: "memory.events",
+};
+
+/// A mounted tree of control groups, and where in it this process is.
+pub(super) struct Hierarchy {
+    pub names: &'static Names,
+    pub mount_point: PathBuf,
+    /// Below the mount point.
+    pub group: PathBuf,
+}
+
+/// The trees that can limit memory. Both versions may be mounted; the one without a memory
+/// controller has no files to read.
+pub(super) fn hierarchies(root: &Path) -> Vec<Hierarchy> {
+    let read = |path| fs::read_to_string(root.join(path)).unwrap_or_default();
+    let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
+    mounts
+        .lines()
+        .filter_map(|mount| hierarchy(mount, &groups))
+        .collect()
+}
+
+/// Reads one line of mountinfo, such as
+/// `36 25 0:31 /docker/1f /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory`.
+fn hierarchy(mount: &str, groups: &str) -> Option<Hierarchy> {
+    let (place, filesystem) = mount.split_once(" - ")?;
+    let mut place = place.split(' ').skip(3);
+    let (mount_root, mount_point) = (unescape(place.next()?), unescape(place.next()?));
+    let mut filesystem = filesystem.split(' ');
+    let (kind, options) = (filesystem.next()?, filesystem.nth(1)?);
+    // Lines of /proc/self/cgroup are `4:memory:/group` in version 1, `0::/group` in version 2.
+    let (names, controller) = match kind {
+        "cgroup" if options.split(',').any(|o| o == "memory") => (&V1, "memory"),
+        "cgroup2" => (&V2, ""),
+        _ => return None,
+    };
+    let group = groups.lines().find_map(|line| {
+        let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+        let is_it = controllers.split(',').any(|c| c == controller);
+        is_it.then_some(group)
+    })?;
+    // A container may see only its part of the tree, mounted as if it were all. A group
+    // outside of that part is not visible: then the mount point is the nearest one that is.
+    let group = Path::new(group)
+        .strip_prefix(mount_root)
+        .ok()
+        .filter(|group| !group.starts_with(".."))
+        .unwrap_or("".as_ref());
+    Some(Hierarchy {
+        names,
+        mount_point,
+        group: group.into(),
+    })
+}
+
+/// Undoes the `\040` for a blank in mountinfo; other escapes do not occur in practice.
+fn unescape(path: &str) -> PathBuf {
+    path.replace("\\040", " ").into()
+}
+
+pub(super) fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+pub(super) fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// The number after `name` in a file of lines `name number ...`.
+pub(super) fn field(path: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == name).then(|| words.next()?.parse().ok())?
+    })
+}
