@@ -8,6 +8,7 @@ mod foresight;
 mod hook;
 mod loading;
 mod model;
+mod pressure;
 mod record;
 mod registry;
 mod signals;

@@ -251,8 +251,8 @@ impl Residency {
     /// numbers; no expert moves. Growing takes retired slots back before it adds new numbers.
     /// A size below the number of pinned slots is an error and changes nothing.
     pub fn resize(&mut self, n_slots: u32) -> Result<Vec<u32>> {
-        let n_pinned = self.pins.iter().filter(|&&pins| pins > 0).count();
-        if (n_slots as usize) < n_pinned {
+        let n_pinned = self.n_pinned();
+        if n_slots < n_pinned {
             return Err(Error::Setting {
                 name: "slots".into(),
                 value: n_slots.to_string(),
@@ -284,6 +284,11 @@ impl Residency {
     /// Slots in use or free.
     pub fn n_slots(&self) -> u32 {
         (self.experts.len() - self.retired.len()) as u32
+    }
+
+    /// Slots that plans in flight use.
+    pub fn n_pinned(&self) -> u32 {
+        self.pins.iter().filter(|&&pins| pins > 0).count() as u32
     }
 
     /// Residents of all layers.
