@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use hotset::engine::layout::{Layout, Tensor};
-use hotset::engine::{Batch, Engine, Routing};
+use hotset::engine::{Batch, Engine, Foresight, Inputs, Routing};
 use hotset::policy::REGISTRY;
 use hotset::report;
 use hotset::stats::Stats;
@@ -79,10 +79,12 @@ fn route(engine: &Engine, key: usize, layer: usize, part: usize, experts: &[usiz
     let ids: Vec<i32> = experts.iter().map(|&e| e as i32).collect();
     let mut n_rows = [0; N_EXPERTS];
     experts.iter().for_each(|&e| n_rows[e] += 1);
+    let seen = [experts.iter().sum::<usize>() as f32];
     let routing = Routing {
         picks: Picks::new(&ids, ids.len(), ids.len()),
         n_rows: &n_rows,
         batch: &Batch::default(),
+        inputs: Inputs::new(&seen, 1, 1),
     };
     engine.route(layer, part, key, 1, &routing).unwrap();
 }
@@ -126,6 +128,13 @@ fn numbers(seed: u64) -> impl FnMut(usize) -> usize {
     }
 }
 
+/// Experts in the order in which `layer` is likely to use them when the experts of the layer before add up
+/// to `seen`.
+fn likely(layer: usize, seen: usize) -> [usize; N_EXPERTS] {
+    let first = numbers((N_LAYERS * seen + layer) as u64)(N_EXPERTS);
+    std::array::from_fn(|i| (first + 5 * i) % N_EXPERTS)
+}
+
 /// Three lanes compute tokens, of which some use more experts than there are slots, until `is_over`.
 fn compute_in_three_lanes(engine: &Engine, is_over: &AtomicBool) {
     std::thread::scope(|scope| {
@@ -134,11 +143,19 @@ fn compute_in_three_lanes(engine: &Engine, is_over: &AtomicBool) {
                 let mut below = numbers(key as u64);
                 while !is_over.load(Ordering::Relaxed) {
                     let n_used = if below(8) == 0 { 10 } else { 1 + below(4) };
+                    let mut seen = 0;
                     for layer in 0..N_LAYERS {
-                        let mut experts: Vec<_> = (0..n_used).map(|_| below(N_EXPERTS)).collect();
+                        let likely = likely(layer, seen);
+                        let is_like_that = below(4) > 0;
+                        let pick = |i: usize| match is_like_that {
+                            true => likely[i],
+                            false => below(N_EXPERTS),
+                        };
+                        let mut experts: Vec<_> = (0..n_used).map(pick).collect();
                         experts.sort_unstable();
                         experts.dedup();
                         compute(engine, key, layer, &experts);
+                        seen = experts.iter().sum();
                     }
                 }
             });
@@ -179,6 +196,46 @@ fn experts_are_right_while_memory_comes_and_goes() {
         assert!(n_sizes > 5, "{}: {n_sizes} sizes", spec.name);
         assert_eq!(engine.size(), start, "{}", spec.name);
         validate(&engine);
+    }
+}
+
+/// Guesses what [`compute_in_three_lanes`] will use.
+struct Oracle;
+
+impl Foresight for Oracle {
+    fn scores(&self, layer: usize, input: &[f32], scores: &mut Vec<f32>) -> bool {
+        scores.clear();
+        scores.resize(N_EXPERTS, 0.0);
+        for (rank, expert) in likely(layer, input[0] as usize).into_iter().enumerate() {
+            scores[expert] = -(rank as f32);
+        }
+        true
+    }
+}
+
+/// Slots of wrong guesses are let go while some of their reads have ended and others were recalled.
+#[test]
+fn memory_comes_and_goes_while_experts_are_read_ahead() {
+    for delay_ms in [0, 1] {
+        let engine = engine("lru", 60, delay_ms);
+        engine.look_ahead_with(Box::new(Oracle));
+        let n_bytes = engine.size().n_bytes;
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| compute_in_three_lanes(&engine, &is_over));
+            let mut below = numbers(5);
+            let n_guesses = || engine.ahead().map_or(0, |ahead| ahead.guesses);
+            let begin = std::time::Instant::now();
+            while n_guesses() < 200 && begin.elapsed().as_secs() < 60 {
+                engine.resize(below(n_bytes as usize + 1) as u64).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        validate(&engine);
+        let ahead = engine.ahead().unwrap();
+        assert!(ahead.guesses >= 200 && ahead.right > 0, "{ahead:?}");
+        assert!(ahead.right < ahead.guesses, "{ahead:?}");
     }
 }
 

@@ -145,7 +145,7 @@ impl Engine {
                 ahead.tally.in_time += u64::from(is_right);
             } else if is_right {
                 hurried.push(self.slot_number(guess));
-            } else {
+            } else if !self.is_used(state, guess) {
                 useless.push(self.slot_number(guess));
             }
             if !is_right {
@@ -160,6 +160,7 @@ impl Engine {
             for tag in self.queue.recall(&|tag| of(&useless, tag)) {
                 self.note_recalled(&mut ahead, tag);
             }
+            self.read_rest(&mut ahead);
         }
         self.sweep(state, &mut ahead);
         state.ahead = Some(ahead);
@@ -179,6 +180,26 @@ impl Engine {
         if guess.recalled == self.layout.layers[guess.layer].all_parts() {
             ahead.tally.recalled += 1;
         }
+    }
+
+    /// Reads on what was recalled of guesses of which a part has begun: their experts are resident, and any
+    /// event that picks one waits for all of it.
+    fn read_rest(&self, ahead: &mut Ahead) {
+        ahead.reads.clear();
+        for guess in &mut ahead.guesses {
+            let layer = &self.layout.layers[guess.layer];
+            if guess.recalled == layer.all_parts() {
+                continue;
+            }
+            let recalled = std::mem::take(&mut guess.recalled);
+            for part in (0..layer.parts.len()).filter(|part| recalled & (1 << part) != 0) {
+                let read = self.slot_read(layer, part, guess.id.expert, guess.slot);
+                ahead.tally.wasted_bytes += read.len as u64;
+                ahead.reads.push(read);
+            }
+        }
+        self.meter.count(&ahead.reads);
+        self.queue.submit_ahead(&ahead.reads);
     }
 
     /// Lets go of the slots of guesses that are settled and whose reads have ended; those that were
@@ -202,13 +223,7 @@ impl Engine {
 
     /// Reads what the layer after `layer` will probably pick, now that lane `at` has planned an event of
     /// `layer`.
-    pub(super) fn look_ahead(
-        &self,
-        state: &mut State,
-        at: usize,
-        layer: usize,
-        routing: &Routing,
-    ) {
+    pub(super) fn look_ahead(&self, state: &mut State, at: usize, layer: usize, routing: &Routing) {
         let next = layer + 1;
         if next == self.layout.layers.len() || routing.picks.n_tokens() as usize > Inputs::N_MAX {
             return;
@@ -270,6 +285,12 @@ impl Engine {
     fn slot_number(&self, guess: &Guess) -> u32 {
         let pool = self.layout.layers[guess.layer].pool;
         self.layout.pools[pool].first_slot + guess.slot
+    }
+
+    /// Whether an event of another lane, which found it resident, waits for it or computes with it.
+    fn is_used(&self, state: &State, guess: &Guess) -> bool {
+        let pool = self.layout.layers[guess.layer].pool;
+        state.residencies[pool].is_used(guess.slot)
     }
 
     fn has_arrived(&self, guess: &Guess) -> bool {

@@ -5,7 +5,8 @@ use super::record;
 use super::registry::{BOUND, Bound, Saver, registry, try_registry};
 use super::signals;
 use super::sys::{
-    GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook, ggml_tensor, llama_model,
+    GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook,
+    ggml_tensor, llama_model,
 };
 use super::workload::Given;
 use crate::config::{Config, Ram, StatsTo};

@@ -2,9 +2,9 @@
 
 #![allow(unsafe_code)]
 
+mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;
-mod foresight;
 mod hook;
 mod loading;
 mod model;

@@ -26,6 +26,11 @@ impl Residency {
         self.pins[slot as usize] += 1;
     }
 
+    /// Whether a plan in flight uses `slot`, which is held once.
+    pub fn is_used(&self, slot: u32) -> bool {
+        self.pins[slot as usize] > 1
+    }
+
     /// Undoes one [`Self::hold`] or [`Self::fill_ahead`] of the slot.
     pub fn let_go(&mut self, slot: u32) {
         self.pins[slot as usize] -= 1;

@@ -180,7 +180,8 @@ impl ReadQueue {
     /// tags of those that were dropped, which will not be reported.
     pub fn recall(&self, is_useless: &dyn Fn(u64) -> bool) -> Vec<u64> {
         let mut recalled = Vec::new();
-        self.backend.change(&mut |line| recalled = line.recall(is_useless));
+        self.backend
+            .change(&mut |line| recalled = line.recall(is_useless));
         let n = recalled.len() as u64;
         let counters = &self.core.counters;
         counters.n_in_flight.fetch_sub(n, Ordering::Relaxed);
