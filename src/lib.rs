@@ -3,6 +3,7 @@
 //! [`engine`] streams the experts of one model from disk and is what llama.cpp's hook calls;
 //! [`cache`] decides for engines that move bytes themselves. Both rank experts with a [`policy`].
 
+pub mod auto;
 pub mod bench;
 pub mod cache;
 pub mod config;

@@ -21,13 +21,15 @@ pub struct Stats {
     pub n_layers: usize,
     /// Experts of all layers.
     pub n_experts: usize,
-    /// Experts that memory can hold.
+    /// Experts that memory can hold; at the end, if that changed.
     pub n_slots: u32,
+    /// The fewest that it could hold meanwhile: less where memory was short.
+    pub n_slots_min: u32,
     /// Experts that memory held at the end.
     pub n_resident: u32,
     /// Bytes of all experts in the file.
     pub expert_bytes: u64,
-    /// Bytes of memory for experts, staging included.
+    /// Bytes of memory for experts, staging included; at the end, if that changed.
     pub arena_bytes: u64,
     /// Batches of up to [`crate::expert::Event::SCAN_TOKENS`] tokens.
     pub generation: Tally,
@@ -138,7 +140,8 @@ impl Stats {
             .files()
             .first()
             .map(|f| f.path().display().to_string());
-        let mut n_resident = 0;
+        let (mut n_slots, mut n_resident) = (0, 0);
+        let mut arena_bytes = layout.arena_bytes as u64;
         let mut windows = Vec::new();
         let mut layers = Phase::ALL.map(|_| Vec::new());
         let (mut generation, mut prompt) = (Tally::default(), Tally::default());
@@ -147,6 +150,8 @@ impl Stats {
                 let counts = |layer| tracker.counts(phase, Span::Lifetime, layer);
                 layers.extend((0..pool.shape.n_layers()).map(counts));
             }
+            n_slots += residency.n_slots();
+            arena_bytes -= pool.slot_bytes as u64 * u64::from(pool.n_slots - residency.n_slots());
             n_resident += residency.n_resident();
             let counts = residency.counts();
             generation.add(&counts.decode);
@@ -156,7 +161,7 @@ impl Stats {
             let n_picks_max = n_picks_max.min(log.n_picks_max());
             windows.push(Window {
                 shape: pool.shape.clone(),
-                n_slots: pool.n_slots,
+                n_slots: residency.n_slots(),
                 log: log.tail(n_picks_max * n_layers / layout.layers.len()),
             });
         })?;
@@ -167,10 +172,11 @@ impl Stats {
             io: queue.about().to_string(),
             n_layers: layout.layers.len(),
             n_experts: layout.n_experts(),
-            n_slots: layout.n_slots(),
+            n_slots,
+            n_slots_min: engine.n_slots_min(),
             n_resident,
             expert_bytes: layout.expert_bytes,
-            arena_bytes: layout.arena_bytes as u64,
+            arena_bytes,
             generation,
             prompt,
             n_reads: meter.n_reads.load(Relaxed),

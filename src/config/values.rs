@@ -14,7 +14,7 @@ pub enum Ram {
     Bytes(u64),
     /// This share of the bytes of all streamed experts of a model, in (0, 100].
     Percent(f64),
-    /// What the system can spare when the model computes its first experts.
+    /// What the system can spare when the model computes its first experts, and less while it cannot.
     Auto,
 }
 

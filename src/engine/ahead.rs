@@ -9,7 +9,7 @@ use super::arrivals::Target;
 use super::governor::Governor;
 use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
-use crate::store::Read;
+use crate::store::{Read, Recalled};
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
@@ -93,8 +93,10 @@ struct Guess {
     slot: u32,
     /// Bytes of the reads of each part.
     part_bytes: Vec<usize>,
-    /// One bit per part that was recalled.
-    recalled: u32,
+    /// One bit per part whose read was dropped.
+    dropped: u32,
+    /// Whether it is not resident any more, because not all of it is read.
+    is_abandoned: bool,
     /// Whether it is known if it was right.
     is_settled: bool,
 }
@@ -167,66 +169,82 @@ impl Engine {
         let mut hurried = Vec::new();
         let mut useless = Vec::new();
         for guess in &mut ahead.guesses {
+            let is_picked = guess.layer == layer && n_rows[guess.id.expert as usize] > 0;
+            let has_arrived = self.has_arrived(guess);
+            let slot = self.slot_number(guess);
+            // Other lanes wait for it too if they find it resident.
+            if is_picked && !has_arrived && !guess.is_abandoned {
+                hurried.push(slot);
+            }
             if guess.is_settled || guess.lane != at {
                 continue;
             }
             guess.is_settled = true;
-            let is_right = guess.layer == layer && n_rows[guess.id.expert as usize] > 0;
-            ahead.tally.right_reads += u64::from(is_right);
-            if self.has_arrived(guess) {
-                ahead.tally.in_time += u64::from(is_right);
-            } else if is_right {
-                hurried.push(self.slot_number(guess));
-            } else {
-                useless.push(self.slot_number(guess));
+            if is_picked {
+                ahead.tally.right_reads += 1;
+                ahead.tally.in_time += u64::from(has_arrived);
+                continue;
             }
-            if !is_right {
-                ahead.tally.wasted_bytes += guess.part_bytes.iter().sum::<usize>() as u64;
+            ahead.tally.wasted_bytes += guess.part_bytes.iter().sum::<usize>() as u64;
+            let pool = self.layout.layers[guess.layer].pool;
+            if !has_arrived && !state.residencies[pool].is_used(guess.slot) {
+                useless.push(slot);
             }
         }
-        let of = |slots: &[u32], tag| matches!(Target::from_tag(tag), Target::Slot { slot, .. } if slots.contains(&slot));
         if !hurried.is_empty() {
-            self.queue.hurry(&|tag| of(&hurried, tag));
+            self.queue.hurry(&|tag| is_of(tag, &hurried));
         }
         if !useless.is_empty() {
-            for tag in self.queue.recall(&|tag| of(&useless, tag)) {
-                self.note_recalled(&mut ahead, tag);
-            }
+            let recalled = self.queue.recall(&|tag| is_of(tag, &useless));
+            self.abandon(state, &mut ahead, &recalled);
         }
         self.sweep(state, &mut ahead);
         state.ahead = Some(ahead);
     }
 
-    fn note_recalled(&self, ahead: &mut Ahead, tag: u64) {
-        let Target::Slot { slot, part } = Target::from_tag(tag) else {
-            unreachable!("only slots are read ahead");
-        };
-        let mut guesses = ahead.guesses.iter_mut();
-        let guess = guesses.find(|g| self.slot_number(g) == slot);
-        let guess = guess.expect("only guesses are recalled");
-        guess.recalled |= 1 << part;
-        let n_bytes = guess.part_bytes[part as usize];
-        self.meter.uncount(n_bytes);
-        ahead.tally.wasted_bytes -= n_bytes as u64;
-        if guess.recalled == self.layout.layers[guess.layer].all_parts() {
-            ahead.tally.recalled += 1;
+    /// Guesses of which reads were recalled are not resident any more.
+    fn abandon(&self, state: &mut State, ahead: &mut Ahead, recalled: &Recalled) {
+        let dropped = recalled
+            .dropped
+            .iter()
+            .copied()
+            .map(|(tag, n)| (tag, Some(n)));
+        let cut = recalled.cut.iter().map(|&tag| (tag, None));
+        for (tag, n_arrived) in dropped.chain(cut) {
+            let Target::Slot { slot, part } = Target::from_tag(tag) else {
+                unreachable!("only slots are read ahead");
+            };
+            let mut guesses = ahead.guesses.iter_mut();
+            let guess = guesses.find(|g| self.slot_number(g) == slot);
+            let guess = guess.expect("only guesses are recalled");
+            let layer = &self.layout.layers[guess.layer];
+            if !std::mem::replace(&mut guess.is_abandoned, true) {
+                state.residencies[layer.pool].abandon(guess.id);
+            }
+            let Some(n_arrived) = n_arrived else { continue };
+            guess.dropped |= 1 << part;
+            let n_bytes = guess.part_bytes[part as usize] - n_arrived;
+            self.meter.uncount(n_bytes, n_arrived == 0);
+            ahead.tally.wasted_bytes -= n_bytes as u64;
+            ahead.tally.recalled += u64::from(guess.dropped == layer.all_parts());
         }
     }
 
-    /// Lets go of the slots of guesses that are settled and whose reads have ended; those that were
-    /// recalled in part are free again.
+    /// Lets go of the slots of guesses that are settled and whose reads have ended.
     fn sweep(&self, state: &mut State, ahead: &mut Ahead) {
         ahead.guesses.retain(|guess| {
             let layer = &self.layout.layers[guess.layer];
-            let left = layer.all_parts() & !guess.recalled;
             let slot = self.slot_number(guess);
+            let left = layer.all_parts() & !guess.dropped;
             if !guess.is_settled || !self.arrivals.has_parts(slot, left) {
                 return true;
             }
             let residency = &mut state.residencies[layer.pool];
-            residency.let_go(guess.slot);
-            if guess.recalled != 0 {
-                residency.unfill(guess.id);
+            if guess.is_abandoned {
+                self.arrivals.clear_slot(slot);
+                residency.reclaim(guess.slot);
+            } else {
+                residency.let_go(guess.slot);
             }
             false
         });
@@ -301,7 +319,8 @@ impl Engine {
                 id: wanted,
                 slot,
                 part_bytes: ahead.reads[n_before..].iter().map(|r| r.len).collect(),
-                recalled: 0,
+                dropped: 0,
+                is_abandoned: false,
                 is_settled: false,
             };
             self.arrivals.clear_slot(self.slot_number(&guess));
@@ -324,6 +343,11 @@ impl Engine {
         let all = self.layout.layers[guess.layer].all_parts();
         self.arrivals.has_parts(self.slot_number(guess), all)
     }
+}
+
+/// Whether the read with this tag is of one of `slots`.
+fn is_of(tag: u64, slots: &[u32]) -> bool {
+    matches!(Target::from_tag(tag), Target::Slot { slot, .. } if slots.contains(&slot))
 }
 
 impl Ahead {

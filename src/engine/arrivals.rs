@@ -82,6 +82,13 @@ impl Arrivals {
         self.slots[slot as usize].load(Ordering::Acquire) & mask == mask
     }
 
+    /// Whether `slot` is empty, or all parts in `mask` are there: if it is not, reads into it are on
+    /// their way.
+    pub fn is_settled(&self, slot: u32, mask: u32) -> bool {
+        let parts = self.slots[slot as usize].load(Ordering::Acquire);
+        parts == 0 || parts == mask
+    }
+
     /// The bytes of `slot` are about to change.
     pub fn clear_slot(&self, slot: u32) {
         self.slots[slot as usize].store(0, Ordering::Release);

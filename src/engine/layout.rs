@@ -85,6 +85,13 @@ pub struct Pool {
     pub first_slot: u32,
 }
 
+impl Pool {
+    /// Bytes of all slots.
+    pub fn n_bytes(&self) -> u64 {
+        self.slot_bytes as u64 * u64::from(self.n_slots)
+    }
+}
+
 /// The staging ring.
 #[derive(Debug, Clone, Copy)]
 pub struct RingLayout {
@@ -278,7 +285,7 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
 
 /// Gives each pool its share of `n_bytes` by the bytes of its experts, then what is left over to
 /// whoever can still use a slot.
-fn share_slots(pools: &mut [Pool], n_bytes: usize) {
+pub(super) fn share_slots(pools: &mut [Pool], n_bytes: usize) {
     let demand = |pool: &Pool| Demand {
         slot_bytes: pool.slot_bytes as u64,
         n_experts: pool.shape.n_total() as u32,

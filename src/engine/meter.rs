@@ -17,10 +17,11 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// A read that was counted will not be made.
-    pub(super) fn uncount(&self, n_bytes: usize) {
+    /// So many bytes that were counted will not be read; `is_whole`: nothing of their read.
+    pub(super) fn uncount(&self, n_bytes: usize, is_whole: bool) {
         self.bytes_read.fetch_sub(n_bytes as u64, Ordering::Relaxed);
-        self.n_reads.fetch_sub(1, Ordering::Relaxed);
+        self.n_reads
+            .fetch_sub(u64::from(is_whole), Ordering::Relaxed);
     }
 
     pub(super) fn count(&self, reads: &[Read]) {

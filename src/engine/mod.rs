@@ -22,6 +22,7 @@ mod io;
 mod lane;
 pub mod layout;
 mod meter;
+mod resize;
 mod runs;
 mod warm;
 
@@ -38,6 +39,8 @@ pub use drafts::{Batch, Drafts, Sure, Token};
 use lane::{Entry, Lane};
 use layout::Layout;
 pub use meter::Meter;
+pub use resize::Size;
+use resize::Sizing;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
@@ -113,6 +116,7 @@ pub struct Engine {
     /// Whether an operation uses the staging ring.
     ring_is_taken: Mutex<bool>,
     ring_is_free: Condvar,
+    sizing: Sizing,
     meter: Meter,
     recorder: Option<Recorder>,
 }
@@ -144,6 +148,7 @@ impl Engine {
         }
         let n_experts = layout.layers.iter().map(|l| l.n_experts).max().unwrap_or(0);
         Ok(Self {
+            sizing: Sizing::new(&layout),
             lanes: (0..N_LANES)
                 .map(|_| Lane::new(n_experts as usize))
                 .collect(),

@@ -10,6 +10,7 @@ pub mod gguf;
 mod hook;
 mod loading;
 mod model;
+mod pressure;
 mod record;
 mod registry;
 #[cfg(feature = "llama")]

@@ -3,6 +3,7 @@
 use super::foresight::LayerRouters;
 use super::record::Target;
 use super::workload::Workload;
+use crate::auto;
 use crate::config::{Config, Ram};
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor, expert_bytes};
@@ -13,11 +14,6 @@ use crate::stats::Stats;
 use crate::store::{ModelFile, Pace, QueueOptions};
 use once_cell::sync::OnceCell;
 use std::sync::Mutex;
-
-/// What `auto` leaves to the rest of the system, at least.
-const RESERVE_BYTES_MIN: u64 = 64 << 20;
-/// What `auto` leaves to the rest of the system, as a part of what is available.
-const RESERVE_PART: u64 = 16;
 
 /// Experts of fewer bytes than this are read with the default pace.
 const MEASURED_BYTES_MIN: u64 = 256 << 20;
@@ -39,7 +35,7 @@ pub struct Model {
     target: Option<Target>,
     workload: Option<Workload>,
     /// Whether the budget is what is available, which may be less than the least there can be.
-    is_auto: bool,
+    pub is_auto: bool,
 }
 
 impl Model {
@@ -48,7 +44,8 @@ impl Model {
     /// `target`.
     ///
     /// The arena of `HOTSET_RAM=auto` is sized at the first routing event, when everything else has
-    /// been allocated; any other is mapped now, so that a budget that cannot hold fails early.
+    /// been allocated, and shrinks while memory is short (`pressure.rs`); any other is mapped now, so
+    /// that a budget that cannot hold fails early.
     pub fn new(
         tensors: Vec<Tensor>,
         files: Vec<ModelFile>,
@@ -95,11 +92,14 @@ impl Model {
             Some(engine) => Ok(engine),
             None => {
                 let available = memory::available().bytes;
-                let reserve = (available / RESERVE_PART).max(RESERVE_BYTES_MIN);
-                let others = memory::committed_untouched() + reserve;
-                self.make_engine(available.saturating_sub(others))
+                self.make_engine(auto::at_start(available, memory::committed_untouched()))
             }
         }
+    }
+
+    /// The engine, if it is made.
+    pub fn made_engine(&self) -> Option<&Engine> {
+        self.engine.get()
     }
 
     /// Bytes of the arena, 0 until there is one.

@@ -6,6 +6,7 @@
 
 use super::loading::Loading;
 use super::model::{Model, places};
+use super::pressure;
 use super::record::{self, Observer, Target};
 use super::workload::{Given, Shelves, Workload};
 use crate::config::{Config, Ram, StatsTo, trace_path};
@@ -218,6 +219,9 @@ impl Registry {
             workload,
         )?;
         let model = Arc::new(model);
+        if model.is_auto {
+            pressure::watch(&model);
+        }
         let mut table = BOUND.load().to_vec();
         for (i, (layer, part)) in order.into_iter().zip(places) {
             let bound = Bound {

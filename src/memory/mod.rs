@@ -10,6 +10,7 @@ mod limited;
 use crate::error::{Error, Result};
 use bytesize::ByteSize;
 pub use limited::{LimitedGroup, Limiter, join};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Memory this process may still take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +41,37 @@ pub fn check(n_bytes: u64) -> Result<()> {
 }
 
 /// Memory that this process has allocated and not touched yet: it will still grow by about this.
-/// Counts what is mapped privately and writable, arenas included. 0 where the system does not say.
+/// Counts what is mapped privately and writable, arenas included, but not what is [`SetAside`]. 0 where
+/// the system does not say.
 pub fn committed_untouched() -> u64 {
-    system::committed_untouched()
+    system::committed_untouched().saturating_sub(SET_ASIDE.load(Relaxed))
+}
+
+/// What this process may take beyond all it has allocated: what is available less what is committed and
+/// untouched. Negative when it is above a limit, or will be.
+pub fn spare() -> i64 {
+    system::room() - committed_untouched() as i64
+}
+
+/// All that is set aside in this process.
+static SET_ASIDE: AtomicU64 = AtomicU64::new(0);
+
+/// Bytes of a mapping that were given back to the system and are not used until their owner says so.
+#[derive(Debug, Default)]
+pub struct SetAside(AtomicU64);
+
+impl SetAside {
+    /// From now on it is `n_bytes`.
+    pub fn set(&self, n_bytes: u64) {
+        let before = self.0.swap(n_bytes, Relaxed);
+        SET_ASIDE.fetch_add(n_bytes.wrapping_sub(before), Relaxed);
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -56,6 +85,10 @@ mod system {
             bytes: system.available_memory(),
             why: "memory available to the system".into(),
         }
+    }
+
+    pub fn room() -> i64 {
+        available().bytes as i64
     }
 
     pub fn committed_untouched() -> u64 {
@@ -73,21 +106,40 @@ mod system {
         available_below(Path::new("/"))
     }
 
+    pub fn room() -> i64 {
+        tightest_below(Path::new("/")).room
+    }
+
     pub fn committed_untouched() -> u64 {
         committed_untouched_below(Path::new("/"))
     }
 
+    /// What a limit leaves; negative when it was set below what is in use.
+    struct Limit {
+        room: i64,
+        why: String,
+    }
+
     /// `available` on the system whose `/` is `root`.
     fn available_below(root: &Path) -> Available {
-        let machine = Available {
-            bytes: kib_field(&root.join("proc/meminfo"), "MemAvailable:").unwrap_or(0),
+        let Limit { room, why } = tightest_below(root);
+        Available {
+            bytes: room.max(0) as u64,
+            why,
+        }
+    }
+
+    fn tightest_below(root: &Path) -> Limit {
+        let meminfo = kib_field(&root.join("proc/meminfo"), "MemAvailable:");
+        let machine = Limit {
+            room: meminfo.unwrap_or(0) as i64,
             why: "MemAvailable of /proc/meminfo".into(),
         };
         hierarchies(root)
             .iter()
             .flat_map(|hierarchy| hierarchy.limits(root))
             .chain([machine])
-            .min_by_key(|limit| limit.bytes)
+            .min_by_key(|limit| limit.room)
             .expect("the machine is one")
     }
 
@@ -99,7 +151,7 @@ mod system {
 
     impl Hierarchy {
         /// What each limit leaves, from the process's own group up to the mount point.
-        fn limits(&self, root: &Path) -> Vec<Available> {
+        fn limits(&self, root: &Path) -> Vec<Limit> {
             let mut found = Vec::new();
             for group in self.group.ancestors() {
                 let dir = self.mount_point.join(group);
@@ -110,8 +162,8 @@ mod system {
                     let path = dir.join(name);
                     // An absent limit is "max" in version 2, a huge number in version 1.
                     if let Some(limit) = number(&below(root, &path)) {
-                        found.push(Available {
-                            bytes: limit.saturating_sub(used),
+                        found.push(Limit {
+                            room: i64::try_from(limit).unwrap_or(i64::MAX) - used as i64,
                             why: format!("{} of {limit} bytes", path.display()),
                         });
                     }
@@ -136,6 +188,7 @@ mod system {
 
     #[cfg(test)]
     mod tests {
+        use super::super::{Relaxed, SET_ASIDE, SetAside};
         use super::*;
         use std::fs;
 
@@ -226,6 +279,7 @@ mod system {
             // Above its limit: nothing is left.
             let dir = system("0::/a/b/c\n", MOUNT_V2, &files("1000\n", "max\n"));
             assert_limited(&dir, 0, "/sys/fs/cgroup/a/memory.max");
+            assert_eq!(tightest_below(dir.path()).room, 1000 - (1 << 30));
         }
 
         #[test]
@@ -249,6 +303,20 @@ mod system {
         fn this_machine_has_memory() {
             let found = super::super::available();
             assert!(found.bytes > 1 << 20, "{found:?}");
+        }
+
+        #[test]
+        fn what_is_set_aside_is_not_expected_to_be_touched() {
+            let [one, other] = [(); 2].map(|()| SetAside::default());
+            one.set(64 * GIB);
+            other.set(GIB);
+            one.set(2 * GIB);
+            assert_eq!(SET_ASIDE.load(Relaxed), 3 * GIB);
+            assert_eq!(super::super::committed_untouched(), 0);
+            drop(one);
+            assert_eq!(SET_ASIDE.load(Relaxed), GIB);
+            drop(other);
+            assert_eq!(SET_ASIDE.load(Relaxed), 0);
         }
     }
 }

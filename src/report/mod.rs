@@ -114,6 +114,10 @@ pub fn text(stats: &Stats) -> String {
     }
     let n_tokens = stats.generation.tokens + stats.prompt.tokens;
     let regret = stats.regret.as_ref().map_or(String::new(), regret_line);
+    let short = match stats.n_slots_min < stats.n_slots {
+        true => format!("; {} while memory was short", stats.n_slots_min),
+        false => String::new(),
+    };
     let hot = stats.generation_heat.as_ref().map_or(String::new(), |heat| {
         format!(
             " the hottest quarter of a layer's experts got {:.0} % of generation's picks (flat: 25 %)\n",
@@ -122,7 +126,7 @@ pub fn text(stats: &Stats) -> String {
     });
     format!(
         "\n{table}\n \
-         policy {}; {} of {} experts fit in {} ({:.0} % of {})\n \
+         policy {}; {} of {} experts fit in {} ({:.0} % of {}){short}\n \
          read {} in {} reads ({} a token), {:.2} s stalled of {:.2} s; {}\n\
          {hot}{regret}",
         stats.policy,

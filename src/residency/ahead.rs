@@ -29,6 +29,30 @@ impl Residency {
         self.pins[slot as usize] += 1;
     }
 
+    /// Whether a plan in flight uses `slot`, which is held once.
+    pub fn is_used(&self, slot: u32) -> bool {
+        self.pins[slot as usize] > 1
+    }
+
+    /// Makes `id`, whose slot is held and used by no plan, not resident at once. Its slot, which reads may
+    /// still write to, stays out of use until [`Self::reclaim`].
+    pub fn abandon(&mut self, id: ExpertId) {
+        let slot = self.slot_of(id).expect("it was filled ahead");
+        assert!(!self.is_used(slot), "{id} is used by a plan");
+        self.n_changes += 1;
+        self.policy.remove(id);
+        self.vacate(id);
+        self.n_abandoned += 1;
+    }
+
+    /// Frees the slot of an expert that was abandoned.
+    pub fn reclaim(&mut self, slot: u32) {
+        self.n_changes += 1;
+        self.let_go(slot);
+        self.n_abandoned -= 1;
+        self.free.push(slot);
+    }
+
     /// Undoes one [`Self::hold`] or [`Self::fill_ahead`] of the slot.
     pub fn let_go(&mut self, slot: u32) {
         self.pins[slot as usize] -= 1;

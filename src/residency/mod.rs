@@ -33,9 +33,9 @@ const NO_SLOT: u32 = u32::MAX;
 
 /// The slots of one pool.
 ///
-/// A slot is free, retired, or holds one expert: `experts[slot_of[i]]` is the expert with dense
+/// A slot is free, retired, abandoned, or holds one expert: `experts[slot_of[i]]` is the expert with dense
 /// index `i`, for every resident and no other. The policy knows the same residents. Only a slot
-/// that holds an expert is pinned.
+/// that holds an expert or is abandoned is pinned.
 pub struct Residency {
     shape: Shape,
     policy: Box<dyn Policy>,
@@ -47,6 +47,8 @@ pub struct Residency {
     pins: Vec<u32>,
     /// The last one is taken next.
     free: Vec<u32>,
+    /// Slots that hold no expert any more, and are pinned until reads into them have ended.
+    n_abandoned: u32,
     /// What will probably be picked soon.
     expected: Vec<ExpertId>,
     /// Taken out of use by `resize`.
@@ -70,6 +72,7 @@ impl Residency {
             experts: vec![None; n_slots as usize],
             pins: vec![0; n_slots as usize],
             free: (0..n_slots).rev().collect(),
+            n_abandoned: 0,
             expected: Vec::new(),
             retired: Vec::new(),
             n_resident: vec![0; shape.n_layers() as usize],
@@ -252,8 +255,8 @@ impl Residency {
     /// numbers; no expert moves. Growing takes retired slots back before it adds new numbers.
     /// A size below the number of pinned slots is an error and changes nothing.
     pub fn resize(&mut self, n_slots: u32) -> Result<Vec<u32>> {
-        let n_pinned = self.pins.iter().filter(|&&pins| pins > 0).count();
-        if (n_slots as usize) < n_pinned {
+        let n_pinned = self.n_pinned();
+        if n_slots < n_pinned {
             return Err(Error::Setting {
                 name: "slots".into(),
                 value: n_slots.to_string(),
@@ -287,9 +290,14 @@ impl Residency {
         (self.experts.len() - self.retired.len()) as u32
     }
 
+    /// Slots that plans in flight use.
+    pub fn n_pinned(&self) -> u32 {
+        self.pins.iter().filter(|&&pins| pins > 0).count() as u32
+    }
+
     /// Residents of all layers.
     pub fn n_resident(&self) -> u32 {
-        self.n_slots() - self.free.len() as u32
+        self.n_slots() - self.free.len() as u32 - self.n_abandoned
     }
 
     /// Where `id` is, if it is resident. Panics if there is no such expert.
@@ -315,11 +323,14 @@ impl Residency {
     /// Panics if the invariant is broken. Tests call it after each step.
     pub fn validate(&self) {
         let mut n_resident = vec![0; self.n_resident.len()];
+        let mut n_abandoned = 0;
         for (slot, &id) in self.experts.iter().enumerate() {
             let n_lists = [&self.free, &self.retired]
                 .map(|list| list.iter().filter(|&&s| s as usize == slot).count());
+            let is_abandoned = id.is_none() && self.pins[slot] > 0;
+            n_abandoned += u32::from(is_abandoned);
             assert_eq!(
-                n_lists[0] + n_lists[1] + usize::from(id.is_some()),
+                n_lists[0] + n_lists[1] + usize::from(id.is_some() || is_abandoned),
                 1,
                 "slot {slot}"
             );
@@ -328,10 +339,11 @@ impl Residency {
                     assert_eq!(self.slot_of(id), Some(slot as u32), "{id}");
                     n_resident[id.layer as usize] += 1;
                 }
-                None => assert_eq!(self.pins[slot], 0, "empty slot {slot} is pinned"),
+                None => {}
             }
         }
         assert_eq!(n_resident, self.n_resident);
+        assert_eq!(n_abandoned, self.n_abandoned);
         let n_mapped = self.slot_of.iter().filter(|&&slot| slot != NO_SLOT).count();
         assert_eq!(n_mapped, self.n_resident() as usize);
         self.policy.validate();

@@ -4,7 +4,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::ops::Range;
 use std::ptr;
+use std::sync::Once;
 
 use crate::error::{Error, Result};
 
@@ -20,6 +22,8 @@ const HUGE_PAGE: usize = 2 << 20;
 pub struct Arena {
     addr: usize,
     len: usize,
+    /// Whether parts of it were given back.
+    has_holes: Once,
 }
 
 impl Arena {
@@ -39,7 +43,7 @@ impl Arena {
             .ok_or_else(too_large)?;
         if len < HUGE_PAGE {
             let addr = map_anonymous(len).map_err(refused)?;
-            return Ok(Self { addr, len });
+            return Ok(Self::mapped(addr, len));
         }
         // mmap promises page alignment only: map more, and give back both ends.
         let mapped = len.checked_add(HUGE_PAGE).ok_or_else(too_large)?;
@@ -47,22 +51,73 @@ impl Arena {
         let addr = start.next_multiple_of(HUGE_PAGE);
         unmap(start, addr - start);
         unmap(addr + len, start + mapped - (addr + len));
+        let arena = Self::mapped(addr, len);
         #[cfg(target_os = "linux")]
-        // SAFETY: the range is the mapping made above. The call is advice: its failure, on a
-        // kernel without huge pages, changes nothing but speed.
+        arena.advise(libc::MADV_HUGEPAGE);
+        Ok(arena)
+    }
+
+    /// Says how all of it is to be mapped. Failure, on a kernel without huge pages, changes nothing but
+    /// speed.
+    #[cfg(target_os = "linux")]
+    fn advise(&self, advice: libc::c_int) {
+        // SAFETY: the range is the mapping, and no byte of it changes.
         unsafe {
             libc::madvise(
-                ptr::with_exposed_provenance_mut(addr),
-                len,
-                libc::MADV_HUGEPAGE,
+                ptr::with_exposed_provenance_mut(self.addr),
+                self.len,
+                advice,
             );
         }
-        Ok(Self { addr, len })
+    }
+
+    fn mapped(addr: usize, len: usize) -> Self {
+        Self {
+            addr,
+            len,
+            has_holes: Once::new(),
+        }
     }
 
     /// Address of the first byte.
     pub fn addr(&self) -> usize {
         self.addr
+    }
+
+    /// Gives the memory of the whole pages inside `range`, counted from the arena's beginning, back to
+    /// the system; they read as zeros until they are written again. Nobody may use these bytes meanwhile.
+    /// From the first time on the arena gets no more huge pages: they would fill what was given back.
+    ///
+    /// Fails if the system keeps them: memory that is locked, for example. Panics if `range` leaves the
+    /// arena.
+    pub fn discard(&self, range: Range<usize>) -> io::Result<()> {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "{range:?} of {}",
+            self.len
+        );
+        let page = page_size();
+        let begin = range.start.next_multiple_of(page);
+        let end = range.end - range.end % page;
+        if begin >= end {
+            return Ok(());
+        }
+        #[cfg(target_os = "linux")]
+        self.has_holes
+            .call_once(|| self.advise(libc::MADV_NOHUGEPAGE));
+        let at = ptr::with_exposed_provenance_mut(self.addr + begin);
+        // A huge page that `range` has a part of would be kept whole, and be charged to us, until the
+        // system is short of memory. This call splits it first. It is advice, and may fail.
+        #[cfg(target_os = "linux")]
+        // SAFETY: the range is inside the mapping, and no byte of it changes.
+        unsafe {
+            libc::madvise(at, end - begin, libc::MADV_COLD);
+        }
+        // SAFETY: the range is inside the mapping, and the caller says that nobody uses its bytes.
+        match unsafe { libc::madvise(at, end - begin, libc::MADV_DONTNEED) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Bytes mapped.

@@ -10,8 +10,38 @@ pub(super) struct Line {
     pace: Pace,
     demand: VecDeque<Job>,
     ahead: VecDeque<Job>,
-    /// The tags of reads ahead of which a call is under way, and whether somebody needs them by now.
-    under_way: Vec<(u64, bool)>,
+    /// The tags of reads ahead of which a call is under way.
+    under_way: Vec<(u64, Fate)>,
+}
+
+/// What becomes of a read ahead when its call has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It waits for its next call.
+    Waits,
+    /// Somebody needs it: its next call is made at once.
+    GoesOn,
+    /// Nobody needs it: it ends.
+    Ends,
+}
+
+/// A read of which a call has ended, and not all has arrived.
+pub(super) enum Next {
+    /// The next call is to be made at once.
+    Call(Job),
+    /// The read waits in the line.
+    Wait,
+    /// The read ends as it is.
+    End(Job),
+}
+
+/// Reads ahead that were recalled, by their tags.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recalled {
+    /// Those that will not be reported, and the bytes of each that had arrived.
+    pub dropped: Vec<(u64, usize)>,
+    /// Those that are reported soon, whether all of their bytes have arrived or not.
+    pub cut: Vec<u64>,
 }
 
 impl Line {
@@ -45,8 +75,10 @@ impl Line {
 
     /// Makes the reads ahead whose tags satisfy `is_needed` reads that somebody needs.
     pub fn hurry(&mut self, is_needed: &dyn Fn(u64) -> bool) {
-        for (tag, needed) in &mut self.under_way {
-            *needed |= is_needed(*tag);
+        for (tag, fate) in &mut self.under_way {
+            if is_needed(*tag) {
+                *fate = Fate::GoesOn;
+            }
         }
         for mut job in std::mem::take(&mut self.ahead) {
             if is_needed(job.read.tag) {
@@ -58,12 +90,22 @@ impl Line {
         }
     }
 
-    /// Drops the reads ahead whose tags satisfy `is_useless` and of which no call is under way; returns
-    /// their tags.
-    pub fn recall(&mut self, is_useless: &dyn Fn(u64) -> bool) -> Vec<u64> {
-        let tags = self.ahead.iter().map(|j| j.read.tag);
-        let recalled = tags.filter(|tag| is_useless(*tag)).collect();
-        self.ahead.retain(|j| !is_useless(j.read.tag));
+    /// Ends the reads ahead whose tags satisfy `is_useless`: at once, or with the call that is under way.
+    pub fn recall(&mut self, is_useless: &dyn Fn(u64) -> bool) -> Recalled {
+        let mut recalled = Recalled::default();
+        self.ahead.retain(|job| {
+            let tag = job.read.tag;
+            if is_useless(tag) {
+                recalled.dropped.push((tag, job.arrived()));
+            }
+            !is_useless(tag)
+        });
+        for (tag, fate) in &mut self.under_way {
+            if is_useless(*tag) {
+                *fate = Fate::Ends;
+                recalled.cut.push(*tag);
+            }
+        }
         recalled
     }
 
@@ -76,22 +118,24 @@ impl Line {
             return None;
         }
         let job = self.ahead.pop_front()?;
-        self.under_way.push((job.read.tag, false));
+        self.under_way.push((job.read.tag, Fate::Waits));
         Some(job)
     }
 
-    /// A call of `job` has ended and another is needed: `Some` if that is to be made at once, `None` if
-    /// the read waits here.
-    pub fn again(&mut self, mut job: Job) -> Option<Job> {
+    /// A call of `job` has ended and another is needed.
+    pub fn again(&mut self, mut job: Job) -> Next {
         match self.leave(&job) {
-            Some(true) => job.limit_calls(CALL_BYTES_MAX),
-            Some(false) => {
-                self.ahead.push_front(job);
-                return None;
+            None => Next::Call(job),
+            Some(Fate::GoesOn) => {
+                job.limit_calls(CALL_BYTES_MAX);
+                Next::Call(job)
             }
-            None => {}
+            Some(Fate::Waits) => {
+                self.ahead.push_front(job);
+                Next::Wait
+            }
+            Some(Fate::Ends) => Next::End(job),
         }
-        Some(job)
     }
 
     /// `job` has ended.
@@ -109,8 +153,8 @@ impl Line {
         self.demand.len() + self.ahead.len()
     }
 
-    /// A call of `job` is no longer under way: whether somebody needs it, if it was read ahead.
-    fn leave(&mut self, job: &Job) -> Option<bool> {
+    /// A call of `job` is no longer under way; what becomes of it, if it is read ahead.
+    fn leave(&mut self, job: &Job) -> Option<Fate> {
         let mut tags = self.under_way.iter();
         let at = tags.position(|(tag, _)| *tag == job.read.tag)?;
         Some(self.under_way.swap_remove(at).1)

@@ -18,5 +18,6 @@ pub use arena::Arena;
 pub use cached::{Dropped, drop_cached};
 pub use fault::Faults;
 pub use file::{ModelFile, Span, span};
+pub use line::Recalled;
 pub use pace::Pace;
 pub use queue::{QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink};

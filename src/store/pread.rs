@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use super::Pace;
 use super::job::Job;
-use super::line::Line;
+use super::line::{Line, Next};
 use super::queue::{AbortOnPanic, Backend, Core, join};
 
 /// More threads than this do not make a disk faster.
@@ -107,13 +107,24 @@ impl Shared {
             };
             state = self.state.lock().unwrap();
             state.n_running -= 1;
-            if let Some(result) = ended {
-                state.line.ended(&job);
+            let ended = match ended {
+                Some(result) => {
+                    state.line.ended(&job);
+                    Some((job, result))
+                }
+                None => match state.line.again(job) {
+                    Next::Call(job) => {
+                        state.line.add_first(job);
+                        None
+                    }
+                    Next::Wait => None,
+                    Next::End(job) => Some((job, Ok(()))),
+                },
+            };
+            if let Some((job, result)) = ended {
                 drop(state);
                 self.core.report(&job, result);
                 state = self.state.lock().unwrap();
-            } else if let Some(job) = state.line.again(job) {
-                state.line.add_first(job);
             }
         }
     }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use super::fault::Injector;
 use super::job::Job;
-use super::line::Line;
+use super::line::{Line, Recalled};
 use super::{Arena, Faults, ModelFile, Pace, pread};
 use crate::error::{Error, Result};
 
@@ -176,13 +176,13 @@ impl ReadQueue {
         self.backend.change(&mut |line| line.hurry(is_needed));
     }
 
-    /// Drops reads ahead whose tags satisfy `is_useless`, if they have not been started. Returns the
-    /// tags of those that were dropped, which will not be reported.
-    pub fn recall(&self, is_useless: &dyn Fn(u64) -> bool) -> Vec<u64> {
-        let mut recalled = Vec::new();
+    /// Ends reads ahead whose tags satisfy `is_useless`, if they have not been made: at once, or when what
+    /// the system has been given of them has ended.
+    pub fn recall(&self, is_useless: &dyn Fn(u64) -> bool) -> Recalled {
+        let mut recalled = Recalled::default();
         self.backend
             .change(&mut |line| recalled = line.recall(is_useless));
-        let n = recalled.len() as u64;
+        let n = recalled.dropped.len() as u64;
         let counters = &self.core.counters;
         counters.n_in_flight.fetch_sub(n, Ordering::Relaxed);
         recalled

@@ -14,7 +14,7 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::job::Job;
-use super::line::Line;
+use super::line::{Line, Next};
 use super::queue::{AbortOnPanic, Backend, Core, join};
 use super::{Arena, ModelFile, Pace};
 
@@ -199,15 +199,22 @@ impl Shared {
             for entry in completed.iter().filter(|entry| entry.user_data() != WAKE) {
                 let number = entry.user_data() as usize;
                 let mut job = state.running[number].take().expect("it was running");
-                if let Some(result) = job.advance(outcome(entry.result())) {
-                    state.line.ended(&job);
-                    state.free.push(number);
-                    ended.push((job, result));
-                } else if let Some(job) = state.line.again(job) {
-                    self.call(&mut state, number, job);
-                } else {
-                    state.free.push(number);
-                }
+                let end = match job.advance(outcome(entry.result())) {
+                    Some(result) => {
+                        state.line.ended(&job);
+                        Some((job, result))
+                    }
+                    None => match state.line.again(job) {
+                        Next::Call(job) => {
+                            self.call(&mut state, number, job);
+                            continue;
+                        }
+                        Next::Wait => None,
+                        Next::End(job) => Some((job, Ok(()))),
+                    },
+                };
+                state.free.push(number);
+                ended.extend(end);
             }
             if state.is_closing {
                 let cancelled = || Err(io::Error::from_raw_os_error(libc::ECANCELED));

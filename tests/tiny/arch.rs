@@ -4,10 +4,8 @@ use super::gguf::{Model, Tensor};
 use super::meta::{self, N_VOCAB};
 use super::{Spec, Type};
 
-pub const N_EMBD: usize = 256;
-pub const N_HEAD: usize = 4;
 /// Width of a head where the architecture does not say otherwise.
-pub const HEAD: usize = N_EMBD / N_HEAD;
+pub const HEAD: usize = 64;
 /// Width of a head in layers with a sliding window, gemma4 only.
 pub const HEAD_WINDOW: usize = 32;
 /// Hidden size of dense and shared feed-forward networks.
@@ -53,14 +51,21 @@ impl Arch {
     pub fn n_layer_dense(self) -> usize {
         usize::from(self == Arch::Deepseek2)
     }
+}
+
+impl Spec {
+    /// Heads of queries.
+    pub fn n_head(&self) -> usize {
+        self.n_embd / HEAD
+    }
 
     /// Heads of keys and values.
-    pub fn n_head_kv(self) -> usize {
-        match self {
+    pub fn n_head_kv(&self) -> usize {
+        match self.arch {
             // One compressed head serves all.
             Arch::Deepseek2 => 1,
             // Its key norm is as wide as the embedding.
-            Arch::Olmoe => N_HEAD,
+            Arch::Olmoe => self.n_head(),
             _ => 2,
         }
     }
@@ -110,6 +115,7 @@ struct Builder<'a> {
 
 /// The metadata and tensors of `spec`.
 pub fn model(spec: &Spec) -> Model {
+    let n_embd = spec.n_embd;
     let mut b = Builder {
         spec,
         prefix: String::new(),
@@ -117,16 +123,16 @@ pub fn model(spec: &Spec) -> Model {
     };
     // Gemma4 multiplies its embedding by the root of its width, and uses it for the output too.
     if spec.arch == Arch::Gemma4 {
-        b.add("token_embd.weight", &[N_EMBD, N_VOCAB], Fill::Matrix);
+        b.add("token_embd.weight", &[n_embd, N_VOCAB], Fill::Matrix);
         b.add("rope_freqs.weight", &[HEAD / 2], Fill::Norm);
     } else {
-        b.add("token_embd.weight", &[N_EMBD, N_VOCAB], Fill::Embedding);
-        b.add("output.weight", &[N_EMBD, N_VOCAB], Fill::Matrix);
+        b.add("token_embd.weight", &[n_embd, N_VOCAB], Fill::Embedding);
+        b.add("output.weight", &[n_embd, N_VOCAB], Fill::Matrix);
     }
-    b.norms(&["output_norm"], N_EMBD);
+    b.norms(&["output_norm"], n_embd);
     for layer in 0..spec.n_layer {
         b.prefix = format!("blk.{layer}.");
-        b.norms(&["attn_norm"], N_EMBD);
+        b.norms(&["attn_norm"], n_embd);
         match spec.arch {
             Arch::Deepseek2 => b.latent_attention(),
             _ => b.attention(layer),
@@ -166,42 +172,49 @@ impl Builder<'_> {
     }
 
     fn attention(&mut self, layer: usize) {
-        let arch = self.spec.arch;
+        let &Spec { arch, n_embd, .. } = self.spec;
+        let (n_head, n_head_kv) = (self.spec.n_head(), self.spec.n_head_kv());
         let head = match arch {
             Arch::Gemma4 if meta::has_window(self.spec, layer) => HEAD_WINDOW,
             _ => HEAD,
         };
         let bias = matches!(arch, Arch::Qwen2Moe | Arch::GptOss);
-        self.linear("attn_q", N_EMBD, N_HEAD * head, bias);
-        self.linear("attn_k", N_EMBD, arch.n_head_kv() * head, bias);
-        self.linear("attn_v", N_EMBD, arch.n_head_kv() * head, bias);
+        self.linear("attn_q", n_embd, n_head * head, bias);
+        self.linear("attn_k", n_embd, n_head_kv * head, bias);
+        self.linear("attn_v", n_embd, n_head_kv * head, bias);
         let out_bias = arch == Arch::GptOss;
-        self.linear("attn_output", N_HEAD * head, N_EMBD, out_bias);
+        self.linear("attn_output", n_head * head, n_embd, out_bias);
         match arch {
             Arch::Qwen3Moe | Arch::Gemma4 => self.norms(&["attn_q_norm", "attn_k_norm"], head),
-            Arch::Olmoe => self.norms(&["attn_q_norm", "attn_k_norm"], N_EMBD),
-            Arch::GptOss => self.add("attn_sinks.weight", &[N_HEAD], Fill::Bias),
+            Arch::Olmoe => self.norms(&["attn_q_norm", "attn_k_norm"], n_embd),
+            Arch::GptOss => self.add("attn_sinks.weight", &[n_head], Fill::Bias),
             _ => {}
         }
     }
 
     /// Deepseek2's attention over compressed keys and values.
     fn latent_attention(&mut self) {
-        self.linear("attn_q_a", N_EMBD, RANK, false);
+        let (n_embd, n_head) = (self.spec.n_embd, self.spec.n_head());
+        self.linear("attn_q_a", n_embd, RANK, false);
         self.norms(&["attn_q_a_norm"], RANK);
-        self.linear("attn_q_b", RANK, N_HEAD * HEAD, false);
-        self.linear("attn_kv_a_mqa", N_EMBD, RANK + ROPE, false);
+        self.linear("attn_q_b", RANK, n_head * HEAD, false);
+        self.linear("attn_kv_a_mqa", n_embd, RANK + ROPE, false);
         self.norms(&["attn_kv_a_norm"], RANK);
-        let shape = [HEAD - ROPE, RANK, N_HEAD];
+        let shape = [HEAD - ROPE, RANK, n_head];
         self.add("attn_k_b.weight", &shape, Fill::Matrix);
-        self.add("attn_v_b.weight", &[RANK, HEAD, N_HEAD], Fill::Matrix);
-        self.linear("attn_output", N_HEAD * HEAD, N_EMBD, false);
+        self.add("attn_v_b.weight", &[RANK, HEAD, n_head], Fill::Matrix);
+        self.linear("attn_output", n_head * HEAD, n_embd, false);
     }
 
     fn feed_forward(&mut self, layer: usize) {
-        let Spec { arch, n_expert, .. } = *self.spec;
+        let &Spec {
+            arch,
+            n_embd,
+            n_expert,
+            ..
+        } = self.spec;
         match arch {
-            Arch::GptOss => self.norms(&["post_attention_norm"], N_EMBD),
+            Arch::GptOss => self.norms(&["post_attention_norm"], n_embd),
             Arch::Gemma4 => self.norms(
                 &[
                     "post_attention_norm",
@@ -211,9 +224,9 @@ impl Builder<'_> {
                     "post_ffw_norm_1",
                     "post_ffw_norm_2",
                 ],
-                N_EMBD,
+                n_embd,
             ),
-            _ => self.norms(&["ffn_norm"], N_EMBD),
+            _ => self.norms(&["ffn_norm"], n_embd),
         }
         let dense = n_expert == 0 || layer < arch.n_layer_dense();
         if dense || arch == Arch::Gemma4 {
@@ -225,29 +238,31 @@ impl Builder<'_> {
         match arch {
             Arch::Qwen2Moe => {
                 self.gated("_shexp", N_FF);
-                self.add("ffn_gate_inp_shexp.weight", &[N_EMBD], Fill::Bias);
+                self.add("ffn_gate_inp_shexp.weight", &[n_embd], Fill::Bias);
             }
             Arch::Deepseek2 => {
                 self.gated("_shexp", self.spec.n_ff);
                 self.add("exp_probs_b.bias", &[n_expert], Fill::Bias);
             }
-            Arch::Gemma4 => self.add("ffn_gate_inp.scale", &[N_EMBD], Fill::RouterScale),
+            Arch::Gemma4 => self.add("ffn_gate_inp.scale", &[n_embd], Fill::RouterScale),
             _ => {}
         }
-        self.add("ffn_gate_inp.weight", &[N_EMBD, n_expert], Fill::Router);
+        self.add("ffn_gate_inp.weight", &[n_embd, n_expert], Fill::Router);
         self.experts(layer);
     }
 
     /// A feed-forward network that every token passes.
     fn gated(&mut self, suffix: &str, n_ff: usize) {
-        self.linear(&format!("ffn_gate{suffix}"), N_EMBD, n_ff, false);
-        self.linear(&format!("ffn_up{suffix}"), N_EMBD, n_ff, false);
-        self.linear(&format!("ffn_down{suffix}"), n_ff, N_EMBD, false);
+        let n_embd = self.spec.n_embd;
+        self.linear(&format!("ffn_gate{suffix}"), n_embd, n_ff, false);
+        self.linear(&format!("ffn_up{suffix}"), n_embd, n_ff, false);
+        self.linear(&format!("ffn_down{suffix}"), n_ff, n_embd, false);
     }
 
     fn experts(&mut self, layer: usize) {
         let &Spec {
             arch,
+            n_embd,
             n_expert,
             n_ff,
             types,
@@ -255,19 +270,19 @@ impl Builder<'_> {
         } = self.spec;
         let [gate, up, down] = types[layer % types.len()].map(Fill::Experts);
         if arch == Arch::Gemma4 {
-            let shape = [N_EMBD, 2 * n_ff, n_expert];
+            let shape = [n_embd, 2 * n_ff, n_expert];
             self.add("ffn_gate_up_exps.weight", &shape, gate);
             self.add("ffn_down_exps.scale", &[n_expert], Fill::Norm);
         } else {
-            self.add("ffn_gate_exps.weight", &[N_EMBD, n_ff, n_expert], gate);
-            self.add("ffn_up_exps.weight", &[N_EMBD, n_ff, n_expert], up);
+            self.add("ffn_gate_exps.weight", &[n_embd, n_ff, n_expert], gate);
+            self.add("ffn_up_exps.weight", &[n_embd, n_ff, n_expert], up);
         }
-        self.add("ffn_down_exps.weight", &[n_ff, N_EMBD, n_expert], down);
+        self.add("ffn_down_exps.weight", &[n_ff, n_embd, n_expert], down);
         if arch == Arch::GptOss {
             self.add("ffn_gate_inp.bias", &[n_expert], Fill::Bias);
             self.add("ffn_gate_exps.bias", &[n_ff, n_expert], Fill::Bias);
             self.add("ffn_up_exps.bias", &[n_ff, n_expert], Fill::Bias);
-            self.add("ffn_down_exps.bias", &[N_EMBD, n_expert], Fill::Bias);
+            self.add("ffn_down_exps.bias", &[n_embd, n_expert], Fill::Bias);
         }
     }
 }

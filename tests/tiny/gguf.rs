@@ -1,5 +1,7 @@
 //! Writes GGUF version 3, in one file or several.
 
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Spec, Type};
@@ -93,21 +95,33 @@ pub fn write(model: &Model, spec: &Spec, dir: &Path) -> PathBuf {
             meta.push(("split.count".into(), Value::U16(spec.splits as u16)));
             meta.push(("split.tensors.count".into(), Value::I32(n_tensors)));
         }
-        // The seed counts over all files: splitting a model does not change its weights.
-        let tensors: Vec<(u64, &Tensor)> = ((spec.seed << 32)..)
-            .zip(&model.tensors)
-            .skip(no)
-            .step_by(spec.splits)
-            .collect();
+        let tensors: Vec<_> = seeded(model, spec).skip(no).step_by(spec.splits).collect();
         let path = path(no);
-        std::fs::write(&path, file(&meta, &tensors))
+        File::create(&path)
+            .and_then(|mut out| write_file(&meta, &tensors, &mut out))
             .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
     path(0)
 }
 
-/// The bytes of one file; each tensor comes with its seed.
-fn file(meta: &[(String, Value)], tensors: &[(u64, &Tensor)]) -> Vec<u8> {
+/// Writes `model` as one file, and holds one of its tensors in memory at a time.
+pub fn write_to(model: &Model, spec: &Spec, out: &mut impl Write) -> io::Result<()> {
+    let tensors: Vec<_> = seeded(model, spec).collect();
+    write_file(&model.meta, &tensors, out)
+}
+
+/// Each tensor with its seed, which counts over all files: splitting a model does not change its
+/// weights.
+fn seeded<'a>(model: &'a Model, spec: &Spec) -> impl Iterator<Item = (u64, &'a Tensor)> + use<'a> {
+    ((spec.seed << 32)..).zip(&model.tensors)
+}
+
+/// Writes one file; each tensor comes with its seed.
+fn write_file(
+    meta: &[(String, Value)],
+    tensors: &[(u64, &Tensor)],
+    file: &mut impl Write,
+) -> io::Result<()> {
     let mut out = b"GGUF\x03\0\0\0".to_vec();
     write_len(&mut out, tensors.len());
     write_len(&mut out, meta.len());
@@ -128,11 +142,13 @@ fn file(meta: &[(String, Value)], tensors: &[(u64, &Tensor)]) -> Vec<u8> {
         offset += tensor.n_bytes().next_multiple_of(ALIGNMENT);
     }
     pad(&mut out);
+    file.write_all(&out)?;
     for (seed, t) in tensors {
-        out.extend(t.ty.random(t.n_bytes(), t.mean, t.std, *seed));
-        pad(&mut out);
+        let mut bytes = t.ty.random(t.n_bytes(), t.mean, t.std, *seed);
+        pad(&mut bytes);
+        file.write_all(&bytes)?;
     }
-    out
+    Ok(())
 }
 
 fn write_len(out: &mut Vec<u8>, n: usize) {

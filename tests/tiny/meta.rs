@@ -1,7 +1,7 @@
 //! The metadata of each architecture, and a tokenizer of bytes.
 
 use super::Spec;
-use super::arch::{Arch, HEAD, HEAD_WINDOW, N_EMBD, N_FF, N_HEAD, RANK, ROPE};
+use super::arch::{Arch, HEAD, HEAD_WINDOW, N_FF, RANK, ROPE};
 use super::gguf::Value::{self, Array, Bool, F32, I32, Str, U32};
 
 /// Tokens: the 256 bytes, each with its value as id, then one for each of [`MERGES`] and the end of
@@ -46,11 +46,11 @@ pub fn of(spec: &Spec) -> Vec<(String, Value)> {
     meta.set("general.architecture", Str(spec.arch.name().into()));
     meta.set("general.quantization_version", U32(2));
     meta.size("context_length", 2048);
-    meta.size("embedding_length", N_EMBD);
+    meta.size("embedding_length", spec.n_embd);
     meta.size("block_count", spec.n_layer);
     meta.key("attention.layer_norm_rms_epsilon", F32(1e-6));
-    meta.size("attention.head_count", N_HEAD);
-    meta.size("attention.head_count_kv", spec.arch.n_head_kv());
+    meta.size("attention.head_count", spec.n_head());
+    meta.size("attention.head_count_kv", spec.n_head_kv());
     if spec.n_expert > 0 {
         meta.size("expert_count", spec.n_expert);
         meta.size("expert_used_count", spec.n_used);

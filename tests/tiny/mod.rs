@@ -13,6 +13,7 @@ pub mod lora;
 mod meta;
 mod weights;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use arch::Arch;
@@ -32,6 +33,8 @@ pub struct Spec {
     pub arch: Arch,
     /// Layers; [`Arch::n_layer_dense`] of them have no experts.
     pub n_layer: usize,
+    /// Width of the embedding; a multiple of 256, as the rows of `Q4K` and `Q6K` are.
+    pub n_embd: usize,
     /// Experts of each layer; 0 for a dense model, which only [`Arch::Llama`] has.
     pub n_expert: usize,
     /// Experts each token is routed to.
@@ -52,6 +55,7 @@ const LLAMA: Spec = Spec {
     name: "llama-q6k-q4k",
     arch: Arch::Llama,
     n_layer: 3,
+    n_embd: 256,
     n_expert: 8,
     n_used: 2,
     n_ff: 512,
@@ -66,6 +70,7 @@ pub fn all() -> Vec<Spec> {
         name: "qwen3moe-q4k-q6k",
         arch: Arch::Qwen3Moe,
         n_layer: 3,
+        n_embd: 256,
         n_expert: 32,
         n_used: 4,
         n_ff: 256,
@@ -138,6 +143,11 @@ pub fn dense() -> Spec {
         seed: 9,
         ..LLAMA
     }
+}
+
+/// Writes the model, as one file whatever its splits.
+pub fn write_to(spec: &Spec, out: &mut impl Write) -> io::Result<()> {
+    gguf::write_to(&arch::model(spec), spec, out)
 }
 
 /// Writes the model into `dir` and returns its first file.

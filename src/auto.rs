@@ -1,0 +1,368 @@
+//! What `HOTSET_RAM=auto` comes to: at the start, and while memory comes and goes.
+//!
+//! Experts may have what is there without them, less a reserve for others. When less than half of the
+//! reserve is left, they give back at once what it lacks. When more than the reserve is left for some
+//! seconds, they take a quarter of that, again and again, up to the size of the start. So two models or
+//! processes that see the same memory do not both take all of it; and memory that had to be given back
+//! soon after it was taken is waited for twice as long the next time.
+//!
+//! Nothing here looks at a clock or at the system.
+
+use crate::report;
+use std::time::Duration;
+
+/// What is left to the rest of the system, as a part of what is available without experts.
+const RESERVE_PART: u64 = 16;
+/// What is left to the rest of the system, at least.
+const RESERVE_BYTES_MIN: u64 = 64 << 20;
+/// What is free beyond the reserve is taken if it is at least this part of the start's bytes.
+const SURPLUS_PART: u64 = 8;
+/// More than this need not be free beyond the reserve.
+const SURPLUS_BYTES_MAX: u64 = 128 << 20;
+/// The part of the surplus that is taken at a time.
+const STEP_PART: u64 = 4;
+/// How long a surplus must last.
+const WAIT_MIN: Duration = Duration::from_secs(3);
+/// How long it must last at most, after memory had to be given back again and again.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// Time between two lines about changes.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// A change by less than this part of the start's bytes is not worth a line.
+const LINE_PART: u64 = 16;
+
+fn reserve(available: u64) -> u64 {
+    (available / RESERVE_PART).max(RESERVE_BYTES_MIN)
+}
+
+/// Bytes for experts at the start, when `available` may be taken and `untouched` of that will be needed by
+/// what is allocated already.
+pub fn at_start(available: u64, untouched: u64) -> u64 {
+    available.saturating_sub(untouched + reserve(available))
+}
+
+/// What is measured now and then.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// When, since any fixed time.
+    pub at: Duration,
+    /// What could be taken beyond all that is allocated, see [`crate::memory::spare`].
+    pub spare: i64,
+    /// Bytes of the slots of experts.
+    pub in_use: u64,
+}
+
+/// Decides how many bytes the experts of one model get.
+#[derive(Debug)]
+pub struct Auto {
+    n_bytes_start: u64,
+    slot_bytes: u64,
+    /// Since when there is a surplus, or since the last step.
+    free_since: Option<Duration>,
+    wait: Duration,
+    /// Whether the last change was a step up.
+    has_grown: bool,
+}
+
+impl Auto {
+    /// For experts that have `n_bytes_start`, in slots of up to `slot_bytes`.
+    pub fn new(n_bytes_start: u64, slot_bytes: u64) -> Self {
+        Self {
+            n_bytes_start,
+            slot_bytes,
+            free_since: None,
+            wait: WAIT_MIN,
+            has_grown: false,
+        }
+    }
+
+    /// The bytes that experts are to have from now on, if that changes.
+    pub fn decide(&mut self, now: &Sample) -> Option<u64> {
+        let available = now.spare + now.in_use as i64;
+        let reserve = reserve(available.max(0) as u64) as i64;
+        if now.spare < reserve / 2 {
+            self.free_since = None;
+            if now.in_use == 0 {
+                return None;
+            }
+            if std::mem::take(&mut self.has_grown) {
+                self.wait = (2 * self.wait).min(WAIT_MAX);
+            }
+            return Some((available - reserve).max(0) as u64);
+        }
+        let surplus = (now.spare - reserve).max(0) as u64;
+        let missing = self.n_bytes_start.saturating_sub(now.in_use);
+        if missing == 0 || surplus < self.surplus_min() {
+            self.free_since = None;
+            return None;
+        }
+        let since = *self.free_since.get_or_insert(now.at);
+        if now.at - since < self.wait {
+            return None;
+        }
+        self.free_since = Some(now.at);
+        if std::mem::replace(&mut self.has_grown, true) {
+            self.wait = (self.wait / 2).max(WAIT_MIN);
+        }
+        let step = (surplus / STEP_PART).max(self.slot_bytes);
+        Some(now.in_use + step.min(missing))
+    }
+
+    /// A surplus below this is left alone.
+    fn surplus_min(&self) -> u64 {
+        let part = (self.n_bytes_start / SURPLUS_PART).min(SURPLUS_BYTES_MAX);
+        part.max(2 * self.slot_bytes)
+    }
+}
+
+/// Says what has changed, but not each step.
+#[derive(Debug)]
+pub struct Announcer {
+    n_bytes_start: u64,
+    said: u64,
+    said_at: Option<Duration>,
+}
+
+impl Announcer {
+    /// For experts that have `n_bytes_start`, which everybody knows.
+    pub fn new(n_bytes_start: u64) -> Self {
+        Self {
+            n_bytes_start,
+            said: n_bytes_start,
+            said_at: None,
+        }
+    }
+
+    /// A line for people, if it is time for one. Call it when nothing has changed, too.
+    pub fn line(&mut self, at: Duration, in_use: u64) -> Option<String> {
+        let is_soon = self.said_at.is_some_and(|said| at - said < LINE_INTERVAL);
+        let change = in_use.abs_diff(self.said);
+        if is_soon || change <= self.n_bytes_start / LINE_PART {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.said, in_use);
+        self.said_at = Some(at);
+        let what = if in_use < before {
+            "short"
+        } else {
+            "free again"
+        };
+        Some(format!(
+            "hotset: memory is {what}: experts get {} instead of {}",
+            report::bytes(in_use),
+            report::bytes(before)
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const TICK: Duration = Duration::from_millis(250);
+
+    /// Models on a machine: what they hold, and the memory that is there for them and their reserve.
+    struct World {
+        at: Duration,
+        n_bytes: i64,
+        models: Vec<(Auto, u64)>,
+        /// When and which model changed, and its bytes then.
+        changes: Vec<(Duration, usize, u64)>,
+    }
+
+    impl World {
+        /// Models that hold `starts` mebibytes, with `n_mib` for all and the reserve.
+        fn new(n_mib: u64, starts: &[u64]) -> Self {
+            let model = |mib: &u64| (Auto::new(mib * MIB, MIB), mib * MIB);
+            Self {
+                at: Duration::ZERO,
+                n_bytes: (n_mib * MIB) as i64,
+                models: starts.iter().map(model).collect(),
+                changes: Vec::new(),
+            }
+        }
+
+        fn in_use(&self) -> u64 {
+            self.models.iter().map(|m| m.1).sum()
+        }
+
+        fn spare(&self) -> i64 {
+            self.n_bytes - self.in_use() as i64
+        }
+
+        /// All models look at the memory at the same time and then change.
+        fn run(&mut self, seconds: u64) {
+            for _ in 0..4 * seconds {
+                self.at += TICK;
+                let (at, spare) = (self.at, self.spare());
+                for (i, (auto, in_use)) in self.models.iter_mut().enumerate() {
+                    let now = Sample {
+                        at,
+                        spare,
+                        in_use: *in_use,
+                    };
+                    if let Some(n) = auto.decide(&now) {
+                        // Whole slots.
+                        *in_use = n / MIB * MIB;
+                        self.changes.push((at, i, *in_use));
+                    }
+                }
+            }
+        }
+
+        fn set_mib(&mut self, n_mib: i64) {
+            self.n_bytes = n_mib * MIB as i64;
+        }
+    }
+
+    #[test]
+    fn a_sixteenth_is_left_at_the_start_and_at_least_64_mib() {
+        assert_eq!(at_start(3200 * MIB, 0), 3000 * MIB);
+        assert_eq!(at_start(3200 * MIB, 1000 * MIB), 2000 * MIB);
+        assert_eq!(at_start(320 * MIB, 56 * MIB), 200 * MIB);
+        assert_eq!(at_start(100 * MIB, 50 * MIB), 0);
+    }
+
+    #[test]
+    fn nothing_changes_while_there_is_about_the_reserve() {
+        let mut world = World::new(3200, &[3000]);
+        world.run(60);
+        // Others take and leave half of the reserve; there is more than ever.
+        for n_mib in [3110, 3200, 3110, 9000] {
+            world.set_mib(n_mib);
+            world.run(60);
+        }
+        assert_eq!(world.changes, []);
+    }
+
+    /// Less than half of the reserve is left: it is restored at once, also far below the limit.
+    #[test]
+    fn what_is_missing_is_given_back_at_the_next_look() {
+        for (n_mib, left) in [(3060, 2868), (1600, 1500), (640, 576), (60, 0), (-500, 0)] {
+            let mut world = World::new(3200, &[3000]);
+            world.run(10);
+            world.set_mib(n_mib);
+            world.run(1);
+            let at = Duration::from_millis(10_250);
+            assert_eq!(world.changes, [(at, 0, left * MIB)], "{n_mib}");
+            world.run(600);
+            assert_eq!(world.changes.len(), 1, "{n_mib}: {:?}", world.changes);
+        }
+    }
+
+    #[test]
+    fn slots_that_cannot_go_are_asked_for_again() {
+        let mut auto = Auto::new(1000 * MIB, MIB);
+        for i in 0..8 {
+            let now = Sample {
+                at: i * TICK,
+                spare: 0,
+                in_use: 1000 * MIB,
+            };
+            assert_eq!(auto.decide(&now), Some(936 * MIB));
+        }
+    }
+
+    #[test]
+    fn memory_that_is_free_again_is_taken_back_in_steps() {
+        let mut world = World::new(3200, &[3000]);
+        world.set_mib(1600);
+        world.run(1);
+        world.changes.clear();
+        world.set_mib(3200);
+        world.run(2);
+        assert_eq!(world.changes, [], "not at once");
+        world.run(120);
+        let sizes: Vec<u64> = world.changes.iter().map(|c| c.2).collect();
+        assert!(sizes.is_sorted() && sizes.len() > 5, "{sizes:?}");
+        // But for what is too little to matter.
+        let last = *sizes.last().unwrap();
+        assert!((3000 - 128..=3000).contains(&(last / MIB)), "{sizes:?}");
+        for pair in world.changes.windows(2) {
+            assert!(pair[1].0 - pair[0].0 >= WAIT_MIN);
+        }
+        // With more than enough all of it comes back, and no more.
+        world.set_mib(9000);
+        world.run(120);
+        assert_eq!(world.in_use(), 3000 * MIB);
+    }
+
+    #[test]
+    fn models_beside_each_other_come_to_rest() {
+        let starts = [1000, 1000, 700];
+        let mut world = World::new(2880, &starts);
+        for n_mib in [2000, 2880, 2400, 500, 2880] {
+            world.set_mib(n_mib);
+            world.run(200);
+            world.changes.clear();
+            world.run(400);
+            assert_eq!(world.changes, [], "at rest with {n_mib} MiB");
+            let reserve = reserve((n_mib as u64) * MIB) as i64;
+            assert!(world.spare() >= reserve / 2, "{n_mib}");
+            // Each leaves as much as it does not care for.
+            let most = reserve + (starts.len() as u64 * SURPLUS_BYTES_MAX) as i64;
+            assert!(
+                world.spare() < most || world.in_use() == 2700 * MIB,
+                "{n_mib}"
+            );
+        }
+    }
+
+    /// Somebody needs the memory for ten seconds of every twenty.
+    #[test]
+    fn memory_that_comes_and_goes_is_let_go() {
+        let mut world = World::new(3200, &[3000]);
+        let mut n_changes = Vec::new();
+        for _ in 0..30 {
+            world.set_mib(1600);
+            world.run(10);
+            world.set_mib(3200);
+            world.run(10);
+            n_changes.push(std::mem::take(&mut world.changes).len());
+        }
+        assert!(n_changes[0] > 2 && n_changes[1] > 1, "{n_changes:?}");
+        assert!(n_changes[4..].iter().all(|&n| n == 0), "{n_changes:?}");
+        // When it stays, it is taken, and soon as fast as ever.
+        world.run(600);
+        assert!(world.in_use() > 2800 * MIB);
+        assert_eq!(world.models[0].0.wait, WAIT_MIN);
+    }
+
+    #[test]
+    fn a_step_buys_a_slot_at_least() {
+        let mut auto = Auto::new(4000 * MIB, 500 * MIB);
+        let mut decide = |at, spare| {
+            let at = Duration::from_secs(at);
+            let spare = (spare * MIB) as i64;
+            auto.decide(&Sample {
+                at,
+                spare,
+                in_use: 2000 * MIB,
+            })
+        };
+        // Less than two slots are left alone.
+        assert_eq!([decide(0, 1150), decide(9, 1150)], [None, None]);
+        assert_eq!(
+            [decide(20, 1300), decide(29, 1300)],
+            [None, Some(2500 * MIB)]
+        );
+    }
+
+    #[test]
+    fn lines_are_few() {
+        let second = Duration::from_secs;
+        let mut announcer = Announcer::new(2048 * MIB);
+        assert_eq!(announcer.line(second(0), 2000 * MIB), None);
+        let line = announcer.line(second(1), 1024 * MIB);
+        let short = "hotset: memory is short: experts get 1.0 GiB instead of 2.0 GiB";
+        assert_eq!(line.as_deref(), Some(short));
+        assert_eq!(announcer.line(second(2), 512 * MIB), None, "too soon");
+        let line = announcer.line(second(11), 512 * MIB);
+        let short = "hotset: memory is short: experts get 512.0 MiB instead of 1.0 GiB";
+        assert_eq!(line.as_deref(), Some(short));
+        let line = announcer.line(second(21), 2048 * MIB);
+        let free = "hotset: memory is free again: experts get 2.0 GiB instead of 512.0 MiB";
+        assert_eq!(line.as_deref(), Some(free));
+        assert_eq!(announcer.line(second(41), 2048 * MIB), None);
+    }
+}

@@ -1,0 +1,15 @@
+//! Memory goes back to the system where it counts, and a limit may fall while tokens are generated. Needs the
+//! right to make control groups for memory; says `skipped` where there is none.
+
+#![cfg(target_os = "linux")]
+// Looks into an arena.
+#![allow(unsafe_code)]
+
+#[cfg(feature = "llama")]
+#[path = "../child/mod.rs"]
+mod child;
+#[cfg_attr(not(feature = "llama"), allow(dead_code))]
+mod group;
+mod huge_pages;
+#[cfg(feature = "llama")]
+mod limit;
