@@ -16,8 +16,10 @@ pub struct Speed {
     pub bytes_per_s: f64,
     /// Bytes of a read, the most of any.
     pub read_bytes: usize,
-    /// Reads at once.
+    /// Pieces of reads under way at once, and their bytes.
     pub depth: u32,
+    /// See above.
+    pub piece_bytes: usize,
     /// Whether reads bypassed the page cache.
     pub is_direct: bool,
 }
@@ -45,16 +47,14 @@ pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
     })?;
     let file = ModelFile::open(file.as_fd())?;
     let pace = Pace::measure(&file, QueueKind::Auto, n_bytes)?;
+    // All parts of a few experts, as the misses of a layer are.
+    const N_READS: u32 = 9;
+    let kind = QueueKind::Auto;
     Ok(Speed {
-        bytes_per_s: probe::bytes_per_second(
-            &file,
-            QueueKind::Auto,
-            n_bytes,
-            pace.depth,
-            duration,
-        )?,
+        bytes_per_s: probe::bytes_per_second(&file, kind, n_bytes, N_READS, pace, duration)?,
         read_bytes: n_bytes,
         depth: pace.depth,
+        piece_bytes: pace.piece_bytes,
         is_direct: file.is_direct(),
     })
 }

@@ -43,7 +43,7 @@ impl Faults {
 }
 
 /// What is to go wrong with one read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Fault {
     pub fails: bool,
     pub is_short: bool,

@@ -1,19 +1,59 @@
 //! The life of one read, whoever makes its system calls: parts that arrive, retries, the end.
 
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use super::Read;
 use super::fault::Fault;
 
 /// A single system call reads at most this much; the rest follows as after a short read.
-pub(super) const CALL_BYTES_MAX: usize = 1 << 30;
+const CALL_BYTES_MAX: usize = 1 << 30;
 
 /// How often a call of one read is made again although nothing arrived.
 const RETRIES_MAX: u32 = 64;
 
-/// A read on its way.
-pub(super) struct Job {
+/// A read on its way, in pieces.
+pub(super) struct Whole {
     pub read: Read,
+    state: Mutex<Pieces>,
+}
+
+/// What became of the pieces of a read.
+struct Pieces {
+    n_left: usize,
+    arrived: usize,
+    failure: Option<io::Error>,
+}
+
+impl Whole {
+    /// A read of which `n_pieces` are to come.
+    pub fn new(read: Read, n_pieces: usize) -> Self {
+        let state = Mutex::new(Pieces {
+            n_left: n_pieces,
+            arrived: 0,
+            failure: None,
+        });
+        Self { read, state }
+    }
+
+    /// A piece has ended after `arrived` bytes: how the read has ended, and its bytes, if it was the last.
+    /// The first failure of a piece is that of the read.
+    pub fn leave(&self, arrived: usize, result: io::Result<()>) -> Option<(usize, io::Result<()>)> {
+        let mut pieces = self.state.lock().expect("no thread panics with it");
+        pieces.n_left -= 1;
+        pieces.arrived += arrived;
+        if let Err(cause) = result {
+            pieces.failure.get_or_insert(cause);
+        }
+        let failure = (pieces.n_left == 0).then(|| pieces.failure.take());
+        failure.map(|failure| (pieces.arrived, failure.map_or(Ok(()), Err)))
+    }
+}
+
+/// A piece of a read.
+pub(super) struct Job {
+    pub whole: Arc<Whole>,
+    read: Read,
     addr: usize,
     align: usize,
     fails: bool,
@@ -22,8 +62,6 @@ pub(super) struct Job {
     at: usize,
     /// Bytes from the beginning of the read that have arrived; `at` is this, rounded down.
     arrived: usize,
-    /// Bytes of a call at most, a multiple of `align`.
-    call_max: usize,
     n_retries: u32,
 }
 
@@ -35,9 +73,11 @@ pub(super) struct Call {
 }
 
 impl Job {
-    /// A read to `addr`, which is inside the arena, from a file with alignment `align`.
-    pub fn new(read: Read, addr: usize, align: usize, fault: Fault) -> Self {
+    /// The piece `read` of `whole`, to `addr`, which is inside the arena, from a file with alignment
+    /// `align`.
+    pub fn new(whole: Arc<Whole>, read: Read, addr: usize, align: usize, fault: Fault) -> Self {
         Self {
+            whole,
             read,
             addr,
             align,
@@ -45,14 +85,18 @@ impl Job {
             stops_half_way: fault.is_short,
             at: 0,
             arrived: 0,
-            call_max: CALL_BYTES_MAX,
             n_retries: 0,
         }
     }
 
-    /// Limits each call from now on to `n_bytes`, which is rounded up to the alignment.
-    pub fn limit_calls(&mut self, n_bytes: usize) {
-        self.call_max = n_bytes.next_multiple_of(self.align);
+    /// Which file it is read from.
+    pub fn file(&self) -> u32 {
+        self.read.file
+    }
+
+    /// Given back when the read is done.
+    pub fn tag(&self) -> u64 {
+        self.read.tag
     }
 
     /// Bytes that have arrived.
@@ -62,7 +106,7 @@ impl Job {
 
     /// The call to make next; its outcome goes to [`Job::advance`].
     pub fn call(&mut self) -> Call {
-        let mut len = (self.read.len - self.at).min(self.call_max);
+        let mut len = (self.read.len - self.at).min(CALL_BYTES_MAX);
         if std::mem::take(&mut self.stops_half_way) {
             let half = len / 2;
             // A read of one unit has no half.
@@ -135,7 +179,7 @@ mod tests {
             dst: 0,
             tag: 0,
         };
-        Job::new(read, 1 << 30, align, fault)
+        Job::new(Arc::new(Whole::new(read, 1)), read, 1 << 30, align, fault)
     }
 
     /// Where in the read the next call begins, and its length.
@@ -144,6 +188,23 @@ mod tests {
         let at = call.addr - (1 << 30);
         assert_eq!(call.offset, (1 << 20) + at as u64);
         (at, call.len)
+    }
+
+    #[test]
+    fn a_read_ends_with_its_last_piece_and_as_its_first_failure() {
+        let read = job(8192, 8192, 512, FINE).read;
+        let whole = Whole::new(read, 2);
+        assert!(whole.leave(4096, Ok(())).is_none());
+        let (arrived, result) = whole.leave(4096, Ok(())).unwrap();
+        assert!(arrived == 8192 && result.is_ok());
+        let whole = Whole::new(read, 3);
+        for code in [libc::EIO, libc::EINVAL] {
+            let failed = Err(io::Error::from_raw_os_error(code));
+            assert!(whole.leave(0, failed).is_none());
+        }
+        let (arrived, result) = whole.leave(100, Ok(())).unwrap();
+        assert_eq!(arrived, 100);
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EIO));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use super::Pace;
 use super::job::Job;
-use super::line::{Line, Next};
+use super::line::Line;
 use super::queue::{AbortOnPanic, Backend, Core, join};
 
 /// More threads than this do not make a disk faster.
@@ -107,31 +107,20 @@ impl Shared {
             };
             state = self.state.lock().unwrap();
             state.n_running -= 1;
-            let ended = match ended {
+            match ended {
+                None => state.line.add_first(job),
                 Some(result) => {
-                    state.line.ended(&job);
-                    Some((job, result))
+                    drop(state);
+                    self.core.report(job, result);
+                    state = self.state.lock().unwrap();
                 }
-                None => match state.line.again(job) {
-                    Next::Call(job) => {
-                        state.line.add_first(job);
-                        None
-                    }
-                    Next::Wait => None,
-                    Next::End(job) => Some((job, Ok(()))),
-                },
-            };
-            if let Some((job, result)) = ended {
-                drop(state);
-                self.core.report(&job, result);
-                state = self.state.lock().unwrap();
             }
         }
     }
 
     /// Makes the next call of a read: how it ended, or `None` if another call is needed.
     fn call(&self, job: &mut Job) -> Option<io::Result<()>> {
-        let fd = self.core.files[job.read.file as usize].raw_fd();
+        let fd = self.core.files[job.file() as usize].raw_fd();
         let call = job.call();
         let outcome = libc::off_t::try_from(call.offset)
             .map_err(io::Error::other)

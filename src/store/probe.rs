@@ -10,31 +10,29 @@ use super::{
 };
 use crate::error::Result;
 
-/// Reads from places all over `file`, `n_bytes` each and `depth` at a time, until `limit` has passed;
-/// returns bytes per second.
+/// Reads from places all over `file`, `n_bytes` each and `n_reads` at a time, at `pace`, until `limit` has
+/// passed; returns bytes per second.
 ///
-/// The memory of each of the `depth` reads is used once before the time counts, because the first use
+/// The memory of each of the `n_reads` reads is used once before the time counts, because the first use
 /// costs more. Where reads go through the page cache, this says how fast that is. Fails if the system
 /// refuses memory or the queue, and if a read fails, as in a file of less than `n_bytes`.
 pub fn bytes_per_second(
     file: &ModelFile,
     kind: QueueKind,
     n_bytes: usize,
-    depth: u32,
+    n_reads: u32,
+    pace: Pace,
     limit: Duration,
 ) -> Result<f64> {
     let file = ModelFile::open(file.as_fd())?;
     let align = file.align();
     let len = n_bytes.next_multiple_of(align);
     let n_offsets = (file.len() / align as u64).saturating_sub((len / align) as u64) + 1;
-    let arena = Arc::new(Arena::map(len * depth as usize)?);
+    let arena = Arc::new(Arena::map(len * n_reads as usize)?);
     let done = Arc::new(Done::default());
     let options = QueueOptions {
         kind,
-        pace: Pace {
-            depth,
-            ..Pace::default()
-        },
+        pace,
         faults: Faults::default(),
     };
     let queue = ReadQueue::new(vec![file], arena, done.clone(), options)?;
@@ -52,8 +50,8 @@ pub fn bytes_per_second(
             tag: place,
         }]);
     };
-    (0..u64::from(depth)).for_each(&mut submit);
-    for _ in 0..depth {
+    (0..u64::from(n_reads)).for_each(&mut submit);
+    for _ in 0..n_reads {
         submit(done.next()?);
     }
     let begin = Instant::now();

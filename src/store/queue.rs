@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 
-use super::fault::Injector;
-use super::job::Job;
+use super::fault::{Fault, Injector};
+use super::job::{Job, Whole};
 use super::line::{Line, Recalled};
 use super::{Arena, Faults, ModelFile, Pace, pread};
 use crate::error::{Error, Result};
@@ -126,6 +126,7 @@ impl ReadQueue {
             arena,
             sink,
             injector: Injector::new(options.faults),
+            piece_bytes: options.pace.piece_bytes,
             counters: Counters::default(),
         });
         let mut why = String::new();
@@ -136,7 +137,7 @@ impl ReadQueue {
                         core,
                         backend,
                         kind: QueueKind::Uring,
-                        about: format!("io_uring, {} reads at once", options.pace.depth),
+                        about: format!("io_uring, {}", options.pace),
                     });
                 }
                 Err(cause) if options.kind == QueueKind::Uring => {
@@ -189,11 +190,11 @@ impl ReadQueue {
     }
 
     fn jobs(&self, reads: &[Read]) -> impl Iterator<Item = Job> {
-        let jobs: Vec<Job> = reads.iter().map(|read| self.core.job(read)).collect();
-        let counters = &self.core.counters;
-        counters
+        let jobs: Vec<Job> = reads.iter().flat_map(|read| self.core.jobs(read)).collect();
+        self.core
+            .counters
             .n_in_flight
-            .fetch_add(jobs.len() as u64, Ordering::Relaxed);
+            .fetch_add(reads.len() as u64, Ordering::Relaxed);
         jobs.into_iter()
     }
 
@@ -262,7 +263,7 @@ pub(super) fn join(thread: JoinHandle<()>) {
     }
 }
 
-/// Performs jobs and hands each to [`Core::report`] once.
+/// Performs pieces of reads and hands each to [`Core::report`] once.
 pub(super) trait Backend: Send + Sync {
     /// Changes what waits, and starts what can be started.
     fn change(&self, change: &mut dyn FnMut(&mut Line));
@@ -274,6 +275,7 @@ pub(super) struct Core {
     arena: Arc<Arena>,
     sink: Arc<dyn Sink>,
     injector: Injector,
+    piece_bytes: usize,
     counters: Counters,
 }
 
@@ -285,7 +287,8 @@ struct Counters {
 }
 
 impl Core {
-    fn job(&self, read: &Read) -> Job {
+    /// The pieces of a read, in their order.
+    fn jobs(&self, read: &Read) -> impl Iterator<Item = Job> {
         let file = &self.files[read.file as usize];
         let align = file.align();
         let addr = self.arena.addr() + read.dst;
@@ -301,25 +304,48 @@ impl Core {
             self.arena.len()
         );
         assert!(0 < read.need && read.need <= read.len, "{read:?}");
-        Job::new(*read, addr, align, self.injector.next())
+        let piece_bytes = self.piece_bytes.next_multiple_of(align);
+        let n_pieces = read.need.div_ceil(piece_bytes);
+        let whole = Arc::new(Whole::new(*read, n_pieces));
+        let fault = self.injector.next();
+        let read = *read;
+        (0..n_pieces).map(move |i| {
+            let begin = i * piece_bytes;
+            let piece = Read {
+                offset: read.offset + begin as u64,
+                len: piece_bytes.min(read.len - begin),
+                need: piece_bytes.min(read.need - begin),
+                dst: read.dst + begin,
+                ..read
+            };
+            // What is to go wrong with the read goes wrong with its first piece.
+            let fault = if i == 0 { fault } else { Fault::default() };
+            Job::new(whole.clone(), piece, addr + begin, align, fault)
+        })
     }
 
-    /// Tells the sink. No lock may be held.
-    pub fn report(&self, job: &Job, result: io::Result<()>) {
-        self.injector.delay();
+    /// A piece has ended: tells the sink if it was the last of its read. No lock may be held.
+    pub fn report(&self, job: Job, result: io::Result<()>) {
         let counters = &self.counters;
         if result.is_ok() {
-            counters.n_reads.fetch_add(1, Ordering::Relaxed);
             let n_bytes = job.arrived() as u64;
             counters.bytes_read.fetch_add(n_bytes, Ordering::Relaxed);
         }
+        let Some((_, result)) = job.whole.leave(job.arrived(), result) else {
+            return;
+        };
+        self.injector.delay();
+        if result.is_ok() {
+            counters.n_reads.fetch_add(1, Ordering::Relaxed);
+        }
         counters.n_in_flight.fetch_sub(1, Ordering::Relaxed);
+        let read = &job.whole.read;
         let result = result.map_err(|cause| ReadFailure {
-            path: self.files[job.read.file as usize].path().into(),
-            offset: job.read.offset,
-            n_bytes: job.read.need,
+            path: self.files[read.file as usize].path().into(),
+            offset: read.offset,
+            n_bytes: read.need,
             cause,
         });
-        self.sink.done(job.read.tag, result);
+        self.sink.done(read.tag, result);
     }
 }

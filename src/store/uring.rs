@@ -14,7 +14,7 @@ use std::time::Duration;
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::job::Job;
-use super::line::{Line, Next};
+use super::line::Line;
 use super::queue::{AbortOnPanic, Backend, Core, join};
 use super::{Arena, ModelFile, Pace};
 
@@ -150,7 +150,7 @@ impl Shared {
 
     /// Queues the next call of `job`.
     fn call(&self, state: &mut State, number: usize, mut job: Job) {
-        let fd = types::Fd(self.core.files[job.read.file as usize].raw_fd());
+        let fd = types::Fd(self.core.files[job.file() as usize].raw_fd());
         let call = job.call();
         let dst = ptr::with_exposed_provenance_mut(call.addr);
         let entry = opcode::Read::new(fd, dst, call.len as u32)
@@ -199,22 +199,13 @@ impl Shared {
             for entry in completed.iter().filter(|entry| entry.user_data() != WAKE) {
                 let number = entry.user_data() as usize;
                 let mut job = state.running[number].take().expect("it was running");
-                let end = match job.advance(outcome(entry.result())) {
+                match job.advance(outcome(entry.result())) {
                     Some(result) => {
-                        state.line.ended(&job);
-                        Some((job, result))
+                        state.free.push(number);
+                        ended.push((job, result));
                     }
-                    None => match state.line.again(job) {
-                        Next::Call(job) => {
-                            self.call(&mut state, number, job);
-                            continue;
-                        }
-                        Next::Wait => None,
-                        Next::End(job) => Some((job, Ok(()))),
-                    },
-                };
-                state.free.push(number);
-                ended.extend(end);
+                    None => self.call(&mut state, number, job),
+                }
             }
             if state.is_closing {
                 let cancelled = || Err(io::Error::from_raw_os_error(libc::ECANCELED));
@@ -226,7 +217,7 @@ impl Shared {
             let is_over = state.is_closing && state.free.len() == state.running.len();
             drop(state);
             for (job, result) in ended.drain(..) {
-                self.core.report(&job, result);
+                self.core.report(job, result);
             }
             if is_over {
                 return;

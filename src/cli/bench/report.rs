@@ -172,12 +172,13 @@ impl<'a> Report<'a> {
         };
         let mut notes = vec![
             format!(
-                "disk: {} MB/s ({}-{}), random reads of {}, {} at once",
+                "disk: {} MB/s ({}-{}), random reads of {}, {} pieces of {} at once",
                 mb(bytes_per_s.median),
                 mb(bytes_per_s.min),
                 mb(bytes_per_s.max),
                 bytes(io.read_bytes as u64),
-                io.depth
+                io.depth,
+                bytes(io.piece_bytes as u64)
             ),
             format!(
                 "the process takes {} besides its experts ({rest}); {dropped}",
