@@ -22,6 +22,7 @@ mod io;
 mod lane;
 pub mod layout;
 mod meter;
+mod prompt;
 mod resize;
 mod runs;
 mod warm;
@@ -39,6 +40,7 @@ pub use drafts::{Batch, Drafts, Sure, Token};
 use lane::{Entry, Lane};
 use layout::Layout;
 pub use meter::Meter;
+use prompt::Prompt;
 pub use resize::Size;
 use resize::Sizing;
 use std::sync::atomic::Ordering;
@@ -86,6 +88,7 @@ struct State {
     drafts: Drafts,
     guide: Option<Guide>,
     ahead: Option<Ahead>,
+    prompt: Prompt,
     next_sequence: u64,
     reads: Vec<Read>,
     /// First and last routing event.
@@ -162,6 +165,7 @@ impl Engine {
                 drafts: Drafts::default(),
                 guide: None,
                 ahead: None,
+                prompt: Prompt::default(),
                 next_sequence: 0,
                 reads: Vec::new(),
                 busy: None,
@@ -239,6 +243,9 @@ impl Engine {
         let at = self.claim_lane(state, key)?;
         if !runs::continues(&state.runs[at], layer, part, routing) {
             self.close(state, at)?;
+            if layer == 0 {
+                self.note_batch(state, routing.picks.n_tokens());
+            }
             self.settle_guesses(state, at, layer, routing);
             self.expect_next(state, layer, routing);
             self.begin(state, at, layer, routing)?;

@@ -1,7 +1,7 @@
 //! What a person reads: the line at the start, the table at the end; and the same as JSON.
 
 use crate::config::folder_of;
-use crate::engine::{Engine, Warmed};
+use crate::engine::{AheadTally, Engine, Warmed};
 use crate::error::{Error, Result};
 use crate::regret::Regret;
 use crate::residency::Tally;
@@ -124,11 +124,12 @@ pub fn text(stats: &Stats) -> String {
             100.0 * heat.hottest_quarter
         )
     });
+    let ahead = stats.ahead.as_ref().map_or(String::new(), ahead_line);
     format!(
         "\n{table}\n \
          policy {}; {} of {} experts fit in {} ({:.0} % of {}){short}\n \
          read {} in {} reads ({} a token), {:.2} s stalled of {:.2} s; {}\n\
-         {hot}{regret}",
+         {ahead}{hot}{regret}",
         stats.policy,
         stats.n_slots,
         stats.n_experts,
@@ -141,6 +142,23 @@ pub fn text(stats: &Stats) -> String {
         stats.stalled_ms / 1e3,
         stats.busy_ms / 1e3,
         stats.io,
+    )
+}
+
+/// What became of what was read ahead; nothing if nothing was guessed.
+fn ahead_line(ahead: &AheadTally) -> String {
+    if ahead.guesses == 0 {
+        return String::new();
+    }
+    let times = match (ahead.token_ms_on, ahead.token_ms_off) {
+        (Some(on), Some(off)) => format!("; a token took {on:.1} ms with it, {off:.1} ms without"),
+        _ => String::new(),
+    };
+    format!(
+        " read ahead {} experts, {:.0} % right, {} for nothing{times}\n",
+        ahead.reads,
+        percent(ahead.right_reads, ahead.reads),
+        bytes(ahead.wasted_bytes),
     )
 }
 
