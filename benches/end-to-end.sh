@@ -54,7 +54,7 @@ run() {
     local class=$1 seed=$2 policy=$3
     rm -f "$work"/run.*
     prompt "$class" >"$work/prompt"
-    HOTSET_RAM=$ram HOTSET_POLICY=$policy HOTSET_STATS=$work/run.json HOTSET_TRACE=$work/run.trace.gz \
+    HOTSET_PREFETCH=off HOTSET_RAM=$ram HOTSET_POLICY=$policy HOTSET_STATS=$work/run.json HOTSET_TRACE=$work/run.trace.gz \
         "$hotset" run --tool completion -- -m "$model" -f "$work/prompt" -n "$n_tokens" --temp 0.9 \
         --seed "$seed" --ignore-eos -no-cnv -c 512 -t 2 --no-repack \
         >"$work/run.text" 2>"$work/run.log" </dev/null || { cat "$work/run.log" >&2; return 1; }

@@ -51,7 +51,7 @@ run() {
     rm -f "$work"/run.*
     sync
     echo 3 >/proc/sys/vm/drop_caches
-    HOTSET_RAM=$ram HOTSET_PROFILE=$profile HOTSET_STATS=$work/run.json \
+    HOTSET_PREFETCH=off HOTSET_RAM=$ram HOTSET_PROFILE=$profile HOTSET_STATS=$work/run.json \
         "$hotset" run --tool completion -- -m "$model" -f "$work/$class.prompt" -n "$n_tokens" --temp 0.9 \
         --seed 1 --ignore-eos -no-cnv -c 512 -t 2 --no-repack \
         >"$work/run.text" 2>"$work/run.log" </dev/null || { cat "$work/run.log" >&2; return 1; }

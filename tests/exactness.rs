@@ -125,6 +125,8 @@ fn policies() {
                 config.policy = policy.name.to_string();
                 let stats = same(path, &config, options, &stock);
                 assert!(stats.generation.evictions > 0, "{} {spec:?}", policy.name);
+                let ahead = stats.ahead.expect("reading ahead is not off");
+                assert!(ahead.reads > 0, "{} {spec:?}: {ahead:?}", policy.name);
             }
         }
     }

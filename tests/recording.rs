@@ -74,6 +74,8 @@ fn recording(path: &Path, ram: Option<Ram>, policy: &str) -> Config {
         policy: policy.to_string(),
         stats: StatsTo::Off,
         trace: Some(path.to_path_buf()),
+        // What is read ahead depends on time, which a recording does not hold.
+        prefetch: false,
         ..Config::default()
     }
 }
