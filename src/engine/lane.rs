@@ -13,17 +13,44 @@ pub struct Entry {
     pub expert: u32,
     /// Address of its weights.
     pub address: usize,
-    /// The slot that is still being read into, if it is.
-    pub pending_slot: Option<u32>,
+    /// Where they come from.
+    pub source: Source,
 }
 
-/// No slot: the weights are there.
-const ARRIVED: u32 = u32::MAX;
+/// Where the weights of an entry come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// They are there.
+    Memory,
+    /// They are being read into this slot, counted over all pools.
+    Slot(u32),
+    /// They pass through the staging ring, as so many before them in this list.
+    Ring(u32),
+}
+
+/// A source in 32 bits: slots, or with this bit numbers of the ring, or the value of `Memory`.
+const RING_BIT: u32 = 1 << 31;
+const MEMORY: u32 = u32::MAX;
+
+impl Source {
+    fn packed(self) -> u32 {
+        match self {
+            Self::Memory => MEMORY,
+            Self::Slot(slot) => slot,
+            Self::Ring(number) => RING_BIT | number,
+        }
+    }
+
+    fn unpacked(value: u32) -> Self {
+        match value {
+            MEMORY => Self::Memory,
+            slot if slot & RING_BIT == 0 => Self::Slot(slot),
+            number => Self::Ring(number & !RING_BIT),
+        }
+    }
+}
 
 /// The list of the operation that a lane computes.
-///
-/// Resident experts come first, then those being read into slots, then those that pass through the
-/// staging ring.
 pub struct Lane {
     /// What the computing threads know the lane by; 0 when unused.
     pub key: AtomicUsize,
@@ -33,16 +60,18 @@ pub struct Lane {
     pub part: AtomicU32,
     /// Experts in the list.
     pub n_entries: AtomicUsize,
-    /// Index of the first staged entry.
-    pub first_staged: AtomicUsize,
-    /// Sequence number of the first staged entry.
+    /// How many of them pass through the ring.
+    pub n_staged: AtomicUsize,
+    /// Sequence number of the first of these.
     pub first_sequence: AtomicU64,
     /// Threads that have reached the end of the list.
     pub n_finished: AtomicU32,
     experts: Box<[AtomicU32]>,
     addresses: Box<[AtomicUsize]>,
-    slots: Box<[AtomicU32]>,
-    /// Threads that have left each entry behind; counted for staged entries only.
+    sources: Box<[AtomicU32]>,
+    /// The experts that pass through the ring, in their order.
+    staged: Box<[AtomicU32]>,
+    /// Threads that have left each of these behind.
     passed: Box<[AtomicU32]>,
 }
 
@@ -55,12 +84,13 @@ impl Lane {
             n_threads: AtomicU32::new(0),
             part: AtomicU32::new(0),
             n_entries: AtomicUsize::new(0),
-            first_staged: AtomicUsize::new(0),
+            n_staged: AtomicUsize::new(0),
             first_sequence: AtomicU64::new(0),
             n_finished: AtomicU32::new(0),
             experts: u32s(),
             addresses: (0..n_experts).map(|_| AtomicUsize::new(0)).collect(),
-            slots: u32s(),
+            sources: u32s(),
+            staged: u32s(),
             passed: u32s(),
         }
     }
@@ -75,26 +105,39 @@ impl Lane {
     pub fn put(&self, i: usize, entry: Entry) {
         self.experts[i].store(entry.expert, Relaxed);
         self.addresses[i].store(entry.address, Relaxed);
-        self.slots[i].store(entry.pending_slot.unwrap_or(ARRIVED), Relaxed);
-        self.passed[i].store(0, Relaxed);
+        self.sources[i].store(entry.source.packed(), Relaxed);
+        if let Source::Ring(number) = entry.source {
+            self.staged[number as usize].store(entry.expert, Relaxed);
+            self.passed[number as usize].store(0, Relaxed);
+        }
     }
 
     /// Reads entry `i`.
     pub fn entry(&self, i: usize) -> Entry {
-        let slot = self.slots[i].load(Relaxed);
         Entry {
             expert: self.experts[i].load(Relaxed),
             address: self.addresses[i].load(Relaxed),
-            pending_slot: (slot != ARRIVED).then_some(slot),
+            source: self.source(i),
         }
     }
 
-    /// A thread leaves staged entry `i`. Returns true for the last one.
+    /// Where the weights of entry `i` come from.
+    pub fn source(&self, i: usize) -> Source {
+        Source::unpacked(self.sources[i].load(Relaxed))
+    }
+
+    /// The expert that passes through the ring after `number` others.
+    pub fn staged(&self, number: usize) -> u32 {
+        self.staged[number].load(Relaxed)
+    }
+
+    /// A thread leaves the entry that passed through the ring after `number` others. Returns true for
+    /// the last one.
     ///
     /// The counter is what makes the place free: the last thread's increment sees the reads of all
     /// others done, hence acquire and release.
-    pub fn pass(&self, i: usize) -> bool {
-        let before = self.passed[i].fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+    pub fn pass(&self, number: usize) -> bool {
+        let before = self.passed[number].fetch_add(1, std::sync::atomic::Ordering::AcqRel);
         before + 1 == self.n_threads.load(Relaxed)
     }
 
@@ -109,5 +152,23 @@ impl Lane {
     /// Whether all threads have reached the end of the list.
     pub fn is_finished(&self) -> bool {
         self.n_finished.load(std::sync::atomic::Ordering::Acquire) == self.n_threads.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_come_back() {
+        for source in [
+            Source::Memory,
+            Source::Slot(0),
+            Source::Slot(RING_BIT - 1),
+            Source::Ring(0),
+            Source::Ring(1 << 20),
+        ] {
+            assert_eq!(Source::unpacked(source.packed()), source);
+        }
     }
 }

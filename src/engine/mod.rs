@@ -21,6 +21,7 @@ mod governor;
 mod io;
 mod lane;
 pub mod layout;
+mod list;
 mod meter;
 mod prompt;
 mod resize;
@@ -37,8 +38,9 @@ use ahead::Ahead;
 pub use ahead::{AheadTally, Foresight, Inputs};
 use arrivals::Arrivals;
 pub use drafts::{Batch, Drafts, Sure, Token};
-use lane::{Entry, Lane};
+use lane::{Lane, Source};
 use layout::Layout;
+use list::Scratch;
 pub use meter::Meter;
 use prompt::Prompt;
 pub use resize::Size;
@@ -89,6 +91,7 @@ struct State {
     guide: Option<Guide>,
     ahead: Option<Ahead>,
     prompt: Prompt,
+    scratch: Scratch,
     next_sequence: u64,
     reads: Vec<Read>,
     /// First and last routing event.
@@ -166,6 +169,7 @@ impl Engine {
                 guide: None,
                 ahead: None,
                 prompt: Prompt::default(),
+                scratch: Scratch::default(),
                 next_sequence: 0,
                 reads: Vec::new(),
                 busy: None,
@@ -266,7 +270,7 @@ impl Engine {
         let mut guard = self.state();
         let first = guard.next_sequence;
         guard.next_sequence += n_staged;
-        self.write_list(&guard, at, part, first);
+        self.write_list(&mut guard, at, part, first);
         let n_places = self.layout.ring.n_places as u64;
         let reads: Vec<_> = (0..n_staged.min(n_places))
             .map(|i| self.staged_read(layer, part, guard.runs[at].staged[i as usize], first + i))
@@ -288,25 +292,29 @@ impl Engine {
         i: usize,
     ) -> Result<Option<(u32, usize)>> {
         let lane = self.lane(key);
-        let first_staged = lane.first_staged.load(Ordering::Relaxed);
-        if i > first_staged {
-            self.leave_staged(lane, layer, i - 1);
+        if i > 0
+            && let Source::Ring(number) = lane.source(i - 1)
+        {
+            self.leave_staged(lane, layer, number as usize);
         }
-        let n_entries = lane.n_entries.load(Ordering::Relaxed);
-        if i >= n_entries {
-            if lane.finish() && first_staged < n_entries {
+        if i >= lane.n_entries.load(Ordering::Relaxed) {
+            if lane.finish() && lane.n_staged.load(Ordering::Relaxed) > 0 {
                 self.free_ring();
             }
             return Ok(None);
         }
         let entry = lane.entry(i);
-        if i >= first_staged {
-            let first = lane.first_sequence.load(Ordering::Relaxed);
-            let sequence = first + (i - first_staged) as u64;
-            self.wait(ith, || self.arrivals.has_staged(sequence))?;
-        } else if let Some(slot) = entry.pending_slot {
-            let part = lane.part.load(Ordering::Relaxed);
-            self.wait(ith, || self.arrivals.has_part(slot, part))?;
+        match entry.source {
+            Source::Memory => {}
+            Source::Slot(slot) => {
+                let part = lane.part.load(Ordering::Relaxed);
+                self.wait(ith, || self.arrivals.has_part(slot, part))?;
+            }
+            Source::Ring(number) => {
+                let first = lane.first_sequence.load(Ordering::Relaxed);
+                let sequence = first + u64::from(number);
+                self.wait(ith, || self.arrivals.has_staged(sequence))?;
+            }
         }
         Ok(Some((entry.expert, entry.address)))
     }
@@ -321,77 +329,6 @@ impl Engine {
             .iter()
             .find(|l| l.key.load(Ordering::Relaxed) == key)
             .expect("route comes before acquire")
-    }
-
-    /// Writes the list of the operation on `part`: what is there, what is coming, what is staged.
-    fn write_list(&self, state: &State, at: usize, part: usize, first: u64) {
-        let lane = &self.lanes[at];
-        let run = &state.runs[at];
-        let layer = &self.layout.layers[run.layer];
-        let first_slot = self.layout.pools[layer.pool].first_slot;
-        let first_region = self.arena.addr() + self.region(layer, part, 0);
-        let slot_bytes = self.layout.pools[layer.pool].slot_bytes;
-        let tensor = &layer.parts[part].tensor;
-        let align = self.queue.files()[tensor.file as usize].align() as u64;
-        let resident = || {
-            let fills = run.plan.fills.iter().map(|f| (f.expert, f.slot));
-            run.plan.hits.iter().copied().chain(fills)
-        };
-        let mut n = 0;
-        let mut put = |expert, region: usize, pending_slot| {
-            // What `span` skips; alignments are powers of two, which `Engine::new` asserts.
-            let offset = tensor.offset_of(expert);
-            let entry = Entry {
-                expert,
-                address: region + (offset & (align - 1)) as usize,
-                pending_slot,
-            };
-            lane.put(n, entry);
-            n += 1;
-        };
-        if run.is_open {
-            // Readiness is looked at once: an arrival in between must not drop or repeat an expert.
-            let mut later = Vec::new();
-            for (expert, slot) in resident() {
-                let region = first_region + slot as usize * slot_bytes;
-                if self.arrivals.has_part(first_slot + slot, part as u32) {
-                    put(expert, region, None);
-                } else {
-                    later.push((expert, region, first_slot + slot));
-                }
-            }
-            for (expert, region, slot) in later {
-                put(expert, region, Some(slot));
-            }
-        }
-        for (i, &expert) in run.staged.iter().enumerate() {
-            let place = self.arena.addr() + self.place(first + i as u64);
-            put(expert, place, None);
-        }
-        lane.part.store(part as u32, Ordering::Relaxed);
-        lane.n_entries.store(n, Ordering::Relaxed);
-        lane.first_staged
-            .store(n - run.staged.len(), Ordering::Relaxed);
-        lane.first_sequence.store(first, Ordering::Relaxed);
-    }
-
-    /// A thread has left staged entry `i` behind; the last one to do so reads the next staged
-    /// expert into the place.
-    fn leave_staged(&self, lane: &Lane, layer: usize, i: usize) {
-        if !lane.pass(i) {
-            return;
-        }
-        let n_places = self.layout.ring.n_places;
-        let next = i + n_places;
-        if next < lane.n_entries.load(Ordering::Relaxed) {
-            let first_staged = lane.first_staged.load(Ordering::Relaxed);
-            let sequence =
-                lane.first_sequence.load(Ordering::Relaxed) + (next - first_staged) as u64;
-            let part = lane.part.load(Ordering::Relaxed) as usize;
-            let expert = lane.entry(next).expert;
-            self.queue
-                .submit(&[self.staged_read(layer, part, expert, sequence)]);
-        }
     }
 
     fn take_ring(&self) {
