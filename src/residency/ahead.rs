@@ -40,7 +40,7 @@ impl Residency {
         let slot = self.slot_of(id).expect("it was filled ahead");
         assert!(!self.is_used(slot), "{id} is used by a plan");
         self.n_changes += 1;
-        self.policy.remove(id);
+        self.policy.discard(id);
         self.vacate(id);
         self.n_abandoned += 1;
     }

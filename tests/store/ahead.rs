@@ -35,17 +35,23 @@ impl Sink for Gate {
         state.0.push(tag);
         self.changed.notify_all();
         let is_shut = |state: &mut (_, u64)| tag >= STOPS + state.1;
-        drop(self.changed.wait_while(state, is_shut).unwrap());
+        // A test that fails must not wait for ever for its queue to end.
+        let long = Duration::from_secs(10);
+        drop(
+            self.changed
+                .wait_timeout_while(state, long, is_shut)
+                .unwrap(),
+        );
     }
 }
 
 impl Gate {
     fn wait_for(&self, n: usize) -> Vec<u64> {
         let state = self.state.lock().unwrap();
-        let minute = Duration::from_secs(60);
+        let long = Duration::from_secs(8);
         let waited = self
             .changed
-            .wait_timeout_while(state, minute, |state| state.0.len() < n)
+            .wait_timeout_while(state, long, |state| state.0.len() < n)
             .unwrap();
         assert!(!waited.1.timed_out(), "{:?} of {n}", waited.0.0);
         waited.0.0.clone()
