@@ -91,7 +91,7 @@ struct Guess {
     layer: usize,
     id: ExpertId,
     slot: u32,
-    /// Bytes of the reads of each part.
+    /// Bytes of the reads of each part, without those that were dropped.
     part_bytes: Vec<usize>,
     /// One bit per part whose read was dropped.
     dropped: u32,
@@ -223,10 +223,11 @@ impl Engine {
             }
             let Some(n_arrived) = n_arrived else { continue };
             guess.dropped |= 1 << part;
-            let n_bytes = guess.part_bytes[part as usize] - n_arrived;
+            let part_bytes = &mut guess.part_bytes[part as usize];
+            let n_bytes = std::mem::replace(part_bytes, n_arrived) - n_arrived;
             self.meter.uncount(n_bytes, n_arrived == 0);
             ahead.tally.wasted_bytes -= n_bytes as u64;
-            ahead.tally.recalled += u64::from(guess.dropped == layer.all_parts());
+            ahead.tally.recalled += u64::from(guess.part_bytes.iter().all(|&n| n == 0));
         }
     }
 
@@ -278,7 +279,8 @@ impl Engine {
         let Some(mut ahead) = state.ahead.take() else {
             return;
         };
-        if !ahead.wanted.is_empty() {
+        // What reads on demand says that a file has changed.
+        if !ahead.wanted.is_empty() && self.check_files(layer + 1).is_ok() {
             self.read_wanted(state, &mut ahead, at, layer + 1);
         }
         state.ahead = Some(ahead);

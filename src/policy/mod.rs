@@ -68,6 +68,12 @@ pub trait Policy: Send {
     /// `id`, which is resident, left without having been chosen: its insertion is undone.
     fn remove(&mut self, id: ExpertId);
 
+    /// `id`, which is resident, leaves without having been chosen, some time after its insertion. Nothing
+    /// before that is undone any more.
+    fn discard(&mut self, id: ExpertId) {
+        self.remove(id);
+    }
+
     /// Undoes the latest `evict` that is not undone yet: `id`, its victim, is resident again, as it
     /// was. Only ever called between the `evict` and the next `route`.
     fn restore(&mut self, id: ExpertId) {

@@ -143,6 +143,16 @@ impl<Q: Queues> Policy for Queued<Q> {
         }
     }
 
+    fn discard(&mut self, id: ExpertId) {
+        let index = self.shape.index(id);
+        if self.unused.holds(index) {
+            self.unused.remove(id);
+        } else {
+            self.lists.take(index as u32);
+        }
+        self.forget();
+    }
+
     fn restore(&mut self, id: ExpertId) {
         if !self.undo() {
             self.unused.restore(id);

@@ -44,6 +44,8 @@ fn config(percent: Option<f64>) -> Config {
     Config {
         ram: percent.map(Ram::Percent),
         stats: StatsTo::Off,
+        // A guess that is right is a hit, and how many there are depends on time.
+        prefetch: false,
         ..Config::default()
     }
 }

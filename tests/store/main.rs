@@ -3,6 +3,7 @@
 // Looks into arenas, and takes system calls away from threads.
 #![allow(unsafe_code)]
 
+mod ahead;
 mod files;
 mod queue;
 #[cfg(target_os = "linux")]

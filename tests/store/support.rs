@@ -101,21 +101,34 @@ pub fn queue(
     faults: &str,
     len: usize,
 ) -> (ReadQueue, Arc<Arena>, Arc<Reports>) {
+    let pace = Pace {
+        depth,
+        ..Pace::default()
+    };
     let arena = Arc::new(Arena::map(len).unwrap());
     let reports = Arc::new(Reports::default());
+    let queue = queue_into(files, kind, pace, faults, &arena, reports.clone());
+    (queue, arena, reports)
+}
+
+/// A queue with this pace that reports to `sink`.
+pub fn queue_into(
+    files: Vec<ModelFile>,
+    kind: QueueKind,
+    pace: Pace,
+    faults: &str,
+    arena: &Arc<Arena>,
+    sink: Arc<dyn Sink>,
+) -> ReadQueue {
     let options = QueueOptions {
         kind,
-        pace: Pace {
-            depth,
-            ..Pace::default()
-        },
+        pace,
         faults: match faults {
             "" => Faults::default(),
             faults => Faults::parse(faults).unwrap(),
         },
     };
-    let queue = ReadQueue::new(files, arena.clone(), reports.clone(), options).unwrap();
-    (queue, arena, reports)
+    ReadQueue::new(files, arena.clone(), sink, options).unwrap()
 }
 
 pub fn bytes(arena: &Arena, at: usize, len: usize) -> Vec<u8> {

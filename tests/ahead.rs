@@ -1,0 +1,431 @@
+//! Reading ahead, without llama.cpp: whatever is guessed, every address holds the right bytes, guesses end,
+//! and the counters say what was read.
+
+#![allow(unsafe_code)]
+
+use hotset::engine::layout::{Layout, Tensor};
+use hotset::engine::{AheadTally, Batch, Engine, Foresight, Inputs, Routing};
+use hotset::expert::ExpertId;
+use hotset::policy::REGISTRY;
+use hotset::residency::Tally;
+use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
+use hotset::trace::Picks;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+const N_LAYERS: usize = 4;
+const N_EXPERTS: usize = 16;
+/// Whole pages: no read is longer than what it is for.
+const PART_BYTES: [usize; 2] = [3 * 4096, 5 * 4096];
+const EXPERT_BYTES: usize = 8 * 4096;
+/// A part is read in this many pieces, or in one.
+const IN_PIECES: usize = 4096;
+const IN_ONE: usize = 1 << 20;
+
+/// What fills one part of an expert, again and again.
+fn word(layer: usize, part: usize, expert: usize) -> u32 {
+    0xabcd_0000 + ((layer * PART_BYTES.len() + part) * N_EXPERTS + expert) as u32
+}
+
+/// An engine with `n_slots` slots and its file.
+fn engine(policy: &str, n_slots: usize, piece_bytes: usize, faults: &str) -> (Engine, File) {
+    let mut file = tempfile::tempfile().unwrap();
+    let mut tensors = Vec::new();
+    let mut offset = 0;
+    for layer in 0..N_LAYERS {
+        for (part, n_bytes) in PART_BYTES.into_iter().enumerate() {
+            tensors.push(Tensor {
+                name: format!("blk.{layer}.part{part}"),
+                block: layer as u32,
+                n_experts: N_EXPERTS as u32,
+                n_bytes,
+                file: 0,
+                offset,
+            });
+            offset += (N_EXPERTS * n_bytes) as u64;
+            for expert in 0..N_EXPERTS {
+                let word = word(layer, part, expert).to_le_bytes();
+                file.write_all(&word.repeat(n_bytes / 4)).unwrap();
+            }
+        }
+    }
+    let model = ModelFile::open(file.as_fd()).unwrap();
+    let aligns = [model.align()];
+    let slot_bytes = Layout::new(&tensors, &aligns, u64::MAX).unwrap().pools[0].slot_bytes;
+    let layout = Layout::new(&tensors, &aligns, (slot_bytes * n_slots) as u64).unwrap();
+    assert_eq!(
+        (layout.n_slots() as usize, layout.pools.len()),
+        (n_slots, 1)
+    );
+    let options = QueueOptions {
+        kind: QueueKind::Auto,
+        pace: Pace {
+            depth: 4,
+            ahead_depth: 2,
+            piece_bytes,
+        },
+        faults: match faults {
+            "" => Faults::default(),
+            faults => Faults::parse(faults).unwrap(),
+        },
+    };
+    let engine = Engine::new(layout, vec![model], policy, options).unwrap();
+    (engine, file)
+}
+
+/// Computes an event of one lane of one thread: a row of experts for each token, and what the router sees
+/// of it. Checks every byte.
+fn compute(engine: &Engine, key: usize, layer: usize, rows: &[Vec<i32>], seen: &[f32]) {
+    let ids = rows.concat();
+    let mut n_rows = [0; N_EXPERTS];
+    ids.iter().for_each(|&e| n_rows[e as usize] += 1);
+    let routing = Routing {
+        picks: Picks::new(&ids, rows[0].len(), rows[0].len()),
+        n_rows: &n_rows,
+        batch: &Batch::default(),
+        inputs: Inputs::new(seen, 1, 1),
+    };
+    for (part, n_bytes) in PART_BYTES.into_iter().enumerate() {
+        engine.route(layer, part, key, 1, &routing).unwrap();
+        let mut is_seen = [false; N_EXPERTS];
+        for i in 0.. {
+            let Some((expert, address)) = engine.acquire(layer, key, 0, i).unwrap() else {
+                break;
+            };
+            // SAFETY: the engine keeps the part at this address until the operation has ended.
+            let words = unsafe { std::slice::from_raw_parts(address as *const u32, n_bytes / 4) };
+            let expected = word(layer, part, expert as usize);
+            let wrong = words.iter().position(|&w| w != expected);
+            assert_eq!(wrong, None, "layer {layer} part {part} expert {expert}");
+            assert!(!is_seen[expert as usize], "expert {expert} comes twice");
+            is_seen[expert as usize] = true;
+        }
+        assert_eq!(is_seen, n_rows.map(|n| n > 0));
+    }
+}
+
+/// Experts of a layer, those first that a token picks.
+fn order(token: usize, layer: usize) -> [i32; N_EXPERTS] {
+    let first = (token * 7 + token / 3 + layer * 5) % N_EXPERTS;
+    std::array::from_fn(|i| ((first + 3 * i) % N_EXPERTS) as i32)
+}
+
+fn picks(token: usize, layer: usize, n_used: usize) -> Vec<i32> {
+    order(token, layer)[..n_used].to_vec()
+}
+
+/// All layers for some tokens, which the routers see as they are; `then` is called after each event.
+fn pass(engine: &Engine, key: usize, tokens: &[usize], n_used: usize, then: impl Fn()) {
+    let seen: Vec<_> = tokens.iter().map(|&t| t as f32).collect();
+    for layer in 0..N_LAYERS {
+        let rows: Vec<_> = tokens.iter().map(|&t| picks(t, layer, n_used)).collect();
+        compute(engine, key, layer, &rows, &seen);
+        then();
+    }
+}
+
+/// What guesses are like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Seer {
+    Right,
+    /// Right for tokens of even numbers, else wrong.
+    Half,
+    Wrong,
+    Random,
+}
+
+impl Foresight for Seer {
+    fn scores(&self, layer: usize, input: &[f32], scores: &mut Vec<f32>) -> bool {
+        let token = input[0] as usize;
+        let is_right = match self {
+            Seer::Right => true,
+            Seer::Half => token.is_multiple_of(2),
+            Seer::Wrong => false,
+            Seer::Random => {
+                let number =
+                    |e: usize| (((token * 31 + layer * 17 + e * 7) * 2_654_435_761) >> 7) % 1000;
+                scores.clear();
+                scores.extend((0..N_EXPERTS).map(|e| number(e) as f32));
+                return true;
+            }
+        };
+        scores.resize(N_EXPERTS, 0.0);
+        for (rank, expert) in order(token, layer).into_iter().enumerate() {
+            let rank = rank as f32;
+            scores[expert as usize] = if is_right { -rank } else { rank };
+        }
+        true
+    }
+}
+
+fn wait_until_idle(engine: &Engine) {
+    let begin = Instant::now();
+    while engine.queue().stats().n_in_flight > 0 {
+        assert!(begin.elapsed().as_secs() < 60, "a read does not end");
+        std::thread::yield_now();
+    }
+}
+
+/// Reads and bytes as the meter counts them, and as the queue does.
+fn counted(engine: &Engine) -> [(u64, u64); 2] {
+    let (meter, queue) = (engine.meter(), engine.queue().stats());
+    let read = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
+    let metered = (read(&meter.n_reads), read(&meter.bytes_read));
+    [metered, (queue.n_reads, queue.bytes_read)]
+}
+
+/// Picks of all events that were no scans.
+fn tally(engine: &Engine) -> Tally {
+    let mut tally = Tally::default();
+    let looked = engine.inspect(|_, residency, _, _| {
+        residency.validate();
+        tally = residency.counts().decode;
+    });
+    looked.expect("nobody plans");
+    tally
+}
+
+#[test]
+fn experts_are_right_whatever_is_guessed() {
+    let seers = [Seer::Right, Seer::Half, Seer::Wrong, Seer::Random];
+    for (i, spec) in REGISTRY.iter().enumerate() {
+        for (j, seer) in seers.into_iter().enumerate() {
+            let n_slots = [6, 14, 40][(i + j) % 3];
+            let faults = ["", "short=3", "delay_ms=1"][(i / 3 + j) % 3];
+            let piece_bytes = [IN_PIECES, IN_ONE][i % 2];
+            let about = format!("{} {seer:?} {n_slots} {faults}", spec.name);
+            let (engine, _) = engine(spec.name, n_slots, piece_bytes, faults);
+            engine.look_ahead_with(Box::new(seer));
+            std::thread::scope(|scope| {
+                for key in 1..4 {
+                    let engine = &engine;
+                    scope.spawn(move || {
+                        for n in 0..5 {
+                            let token = 100 * key + n;
+                            match n % 4 {
+                                3 => pass(engine, key, &[token, token + 4, token + 8], 2, || ()),
+                                _ => pass(engine, key, &[token], 3, || ()),
+                            }
+                        }
+                    });
+                }
+            });
+            assert_is_over(&engine, seer, &about);
+        }
+    }
+}
+
+/// All guesses are settled, and another event lets go of what they held.
+fn assert_is_over(engine: &Engine, seer: Seer, about: &str) {
+    wait_until_idle(engine);
+    compute(engine, 9, N_LAYERS - 1, &[vec![0]], &[0.0]);
+    wait_until_idle(engine);
+    let ahead = engine.ahead().unwrap();
+    assert!(ahead.guesses > 0, "{about}");
+    assert!(ahead.in_time <= ahead.right_reads, "{about}: {ahead:?}");
+    assert!(ahead.right_reads + ahead.recalled <= ahead.reads, "{about}");
+    if seer == Seer::Right {
+        let all = (ahead.right, ahead.right_reads);
+        assert_eq!(all, (ahead.guesses, ahead.reads), "{about}");
+        assert_eq!((ahead.wasted_bytes, ahead.recalled), (0, 0), "{about}");
+    }
+    let [metered, queued] = counted(engine);
+    assert!(queued.1 <= metered.1, "{about}: {queued:?} {metered:?}");
+    engine.inspect(|_, residency, _, _| {
+        residency.validate();
+        assert_eq!(residency.n_pinned(), 1, "{about}");
+    });
+    assert_eq!(engine.resize(0).unwrap().n_slots, 1, "{about}");
+    engine.resize(u64::MAX).unwrap();
+    pass(engine, 9, &[1], 4, || ());
+}
+
+/// Events of two tokens are not compared: nothing is turned off for a while.
+#[test]
+fn right_guesses_are_hits_and_waste_nothing() {
+    let mut hits = Vec::new();
+    for is_ahead in [false, true] {
+        let (engine, _) = engine("lru", 24, IN_PIECES, "short=4");
+        if is_ahead {
+            engine.look_ahead_with(Box::new(Seer::Right));
+        }
+        // As slow a computation as it takes.
+        (0..30).for_each(|n| pass(&engine, 1, &[n, n + 1], 3, || wait_until_idle(&engine)));
+        let tally = tally(&engine);
+        hits.push(tally.hits);
+        let [metered, queued] = counted(&engine);
+        assert_eq!(metered, queued);
+        assert_eq!(metered.0, metered.1 / EXPERT_BYTES as u64 * 2);
+        let Some(ahead) = engine.ahead() else {
+            assert_eq!(metered.1, tally.misses * EXPERT_BYTES as u64);
+            continue;
+        };
+        assert!(ahead.reads > 100, "{ahead:?}");
+        let expected = AheadTally {
+            guesses: ahead.reads,
+            right: ahead.reads,
+            reads: ahead.reads,
+            right_reads: ahead.reads,
+            in_time: ahead.reads,
+            ..AheadTally::default()
+        };
+        assert_eq!(ahead, expected);
+        assert_eq!(
+            metered.1,
+            (tally.misses + ahead.reads) * EXPERT_BYTES as u64
+        );
+        // Only of the first layer nothing is known before.
+        assert!(tally.misses <= 30 * 6, "{tally:?}");
+    }
+    assert!(hits[0] + 100 < hits[1], "{hits:?}");
+}
+
+#[test]
+fn wrong_guesses_are_counted_and_no_longer_read() {
+    for is_slow in [false, true] {
+        let (engine, _) = engine("lru", 24, IN_ONE, "");
+        engine.look_ahead_with(Box::new(Seer::Wrong));
+        let wait = || {
+            if is_slow {
+                wait_until_idle(&engine)
+            }
+        };
+        (0..10).for_each(|n| pass(&engine, 1, &[n, n], 3, wait));
+        let early = engine.ahead().unwrap();
+        (10..60).for_each(|n| pass(&engine, 1, &[n, n], 3, wait));
+        wait_until_idle(&engine);
+        let ahead = engine.ahead().unwrap();
+        assert!(early.reads > 0 && early.reads == ahead.reads, "{ahead:?}");
+        assert!(early.guesses + 100 < ahead.guesses, "{ahead:?}");
+        assert_eq!((ahead.right, ahead.right_reads, ahead.in_time), (0, 0, 0));
+        let [metered, queued] = counted(&engine);
+        // A read of one piece cannot be cut.
+        assert_eq!(metered, queued);
+        let demand = tally(&engine).misses * EXPERT_BYTES as u64;
+        assert_eq!(queued.1, demand + ahead.wasted_bytes);
+        let n_read = ahead.reads - ahead.recalled;
+        assert!(ahead.wasted_bytes <= n_read * EXPERT_BYTES as u64);
+        assert!(ahead.wasted_bytes >= n_read * PART_BYTES[0] as u64);
+        assert!(!is_slow || n_read == ahead.reads, "{ahead:?}");
+    }
+}
+
+/// A wrong guess is recalled, or something of it was read.
+#[test]
+fn a_recalled_guess_is_one_of_which_nothing_was_read() {
+    for piece_bytes in [IN_PIECES, IN_ONE] {
+        let (engine, _) = engine("lru", 14, piece_bytes, "");
+        engine.look_ahead_with(Box::new(Seer::Half));
+        let mut n_guessed = 0;
+        for n in 0..300 {
+            for layer in 0..N_LAYERS {
+                let before = engine.ahead().unwrap();
+                let rows = [picks(n, layer, 3), picks(n, layer, 3)];
+                compute(&engine, 1, layer, &rows, &[n as f32; 2]);
+                let now = engine.ahead().unwrap();
+                let n_right = now.right_reads - before.right_reads;
+                let n_recalled = now.recalled - before.recalled;
+                let n_read = n_guessed - n_right - n_recalled;
+                let wasted = now.wasted_bytes - before.wasted_bytes;
+                let range = n_read * IN_PIECES as u64..=n_read * EXPERT_BYTES as u64;
+                assert!(range.contains(&wasted), "{before:?} {now:?}");
+                n_guessed = now.reads - before.reads;
+                // Until something may have arrived.
+                let n_bytes = engine.queue().stats().bytes_read;
+                let is_there = || engine.queue().stats().bytes_read > n_bytes;
+                let _ = (0..n % 40 * 20).find(|_| is_there());
+            }
+        }
+        wait_until_idle(&engine);
+        let ahead = engine.ahead().unwrap();
+        assert!(ahead.recalled > 0, "{ahead:?}");
+        assert!(
+            ahead.recalled < ahead.reads - ahead.right_reads,
+            "{ahead:?}"
+        );
+        let [metered, queued] = counted(&engine);
+        assert!(piece_bytes < IN_ONE || metered == queued);
+        // What was cut ends somewhere in a part.
+        assert!(queued.1 <= metered.1, "{metered:?} {queued:?}");
+        assert!(queued.1 + ahead.wasted_bytes >= metered.1);
+    }
+}
+
+/// What the router sees is the expert that the next layer will pick.
+struct Says;
+
+impl Foresight for Says {
+    fn scores(&self, _: usize, input: &[f32], scores: &mut Vec<f32>) -> bool {
+        scores.clear();
+        scores.resize(N_EXPERTS, 0.0);
+        if let Some(score) = scores.get_mut(input[0] as usize) {
+            *score = 1.0;
+        }
+        input[0] >= 0.0
+    }
+}
+
+#[test]
+fn what_is_expected_is_evicted_last() {
+    let residents = |engine: &Engine| {
+        let mut ids = Vec::new();
+        engine.inspect(|_, residency, _, _| {
+            let all = (0..residency.shape().n_total()).map(|i| residency.shape().id(i));
+            let all = all.filter(|id| residency.is_resident(*id));
+            ids.extend(all.map(|ExpertId { layer, expert }| (layer, expert)));
+        });
+        ids
+    };
+    let (engine, _) = engine("lru", 4, IN_PIECES, "");
+    engine.look_ahead_with(Box::new(Says));
+    const NOTHING: f32 = -1.0;
+    let one = |layer, expert, says| compute(&engine, 1, layer, &[vec![expert]], &[says]);
+    one(1, 7, NOTHING);
+    (0..3).for_each(|expert| one(0, expert, NOTHING));
+    // The one before last used before all others.
+    one(0, 3, 7.0);
+    assert_eq!(residents(&engine), [(0, 1), (0, 2), (0, 3), (1, 7)]);
+    one(0, 4, 7.0);
+    assert_eq!(residents(&engine), [(0, 2), (0, 3), (0, 4), (1, 7)]);
+    // It is expected no more.
+    one(0, 5, NOTHING);
+    assert_eq!(residents(&engine), [(0, 2), (0, 3), (0, 4), (0, 5)]);
+    one(1, 7, NOTHING);
+    // There is nothing else.
+    let four = vec![8, 9, 10, 11];
+    compute(&engine, 1, 0, &[four], &[7.0]);
+    assert_eq!(residents(&engine), [(0, 8), (0, 9), (0, 10), (0, 11)]);
+    assert_eq!(engine.ahead().unwrap().reads, 0);
+}
+
+#[test]
+fn a_file_that_has_changed_is_not_read_ahead() {
+    let (engine, mut file) = engine("lru", 24, IN_PIECES, "");
+    compute(&engine, 1, 0, &[vec![3]], &[-1.0]);
+    wait_until_idle(&engine);
+    engine.look_ahead_with(Box::new(Says));
+    file.write_all(b"more").unwrap();
+    let n_reads = engine.queue().stats().n_reads;
+    // Nothing is missing here.
+    compute(&engine, 1, 0, &[vec![3]], &[5.0]);
+    wait_until_idle(&engine);
+    assert_eq!(engine.queue().stats().n_reads, n_reads);
+    let ahead = engine.ahead().unwrap();
+    assert_eq!(ahead.reads, 0);
+    let mut n_rows = [0; N_EXPERTS];
+    n_rows[5] = 1;
+    let routing = Routing {
+        picks: Picks::new(&[5], 1, 1),
+        n_rows: &n_rows,
+        batch: &Batch::default(),
+        inputs: Inputs::default(),
+    };
+    let error = engine.route(1, 0, 1, 1, &routing).unwrap_err();
+    assert!(
+        error.to_string().contains("bytes when it was opened"),
+        "{error}"
+    );
+}
