@@ -16,6 +16,7 @@
 
 mod ahead;
 mod arrivals;
+mod commit;
 mod drafts;
 mod governor;
 mod io;
@@ -138,6 +139,7 @@ impl Engine {
         let is_power = |f: &ModelFile| f.align().is_power_of_two();
         assert!(files.iter().all(is_power), "alignments are powers of two");
         let arena = Arc::new(Arena::map(layout.arena_bytes)?);
+        commit::in_background(&arena, layout.ring);
         let arrivals = Arc::new(Arrivals::new(
             layout.n_slots() as usize,
             layout.ring.n_places,
