@@ -155,7 +155,7 @@ fn ahead_line(ahead: &AheadTally) -> String {
         _ => String::new(),
     };
     format!(
-        " read ahead {} experts, {:.0} % right, {} for nothing{times}\n",
+        " read ahead {} experts, {:.0} % right (these are hits), {} for nothing{times}\n",
         ahead.reads,
         percent(ahead.right_reads, ahead.reads),
         bytes(ahead.wasted_bytes),

@@ -1,0 +1,66 @@
+//! What is known of the next layer's routing, and what became of it.
+
+use serde::Serialize;
+
+/// Tells what the router of a layer would say.
+pub trait Foresight: Send + Sync {
+    /// Makes `scores` one number for each expert of `layer`, higher for what its router prefers, from the
+    /// hidden state `input` that the router of an earlier layer saw. False if it cannot tell.
+    fn scores(&self, layer: usize, input: &[f32], scores: &mut Vec<f32>) -> bool;
+}
+
+/// What the router of an event saw: a row of numbers for each token.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Inputs<'a> {
+    values: &'a [f32],
+    width: usize,
+    stride: usize,
+}
+
+impl<'a> Inputs<'a> {
+    /// Nothing is guessed for events of more tokens: these pick most of a layer.
+    pub const N_MAX: usize = 4;
+
+    /// Rows of `width` numbers, each `stride` after the one before. Panics unless `values` ends with a
+    /// whole row.
+    pub fn new(values: &'a [f32], width: usize, stride: usize) -> Self {
+        assert!(0 < width && width <= stride, "{width} numbers in {stride}");
+        assert_eq!(values.len() % stride, width % stride);
+        Self {
+            values,
+            width,
+            stride,
+        }
+    }
+
+    /// The row of each token; none where the inputs are not known.
+    pub fn rows(&self) -> impl Iterator<Item = &'a [f32]> {
+        let width = self.width;
+        let rows = self.values.chunks(self.stride.max(1));
+        rows.map(move |row| &row[..width])
+    }
+}
+
+/// What became of the guesses of a model. Each was an expert that was not resident.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct AheadTally {
+    /// Experts that were guessed, whether they were read ahead or not.
+    pub guesses: u64,
+    /// Of these, the ones that the router picked: `right / guesses` is the precision.
+    pub right: u64,
+    /// Experts that were to be read ahead.
+    pub reads: u64,
+    /// Of these, the ones that the router picked.
+    pub right_reads: u64,
+    /// Of these, the ones that were there when it did.
+    pub in_time: u64,
+    /// Wrong ones of which nothing was read, because they were recalled before.
+    pub recalled: u64,
+    /// Bytes read for wrong ones.
+    pub wasted_bytes: u64,
+    /// What a token took with reading ahead, in milliseconds, when the two were last compared; null if
+    /// they were not yet.
+    pub token_ms_on: Option<f64>,
+    /// The same without reading ahead.
+    pub token_ms_off: Option<f64>,
+}
