@@ -193,7 +193,7 @@ fn experts_are_right_whatever_is_guessed() {
     let seers = [Seer::Right, Seer::Half, Seer::Wrong, Seer::Random];
     for (i, spec) in REGISTRY.iter().enumerate() {
         for (j, seer) in seers.into_iter().enumerate() {
-            let n_slots = [6, 14, 40][(i + j) % 3];
+            let n_slots = [6, 16, 40][(i + j) % 3];
             let faults = ["", "short=3", "delay_ms=1"][(i / 3 + j) % 3];
             let piece_bytes = [IN_PIECES, IN_ONE][i % 2];
             let about = format!("{} {seer:?} {n_slots} {faults}", spec.name);
@@ -317,7 +317,7 @@ fn wrong_guesses_are_counted_and_no_longer_read() {
 #[test]
 fn a_recalled_guess_is_one_of_which_nothing_was_read() {
     for piece_bytes in [IN_PIECES, IN_ONE] {
-        let (engine, _) = engine("lru", 14, piece_bytes, "");
+        let (engine, _) = engine("lru", 16, piece_bytes, "");
         engine.look_ahead_with(Box::new(Seer::Half));
         let mut n_guessed = 0;
         for n in 0..300 {
@@ -428,4 +428,24 @@ fn a_file_that_has_changed_is_not_read_ahead() {
         error.to_string().contains("bytes when it was opened"),
         "{error}"
     );
+}
+
+/// Where all that a token uses takes nearly every slot, guesses are made and not read.
+#[test]
+fn nothing_is_read_ahead_where_nothing_is_cold() {
+    for (n_slots, is_read) in [(12, false), (14, false), (16, true)] {
+        let (engine, _) = engine("lru", n_slots, IN_ONE, "");
+        engine.look_ahead_with(Box::new(Seer::Half));
+        for n in 0..50 {
+            for layer in 0..N_LAYERS {
+                let rows = [picks(n, layer, 3)];
+                compute(&engine, 1, layer, &rows, &[n as f32]);
+            }
+        }
+        let ahead = engine.ahead().unwrap();
+        assert!(
+            ahead.guesses > 0 && (ahead.reads > 0) == is_read,
+            "{n_slots}: {ahead:?}"
+        );
+    }
 }
