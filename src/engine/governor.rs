@@ -27,6 +27,7 @@ struct Precision {
 }
 
 /// Decides what is read ahead.
+#[derive(Default)]
 pub(super) struct Governor {
     ranks: Vec<Precision>,
     /// When the token before began, if what came between was that token only.
@@ -51,18 +52,6 @@ pub struct Verdict {
 impl Verdict {
     fn is_on(&self) -> bool {
         self.on <= self.off
-    }
-}
-
-impl Default for Governor {
-    fn default() -> Self {
-        Self {
-            ranks: Vec::new(),
-            last: None,
-            n_tokens: 0,
-            sides: [Vec::new(), Vec::new()],
-            verdict: None,
-        }
     }
 }
 

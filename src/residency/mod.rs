@@ -334,12 +334,9 @@ impl Residency {
                 1,
                 "slot {slot}"
             );
-            match id {
-                Some(id) => {
-                    assert_eq!(self.slot_of(id), Some(slot as u32), "{id}");
-                    n_resident[id.layer as usize] += 1;
-                }
-                None => {}
+            if let Some(id) = id {
+                assert_eq!(self.slot_of(id), Some(slot as u32), "{id}");
+                n_resident[id.layer as usize] += 1;
             }
         }
         assert_eq!(n_resident, self.n_resident);
