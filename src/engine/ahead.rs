@@ -8,13 +8,14 @@
 use super::arrivals::Target;
 use super::foresight::{AheadTally, Foresight, Inputs};
 use super::governor::Governor;
+use super::layout::Layer;
 use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
 use crate::store::{Read, Recalled};
 use std::time::{Duration, Instant};
 
-/// Nothing is read ahead into a pool of fewer slots than this many times what a token uses: measured on the
-/// bundled model, where tokens took a fifth longer at once the cycle, and less from 1.6 times on.
+/// Nothing is read ahead into a pool of fewer slots than this many times what a token uses. With as many as
+/// that, tokens took a fifth longer (docs/runs/2026-11-23-disk-tier, the 20 % limit).
 const COLD_SLOTS_MIN: f64 = 1.25;
 
 /// An expert that is not resident and will probably be picked.
@@ -203,7 +204,13 @@ impl Engine {
         };
         let next = layer + 1;
         let n_used = routing.picks.n_used();
-        if next == self.layout.layers.len() || !ahead.guess(next, n_used, &routing.inputs) {
+        // Where every expert is resident there is nothing to read or to spare.
+        let has_misses = |layer: &Layer| {
+            let residency = &state.residencies[layer.pool];
+            (residency.n_resident() as usize) < residency.shape().n_total()
+        };
+        let is_worth_it = self.layout.layers.get(next).is_some_and(has_misses);
+        if !is_worth_it || !ahead.guess(next, n_used, &routing.inputs) {
             ahead.wanted.clear();
         }
         for residency in &mut state.residencies {
@@ -223,8 +230,7 @@ impl Engine {
         let Some(mut ahead) = state.ahead.take() else {
             return;
         };
-        // What reads on demand says that a file has changed.
-        if !ahead.wanted.is_empty() && self.check_files(layer + 1).is_ok() {
+        if !ahead.wanted.is_empty() {
             self.read_wanted(state, &mut ahead, at, layer + 1);
         }
         state.ahead = Some(ahead);
@@ -254,6 +260,10 @@ impl Engine {
             });
             if !has_cold_slots || !ahead.governor.allows(rank) {
                 continue;
+            }
+            // What reads on demand says that a file has changed.
+            if ahead.reads.is_empty() && self.check_files(layer_index).is_err() {
+                break;
             }
             let Some(slot) = residency.fill_ahead(wanted) else {
                 break;
