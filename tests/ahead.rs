@@ -3,7 +3,9 @@
 
 #![allow(unsafe_code)]
 
-use hotset::engine::layout::{Layout, Tensor};
+mod patterned;
+
+use hotset::engine::layout::Layout;
 use hotset::engine::{AheadTally, Batch, Engine, Foresight, Inputs, Routing};
 use hotset::expert::ExpertId;
 use hotset::policy::REGISTRY;
@@ -33,25 +35,7 @@ fn word(layer: usize, part: usize, expert: usize) -> u32 {
 /// An engine with `n_slots` slots and its file.
 fn engine(policy: &str, n_slots: usize, piece_bytes: usize, faults: &str) -> (Engine, File) {
     let mut file = tempfile::tempfile().unwrap();
-    let mut tensors = Vec::new();
-    let mut offset = 0;
-    for layer in 0..N_LAYERS {
-        for (part, n_bytes) in PART_BYTES.into_iter().enumerate() {
-            tensors.push(Tensor {
-                name: format!("blk.{layer}.part{part}"),
-                block: layer as u32,
-                n_experts: N_EXPERTS as u32,
-                n_bytes,
-                file: 0,
-                offset,
-            });
-            offset += (N_EXPERTS * n_bytes) as u64;
-            for expert in 0..N_EXPERTS {
-                let word = word(layer, part, expert).to_le_bytes();
-                file.write_all(&word.repeat(n_bytes / 4)).unwrap();
-            }
-        }
-    }
+    let tensors = patterned::tensors(&mut file, N_EXPERTS, [&PART_BYTES[..]; N_LAYERS], word);
     let model = ModelFile::open(file.as_fd()).unwrap();
     let aligns = [model.align()];
     let slot_bytes = Layout::new(&tensors, &aligns, u64::MAX).unwrap().pools[0].slot_bytes;

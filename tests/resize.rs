@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code)]
 
+mod patterned;
+
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Foresight, Inputs, Routing};
 use hotset::policy::REGISTRY;
@@ -30,26 +32,8 @@ fn word(layer: usize, part: usize, expert: usize) -> u32 {
 }
 
 fn tensors(file: &mut impl Write) -> Vec<Tensor> {
-    let mut tensors = Vec::new();
-    let mut offset = 0;
-    for (layer, parts) in PART_BYTES.iter().enumerate() {
-        for (part, &n_bytes) in parts.iter().enumerate() {
-            tensors.push(Tensor {
-                name: format!("blk.{layer}.part{part}"),
-                block: layer as u32,
-                n_experts: N_EXPERTS as u32,
-                n_bytes,
-                file: 0,
-                offset,
-            });
-            offset += (N_EXPERTS * n_bytes) as u64;
-            for expert in 0..N_EXPERTS {
-                let word = word(layer, part, expert).to_le_bytes();
-                file.write_all(&word.repeat(n_bytes / 4)).unwrap();
-            }
-        }
-    }
-    tensors
+    let part_bytes = PART_BYTES.iter().map(|parts| &parts[..]);
+    patterned::tensors(file, N_EXPERTS, part_bytes, word)
 }
 
 /// An engine with memory for about this share of the experts.
