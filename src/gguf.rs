@@ -124,7 +124,7 @@ const N_FILES_MAX: u64 = u16::MAX as u64;
 /// Splits `blk.7.ffn_up_exps.weight`, a tensor of routed experts, into block and part; `None` for any
 /// other. Parts are numbered in the order in which graphs use them.
 pub(crate) fn expert_part(name: &str) -> Option<(u32, usize)> {
-    const PARTS: [&str; 4] = ["gate_up", "up", "gate", "down"];
+    const PARTS: [&str; 4] = ["gate_up", "gate", "up", "down"];
     let (block, rest) = name.strip_prefix("blk.")?.split_once('.')?;
     let part = rest.strip_prefix("ffn_")?.strip_suffix("_exps.weight")?;
     Some((block.parse().ok()?, PARTS.iter().position(|p| *p == part)?))
@@ -360,8 +360,10 @@ mod tests {
 
     #[test]
     fn only_routed_expert_weights_are_streamed() {
-        assert_eq!(expert_part("blk.12.ffn_up_exps.weight"), Some((12, 1)));
-        assert_eq!(expert_part("blk.0.ffn_gate_up_exps.weight"), Some((0, 0)));
+        for (part, name) in ["gate_up", "gate", "up", "down"].into_iter().enumerate() {
+            let name = format!("blk.12.ffn_{name}_exps.weight");
+            assert_eq!(expert_part(&name), Some((12, part)));
+        }
         for other in [
             "blk.0.ffn_up_exps.bias",
             "blk.0.ffn_down_exps.scale",

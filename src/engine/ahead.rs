@@ -9,6 +9,7 @@ use super::arrivals::Target;
 use super::foresight::{AheadTally, Foresight, Inputs};
 use super::governor::Governor;
 use super::layout::Layer;
+use super::odds::Lead;
 use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
 use crate::store::{Read, Recalled};
@@ -23,8 +24,7 @@ struct Miss {
     lane: usize,
     layer: usize,
     expert: u32,
-    /// Its place among the experts of its token, best first.
-    rank: usize,
+    lead: Lead,
 }
 
 /// An expert that is being read ahead, or was. Its slot is held until its reads have ended.
@@ -58,8 +58,8 @@ pub(super) struct Ahead {
     n_used: usize,
     /// Experts by score.
     order: Vec<u32>,
-    /// The experts that the next layer is expected to pick, and their ranks.
-    wanted: Vec<(u32, usize)>,
+    /// The experts that the next layer is expected to pick, and their leads.
+    wanted: Vec<(u32, Lead)>,
     reads: Vec<Read>,
 }
 
@@ -247,7 +247,7 @@ impl Engine {
         let cycle = residency.shape().n_layers() * ahead.n_used as u32;
         let has_cold_slots = f64::from(residency.n_slots()) >= COLD_SLOTS_MIN * f64::from(cycle);
         ahead.reads.clear();
-        for &(expert, rank) in &ahead.wanted {
+        for &(expert, lead) in &ahead.wanted {
             let wanted = id(expert);
             if residency.is_resident(wanted) {
                 continue;
@@ -256,9 +256,9 @@ impl Engine {
                 lane: at,
                 layer: layer_index,
                 expert,
-                rank,
+                lead,
             });
-            if !has_cold_slots || !ahead.governor.allows(rank) {
+            if !has_cold_slots || !ahead.governor.allows(layer_index, lead) {
                 continue;
             }
             // What reads on demand says that a file has changed.
@@ -318,7 +318,7 @@ impl Ahead {
                 return true;
             }
             let is_right = miss.layer == layer && n_rows[miss.expert as usize] > 0;
-            governor.learn(miss.rank, is_right);
+            governor.learn(miss.layer, miss.lead, is_right);
             tally.guesses += 1;
             tally.right += u64::from(is_right);
             false
@@ -345,24 +345,38 @@ impl Ahead {
             if !self.foresight.scores(layer, input, &mut self.scores) {
                 return false;
             }
-            let scores = &self.scores;
-            self.order.clear();
-            self.order.extend(0..scores.len() as u32);
-            let n = n_used.min(scores.len());
-            let by_score = |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]);
-            if n < scores.len() {
-                self.order.select_nth_unstable_by(n, by_score);
-                self.order.truncate(n);
-            }
-            self.order.sort_unstable_by(by_score);
-            for (rank, &expert) in self.order.iter().enumerate() {
-                match self.wanted.iter_mut().find(|(e, _)| *e == expert) {
-                    Some((_, best)) => *best = rank.min(*best),
-                    None => self.wanted.push((expert, rank)),
-                }
-            }
+            self.note_best(n_used);
         }
-        self.wanted.sort_by_key(|&(_, rank)| rank);
+        self.wanted.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
         !self.wanted.is_empty()
     }
+
+    /// Adds the `n_used` experts of the highest scores to `wanted`.
+    fn note_best(&mut self, n_used: usize) {
+        let scores = &self.scores;
+        self.order.clear();
+        self.order.extend(0..scores.len() as u32);
+        if n_used >= scores.len() {
+            return;
+        }
+        let by_score = |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]);
+        let (best, next, _) = self.order.select_nth_unstable_by(n_used, by_score);
+        let bar = scores[*next as usize];
+        let spread = deviation(scores);
+        for &expert in best.iter() {
+            let lead = (scores[expert as usize] - bar) / spread;
+            match self.wanted.iter_mut().find(|(e, _)| *e == expert) {
+                Some((_, largest)) => *largest = lead.max(*largest),
+                None => self.wanted.push((expert, lead)),
+            }
+        }
+    }
+}
+
+/// The standard deviation of `scores`, above 0.
+fn deviation(scores: &[f32]) -> f32 {
+    let n = scores.len() as f32;
+    let mean = scores.iter().sum::<f32>() / n;
+    let squares = scores.iter().map(|score| (score - mean).powi(2));
+    (squares.sum::<f32>() / n).sqrt().max(f32::MIN_POSITIVE)
 }

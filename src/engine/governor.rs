@@ -1,40 +1,34 @@
-//! Says whether reading ahead pays: how often guesses of each rank are right, and how long tokens take
+//! Says whether reading ahead pays: how likely guesses are right, and how long tokens take
 //! with it and without.
 
+use super::odds::{Lead, Odds};
 use std::time::Duration;
 
-/// A guess of a rank is read if at least this part of the latest ones of its rank was right. Wrong ones
-/// cost little, because they are read while the disk has nothing else to do.
-const PRECISION_MIN: f64 = 0.35;
-/// What a rank is taken for before anything is known, worth `PRIOR_GUESSES` guesses.
-const PRIOR_PRECISION: f64 = 0.6;
-const PRIOR_GUESSES: f64 = 4.0;
-/// Guesses after which an older one weighs half.
-const HALF_LIFE: f64 = 64.0;
+/// A guess is read if it is right with this chance at least. A wrong one takes a slot and some time of the
+/// disk, a right one saves at most its own time.
+const CHANCE_MIN: f32 = 0.6;
 
 /// Tokens of one side of a comparison in a row.
 const BLOCK: usize = 8;
 /// Whether each block of a comparison reads ahead: neither side is later than the other on average.
 const BLOCKS: [bool; 8] = [true, false, false, true, false, true, true, false];
+/// Tokens of one side that a verdict looks at: those of the latest comparisons.
+const VERDICT_TOKENS: usize = 4 * (BLOCK - 1) * BLOCKS.len() / 2;
+/// One in so many tokens of a side is left out of its mean for being the shortest, and one for being
+/// the longest.
+const TRIM: usize = 10;
 /// Tokens from the end of a comparison to the next.
 const PAUSE: u32 = 448;
-
-/// Of the guesses of one rank, the later the heavier.
-#[derive(Clone, Copy)]
-struct Precision {
-    n: f64,
-    right: f64,
-}
 
 /// Decides what is read ahead.
 #[derive(Default)]
 pub(super) struct Governor {
-    ranks: Vec<Precision>,
+    odds: Odds,
     /// When the token before began, if what came between was that token only.
     last: Option<Duration>,
     /// Tokens since the comparison began or, below 0, until it does.
     n_tokens: i64,
-    /// Durations of the tokens of the comparison, without and with reading ahead.
+    /// Durations of the tokens of the latest comparisons, without and with reading ahead.
     sides: [Vec<Duration>; 2],
     /// What the last comparison said.
     verdict: Option<Verdict>,
@@ -56,25 +50,14 @@ impl Verdict {
 }
 
 impl Governor {
-    /// A guess of this rank, the surest being 0, turned out right or wrong, whether it was read or not.
-    pub fn learn(&mut self, rank: usize, is_right: bool) {
-        if self.ranks.len() <= rank {
-            let prior = Precision {
-                n: PRIOR_GUESSES,
-                right: PRIOR_GUESSES * PRIOR_PRECISION,
-            };
-            self.ranks.resize(rank + 1, prior);
-        }
-        let fade = 0.5f64.powf(1.0 / HALF_LIFE);
-        let precision = &mut self.ranks[rank];
-        precision.n = precision.n * fade + 1.0;
-        precision.right = precision.right * fade + f64::from(u8::from(is_right));
+    /// A guess of `layer` turned out right or wrong, whether it was read or not.
+    pub fn learn(&mut self, layer: usize, lead: Lead, is_right: bool) {
+        self.odds.learn(layer, lead, is_right);
     }
 
-    /// Whether a guess of this rank is to be read.
-    pub fn allows(&self, rank: usize) -> bool {
-        let precise = |p: &Precision| p.right >= PRECISION_MIN * p.n;
-        self.is_on() && self.ranks.get(rank).is_none_or(precise)
+    /// Whether such a guess is to be read.
+    pub fn allows(&self, layer: usize, lead: Lead) -> bool {
+        self.is_on() && self.odds.chance(layer, lead) >= CHANCE_MIN
     }
 
     /// What the last comparison said; `None` before the first has ended.
@@ -94,9 +77,11 @@ impl Governor {
         }
         self.n_tokens += 1;
         if self.n_tokens == (BLOCK * BLOCKS.len()) as i64 {
-            let [off, on] = self.sides.each_mut().map(|side| median(side));
+            for side in &mut self.sides {
+                side.drain(..side.len().saturating_sub(VERDICT_TOKENS));
+            }
+            let [off, on] = self.sides.each_ref().map(|side| typical(side));
             self.verdict = off.zip(on).map(|(off, on)| Verdict { off, on });
-            self.sides.iter_mut().for_each(Vec::clear);
             self.n_tokens = -i64::from(PAUSE);
         }
     }
@@ -115,9 +100,14 @@ impl Governor {
     }
 }
 
-fn median(durations: &mut [Duration]) -> Option<Duration> {
-    let middle = durations.len() / 2;
-    (!durations.is_empty()).then(|| *durations.select_nth_unstable(middle).1)
+/// The mean without the extremes: tokens that wait for many experts count, a pause of the system does not.
+fn typical(durations: &[Duration]) -> Option<Duration> {
+    let mut sorted = durations.to_vec();
+    sorted.sort_unstable();
+    let n_left_out = sorted.len() / TRIM;
+    let middle = &sorted[n_left_out..sorted.len() - n_left_out];
+    let n = u32::try_from(middle.len()).ok().filter(|n| *n > 0)?;
+    Some(middle.iter().sum::<Duration>() / n)
 }
 
 #[cfg(test)]
@@ -129,7 +119,7 @@ mod tests {
         let mut n_on = 0;
         for _ in 0..n {
             governor.token(*now);
-            let is_on = governor.allows(0);
+            let is_on = governor.allows(0, 9.0);
             n_on += u32::from(is_on);
             *now += Duration::from_millis(if is_on { on } else { off });
         }
@@ -147,8 +137,8 @@ mod tests {
             assert_eq!(governor.verdict(), None);
             let n_on = pass(&mut governor, &mut now, PAUSE, on, off);
             assert_eq!(n_on, if on <= off { PAUSE } else { 0 });
-            // It changes its mind.
-            pass(&mut governor, &mut now, n_compared, off, on);
+            // It changes its mind when two comparisons have said so.
+            pass(&mut governor, &mut now, 2 * n_compared + PAUSE, off, on);
             let n_on = pass(&mut governor, &mut now, 100, off, on);
             assert_eq!(n_on, if off <= on { 100 } else { 0 });
         }
@@ -172,19 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn ranks_that_are_mostly_wrong_are_not_read_until_they_are_right_again() {
+    fn guesses_that_are_mostly_wrong_are_not_read_until_they_are_right_again() {
         let mut governor = Governor::default();
-        assert!(governor.allows(3));
-        for n in 0..200 {
-            governor.learn(3, n % 5 == 0);
-            governor.learn(1, n % 2 == 0);
+        let (layer, lead) = (3, 2.0);
+        assert!(governor.allows(layer, lead));
+        for is_right in [false, true] {
+            (0..200).for_each(|_| governor.learn(layer, lead, is_right));
+            assert_eq!(governor.allows(layer, lead), is_right);
+            assert!(governor.allows(layer + 1, lead));
         }
-        assert!(!governor.allows(3));
-        assert!(governor.allows(1));
-        assert!(governor.allows(0) && governor.allows(7));
-        for n in 0..200 {
-            governor.learn(3, n % 2 == 0);
-        }
-        assert!(governor.allows(3));
     }
 }

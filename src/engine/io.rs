@@ -8,7 +8,8 @@ use crate::store::{Read, ReadFailure, span};
 use std::sync::atomic::Ordering;
 
 impl Engine {
-    /// Submits the reads of a plan's fills, those of `part` before those of the other parts.
+    /// Submits the reads of a plan's fills: those of `part`, which is computed first, then the other parts
+    /// in their order, which ends with what is computed last.
     pub(super) fn read_fills(&self, state: &mut State, at: usize, part: usize) -> Result<()> {
         let run = &state.runs[at];
         if run.plan.fills.is_empty() {
@@ -22,7 +23,7 @@ impl Engine {
         }
         let n_parts = layer.parts.len();
         state.reads.clear();
-        for part in (0..n_parts).map(|i| (part + i) % n_parts) {
+        for part in std::iter::once(part).chain((0..n_parts).filter(|&p| p != part)) {
             for fill in &run.plan.fills {
                 let read = self.slot_read(layer, part, fill.expert, fill.slot);
                 state.reads.push(read);

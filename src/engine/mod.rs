@@ -25,6 +25,7 @@ mod lane;
 pub mod layout;
 mod list;
 mod meter;
+mod odds;
 mod prompt;
 mod resize;
 mod runs;
