@@ -22,11 +22,12 @@ use std::time::Instant;
 pub struct Job<'a> {
     /// The model's first file.
     pub model: &'a Path,
-    /// The text whose first tokens are the prompt.
-    pub text: &'a str,
-    /// Tokens of the prompt, at least 1.
+    /// The texts of the prompts, one for each turn of a chat, at least one. What is measured is the last turn.
+    pub turns: &'a [String],
+    /// Tokens of each prompt, at least 1: the first ones of its text, or the next ones where an earlier turn
+    /// had the same text.
     pub n_prompt: usize,
-    /// Tokens to generate, at least 1.
+    /// Tokens to generate in each turn, at least 1.
     pub n_generate: usize,
     /// Seed of the sampler.
     pub seed: u32,
@@ -44,53 +45,85 @@ const TEMPERATURE: f32 = 0.9;
 
 /// Computes with `config` what `job` says. Call it while no other model is loaded.
 ///
-/// Fails if the model cannot be loaded, and if the text has fewer tokens than the prompt.
+/// Fails if the model cannot be loaded, and if a text has fewer tokens than its prompts.
 pub fn run(job: &Job, config: Config) -> Result<Run> {
     hook::install(config)?;
     let session = Session::load(job.model, job.sizes)?;
-    let mut prompt = session.tokenize(job.text)?;
-    if prompt.len() < job.n_prompt {
-        let (n, wanted) = (prompt.len(), job.n_prompt);
-        return Err(Error::Setting {
-            name: "--prompt-tokens".to_string(),
-            value: wanted.to_string(),
-            allowed: format!("the text has {n} tokens for this model: {n} at most"),
-        });
-    }
-    prompt.truncate(job.n_prompt);
+    let prompts = prompts(&session, job)?;
     if job.warms_up {
-        read(&session, &prompt, job.sizes.n_batch)?;
+        read(&session, &prompts[0], 0, job.sizes.n_batch)?;
         session.begin();
     }
     let sampler = Sampler::new(&session, job.seed);
+    let mut run = Run::default();
+    let mut n_before = 0;
+    for prompt in &prompts {
+        run = turn(&session, &sampler, prompt, n_before, job)?;
+        n_before += prompt.len() + job.n_generate;
+    }
+    // SAFETY: the model lives.
+    run.n_context_trained = unsafe { llama_model_n_ctx_train(session.model) } as u32;
+    run.peak_rss_bytes = peak_rss_bytes();
+    Ok(run)
+}
+
+/// The prompt of each turn.
+fn prompts(session: &Session, job: &Job) -> Result<Vec<Vec<i32>>> {
+    let mut prompts = Vec::new();
+    for (turn, text) in job.turns.iter().enumerate() {
+        let tokens = session.tokenize(text)?;
+        let n_earlier = job.turns[..turn].iter().filter(|t| *t == text).count();
+        let mut parts = tokens.chunks_exact(job.n_prompt).skip(n_earlier);
+        let Some(prompt) = parts.next() else {
+            let (n, n_turns) = (tokens.len(), n_earlier + 1);
+            return Err(Error::Setting {
+                name: "--prompt-tokens".to_string(),
+                value: job.n_prompt.to_string(),
+                allowed: format!(
+                    "the text has {n} tokens for this model and is used for {n_turns} turns: {} at most",
+                    n / n_turns
+                ),
+            });
+        };
+        prompts.push(prompt.to_vec());
+    }
+    Ok(prompts)
+}
+
+/// Reads a prompt after `n_before` tokens and generates.
+fn turn(
+    session: &Session,
+    sampler: &Sampler,
+    prompt: &[i32],
+    n_before: usize,
+    job: &Job,
+) -> Result<Run> {
     let mut run = Run {
-        // SAFETY: the model lives.
-        n_context_trained: unsafe { llama_model_n_ctx_train(session.model) } as u32,
         n_prompt: prompt.len(),
         before: counters(),
         ..Run::default()
     };
     let start = Start::now();
-    read(&session, &prompt, job.sizes.n_batch)?;
+    read(session, prompt, n_before, job.sizes.n_batch)?;
     run.prefill = start.phase();
 
+    let first = n_before + prompt.len();
     let start = Start::now();
-    for n_before in prompt.len()..prompt.len() + job.n_generate {
+    for n_before in first..first + job.n_generate {
         let begin = Instant::now();
-        let token = sampler.sample(&session);
+        let token = sampler.sample(session);
         session.compute(&[token], n_before, Outputs::Last)?;
         run.token_ms.push(begin.elapsed().as_secs_f64() * 1e3);
         run.tokens.push(token);
     }
     run.decode = start.phase();
-    run.peak_rss_bytes = peak_rss_bytes();
     Ok(run)
 }
 
-/// Reads a prompt, whose last token has outputs.
-fn read(session: &Session, prompt: &[i32], n_batch: usize) -> Result<()> {
+/// Reads a prompt after `n_before` tokens; its last token has outputs.
+fn read(session: &Session, prompt: &[i32], n_before: usize, n_batch: usize) -> Result<()> {
     for (number, batch) in prompt.chunks(n_batch).enumerate() {
-        session.compute(batch, number * n_batch, Outputs::Last)?;
+        session.compute(batch, n_before + number * n_batch, Outputs::Last)?;
     }
     Ok(())
 }

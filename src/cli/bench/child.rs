@@ -100,7 +100,9 @@ impl<'a> Starter<'a> {
             )
             .envs(job.ram.as_ref().map(|ram| ("HOTSET_RAM", ram)));
         command.arg("bench-row").arg("--model").arg(&args.model);
-        command.arg("--prompt").arg(&job.workload.path);
+        for path in &job.workload.turns {
+            command.arg("--prompt").arg(path);
+        }
         for (name, value) in [
             ("--prompt-tokens", args.prompt_tokens),
             ("-n", job.n_generate),

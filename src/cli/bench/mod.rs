@@ -45,13 +45,14 @@ pub struct Args {
     /// Whether hotset reads ahead: `off`, `auto`, or both
     #[arg(long, value_name = "LIST", default_value = "off,auto")]
     prefetch: String,
-    /// Texts of workloads, which are named after them [default: five short ones that are part of hotset]
+    /// Texts of workloads, which are named after them; `a.txt+b.txt` is a chat of two turns, of which the last
+    /// is measured [default: five short ones that are part of hotset]
     #[arg(long, value_name = "FILE", num_args = 1.., value_delimiter = ',')]
     prompts: Vec<PathBuf>,
-    /// Tokens to generate
+    /// Tokens to generate in each turn
     #[arg(short, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
     n: u32,
-    /// Tokens of the prompt: the first ones of the workload's text
+    /// Tokens of each prompt: the first ones of its text, or the next ones if a turn before had that
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     prompt_tokens: u32,
     /// Runs of each row
@@ -63,7 +64,7 @@ pub struct Args {
     /// Threads that compute [default: one for each core]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     threads: Option<u32>,
-    /// Tokens of the context [default: those of the prompt and those generated]
+    /// Tokens of the context [default: those of all prompts and those generated]
     #[arg(short, long, value_name = "N")]
     ctx_size: Option<u32>,
     /// Tokens of the prompt that are computed at once; also -ub

@@ -56,10 +56,33 @@ impl Model {
     }
 }
 
-/// A text.
+/// What is read and continued.
 pub struct Workload {
     pub name: String,
-    pub path: PathBuf,
+    /// The text of each turn of a chat; one if it is none.
+    pub turns: Vec<PathBuf>,
+}
+
+impl Workload {
+    /// Of one text, or of several with `+` between them. Fails if one cannot be read or is empty.
+    fn read(path: &Path) -> Result<Self, Error> {
+        let text = path.to_str().filter(|_| !path.exists());
+        let turns: Vec<PathBuf> = match text {
+            Some(text) => text.split('+').map(PathBuf::from).collect(),
+            None => vec![path.to_path_buf()],
+        };
+        let mut names = Vec::new();
+        for path in &turns {
+            let text = fs::read_to_string(path).map_err(|e| wrong(path, e))?;
+            if text.trim().is_empty() {
+                return Err(wrong(path, "it is empty"));
+            }
+            let stem = path.file_stem().unwrap_or_default();
+            names.push(stem.to_string_lossy().into_owned());
+        }
+        let name = names.join("+");
+        Ok(Self { name, turns })
+    }
 }
 
 /// What runs under a limit.
@@ -82,7 +105,6 @@ impl<'a> Plan<'a> {
     pub fn new(args: &'a Args) -> anyhow::Result<Self> {
         // A setting that is wrong would be found by the first run only.
         Config::from_env()?;
-        let n_context = args.n_context()?;
         let variants = args.variants()?;
         let (option, list) = match &args.ram {
             Some(list) => ("--ram", list.as_str()),
@@ -100,6 +122,8 @@ impl<'a> Plan<'a> {
             files,
         };
         let (workloads, texts) = args.workloads()?;
+        let n_turns = workloads.iter().map(|workload| workload.turns.len()).max();
+        let n_context = args.n_context(n_turns.unwrap_or(1) as u32)?;
         for file in [&args.json, &args.svg].into_iter().flatten() {
             check_file(file)?;
         }
@@ -149,8 +173,9 @@ impl<'a> Plan<'a> {
 }
 
 impl Args {
-    fn n_context(&self) -> Result<u32, Error> {
-        let needed = self.prompt_tokens.saturating_add(self.n);
+    fn n_context(&self, n_turns: u32) -> Result<u32, Error> {
+        let of_turn = self.prompt_tokens.saturating_add(self.n);
+        let needed = of_turn.saturating_mul(n_turns);
         match self.ctx_size {
             Some(n) if n < needed => Err(setting(
                 "--ctx-size",
@@ -213,24 +238,20 @@ impl Args {
             for (name, text) in PROMPTS {
                 let path = folder.path().join(format!("{name}.txt"));
                 fs::write(&path, text).with_context(|| path.display().to_string())?;
-                let name = name.to_string();
-                workloads.push(Workload { name, path });
+                workloads.push(Workload {
+                    name: name.to_string(),
+                    turns: vec![path],
+                });
             }
             return Ok((workloads, Some(folder)));
         }
         for path in &self.prompts {
-            let text = fs::read_to_string(path).map_err(|e| wrong(path, e))?;
-            if text.trim().is_empty() {
-                return Err(wrong(path, "it is empty").into());
-            }
-            let stem = path.file_stem().unwrap_or_default();
-            let name = stem.to_string_lossy().into_owned();
-            if workloads.iter().any(|workload| workload.name == name) {
-                let why = format!("another workload is called '{name}' too");
+            let workload = Workload::read(path)?;
+            if workloads.iter().any(|other| other.name == workload.name) {
+                let why = format!("another workload is called '{}' too", workload.name);
                 return Err(wrong(path, why).into());
             }
-            let path = path.clone();
-            workloads.push(Workload { name, path });
+            workloads.push(workload);
         }
         Ok((workloads, None))
     }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 pub struct Args {
     #[arg(long)]
     pub model: PathBuf,
-    #[arg(long)]
-    pub prompt: PathBuf,
+    /// The text of a turn
+    #[arg(long, required = true)]
+    pub prompt: Vec<PathBuf>,
     #[arg(long)]
     pub prompt_tokens: u32,
     #[arg(short)]
@@ -49,11 +50,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         hotset::memory::join(group)?;
     }
     let config = Config::from_env()?;
-    let text =
-        std::fs::read_to_string(&args.prompt).with_context(|| args.prompt.display().to_string())?;
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
+    let turns: Vec<_> = args.prompt.iter().map(read).collect::<Result<_, _>>()?;
     let job = Job {
         model: &args.model,
-        text: &text,
+        turns: &turns,
         n_prompt: args.prompt_tokens as usize,
         n_generate: args.n as usize,
         seed: args.seed,
