@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A benchmark of the bundled model that takes seconds.
-fn bench(args: &[&str]) -> std::process::Command {
+pub fn bench(args: &[&str]) -> std::process::Command {
     let model = model();
     let mut all = vec!["bench", "-m", &model, "--prompt-tokens", "64", "-n", "8"];
     all.extend(["--threads", "2"]);
@@ -19,18 +19,18 @@ fn bench(args: &[&str]) -> std::process::Command {
     command
 }
 
-fn prompt(folder: &Path, name: &str) -> String {
+pub fn prompt(folder: &Path, name: &str) -> String {
     let text = "Il file di configurazione viene letto quando il programma parte. ".repeat(8);
     let path = folder.join(name);
     fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_string()
 }
 
-fn json(path: &Path) -> Value {
+pub fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-fn list(value: &Value) -> &[Value] {
+pub fn list(value: &Value) -> &[Value] {
     value
         .as_array()
         .unwrap_or_else(|| panic!("no list: {value}"))

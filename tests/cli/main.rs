@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 
 #[cfg(feature = "llama")]
 mod bench;
+#[cfg(feature = "llama")]
+mod bench_chat;
 mod plan;
 mod profile;
 #[cfg(feature = "llama")]
