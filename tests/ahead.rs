@@ -48,7 +48,6 @@ fn engine(policy: &str, n_slots: usize, piece_bytes: usize, faults: &str) -> (En
         kind: QueueKind::Auto,
         pace: Pace {
             depth: 4,
-            ahead_depth: 2,
             piece_bytes,
         },
         faults: match faults {

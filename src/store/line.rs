@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::Pace;
 use super::job::Job;
 
 /// Pieces of reads that wait. Those that somebody needs go before those that are read ahead.
+#[derive(Default)]
 pub(super) struct Line {
-    pace: Pace,
     demand: VecDeque<Job>,
     ahead: VecDeque<Job>,
 }
@@ -22,15 +21,6 @@ pub struct Recalled {
 }
 
 impl Line {
-    /// Nothing waits.
-    pub fn new(pace: Pace) -> Self {
-        Self {
-            pace,
-            demand: VecDeque::new(),
-            ahead: VecDeque::new(),
-        }
-    }
-
     /// Appends what somebody needs.
     pub fn add(&mut self, jobs: impl IntoIterator<Item = Job>) {
         self.demand.extend(jobs);
@@ -73,9 +63,12 @@ impl Line {
     }
 
     /// What to start next while `n_running` pieces are under way, if anything.
+    ///
+    /// What is read ahead is started alone: some disks report nothing until they have done all that they were
+    /// given, so whoever needs a piece that was under way before would wait for this one as well.
     pub fn next(&mut self, n_running: usize) -> Option<Job> {
         match self.demand.pop_front() {
-            None if n_running < self.pace.ahead_depth as usize => self.ahead.pop_front(),
+            None if n_running == 0 => self.ahead.pop_front(),
             next => next,
         }
     }

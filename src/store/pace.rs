@@ -18,8 +18,6 @@ use crate::error::Result;
 pub struct Pace {
     /// Pieces under way at once, at least 1. More may be submitted; they wait.
     pub depth: u32,
-    /// What is read ahead is started only while fewer pieces than this are under way, at least 1.
-    pub ahead_depth: u32,
     /// Bytes of a piece at most, at least 1. Rounded up to the alignment of the file.
     pub piece_bytes: usize,
 }
@@ -29,7 +27,6 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             depth: 8,
-            ahead_depth: 4,
             piece_bytes: 1 << 20,
         }
     }
@@ -87,7 +84,6 @@ impl Pace {
             let n_reads = depth * (piece_bytes / read_bytes) as u32;
             let pace = Self {
                 depth: n_reads,
-                ahead_depth: n_reads,
                 piece_bytes,
             };
             let speed = bytes_per_second(file, kind, read_bytes, n_reads, pace, TRIAL)?;
@@ -104,7 +100,6 @@ impl Pace {
             Some(&(_, piece_bytes, depth)) if found.len() > 1 => Self {
                 // One more: the thread that starts the next one shares a core with computing.
                 depth: depth + 1,
-                ahead_depth: depth,
                 piece_bytes,
             },
             _ => Self::default(),

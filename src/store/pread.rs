@@ -8,7 +8,6 @@ use std::ptr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
-use super::Pace;
 use super::job::Job;
 use super::line::Line;
 use super::queue::{AbortOnPanic, Backend, Core, join};
@@ -34,11 +33,11 @@ struct State {
 }
 
 impl Pool {
-    pub fn start(core: &Arc<Core>, n_threads: u32, pace: Pace) -> io::Result<Self> {
+    pub fn start(core: &Arc<Core>, n_threads: u32) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             core: core.clone(),
             state: Mutex::new(State {
-                line: Line::new(pace),
+                line: Line::default(),
                 n_running: 0,
                 is_closing: false,
             }),

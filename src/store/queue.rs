@@ -147,7 +147,7 @@ impl ReadQueue {
             }
         }
         let n_threads = options.pace.depth.min(pread::THREADS_MAX);
-        let pool = pread::Pool::start(&core, n_threads, options.pace)
+        let pool = pread::Pool::start(&core, n_threads)
             .map_err(|cause| refused("pread threads", n_threads, &cause))?;
         Ok(Self {
             core,

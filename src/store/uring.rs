@@ -62,7 +62,7 @@ impl Ring {
             state: Mutex::new(State {
                 running: (0..pace.depth).map(|_| None).collect(),
                 free: (0..pace.depth as usize).rev().collect(),
-                line: Line::new(pace),
+                line: Line::default(),
                 is_closing: false,
             }),
         });

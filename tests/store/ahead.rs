@@ -14,7 +14,6 @@ use crate::support::*;
 /// The smallest pieces there are, one at a time.
 const ONE_BY_ONE: Pace = Pace {
     depth: 1,
-    ahead_depth: 1,
     piece_bytes: PIECE,
 };
 const PIECE: usize = 4096;
@@ -213,12 +212,8 @@ fn reads_come_once_and_whole_whatever_is_hurried_and_recalled() {
     let mut n_recalled = [0; 2];
     for kind in kinds() {
         for (i, piece_bytes) in [4 << 10, 20_000, 64 << 10, 1 << 20].into_iter().enumerate() {
-            for (depth, ahead_depth) in [(1, 1), (3, 2), (9, 4)] {
-                let pace = Pace {
-                    depth,
-                    ahead_depth,
-                    piece_bytes,
-                };
+            for depth in [1, 3, 9] {
+                let pace = Pace { depth, piece_bytes };
                 let model = model(&dir.path().join("m"), &file);
                 let seed = 31 * u64::from(depth) + i as u64;
                 let recalled = churn(model, *kind, pace, &file, seed);
@@ -337,7 +332,6 @@ fn a_read_fails_once_when_all_its_pieces_have_ended() {
             });
             let pace = Pace {
                 depth: 4,
-                ahead_depth: 4,
                 piece_bytes: PIECE,
             };
             let queue = queue_into(vec![model], *kind, pace, "read=3", &arena, sink.clone());
