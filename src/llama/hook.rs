@@ -1,12 +1,13 @@
 //! The callbacks behind llama.cpp's expert hook.
 
+use super::device;
 use super::model::Model;
 use super::record;
-use super::registry::{BOUND, Bound, Saver, registry, try_registry};
+use super::registry::{AnyModel, BOUND, Bound, registry, try_registry};
 use super::signals;
 use super::sys::{
-    GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook,
-    ggml_tensor, llama_model,
+    GGML_TYPE_F32, ggml_backend, ggml_backend_buffer_is_host, ggml_expert_hook,
+    ggml_set_expert_hook, ggml_tensor, llama_model,
 };
 use super::workload::Given;
 use crate::config::{Config, Ram, StatsTo};
@@ -42,6 +43,11 @@ static HOOK: Hook = Hook(ggml_expert_hook {
     observe: Some(observe),
     batch: Some(batch),
     trim: Some(trim),
+    cached: Some(cached),
+    plan: Some(plan),
+    use_: Some(use_),
+    close: Some(close),
+    uncached: Some(uncached),
 });
 
 thread_local! {
@@ -86,9 +92,10 @@ pub fn install_to_learn(config: Config) -> Result<()> {
 /// The profiles of all loaded models, where they are learnt.
 #[cfg(feature = "llama")]
 pub fn profiles() -> Vec<Profile> {
-    let savers = registry().savers();
-    save(&savers);
-    savers.iter().filter_map(Saver::learnt).collect()
+    let models = registry().all();
+    save(&models);
+    let workloads = models.iter().filter_map(AnyModel::workload);
+    workloads.filter_map(|workload| workload.learnt()).collect()
 }
 
 /// Removes the hook. Call it while no model is loaded.
@@ -106,32 +113,32 @@ pub fn hold_tables() {
 ///
 /// Returns false if any report of this process could not be written.
 pub fn finish() -> bool {
-    finish_with(Model::stats)
+    finish_with(Model::stats, usize::MAX)
 }
 
 /// As [`finish`], without the comparison with other policies: for where the time is short.
 pub fn finish_quickly() -> bool {
-    finish_with(Model::counters)
+    finish_with(Model::counters, 0)
 }
 
-fn finish_with(stats: fn(&Model) -> Option<Stats>) -> bool {
+fn finish_with(stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) -> bool {
     let Some(mut registry) = try_registry() else {
         return true;
     };
-    registry.report_rest(stats);
+    registry.report_rest(stats, n_picks_max);
     registry.release_tables();
     !registry.has_failed
 }
 
 /// The counters of every loaded model.
 pub fn stats() -> Vec<Stats> {
-    registry().models().filter_map(|m| m.stats()).collect()
+    registry().stats(Model::stats, usize::MAX)
 }
 
 /// The same without the comparison with other policies, which takes time and memory.
 #[cfg(feature = "llama")]
 pub fn counters() -> Vec<Stats> {
-    registry().models().filter_map(|m| m.counters()).collect()
+    registry().stats(Model::counters, 0)
 }
 
 /// Prints a line for each model, again and again; ends with the process.
@@ -153,19 +160,19 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(120);
 fn save_every_few_minutes() -> ! {
     loop {
         std::thread::sleep(SAVE_INTERVAL);
-        let savers = registry().savers();
-        save(&savers);
+        let models = registry().all();
+        save(&models);
     }
 }
 
 /// Saves the profiles of all models; what is in use by an interrupted thread stays as it was.
 pub(super) fn save_profiles() {
-    let savers = try_registry().map(|registry| registry.savers());
-    save(&savers.unwrap_or_default());
+    let models = try_registry().map(|registry| registry.all());
+    save(&models.unwrap_or_default());
 }
 
-fn save(savers: &[Saver]) {
-    for error in savers.iter().filter_map(|saver| saver.save().err()) {
+fn save(models: &[AnyModel]) {
+    for error in models.iter().filter_map(|model| model.save().err()) {
         report::say(&format!("hotset: error: {error}"));
     }
 }
@@ -342,8 +349,14 @@ unsafe extern "C" fn acquire(
 }
 
 unsafe extern "C" fn observe(_: *mut c_void, weights: *const ggml_tensor, ids: *const ggml_tensor) {
-    // SAFETY: the ids of an operation on the weights, in memory.
-    BATCH.with_borrow(|batch| unsafe { record::record(weights as usize, &*ids, batch) });
+    BATCH.with_borrow(|batch| {
+        // SAFETY: the ids of an operation on the weights, in memory.
+        let seen = unsafe { record::record(weights as usize, &*ids, batch) };
+        let heard = seen.map(|(layer, picks)| device::overhear(layer, picks, batch));
+        if let Some(Err(error)) = heard {
+            fatal(&error);
+        }
+    });
 }
 
 unsafe extern "C" fn batch(
@@ -366,6 +379,7 @@ unsafe extern "C" fn batch(
     };
     let tokens = (0..n_tokens as usize).map(token);
     BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
+    device::set_current(None);
 }
 
 unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin: i32, end: i32) {
@@ -376,4 +390,82 @@ unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin
         }
     }
     record::drop_tokens(memory as usize, seq, begin, end);
+    for cached in device::all() {
+        cached.drop_tokens(memory as usize, seq, begin, end);
+    }
+}
+
+unsafe extern "C" fn cached(
+    _: *mut c_void,
+    cache: *const c_void,
+    model: *const c_void,
+    backend: *mut ggml_backend,
+    layer: i32,
+    n_slots: i32,
+    slots: *mut ggml_tensor,
+    weights: *const *mut ggml_tensor,
+    banks: *const *mut ggml_tensor,
+    n_weights: usize,
+) -> *mut c_void {
+    let Some(cached) = registry().cached(cache as usize, model as usize) else {
+        return std::ptr::null_mut();
+    };
+    let tensors = |first: *const *mut ggml_tensor| -> &[*mut ggml_tensor] {
+        match n_weights {
+            0 => &[],
+            // SAFETY: there are so many, for the length of the call.
+            n => unsafe { std::slice::from_raw_parts(first, n) },
+        }
+    };
+    // SAFETY: NULL or a tensor of 32-bit numbers in memory, one for each expert.
+    let slots =
+        unsafe { slots.as_ref() }.map(|slots| (slots.data.cast::<i32>(), slots.ne[1] as u32));
+    let is_ours = cached.tell(device::Telling {
+        backend,
+        block: layer as u32,
+        n_slots: n_slots as u32,
+        slots,
+        weights: tensors(weights).iter().map(|w| w.cast_const()).collect(),
+        banks: tensors(banks).to_vec(),
+    });
+    match is_ours {
+        // It is kept until `close`, after which llama.cpp plans nothing.
+        true => std::sync::Arc::as_ptr(&cached) as *mut c_void,
+        false => std::ptr::null_mut(),
+    }
+}
+
+unsafe extern "C" fn plan(cached: *mut c_void, layer: i32, ids: *const i32, n_ids: usize) {
+    // SAFETY: `cached` returned it for a cache that is not closed; there are so many ids.
+    let (cached, ids) = unsafe {
+        let cached = &*cached.cast::<device::Cached>();
+        (cached, std::slice::from_raw_parts(ids, n_ids))
+    };
+    if let Err(error) = BATCH.with_borrow(|batch| cached.plan(layer as u32, ids, batch)) {
+        fatal(&error);
+    }
+}
+
+unsafe extern "C" fn use_(_: *mut c_void, cache: *const c_void) -> bool {
+    let Some(cached) = device::find(cache as usize) else {
+        return true;
+    };
+    if let Err(error) = cached.make() {
+        fatal(&error);
+    }
+    device::set_current(Some(cached));
+    true
+}
+
+unsafe extern "C" fn close(_: *mut c_void, cache: *const c_void) {
+    if let Some(cached) = device::find(cache as usize) {
+        registry().close(&cached, usize::MAX);
+    }
+}
+
+unsafe extern "C" fn uncached(_: *mut c_void, _: *const c_void, why: *const c_char) -> bool {
+    // SAFETY: llama.cpp passes a C string.
+    let why = unsafe { CStr::from_ptr(why) }.to_string_lossy();
+    report::say(&format!("hotset: no experts are kept on a device: {why}"));
+    true
 }

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "llama")]
 pub mod bench;
+mod device;
 mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;

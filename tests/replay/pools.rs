@@ -104,6 +104,7 @@ fn a_run_has_its_own_pools_and_traces_say_what_they_lack() {
         layers: vec![0, 1],
         n_slots: 3,
         preloaded: true,
+        device: false,
     }];
     let pools = Budget::Run.pools(&header, &header.shape(), Scope::Global);
     assert_eq!(pools.unwrap(), header.pools);
@@ -140,6 +141,7 @@ fn pools_do_not_touch_each_other() {
             layers: vec![layer],
             n_slots: slots[layer as usize],
             preloaded: false,
+            device: false,
         })
         .collect();
     for seed in 0..20 {
@@ -184,6 +186,7 @@ fn a_pool_that_is_full_at_first_hits_what_it_holds() {
         layers: layers.to_vec(),
         n_slots,
         preloaded: true,
+        device: false,
     };
     let pools = [pool(&[1], 4), pool(&[0, 2], 5)];
     let all =
@@ -209,6 +212,7 @@ fn a_prior_is_of_the_layers_of_each_pool() {
             layers: vec![layer],
             n_slots: 2,
             preloaded: true,
+            device: false,
         })
         .to_vec();
     // Each pool begins with experts 0 and 1. The prior knows that 1 is cold in layer 0, and 0 in layer 1.
