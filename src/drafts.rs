@@ -66,6 +66,11 @@ impl Batch {
         is_known.then(|| tokens.filter(move |(t, _)| has_all || t.is_output))
     }
 
+    /// How many tokens it has.
+    pub fn n_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
     /// Experts of each token in an event of `n_ids` ids; a layer uses `n_most` at most. An event is of all tokens or of
     /// those with output.
     pub fn n_used(&self, n_ids: usize, n_most: usize) -> usize {

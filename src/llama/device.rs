@@ -8,6 +8,8 @@ use super::sys::{
     ggml_backend_dev_name, ggml_backend_get_device, ggml_backend_t, ggml_backend_tensor_set,
     ggml_backend_tensor_set_async, ggml_tensor,
 };
+use crate::config::Config;
+use crate::device::guard::Guard;
 use crate::device::{Cache, DeviceStats, PoolOf};
 use crate::drafts::Batch;
 use crate::engine::Warmed;
@@ -21,6 +23,7 @@ use arc_swap::ArcSwap;
 use once_cell::sync::{Lazy, OnceCell};
 use std::cell::RefCell;
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -68,6 +71,10 @@ pub struct Cached {
     policy: String,
     told: Mutex<Told>,
     made: OnceCell<Made>,
+    /// Experts that were uploaded since the last batch began.
+    n_misses: AtomicU64,
+    guard: Option<Mutex<Guard>>,
+    begin: Instant,
 }
 
 /// What it is made of.
@@ -117,14 +124,17 @@ pub fn all() -> Vec<Arc<Cached>> {
 }
 
 /// A new cache at address `key`, of the model at address `model`.
-pub fn add(key: usize, model: usize, loaded: AnyModel, policy: &str) -> Arc<Cached> {
+pub fn add(key: usize, model: usize, loaded: AnyModel, config: &Config) -> Arc<Cached> {
     let cached = Arc::new(Cached {
         key,
         model,
         loaded,
-        policy: policy.to_string(),
+        policy: config.policy.clone(),
         told: Mutex::default(),
         made: OnceCell::new(),
+        n_misses: AtomicU64::new(0),
+        guard: config.guards_device.then(Mutex::default),
+        begin: Instant::now(),
     });
     let mut caches = all();
     caches.push(cached.clone());
@@ -139,9 +149,9 @@ pub fn remove(cached: &Arc<Cached>) {
     CACHES.store(Arc::new(caches));
 }
 
-/// This thread computes for a context with this cache, or without.
-pub fn set_current(cached: Option<Arc<Cached>>) {
-    CURRENT.set(cached);
+/// This thread begins a batch, for a context of which nothing is known.
+pub fn begin_batch() {
+    CURRENT.set(None);
 }
 
 /// A layer was computed without the cache of the context that this thread computes for.
@@ -189,6 +199,26 @@ impl Cached {
         self.made.get_or_try_init(|| self.made()).map(|_| ())
     }
 
+    /// Whether the graph that this thread is about to build for `batch` uses the cache. The first question after
+    /// [`begin_batch`] is about what will be computed; others are about how much memory that could take.
+    pub fn is_used(self: Arc<Self>, batch: &Batch) -> bool {
+        if CURRENT.with_borrow(Option::is_some) {
+            return true;
+        }
+        let is_used = self.guard.as_ref().is_none_or(|guard| {
+            let mut guard = guard.lock().expect(TOLD);
+            let n_misses = self.n_misses.swap(0, Relaxed);
+            let n_tokens = batch.n_tokens() as u32;
+            let (is_on, news) = guard.begin(self.begin.elapsed(), n_tokens, n_misses);
+            if let Some(news) = news {
+                report::say(&report::guard_line(&news));
+            }
+            is_on
+        });
+        CURRENT.set(Some(self));
+        is_used
+    }
+
     fn made(&self) -> Result<Made> {
         let told = std::mem::take(&mut *self.told.lock().expect(TOLD));
         let banks: Vec<_> = told.banks.into_iter().filter(|b| !b.is_left).collect();
@@ -225,7 +255,9 @@ impl Cached {
         let n_used = batch.n_used(ids.len(), self.loaded.n_used() as usize);
         let picks = Picks::new(ids, n_used, n_used);
         self.loaded.see(number, picks, batch);
-        made.plan(number, picks, batch)
+        let n_misses = made.plan(number, picks, batch)?;
+        self.n_misses.fetch_add(n_misses as u64, Relaxed);
+        Ok(())
     }
 
     /// As [`Cache::drop_tokens`].
@@ -285,7 +317,7 @@ impl Layer {
 }
 
 impl Made {
-    fn plan(&self, number: usize, picks: Picks, batch: &Batch) -> Result<()> {
+    fn plan(&self, number: usize, picks: Picks, batch: &Batch) -> Result<usize> {
         let is_it = |bank: &&Bank| bank.layers.iter().any(|l| l.number == number);
         let bank = self
             .banks
@@ -293,8 +325,7 @@ impl Made {
             .find(is_it)
             .expect("the layer is in the cache");
         self.cache
-            .plan(number, picks, batch, |plan| bank.follow(plan))?;
-        Ok(())
+            .plan(number, picks, batch, |plan| bank.follow(plan))
     }
 
     /// Uploads what `known` has hottest, for as long as `limit` at most.

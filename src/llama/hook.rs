@@ -379,7 +379,7 @@ unsafe extern "C" fn batch(
     };
     let tokens = (0..n_tokens as usize).map(token);
     BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
-    device::set_current(None);
+    device::begin_batch();
 }
 
 unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin: i32, end: i32) {
@@ -453,8 +453,7 @@ unsafe extern "C" fn use_(_: *mut c_void, cache: *const c_void) -> bool {
     if let Err(error) = cached.make() {
         fatal(&error);
     }
-    device::set_current(Some(cached));
-    true
+    BATCH.with_borrow(|batch| cached.is_used(batch))
 }
 
 unsafe extern "C" fn close(_: *mut c_void, cache: *const c_void) {

@@ -212,7 +212,7 @@ impl Registry {
                 (None, Some((_, observer))) => AnyModel::Loaded(observer.clone()),
                 (None, None) => return None,
             };
-            Some(device::add(key, model, any, &self.config.policy))
+            Some(device::add(key, model, any, &self.config))
         })
     }
 

@@ -1,6 +1,7 @@
 //! What a person reads of devices.
 
 use super::{bytes, percent, regret_line, say};
+use crate::device::guard::News;
 use crate::device::{Cache, DeviceStats};
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -31,6 +32,22 @@ pub fn device_lines(cache: &Cache, policy: &str, blocks: &[u32], too_small: &[u3
             "hotset: no device keeps experts of block {block}: {why}"
         ));
     }
+}
+
+/// That the cache is used from now on, or is not.
+pub fn guard_line(news: &News) -> String {
+    let batch = match news.n_tokens {
+        1 => "a token takes".to_string(),
+        n => format!("a batch of {n} tokens or hardly less takes"),
+    };
+    let next = match news.is_on {
+        true => "it is used".to_string(),
+        false => format!("it is left aside, and tried again {} later", news.pause),
+    };
+    format!(
+        "hotset: {batch} {:.2} ms with the experts on the device and {:.2} ms without: {next}",
+        news.ms_with, news.ms_without
+    )
 }
 
 /// The part of the table at the end that is about devices; empty if there are none.

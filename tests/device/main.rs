@@ -99,6 +99,7 @@ fn config(policy: &str) -> Config {
     Config {
         policy: policy.to_string(),
         stats: StatsTo::Off,
+        guards_device: false,
         ..Config::default()
     }
 }

@@ -3,6 +3,8 @@
 use crate::child::{self, StatsFile, completion, polyglot};
 use crate::rpc::Server;
 
+const ALWAYS: (&str, &str) = ("HOTSET_DEVICE_CACHE", "on");
+
 /// Hits of a cache as upstream reports them with `HOTSET=off` or as we do.
 fn run(server: &Server, vars: &[(&str, &str)], args: &[&str]) -> child::Ended {
     let endpoint = server.endpoint();
@@ -17,7 +19,7 @@ fn the_counters_of_a_device() {
     let stock = run(&server, &[("HOTSET", "off")], &cache);
     let file = StatsFile::new();
     let path = file.path();
-    let ended = run(&server, &[("HOTSET_STATS", &path)], &cache);
+    let ended = run(&server, &[("HOTSET_STATS", &path), ALWAYS], &cache);
     assert_eq!(ended.text(), stock.text());
     let stats = file.read();
     let device = &stats["devices"][0];
@@ -30,7 +32,7 @@ fn the_counters_of_a_device() {
     assert_eq!(device["bytes_uploaded"].as_u64().unwrap(), misses * 39168);
     assert!(device["regret"]["belady_hits"].as_u64().unwrap() >= hits);
 
-    let ended = run(&server, &[], &cache);
+    let ended = run(&server, &[ALWAYS], &cache);
     for said in ["keeps", "experts routed", "uploaded", "Belady"] {
         assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
     }
@@ -41,23 +43,17 @@ fn the_counters_of_a_device() {
 fn a_cache_that_cannot_be_made_stops_nothing() {
     let server = Server::start();
     let stock = run(&server, &[("HOTSET", "off")], &[]);
-    let too_small = run(&server, &[], &["--moe-cache-mib", "0.01"]);
-    let _ = too_small;
-    for (args, why) in [(
-        &[
-            "--moe-cache-mib",
-            "1",
-            "--n-gpu-layers",
-            "0",
-            "--device",
-            "none",
-        ][..],
-        "GPU",
-    )] {
+    for (args, why) in [
+        (&["--moe-cache-mib", "1", "--device", "none"][..], "GPU"),
+        (
+            &["--moe-cache-mib", "1", "--split-mode", "tensor"],
+            "tensor",
+        ),
+    ] {
         let ended = run(&server, &[], args);
-        assert_eq!(ended.text(), stock.text());
         let said = "hotset: no experts are kept on a device: ";
         let line = ended.stderr.lines().find(|l| l.starts_with(said));
         assert!(line.is_some_and(|l| l.contains(why)), "{}", ended.stderr);
+        assert_eq!(ended.text(), stock.text());
     }
 }
