@@ -5,6 +5,7 @@
 //! What is computed without the cache is told with [`Cache::overhear`], so that the policies know the whole
 //! workload. The slots are those of a [`Residency`], as in the engine; no bytes are moved here.
 
+mod fit;
 pub mod guard;
 mod stats;
 

@@ -3,7 +3,7 @@
 //! llama.cpp tells each layer while it makes the cache, and asks before it builds a graph whether that graph
 //! reads the cache. The first time it asks, all layers are known: then the pools are made and warmed.
 
-use super::registry::AnyModel;
+use super::any::AnyModel;
 use super::sys::{
     ggml_backend_dev_name, ggml_backend_get_device, ggml_backend_t, ggml_backend_tensor_set,
     ggml_backend_tensor_set_async, ggml_tensor,
@@ -71,7 +71,8 @@ pub struct Cached {
     policy: String,
     told: Mutex<Told>,
     made: OnceCell<Made>,
-    /// Experts that were uploaded since the last batch began.
+    /// Layers that were planned since the last batch began, and experts that were uploaded.
+    n_plans: AtomicU64,
     n_misses: AtomicU64,
     guard: Option<Mutex<Guard>>,
     begin: Instant,
@@ -132,6 +133,7 @@ pub fn add(key: usize, model: usize, loaded: AnyModel, config: &Config) -> Arc<C
         policy: config.policy.clone(),
         told: Mutex::default(),
         made: OnceCell::new(),
+        n_plans: AtomicU64::new(0),
         n_misses: AtomicU64::new(0),
         guard: config.guards_device.then(Mutex::default),
         begin: Instant::now(),
@@ -207,7 +209,11 @@ impl Cached {
         }
         let is_used = self.guard.as_ref().is_none_or(|guard| {
             let mut guard = guard.lock().expect(TOLD);
-            let n_misses = self.n_misses.swap(0, Relaxed);
+            let (n_plans, n_misses) = (
+                self.n_plans.swap(0, Relaxed),
+                self.n_misses.swap(0, Relaxed),
+            );
+            let n_misses = (n_plans > 0).then_some(n_misses);
             let n_tokens = batch.n_tokens() as u32;
             let (is_on, news) = guard.begin(self.begin.elapsed(), n_tokens, n_misses);
             if let Some(news) = news {
@@ -256,6 +262,7 @@ impl Cached {
         let picks = Picks::new(ids, n_used, n_used);
         self.loaded.see(number, picks, batch);
         let n_misses = made.plan(number, picks, batch)?;
+        self.n_plans.fetch_add(1, Relaxed);
         self.n_misses.fetch_add(n_misses as u64, Relaxed);
         Ok(())
     }

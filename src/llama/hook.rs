@@ -1,15 +1,16 @@
 //! The callbacks behind llama.cpp's expert hook.
 
-use super::device;
+use super::any::AnyModel;
 use super::model::Model;
 use super::record;
-use super::registry::{AnyModel, BOUND, Bound, registry, try_registry};
+use super::registry::{BOUND, Bound, registry, try_registry};
 use super::signals;
 use super::sys::{
-    GGML_TYPE_F32, ggml_backend, ggml_backend_buffer_is_host, ggml_expert_hook,
-    ggml_set_expert_hook, ggml_tensor, llama_model,
+    GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook,
+    ggml_tensor, llama_model,
 };
 use super::workload::Given;
+use super::{device, device_hook};
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
 use crate::engine::{Batch, Inputs, Routing, Token};
@@ -18,7 +19,7 @@ use crate::gguf::expert_part;
 #[cfg(feature = "llama")]
 use crate::profile::Profile;
 use crate::report;
-use crate::stats::Stats;
+use crate::stats::{RECENT_PICKS, Stats};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::{Arc, Mutex};
@@ -43,16 +44,16 @@ static HOOK: Hook = Hook(ggml_expert_hook {
     observe: Some(observe),
     batch: Some(batch),
     trim: Some(trim),
-    cached: Some(cached),
-    plan: Some(plan),
-    use_: Some(use_),
-    close: Some(close),
-    uncached: Some(uncached),
+    cached: Some(device_hook::cached),
+    plan: Some(device_hook::plan),
+    use_: Some(device_hook::use_),
+    close: Some(device_hook::close),
+    uncached: Some(device_hook::uncached),
 });
 
 thread_local! {
     /// What this thread computes, or computed last.
-    static BATCH: RefCell<Batch> = RefCell::default();
+    pub(super) static BATCH: RefCell<Batch> = RefCell::default();
 }
 
 /// Installs the hook with these settings; does nothing when they say off.
@@ -150,6 +151,9 @@ fn report_every(interval: Duration) -> ! {
         for stats in models.iter().filter_map(|model| model.recent()) {
             report::say(&report::line(&stats));
         }
+        for stats in device::all().iter().flat_map(|c| c.stats(RECENT_PICKS)) {
+            report::say(&report::device_line(&stats));
+        }
     }
 }
 
@@ -178,7 +182,7 @@ fn save(models: &[AnyModel]) {
 }
 
 /// Says what happened and ends the process: a wrong token is worse than none.
-fn fatal(error: &Error) -> ! {
+pub(super) fn fatal(error: &Error) -> ! {
     // Other threads of the lane may fail for the same reason: the first speaks, the others wait for
     // the end here.
     static FIRST: Mutex<()> = Mutex::new(());
@@ -393,78 +397,4 @@ unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin
     for cached in device::all() {
         cached.drop_tokens(memory as usize, seq, begin, end);
     }
-}
-
-unsafe extern "C" fn cached(
-    _: *mut c_void,
-    cache: *const c_void,
-    model: *const c_void,
-    backend: *mut ggml_backend,
-    layer: i32,
-    n_slots: i32,
-    slots: *mut ggml_tensor,
-    weights: *const *mut ggml_tensor,
-    banks: *const *mut ggml_tensor,
-    n_weights: usize,
-) -> *mut c_void {
-    let Some(cached) = registry().cached(cache as usize, model as usize) else {
-        return std::ptr::null_mut();
-    };
-    let tensors = |first: *const *mut ggml_tensor| -> &[*mut ggml_tensor] {
-        match n_weights {
-            0 => &[],
-            // SAFETY: there are so many, for the length of the call.
-            n => unsafe { std::slice::from_raw_parts(first, n) },
-        }
-    };
-    // SAFETY: NULL or a tensor of 32-bit numbers in memory, one for each expert.
-    let slots =
-        unsafe { slots.as_ref() }.map(|slots| (slots.data.cast::<i32>(), slots.ne[1] as u32));
-    let is_ours = cached.tell(device::Telling {
-        backend,
-        block: layer as u32,
-        n_slots: n_slots as u32,
-        slots,
-        weights: tensors(weights).iter().map(|w| w.cast_const()).collect(),
-        banks: tensors(banks).to_vec(),
-    });
-    match is_ours {
-        // It is kept until `close`, after which llama.cpp plans nothing.
-        true => std::sync::Arc::as_ptr(&cached) as *mut c_void,
-        false => std::ptr::null_mut(),
-    }
-}
-
-unsafe extern "C" fn plan(cached: *mut c_void, layer: i32, ids: *const i32, n_ids: usize) {
-    // SAFETY: `cached` returned it for a cache that is not closed; there are so many ids.
-    let (cached, ids) = unsafe {
-        let cached = &*cached.cast::<device::Cached>();
-        (cached, std::slice::from_raw_parts(ids, n_ids))
-    };
-    if let Err(error) = BATCH.with_borrow(|batch| cached.plan(layer as u32, ids, batch)) {
-        fatal(&error);
-    }
-}
-
-unsafe extern "C" fn use_(_: *mut c_void, cache: *const c_void) -> bool {
-    let Some(cached) = device::find(cache as usize) else {
-        return true;
-    };
-    if let Err(error) = cached.make() {
-        fatal(&error);
-    }
-    BATCH.with_borrow(|batch| cached.is_used(batch))
-}
-
-unsafe extern "C" fn close(_: *mut c_void, cache: *const c_void) {
-    if let Some(cached) = device::find(cache as usize) {
-        registry().close(&cached, usize::MAX);
-    }
-}
-
-unsafe extern "C" fn uncached(_: *mut c_void, _: *const c_void, why: *const c_char) -> bool {
-    // SAFETY: llama.cpp passes a C string.
-    let why = unsafe { CStr::from_ptr(why) }.to_string_lossy();
-    report::say(&format!("hotset: no experts are kept on a device: {why}"));
-    true
 }

@@ -4,6 +4,7 @@
 //! model has its own, and freeing a model frees what belongs to it. The table of tensors is
 //! replaced as a whole when a model comes or goes, so that compute threads read it without a lock.
 
+use super::any::AnyModel;
 use super::device::{self, Cached};
 use super::loading::Loading;
 use super::model::{Model, places};
@@ -11,14 +12,12 @@ use super::pressure;
 use super::record::{self, Observer, Target};
 use super::workload::{Given, Shelves, Workload};
 use crate::config::{Config, Ram, StatsTo, trace_path};
-use crate::device::{Cache, DeviceStats};
-use crate::drafts::Batch;
+use crate::device::DeviceStats;
 use crate::error::Result;
 use crate::gguf::expert_part;
 use crate::profile::Fingerprint;
 use crate::report;
 use crate::stats::Stats;
-use crate::trace::Picks;
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -48,63 +47,6 @@ pub struct Title {
     pub architecture: Option<String>,
 }
 
-/// A loaded model with experts in memory or on disk.
-#[derive(Clone)]
-pub enum AnyModel {
-    /// One that streams.
-    Streamed(Arc<Model>),
-    /// One that does not.
-    Loaded(Arc<Observer>),
-}
-
-impl AnyModel {
-    /// Saves what was learnt so far, if a profile is saved.
-    pub fn save(&self) -> Result<()> {
-        match self {
-            Self::Streamed(model) => model.save_profile(),
-            Self::Loaded(observer) => observer.save_profile(),
-        }
-    }
-
-    /// What is known and learnt of its workload.
-    pub fn workload(&self) -> Option<&Workload> {
-        match self {
-            Self::Streamed(model) => model.workload(),
-            Self::Loaded(observer) => observer.workload(),
-        }
-    }
-
-    /// The blocks of its layers, ascending.
-    pub fn blocks(&self) -> &[u32] {
-        match self {
-            Self::Streamed(model) => &model.blocks,
-            Self::Loaded(observer) => &observer.blocks,
-        }
-    }
-
-    /// Experts that a token uses of a layer, at most.
-    pub fn n_used(&self) -> u32 {
-        match self {
-            Self::Streamed(model) => model.n_used(),
-            Self::Loaded(observer) => observer.n_used,
-        }
-    }
-
-    /// A layer was computed on a device. Of models that stream neither trace nor profile hear of that.
-    pub fn see(&self, layer: usize, picks: Picks, batch: &Batch) {
-        if let Self::Loaded(observer) = self {
-            observer.see(layer, picks, batch);
-        }
-    }
-
-    /// Devices hold experts of it.
-    pub fn note_pools(&self, cache: &Cache) {
-        if let Self::Loaded(observer) = self {
-            observer.note_pools(&cache.specs(observer.blocks.len()));
-        }
-    }
-}
-
 /// What the load-time callbacks share.
 pub struct Registry {
     /// The settings in force.
@@ -117,6 +59,8 @@ pub struct Registry {
     given: Given,
     /// Models whose routing was to be recorded with these settings.
     n_recorded: u32,
+    /// Why there was no cache, the last time.
+    uncached: String,
     /// The counters of caches that are gone, with the addresses of their models.
     devices: Vec<(usize, DeviceStats)>,
     /// The counters of models that are gone.
@@ -136,6 +80,7 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         observers: Vec::new(),
         given: Given::default(),
         n_recorded: 0,
+        uncached: String::new(),
         devices: Vec::new(),
         reports: Vec::new(),
         holds_tables: false,
@@ -159,6 +104,7 @@ impl Registry {
     pub fn configure(&mut self, config: Config, given: Given) {
         self.config = config;
         self.given = given;
+        self.uncached.clear();
         self.n_recorded = 0;
     }
 
@@ -216,11 +162,22 @@ impl Registry {
         })
     }
 
+    /// There can be no cache. Returns whether that has not just been said.
+    pub fn has_news(&mut self, why: &str) -> bool {
+        let is_known = self.uncached == why;
+        self.uncached = why.to_string();
+        !is_known
+    }
+
     /// A cache goes away: its counters wait for the end of the model.
-    pub fn close(&mut self, cached: &Arc<Cached>, n_picks_max: usize) {
+    pub fn close(&mut self, cached: &Arc<Cached>) {
+        device::remove(cached);
+        self.count(cached, usize::MAX);
+    }
+
+    fn count(&mut self, cached: &Cached, n_picks_max: usize) {
         let settled = cached.settle();
         self.note_failure(settled);
-        device::remove(cached);
         let stats = cached.stats(n_picks_max).into_iter();
         self.devices
             .extend(stats.map(|stats| (cached.model, stats)));
@@ -440,8 +397,9 @@ impl Registry {
 
     /// Reports on the models that are still loaded, as if they went now.
     pub fn report_rest(&mut self, stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) {
+        // They stay: threads may still compute with them.
         for cached in device::all() {
-            self.close(&cached, n_picks_max);
+            self.count(&cached, n_picks_max);
         }
         for (key, observer) in std::mem::take(&mut self.observers) {
             let devices = self.take_devices(key);

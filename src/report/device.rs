@@ -1,6 +1,6 @@
 //! What a person reads of devices.
 
-use super::{bytes, percent, regret_line, say};
+use super::{bytes, percent, regret_line, regret_rates, say};
 use crate::device::guard::News;
 use crate::device::{Cache, DeviceStats};
 use comfy_table::{CellAlignment, Table, presets};
@@ -84,6 +84,21 @@ pub fn device_text(devices: &[DeviceStats]) -> String {
     }
     let lines: String = devices.iter().map(lines).collect();
     format!("\n{table}\n{lines}")
+}
+
+/// The counters in one line, for reports during a run.
+pub fn device_line(device: &DeviceStats) -> String {
+    let regret = device.regret.as_ref().map_or(String::new(), |regret| {
+        let rates = regret_rates(regret, &device.policy);
+        format!("; on the last {} routed experts {rates}", regret.picks)
+    });
+    format!(
+        "hotset: {}: {} tokens; hits {:.1} %; {} uploaded{regret}",
+        device.device,
+        device.generation.tokens,
+        percent(device.generation.hits, device.generation.picks()),
+        bytes(device.bytes_uploaded),
+    )
 }
 
 /// What else there is to say of a device.

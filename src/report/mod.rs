@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
 
-pub use device::{device_lines, device_text, guard_line};
+pub use device::{device_line, device_lines, device_text, guard_line};
 
 /// Writes `text` and a line end to standard error, at once: other threads write there too.
 pub fn say(text: &str) {

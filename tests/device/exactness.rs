@@ -3,7 +3,7 @@
 use super::{budget, config, run, smallest};
 use crate::runner::{Options, Output};
 use crate::tiny;
-use hotset::config::Config;
+use hotset::config::{Config, Ram};
 use hotset::device::DeviceStats;
 use hotset::policy::REGISTRY;
 use std::path::Path;
@@ -123,5 +123,40 @@ fn sequences_in_one_batch() {
         let (stock, _) = run(&path, None, options, n_bytes);
         let device = same(&path, &config("adaptive"), options, n_bytes, &stock);
         assert!(device.generation.hits > 0, "{device:?}");
+    }
+}
+
+/// A budget below one token's experts is no error, for a part of the layers or for all.
+#[test]
+fn layers_that_do_not_fit_are_computed_without() {
+    let dir = tempfile::tempdir().unwrap();
+    // Two layers of one layout and one of another, whose pool is half as large.
+    let spec = tiny::all()[0];
+    let path = tiny::write(&spec, dir.path());
+    let options = SHAPES[0];
+    let (stock, _) = run(&path, None, options, 0);
+    let (output, stats) = run(&path, Some(&config("adaptive")), options, 1000);
+    assert!(output == stock);
+    assert!(stats.is_none(), "{stats:?}");
+    let n_bytes = budget(&spec, 4.2 / 32.0);
+    let device = same(&path, &config("adaptive"), options, n_bytes, &stock);
+    assert_eq!(device.n_layers, 2, "{device:?}");
+    assert!(device.generation.evictions > 0);
+}
+
+/// What the host does not hold either is read from the file.
+#[test]
+fn streamed_models() {
+    let dir = tempfile::tempdir().unwrap();
+    for spec in tiny::all() {
+        let path = tiny::write(&spec, dir.path());
+        let n_bytes = budget(&spec, 0.66);
+        for options in [SHAPES[1], SHAPES[3]] {
+            let (stock, _) = run(&path, None, options, n_bytes);
+            let mut streaming = config("adaptive");
+            streaming.ram = Some(Ram::Percent(30.0));
+            let device = same(&path, &streaming, options, n_bytes, &stock);
+            assert!(device.generation.hits > 0, "{device:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@
 #[path = "../child/mod.rs"]
 mod child;
 mod exactness;
+mod learning;
 mod programs;
 mod replaying;
 #[path = "../rpc/mod.rs"]

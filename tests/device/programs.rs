@@ -1,14 +1,17 @@
 //! Programs with a device.
 
 use crate::child::{self, StatsFile, completion, polyglot};
-use crate::rpc::Server;
+use crate::rpc::{Server, slow_link};
 
 const ALWAYS: (&str, &str) = ("HOTSET_DEVICE_CACHE", "on");
 
 /// Hits of a cache as upstream reports them with `HOTSET=off` or as we do.
 fn run(server: &Server, vars: &[(&str, &str)], args: &[&str]) -> child::Ended {
-    let endpoint = server.endpoint();
-    let device = ["--rpc", &endpoint, "--n-gpu-layers", "99", "--cpu-moe"];
+    run_at(&server.endpoint(), vars, args)
+}
+
+fn run_at(endpoint: &str, vars: &[(&str, &str)], args: &[&str]) -> child::Ended {
+    let device = ["--rpc", endpoint, "--n-gpu-layers", "99", "--cpu-moe"];
     child::run(completion(&polyglot(), vars, &[&device, args].concat()))
 }
 
@@ -43,17 +46,44 @@ fn the_counters_of_a_device() {
 fn a_cache_that_cannot_be_made_stops_nothing() {
     let server = Server::start();
     let stock = run(&server, &[("HOTSET", "off")], &[]);
-    for (args, why) in [
-        (&["--moe-cache-mib", "1", "--device", "none"][..], "GPU"),
-        (
-            &["--moe-cache-mib", "1", "--split-mode", "tensor"],
-            "tensor",
-        ),
-    ] {
-        let ended = run(&server, &[], args);
-        let said = "hotset: no experts are kept on a device: ";
-        let line = ended.stderr.lines().find(|l| l.starts_with(said));
-        assert!(line.is_some_and(|l| l.contains(why)), "{}", ended.stderr);
+    let said = "hotset: no experts are kept on a device: MoE cache requires a GPU backend";
+    for without in [["--device", "none"], ["--split-mode", "tensor"]] {
+        let args = [&["--moe-cache-mib", "1"][..], &without].concat();
+        let ended = run(&server, &[], &args);
+        assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
         assert_eq!(ended.text(), stock.text());
     }
+}
+
+/// Uploads over a slow link cost more than they save: after a few tokens there are none, and the text stays.
+#[test]
+fn a_slow_link_is_left_aside() {
+    let server = Server::start();
+    let link = slow_link(&server, 8 << 20);
+    let args = ["--moe-cache-mib", "4", "-n", "120"];
+    let counters = |vars: &[(&str, &str)]| {
+        let file = StatsFile::new();
+        let path = file.path();
+        let vars = [vars, &[("HOTSET_STATS", &path)]].concat();
+        let ended = run_at(&link, &vars, &args);
+        (
+            ended.text().into_owned(),
+            ended.stderr,
+            file.read()["devices"][0].take(),
+        )
+    };
+    let (stock, said, always) = counters(&[ALWAYS]);
+    assert!(!said.contains("left aside"), "{said}");
+    assert_eq!(always["generation"]["tokens"], 119);
+    let (text, said, device) = counters(&[]);
+    assert_eq!(text, stock);
+    assert_eq!(said.matches("it is left aside").count(), 1, "{said}");
+    let n_tokens = device["generation"]["tokens"].as_u64().unwrap();
+    assert!(n_tokens < 30, "{n_tokens} of 119: {said}");
+    // What was computed without the device is counted too.
+    let picks = |device: &serde_json::Value| {
+        let of = |name: &str| device["generation"][name].as_u64().unwrap();
+        of("hits") + of("misses") + device["n_beside"].as_u64().unwrap()
+    };
+    assert_eq!(picks(&device), picks(&always));
 }

@@ -1,7 +1,7 @@
 //! Several pools: budgets, scopes, the pools of a run, the prior.
 
 use super::{Recorded, events, random_trace, trace};
-use hotset::expert::{ExpertId, Shape};
+use hotset::expert::{Event, ExpertId, Shape};
 use hotset::policy::REGISTRY;
 use hotset::replay::{Budget, Replay, Scope, belady, belady_bytes, belady_pools, replay};
 use hotset::trace::{Header, PoolSpec};
@@ -265,4 +265,38 @@ fn nothing_beats_the_bound_in_bytes() {
             }
         }
     }
+}
+
+/// Only generation whose experts fit looks into a device.
+#[test]
+fn a_device_serves_generation_that_fits() {
+    let shape = Shape::uniform(1, 4);
+    let pools = [PoolSpec {
+        layers: vec![0],
+        n_slots: 2,
+        preloaded: false,
+        device: true,
+    }];
+    let event = |n_tokens, experts: &'static [u32], rows: &'static [u32]| Event {
+        layer: 0,
+        n_tokens,
+        experts,
+        rows,
+        ranks: &[],
+    };
+    let events = [
+        event(1, &[0, 1], &[1, 1]),
+        event(33, &[0, 2], &[33, 33]),
+        event(2, &[0, 1, 2], &[2, 1, 1]),
+        event(1, &[0, 1], &[1, 1]),
+    ];
+    for policy in REGISTRY {
+        let mut replay = Replay::new(&shape, &pools, policy.name, None).unwrap();
+        assert_eq!(replay.run(events).unwrap(), [0, 0, 0, 2], "{}", policy.name);
+        let counts = replay.counts();
+        assert_eq!((counts.decode.events, counts.scan.events), (2, 0));
+    }
+    let (counts, hits) = belady_pools(|| events, &shape, &pools).unwrap();
+    // Hits of the events that it serves.
+    assert_eq!((counts.hits(), hits.iter().sum::<u32>()), (2, 2));
 }

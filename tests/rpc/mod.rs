@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unsafe_code)]
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -61,4 +62,39 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Passes a connection on to a server, no faster than `bytes_per_s` to the server; lives as long as the process.
+/// Returns what `--rpc` takes.
+pub fn slow_link(server: &Server, bytes_per_s: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let port = server.port;
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let Ok(remote) = TcpStream::connect(("127.0.0.1", port)) else {
+                return;
+            };
+            for socket in [&client, &remote] {
+                socket.set_nodelay(true).unwrap();
+            }
+            let back = (remote.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || pass_on(client, remote, Some(bytes_per_s)));
+            std::thread::spawn(move || pass_on(back.0, back.1, None));
+        }
+    });
+    address.to_string()
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, bytes_per_s: Option<usize>) {
+    let mut bytes = [0; 1 << 14];
+    while let Ok(n) = from.read(&mut bytes) {
+        if n == 0 || to.write_all(&bytes[..n]).is_err() {
+            break;
+        }
+        if let Some(limit) = bytes_per_s {
+            std::thread::sleep(Duration::from_secs_f64(n as f64 / limit as f64));
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
 }
