@@ -132,14 +132,33 @@ pub struct Picked {
 impl Picked {
     /// Of picks in any order: expert and rank. Leaves them sorted.
     pub(crate) fn of(picks: &mut [(u32, u32)]) -> Self {
-        picks.sort_unstable();
         let mut picked = Self::default();
+        picked.set(picks);
+        picked
+    }
+
+    /// Makes it what [`Self::of`] says.
+    pub(crate) fn set(&mut self, picks: &mut [(u32, u32)]) {
+        picks.sort_unstable();
+        self.experts.clear();
+        self.rows.clear();
+        self.ranks.clear();
         for same in picks.chunk_by(|a, b| a.0 == b.0) {
             let (expert, best_rank) = same[0];
-            picked.experts.push(expert);
-            picked.rows.push(same.len() as u32);
-            picked.ranks.push(best_rank);
+            self.experts.push(expert);
+            self.rows.push(same.len() as u32);
+            self.ranks.push(best_rank);
         }
-        picked
+    }
+
+    /// As an event of `layer` and so many tokens.
+    pub(crate) fn event(&self, layer: u32, n_tokens: u32) -> Event<'_> {
+        Event {
+            layer,
+            n_tokens,
+            experts: &self.experts,
+            rows: &self.rows,
+            ranks: &self.ranks,
+        }
     }
 }

@@ -7,11 +7,14 @@ pub mod auto;
 pub mod bench;
 pub mod cache;
 pub mod config;
+pub mod device;
+pub mod drafts;
 pub mod engine;
 pub mod error;
 pub mod expert;
 pub mod ffi;
 pub mod gguf;
+pub mod guide;
 #[cfg(feature = "hooks")]
 pub mod llama;
 pub mod log;

@@ -84,6 +84,7 @@ impl Window {
             layers: (0..self.shape.n_layers()).collect(),
             n_slots: self.n_slots,
             preloaded: false,
+            device: false,
         };
         let replay = Replay::new(&self.shape, &[pool], policy, None);
         let hits = replay.and_then(|mut replay| replay.run(self.log.iter()));

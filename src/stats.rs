@@ -1,5 +1,6 @@
 //! The counters of one model: what the table at the end is made of, and the fields of the JSON file.
 
+use crate::device::DeviceStats;
 use crate::engine::{AheadTally, Engine};
 use crate::math::log2;
 use crate::regret::{Regret, Window};
@@ -8,10 +9,11 @@ use crate::tracker::{LayerCounts, Phase, Span};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What happened to the experts of one model.
-#[derive(Debug, Clone, Serialize)]
+/// What happened to the experts of one model. If none are streamed, it is all about devices, and the numbers of
+/// memory and reads are 0.
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Stats {
-    /// The model's first file.
+    /// The model's first file; its name, if none are streamed.
     pub model: String,
     /// The policy that was active.
     pub policy: String,
@@ -55,6 +57,8 @@ pub struct Stats {
     pub prompt_heat: Option<Heat>,
     /// Other policies on the same routing; null where the time was too short for it.
     pub regret: Option<Regret>,
+    /// The devices that keep experts of it, once for each context.
+    pub devices: Vec<DeviceStats>,
 }
 
 /// How unevenly the experts of a layer are picked, as the mean over the layers that were used.
@@ -75,7 +79,7 @@ pub struct Heat {
 
 impl Heat {
     /// The mean over `layers`, of those that were used.
-    fn mean(layers: &[LayerCounts]) -> Option<Self> {
+    pub(crate) fn mean(layers: &[LayerCounts]) -> Option<Self> {
         let mut sum = Self::default();
         let mut n_layers = 0.0;
         for layer in layers {
@@ -102,7 +106,7 @@ impl Heat {
 
 /// Routed experts that reports during a run compare with other policies: a tenth of a second's work, in
 /// another thread than those that compute.
-const RECENT_PICKS: usize = 1 << 16;
+pub const RECENT_PICKS: usize = 1 << 16;
 
 impl Stats {
     /// The counters of `engine`, without the comparison with other policies. `None` while an event
@@ -189,6 +193,7 @@ impl Stats {
             generation_heat,
             prompt_heat,
             regret: None,
+            devices: Vec::new(),
         };
         Some((stats, windows))
     }

@@ -49,6 +49,12 @@ pub const KNOBS: &[Knob] = &[
         about: "read experts before the router asks for them, while that pays",
     },
     Knob {
+        name: "HOTSET_DEVICE_CACHE",
+        values: "auto, on",
+        default: "auto",
+        about: "use the experts on a device (--moe-cache-mib) while that is faster than without, or always",
+    },
+    Knob {
         name: "HOTSET_IO",
         values: "auto, uring, pread",
         default: "auto",
@@ -106,6 +112,8 @@ pub struct Config {
     pub policy: String,
     /// Whether experts may be read before they are picked.
     pub prefetch: bool,
+    /// Whether experts on a device are left aside where they cost more time than they save.
+    pub guards_device: bool,
     /// How to read.
     pub io: QueueKind,
     /// Where the counters go.
@@ -129,6 +137,7 @@ impl Default for Config {
             ram: None,
             policy: DEFAULT_POLICY.to_string(),
             prefetch: true,
+            guards_device: true,
             io: QueueKind::Auto,
             stats: StatsTo::Exit,
             profile: None,
@@ -186,6 +195,13 @@ impl Config {
                     "auto" => true,
                     "off" => false,
                     _ => return Err(setting(name, value, "expected auto or off")),
+                }
+            }
+            "HOTSET_DEVICE_CACHE" => {
+                self.guards_device = match value {
+                    "auto" => true,
+                    "on" => false,
+                    _ => return Err(setting(name, value, "expected auto or on")),
                 }
             }
             "HOTSET_IO" => {
@@ -300,6 +316,7 @@ mod tests {
             ("HOTSET_RAM", "NaN%", "100%"),
             ("HOTSET_POLICY", "mru", "lru"),
             ("HOTSET_PREFETCH", "on", "auto"),
+            ("HOTSET_DEVICE_CACHE", "off", "auto or on"),
             ("HOTSET_IO", "dma", "uring"),
             ("HOTSET_STATS", "0", "above 0"),
             ("HOTSET_STATS", "no/such/folder/x.json", "does not exist"),

@@ -31,7 +31,9 @@ mod resize;
 mod runs;
 mod warm;
 
+pub use crate::drafts::{Batch, Drafts, Sure, Token};
 use crate::error::Result;
+use crate::guide::Guide;
 use crate::log::EventLog;
 use crate::residency::{Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
@@ -39,7 +41,6 @@ use crate::trace::{Picks, Recorder};
 use crate::tracker::Tracker;
 use ahead::Ahead;
 use arrivals::Arrivals;
-pub use drafts::{Batch, Drafts, Sure, Token};
 pub use foresight::{AheadTally, Foresight, Inputs};
 use lane::{Lane, Source};
 use layout::Layout;
@@ -52,8 +53,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
-use warm::Guide;
-pub use warm::{Known, Warmed, lock_soon};
+pub use warm::{Warmed, lock_soon};
 
 /// Graphs of one model that can be computed at the same time.
 const N_LANES: usize = 64;

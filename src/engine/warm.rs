@@ -4,9 +4,9 @@
 use super::{Engine, State};
 use crate::error::Result;
 use crate::expert::{Event, ExpertId};
+use crate::guide::{Guide, Known};
 use crate::policy::Prior;
-use crate::profile::{Chooser, Lesson, Verdict};
-use crate::report;
+use crate::profile::Lesson;
 use crate::store::Read;
 use crate::tracker::{Phase, Span};
 use std::sync::{Mutex, MutexGuard};
@@ -19,18 +19,6 @@ const BATCH_BYTES: u64 = 64 << 20;
 /// does not suffice for all.
 const N_TRANCHES: usize = 4;
 
-/// A workload that is known: how often a token picks each expert, by layer of the engine and expert,
-/// 0 to 1.
-#[derive(Debug, Clone)]
-pub struct Known {
-    /// Its name.
-    pub name: String,
-    /// See above.
-    pub frequency: Vec<Vec<f32>>,
-    /// How many tokens of the live workload this is worth.
-    pub n_tokens: f32,
-}
-
 /// What was read before the first token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Warmed {
@@ -42,14 +30,6 @@ pub struct Warmed {
     pub took: Duration,
     /// Experts for which there was room, but no time.
     pub n_left: usize,
-}
-
-/// Recognises the workload.
-pub(super) struct Guide {
-    chooser: Chooser,
-    known: Vec<Known>,
-    /// Of each layer of the engine, for the chooser.
-    layers: Vec<usize>,
 }
 
 /// An expert that has a slot and is to be read into it.
@@ -83,48 +63,19 @@ impl Engine {
         }
     }
 
-    /// Recognises which of `known` the workload is, from now on, with a chooser that knows the engine's
-    /// layers by the numbers in `layers`.
-    pub fn guide_by(&self, chooser: Chooser, known: Vec<Known>, layers: Vec<usize>) {
-        self.state().guide = Some(Guide {
-            chooser,
-            known,
-            layers,
-        });
+    /// Recognises the workload from now on.
+    pub fn guide_by(&self, guide: Guide) {
+        self.state().guide = Some(guide);
     }
 
-    /// Shows an event to the chooser; follows it when it has made up its mind.
+    /// Shows an event to the guide; follows it when it has made up its mind.
     pub(super) fn recognise(&self, state: &mut State, layer: usize, event: &Event) {
-        let Some(guide) = &mut state.guide else {
+        let Some(mut guide) = state.guide.take() else {
             return;
         };
-        let (n, phase) = (event.n_tokens, Phase::of(event));
-        let number = guide.layers[layer];
-        let verdict = guide
-            .chooser
-            .observe(number, phase, n, event.experts, event.rows);
-        if let Some(verdict) = verdict {
-            self.follow(state, verdict);
+        if let Some(known) = guide.observe(layer, event) {
+            self.prime_pools(state, known);
         }
-    }
-
-    fn follow(&self, state: &mut State, verdict: Verdict) {
-        let Some(guide) = state.guide.take() else {
-            return;
-        };
-        let known = &guide.known[verdict.profile];
-        report::say(&format!(
-            "hotset: the workload {} profile '{}': {:.0} % sure after {} tokens",
-            if verdict.is_change {
-                "changed to"
-            } else {
-                "is like"
-            },
-            known.name,
-            100.0 * verdict.confidence,
-            verdict.n_tokens,
-        ));
-        self.prime_pools(state, known);
         state.guide = Some(guide);
     }
 
@@ -158,14 +109,8 @@ impl Engine {
                 .filter(|(_, l)| l.pool == pool)
                 .map(|(i, _)| i)
                 .collect();
-            let shape = residency.shape().clone();
-            let heat_of = |index: &usize| {
-                let id = shape.id(*index);
-                heat(mine[id.layer as usize], id.expert)
-            };
-            let mut order: Vec<usize> = (0..shape.n_total()).collect();
-            order.sort_by(|a, b| heat_of(b).total_cmp(&heat_of(a)));
-            for (id, slot) in residency.fill_free_with(order) {
+            let heat_of = |id: ExpertId| heat(mine[id.layer as usize], id.expert);
+            for (id, slot) in residency.fill_hottest(heat_of) {
                 let layer = mine[id.layer as usize];
                 places.push(Place {
                     pool,

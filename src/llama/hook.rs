@@ -1,14 +1,16 @@
 //! The callbacks behind llama.cpp's expert hook.
 
+use super::any::AnyModel;
 use super::model::Model;
 use super::record;
-use super::registry::{BOUND, Bound, Saver, registry, try_registry};
+use super::registry::{BOUND, Bound, registry, try_registry};
 use super::signals;
 use super::sys::{
     GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook,
     ggml_tensor, llama_model,
 };
 use super::workload::Given;
+use super::{device, device_hook};
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
 use crate::engine::{Batch, Inputs, Routing, Token};
@@ -17,7 +19,7 @@ use crate::gguf::expert_part;
 #[cfg(feature = "llama")]
 use crate::profile::Profile;
 use crate::report;
-use crate::stats::Stats;
+use crate::stats::{RECENT_PICKS, Stats};
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::{Arc, Mutex};
@@ -42,11 +44,16 @@ static HOOK: Hook = Hook(ggml_expert_hook {
     observe: Some(observe),
     batch: Some(batch),
     trim: Some(trim),
+    cached: Some(device_hook::cached),
+    plan: Some(device_hook::plan),
+    use_: Some(device_hook::use_),
+    close: Some(device_hook::close),
+    uncached: Some(device_hook::uncached),
 });
 
 thread_local! {
     /// What this thread computes, or computed last.
-    static BATCH: RefCell<Batch> = RefCell::default();
+    pub(super) static BATCH: RefCell<Batch> = RefCell::default();
 }
 
 /// Installs the hook with these settings; does nothing when they say off.
@@ -86,9 +93,10 @@ pub fn install_to_learn(config: Config) -> Result<()> {
 /// The profiles of all loaded models, where they are learnt.
 #[cfg(feature = "llama")]
 pub fn profiles() -> Vec<Profile> {
-    let savers = registry().savers();
-    save(&savers);
-    savers.iter().filter_map(Saver::learnt).collect()
+    let models = registry().all();
+    save(&models);
+    let workloads = models.iter().filter_map(AnyModel::workload);
+    workloads.filter_map(|workload| workload.learnt()).collect()
 }
 
 /// Removes the hook. Call it while no model is loaded.
@@ -106,32 +114,32 @@ pub fn hold_tables() {
 ///
 /// Returns false if any report of this process could not be written.
 pub fn finish() -> bool {
-    finish_with(Model::stats)
+    finish_with(Model::stats, usize::MAX)
 }
 
 /// As [`finish`], without the comparison with other policies: for where the time is short.
 pub fn finish_quickly() -> bool {
-    finish_with(Model::counters)
+    finish_with(Model::counters, 0)
 }
 
-fn finish_with(stats: fn(&Model) -> Option<Stats>) -> bool {
+fn finish_with(stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) -> bool {
     let Some(mut registry) = try_registry() else {
         return true;
     };
-    registry.report_rest(stats);
+    registry.report_rest(stats, n_picks_max);
     registry.release_tables();
     !registry.has_failed
 }
 
 /// The counters of every loaded model.
 pub fn stats() -> Vec<Stats> {
-    registry().models().filter_map(|m| m.stats()).collect()
+    registry().stats(Model::stats, usize::MAX)
 }
 
 /// The same without the comparison with other policies, which takes time and memory.
 #[cfg(feature = "llama")]
 pub fn counters() -> Vec<Stats> {
-    registry().models().filter_map(|m| m.counters()).collect()
+    registry().stats(Model::counters, 0)
 }
 
 /// Prints a line for each model, again and again; ends with the process.
@@ -143,6 +151,9 @@ fn report_every(interval: Duration) -> ! {
         for stats in models.iter().filter_map(|model| model.recent()) {
             report::say(&report::line(&stats));
         }
+        for stats in device::all().iter().flat_map(|c| c.stats(RECENT_PICKS)) {
+            report::say(&report::device_line(&stats));
+        }
     }
 }
 
@@ -153,25 +164,25 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(120);
 fn save_every_few_minutes() -> ! {
     loop {
         std::thread::sleep(SAVE_INTERVAL);
-        let savers = registry().savers();
-        save(&savers);
+        let models = registry().all();
+        save(&models);
     }
 }
 
 /// Saves the profiles of all models; what is in use by an interrupted thread stays as it was.
 pub(super) fn save_profiles() {
-    let savers = try_registry().map(|registry| registry.savers());
-    save(&savers.unwrap_or_default());
+    let models = try_registry().map(|registry| registry.all());
+    save(&models.unwrap_or_default());
 }
 
-fn save(savers: &[Saver]) {
-    for error in savers.iter().filter_map(|saver| saver.save().err()) {
+fn save(models: &[AnyModel]) {
+    for error in models.iter().filter_map(|model| model.save().err()) {
         report::say(&format!("hotset: error: {error}"));
     }
 }
 
 /// Says what happened and ends the process: a wrong token is worse than none.
-fn fatal(error: &Error) -> ! {
+pub(super) fn fatal(error: &Error) -> ! {
     // Other threads of the lane may fail for the same reason: the first speaks, the others wait for
     // the end here.
     static FIRST: Mutex<()> = Mutex::new(());
@@ -342,8 +353,14 @@ unsafe extern "C" fn acquire(
 }
 
 unsafe extern "C" fn observe(_: *mut c_void, weights: *const ggml_tensor, ids: *const ggml_tensor) {
-    // SAFETY: the ids of an operation on the weights, in memory.
-    BATCH.with_borrow(|batch| unsafe { record::record(weights as usize, &*ids, batch) });
+    BATCH.with_borrow(|batch| {
+        // SAFETY: the ids of an operation on the weights, in memory.
+        let seen = unsafe { record::record(weights as usize, &*ids, batch) };
+        let heard = seen.map(|(layer, picks)| device::overhear(layer, picks, batch));
+        if let Some(Err(error)) = heard {
+            fatal(&error);
+        }
+    });
 }
 
 unsafe extern "C" fn batch(
@@ -366,6 +383,7 @@ unsafe extern "C" fn batch(
     };
     let tokens = (0..n_tokens as usize).map(token);
     BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
+    device::begin_batch();
 }
 
 unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin: i32, end: i32) {
@@ -376,4 +394,7 @@ unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin
         }
     }
     record::drop_tokens(memory as usize, seq, begin, end);
+    for cached in device::all() {
+        cached.drop_tokens(memory as usize, seq, begin, end);
+    }
 }

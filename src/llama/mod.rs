@@ -2,8 +2,11 @@
 
 #![allow(unsafe_code)]
 
+mod any;
 #[cfg(feature = "llama")]
 pub mod bench;
+mod device;
+mod device_hook;
 mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;

@@ -32,6 +32,8 @@ pub struct Model {
     policy: String,
     options: QueueOptions,
     n_used: u32,
+    /// The blocks of its layers.
+    pub blocks: Vec<u32>,
     target: Option<Target>,
     workload: Option<Workload>,
     /// Whether the budget is what is available, which may be less than the least there can be.
@@ -62,8 +64,11 @@ impl Model {
             Ram::Percent(p) => Some((total as f64 * p / 100.0) as u64),
             Ram::Auto => None,
         };
+        let mut blocks: Vec<u32> = tensors.iter().map(|t| t.block).collect();
+        blocks.dedup();
         let model = Self {
             engine: OnceCell::new(),
+            blocks,
             parts: Mutex::new(Some(Parts {
                 tensors,
                 files,
@@ -106,6 +111,11 @@ impl Model {
     pub fn arena_bytes(&self) -> u64 {
         let bytes = |e: &Engine| e.layout().arena_bytes as u64;
         self.engine.get().map_or(0, bytes)
+    }
+
+    /// Experts that a token uses of a layer.
+    pub fn n_used(&self) -> u32 {
+        self.n_used
     }
 
     /// The counters with the comparison, if anything was computed.
@@ -161,8 +171,8 @@ impl Model {
 
     /// Tells the engine what is known of the workload, and reads what fits of that.
     fn warm(&self, engine: &Engine, workload: &Workload) -> Result<()> {
-        if let Some((chooser, known, numbers)) = workload.choice() {
-            engine.guide_by(chooser, known, numbers);
+        if let Some(guide) = workload.guide() {
+            engine.guide_by(guide);
         }
         let Some(known) = workload.known() else {
             return Ok(());

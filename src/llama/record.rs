@@ -13,7 +13,7 @@ use crate::report;
 use crate::trace::{Header, Picks, PoolSpec, Recorder};
 use crate::tracker::Phase;
 use arc_swap::ArcSwap;
-use once_cell::sync::Lazy;
+use once_cell::sync::{Lazy, OnceCell};
 use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -44,16 +44,15 @@ impl Target {
         self.record(header)
     }
 
-    /// Starts to record a model whose tensors, sorted by block, are loaded as usual.
-    fn record_tensors(&self, tensors: &[Tensor]) -> Recorder {
+    /// The header of a recording of a model whose tensors, sorted by block, are loaded as usual.
+    fn header_of_tensors(&self, tensors: &[Tensor]) -> Header {
         let layers = || tensors.chunk_by(|a, b| a.block == b.block);
         let bytes = |parts: &[Tensor]| parts.iter().map(|t| t.n_bytes as u64).sum();
         let n_experts = tensors.iter().map(|t| t.n_experts);
-        let header = Header {
+        Header {
             expert_bytes: layers().map(bytes).collect(),
             ..self.header(layers().count(), n_experts.max())
-        };
-        self.record(header)
+        }
     }
 
     fn header(&self, n_layers: usize, n_experts: Option<u32>) -> Header {
@@ -70,13 +69,17 @@ impl Target {
     }
 
     fn record(&self, header: Header) -> Recorder {
+        self.announce(&header);
+        Recorder::new(self.path.clone(), header)
+    }
+
+    fn announce(&self, header: &Header) {
         report::say(&format!(
             "hotset: the routing of {} of {} layers is recorded in {}",
             header.n_layers,
             self.n_layers,
             self.path.display()
         ));
-        Recorder::new(self.path.clone(), header)
     }
 }
 
@@ -93,6 +96,7 @@ fn pools(layout: &Layout, preloaded: bool) -> Vec<PoolSpec> {
             layers: layers(i).collect(),
             n_slots: pool.n_slots,
             preloaded,
+            device: false,
         })
         .collect()
 }
@@ -125,8 +129,32 @@ pub unsafe fn title_of_model(model: *const llama_model) -> Title {
 
 /// What becomes of the routing of a model that is loaded as usual.
 pub struct Observer {
-    recorder: Option<Recorder>,
-    learner: Option<(Workload, Mutex<Watch>)>,
+    /// The model's name, if it has one.
+    pub name: Option<String>,
+    /// Experts that a token uses of a layer.
+    pub n_used: u32,
+    /// The blocks of its layers.
+    pub blocks: Vec<u32>,
+    recording: Option<Recording>,
+    workload: Option<Workload>,
+    watch: Option<Mutex<Watch>>,
+}
+
+/// A recording, which begins with the first event: what devices hold is known by then.
+struct Recording {
+    path: PathBuf,
+    header: Mutex<Header>,
+    recorder: OnceCell<Recorder>,
+}
+
+impl Recording {
+    fn record(&self, layer: u32, picks: Picks) {
+        let begin = || {
+            let header = self.header.lock().expect(WATCHED).clone();
+            Recorder::new(self.path.clone(), header)
+        };
+        self.recorder.get_or_init(begin).record(layer, picks);
+    }
 }
 
 /// What has been picked.
@@ -174,16 +202,50 @@ impl Watch {
 }
 
 impl Observer {
+    /// Whether anybody wants to know.
+    pub fn is_awake(&self) -> bool {
+        self.recording.is_some() || self.watch.is_some()
+    }
+
+    /// A layer, by its number in `blocks`, was computed.
+    pub fn see(&self, layer: usize, picks: Picks, batch: &Batch) {
+        if let Some(recording) = &self.recording {
+            recording.record(layer as u32, picks);
+        }
+        if let Some(watch) = &self.watch {
+            watch.lock().expect(WATCHED).see(layer, picks, batch);
+        }
+    }
+
+    /// Devices hold experts of it. What is recorded describes those of its first context.
+    pub fn note_pools(&self, pools: &[PoolSpec]) {
+        if let Some(recording) = &self.recording {
+            let mut header = recording.header.lock().expect(WATCHED);
+            if header.pools.is_empty() {
+                header.pools = pools.to_vec();
+            }
+        }
+    }
+
     /// Ends the recording, if there is one.
     pub fn finish(&self) {
-        if let Some(recorder) = &self.recorder {
+        let recorder = self.recording.as_ref().and_then(|r| r.recorder.get());
+        if let Some(recorder) = recorder {
             recorder.finish();
+        }
+    }
+
+    /// As [`Drafts::drop_tokens`].
+    fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
+        if let Some(watch) = &self.watch {
+            let mut watch = watch.lock().expect(WATCHED);
+            watch.drafts.drop_tokens(memory, seq, begin, end);
         }
     }
 
     /// No tokens will be taken back any more.
     pub fn settle(&self) {
-        if let Some((_, watch)) = &self.learner {
+        if let Some(watch) = &self.watch {
             let mut watch = watch.lock().expect(WATCHED);
             for sure in watch.drafts.settle_all() {
                 watch.count(&sure);
@@ -191,20 +253,21 @@ impl Observer {
         }
     }
 
-    /// What is learnt of its workload.
+    /// What is known and learnt of its workload.
     pub fn workload(&self) -> Option<&Workload> {
-        self.learner.as_ref().map(|(workload, _)| workload)
+        self.workload.as_ref()
     }
 
     /// Saves what was learnt so far, if a profile is saved. Does nothing if an event is being counted and
     /// does not end.
     pub fn save_profile(&self) -> Result<()> {
-        let Some((workload, watch)) = &self.learner else {
-            return Ok(());
-        };
-        match lock_soon(watch).map(|watch| watch.lesson.clone()) {
-            Some(lesson) => workload.learn(&lesson),
-            None => Ok(()),
+        let lesson = self.watch.as_ref().and_then(|watch| {
+            let watch = lock_soon(watch)?;
+            Some(watch.lesson.clone())
+        });
+        match (&self.workload, lesson) {
+            (Some(workload), Some(lesson)) => workload.learn(&lesson),
+            _ => Ok(()),
         }
     }
 }
@@ -223,9 +286,11 @@ type Table = Vec<(usize, Arc<Observed>)>;
 /// Those of all models of which nothing is streamed.
 static OBSERVED: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
 
-/// Observes the routing of a model that is loaded as usual, of its `tensors` at `addresses`: records it
-/// to `target`, and learns the profile of `workload`.
+/// Observes the routing of a model called `name` that is loaded as usual, of its `tensors` at `addresses`, of
+/// which a token uses `n_used` experts a layer: records it to `target`, and learns the profile of `workload`.
 pub fn observe(
+    name: Option<String>,
+    n_used: u32,
     target: Option<Target>,
     workload: Option<Workload>,
     addresses: &[usize],
@@ -234,17 +299,29 @@ pub fn observe(
     let mut order: Vec<usize> = (0..tensors.len()).collect();
     order.sort_by_key(|&i| expert_part(&tensors[i].name));
     let sorted: Vec<_> = order.iter().map(|&i| tensors[i].clone()).collect();
-    let n_experts: Vec<u32> = sorted
-        .chunk_by(|a, b| a.block == b.block)
-        .map(|parts| parts[0].n_experts)
-        .collect();
+    let layers = || sorted.chunk_by(|a, b| a.block == b.block);
+    let n_experts: Vec<u32> = layers().map(|parts| parts[0].n_experts).collect();
+    let recording = |target: Target| {
+        let header = target.header_of_tensors(&sorted);
+        target.announce(&header);
+        Recording {
+            path: target.path,
+            header: Mutex::new(header),
+            recorder: OnceCell::new(),
+        }
+    };
     let watch = || Watch {
         lesson: Lesson::new(&n_experts),
         drafts: Drafts::default(),
     };
+    let learns = workload.as_ref().is_some_and(Workload::learns);
     let observer = Arc::new(Observer {
-        recorder: target.map(|target| target.record_tensors(&sorted)),
-        learner: workload.map(|workload| (workload, Mutex::new(watch()))),
+        name,
+        n_used,
+        blocks: layers().map(|parts| parts[0].block).collect(),
+        recording: target.map(recording),
+        watch: learns.then(|| Mutex::new(watch())),
+        workload,
     });
     let firsts = order.chunk_by(|&a, &b| tensors[a].block == tensors[b].block);
     let mut table = OBSERVED.load().to_vec();
@@ -266,35 +343,30 @@ pub fn end(observer: &Arc<Observer>) {
     observer.finish();
 }
 
-/// The router has picked experts for an operation of `batch` on the weights at `address`.
+/// The router has picked experts for an operation of `batch` on the weights at `address`. Returns what it picked,
+/// and the layer it was for, if the weights are of a model that is observed.
 ///
 /// # Safety
 ///
 /// As [`picks`].
-pub unsafe fn record(address: usize, ids: &ggml_tensor, batch: &Batch) {
+pub unsafe fn record<'a>(
+    address: usize,
+    ids: &'a ggml_tensor,
+    batch: &Batch,
+) -> Option<(usize, Picks<'a>)> {
     let table = OBSERVED.load();
-    let Ok(at) = table.binary_search_by_key(&address, |(address, _)| *address) else {
-        return;
-    };
-    let Observed { observer, layer } = &*table[at].1;
+    let at = table.binary_search_by_key(&address, |(address, _)| *address);
+    let Observed { observer, layer } = &*table[at.ok()?].1;
     // SAFETY: passed on from our caller.
     let picks = unsafe { picks(ids) };
-    if let Some(recorder) = &observer.recorder {
-        recorder.record(*layer, picks);
-    }
-    if let Some((_, watch)) = &observer.learner {
-        let mut watch = watch.lock().expect(WATCHED);
-        watch.see(*layer as usize, picks, batch);
-    }
+    observer.see(*layer as usize, picks, batch);
+    Some((*layer as usize, picks))
 }
 
 /// Tokens are dropped from the memory of a context, see [`Drafts::drop_tokens`].
 pub fn drop_tokens(memory: usize, seq: i32, begin: i32, end: i32) {
     for (_, observed) in OBSERVED.load().iter().filter(|(_, o)| o.layer == 0) {
-        if let Some((_, watch)) = &observed.observer.learner {
-            let mut watch = watch.lock().expect(WATCHED);
-            watch.drafts.drop_tokens(memory, seq, begin, end);
-        }
+        observed.observer.drop_tokens(memory, seq, begin, end);
     }
 }
 

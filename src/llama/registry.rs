@@ -4,17 +4,18 @@
 //! model has its own, and freeing a model frees what belongs to it. The table of tensors is
 //! replaced as a whole when a model comes or goes, so that compute threads read it without a lock.
 
+use super::any::AnyModel;
+use super::device::{self, Cached};
 use super::loading::Loading;
 use super::model::{Model, places};
 use super::pressure;
 use super::record::{self, Observer, Target};
 use super::workload::{Given, Shelves, Workload};
 use crate::config::{Config, Ram, StatsTo, trace_path};
+use crate::device::DeviceStats;
 use crate::error::Result;
 use crate::gguf::expert_part;
 use crate::profile::Fingerprint;
-#[cfg(feature = "llama")]
-use crate::profile::Profile;
 use crate::report;
 use crate::stats::Stats;
 use arc_swap::ArcSwap;
@@ -46,33 +47,6 @@ pub struct Title {
     pub architecture: Option<String>,
 }
 
-/// A loaded model, for saving its profile.
-pub enum Saver {
-    /// One that streams.
-    Model(Arc<Model>),
-    /// One that does not.
-    Observer(Arc<Observer>),
-}
-
-impl Saver {
-    /// Saves what was learnt so far, if a profile is saved.
-    pub fn save(&self) -> Result<()> {
-        match self {
-            Self::Model(model) => model.save_profile(),
-            Self::Observer(observer) => observer.save_profile(),
-        }
-    }
-
-    /// The profile as it was last saved or would have been.
-    #[cfg(feature = "llama")]
-    pub fn learnt(&self) -> Option<Profile> {
-        match self {
-            Self::Model(model) => model.workload()?.learnt(),
-            Self::Observer(observer) => observer.workload()?.learnt(),
-        }
-    }
-}
-
 /// What the load-time callbacks share.
 pub struct Registry {
     /// The settings in force.
@@ -85,6 +59,10 @@ pub struct Registry {
     given: Given,
     /// Models whose routing was to be recorded with these settings.
     n_recorded: u32,
+    /// Why there was no cache, the last time.
+    uncached: String,
+    /// The counters of caches that are gone, with the addresses of their models.
+    devices: Vec<(usize, DeviceStats)>,
     /// The counters of models that are gone.
     reports: Vec<Stats>,
     /// Whether tables wait for [`Registry::release_tables`]: until a program's own text is written.
@@ -102,6 +80,8 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         observers: Vec::new(),
         given: Given::default(),
         n_recorded: 0,
+        uncached: String::new(),
+        devices: Vec::new(),
         reports: Vec::new(),
         holds_tables: false,
         tables: Vec::new(),
@@ -124,6 +104,7 @@ impl Registry {
     pub fn configure(&mut self, config: Config, given: Given) {
         self.config = config;
         self.given = given;
+        self.uncached.clear();
         self.n_recorded = 0;
     }
 
@@ -157,11 +138,86 @@ impl Registry {
         &mut self.loading[at]
     }
 
-    /// Whether the loaded model at address `key` streams or is observed.
+    /// Whether the loaded model at address `key` streams, is observed, or has experts on a device.
     pub fn is_known(&self, key: usize) -> bool {
         let mut models = self.models.iter().map(|(k, _)| *k);
-        let mut observers = self.observers.iter().map(|(k, _)| *k);
-        models.any(|k| k == key) || observers.any(|k| k == key)
+        let mut awake = self.observers.iter().filter(|(_, o)| o.is_awake());
+        models.any(|k| k == key)
+            || awake.any(|(k, _)| *k == key)
+            || device::all().iter().any(|cached| cached.model == key)
+    }
+
+    /// The cache at address `key` of a context of the model at address `model`; made on first sight. `None` if the
+    /// model is not known.
+    pub fn cached(&self, key: usize, model: usize) -> Option<Arc<Cached>> {
+        device::find(key).or_else(|| {
+            let streamed = self.models.iter().find(|(k, _)| *k == model);
+            let loaded = self.observers.iter().find(|(k, _)| *k == model);
+            let any = match (streamed, loaded) {
+                (Some((_, model)), _) => AnyModel::Streamed(model.clone()),
+                (None, Some((_, observer))) => AnyModel::Loaded(observer.clone()),
+                (None, None) => return None,
+            };
+            Some(device::add(key, model, any, &self.config))
+        })
+    }
+
+    /// There can be no cache. Returns whether that has not just been said.
+    pub fn has_news(&mut self, why: &str) -> bool {
+        let is_known = self.uncached == why;
+        self.uncached = why.to_string();
+        !is_known
+    }
+
+    /// A cache goes away: its counters wait for the end of the model.
+    pub fn close(&mut self, cached: &Arc<Cached>) {
+        device::remove(cached);
+        self.count(cached, usize::MAX);
+    }
+
+    fn count(&mut self, cached: &Cached, n_picks_max: usize) {
+        let settled = cached.settle();
+        self.note_failure(settled);
+        let stats = cached.stats(n_picks_max).into_iter();
+        self.devices
+            .extend(stats.map(|stats| (cached.model, stats)));
+    }
+
+    /// The counters of the devices of the model at address `key`, whose caches are gone.
+    fn take_devices(&mut self, key: usize) -> Vec<DeviceStats> {
+        let mine = self.devices.extract_if(.., |(model, _)| *model == key);
+        mine.map(|(_, stats)| stats).collect()
+    }
+
+    /// The counters of all loaded models, those that stream and those with experts on devices.
+    pub fn stats(&self, of: fn(&Model) -> Option<Stats>, n_picks_max: usize) -> Vec<Stats> {
+        let devices = |key: usize| -> Vec<DeviceStats> {
+            let gone = self.devices.iter().filter(|(model, _)| *model == key);
+            let caches = device::all().into_iter().filter(|c| c.model == key);
+            let live = caches.flat_map(|cached| cached.stats(n_picks_max));
+            gone.map(|(_, stats)| stats.clone()).chain(live).collect()
+        };
+        let streamed = self.models.iter().filter_map(|(key, model)| {
+            let devices = devices(*key);
+            Some(Stats {
+                devices,
+                ..of(model)?
+            })
+        });
+        let loaded = self.observers.iter().filter_map(|(key, observer)| {
+            let devices = devices(*key);
+            (!devices.is_empty()).then(|| self.device_stats(observer, devices))
+        });
+        streamed.chain(loaded).collect()
+    }
+
+    fn device_stats(&self, observer: &Observer, devices: Vec<DeviceStats>) -> Stats {
+        Stats {
+            model: observer.name.clone().unwrap_or_default(),
+            policy: self.config.policy.clone(),
+            devices,
+            ..Stats::default()
+        }
     }
 
     /// The models that stream.
@@ -187,13 +243,14 @@ impl Registry {
             };
             report::say(&format!("hotset: nothing is streamed: {why}"));
         }
+        let name = title.name.clone();
         let target = self.target(&loading, title.name.clone(), n_used);
         let workload = self.workload(&loading, title, n_used)?;
         if loading.tensors.is_empty() {
-            let workload = workload.filter(Workload::learns);
-            if target.is_some() || workload.is_some() {
+            if !loading.residents.is_empty() {
                 let addresses = &loading.resident_addresses;
-                let observer = record::observe(target, workload, addresses, &loading.residents);
+                let tensors = &loading.residents;
+                let observer = record::observe(name, n_used, target, workload, addresses, tensors);
                 self.observers.push((key, observer));
             }
             return Ok(());
@@ -268,9 +325,6 @@ impl Registry {
             return Ok(None);
         }
         let streams = !loading.tensors.is_empty();
-        if self.given.uses_any() && !streams {
-            report::say("hotset: HOTSET_PROFILE does nothing for a model that is not streamed");
-        }
         let tensors = if streams {
             &loading.tensors
         } else {
@@ -305,11 +359,13 @@ impl Registry {
     /// Forgets the model at address `key`, which no graph uses, and reports on it.
     pub fn stop(&mut self, key: usize) {
         self.loading.retain(|l| l.key != key);
+        let devices = self.take_devices(key);
         if let Some(at) = self.observers.iter().position(|(k, _)| *k == key) {
             let observer = self.observers.remove(at).1;
             observer.settle();
             record::end(&observer);
-            self.note_failure(observer.save_profile());
+            self.end(&observer, devices);
+            return;
         }
         let Some(at) = self.models.iter().position(|(k, _)| *k == key) else {
             return;
@@ -321,30 +377,52 @@ impl Registry {
         model.settle();
         model.end_recording();
         self.note_failure(model.save_profile());
-        self.report(&model, Model::stats);
+        self.report(model.stats(), devices);
+    }
+
+    /// Saves what a model that does not stream has taught, and reports on its devices.
+    fn end(&mut self, observer: &Observer, devices: Vec<DeviceStats>) {
+        observer.finish();
+        self.note_failure(observer.save_profile());
+        if !devices.is_empty() {
+            let stats = self.device_stats(observer, devices);
+            self.report(Some(stats), Vec::new());
+        } else if observer.workload().is_some_and(Workload::uses_any) {
+            report::say(
+                "hotset: HOTSET_PROFILE does nothing for a model that is not streamed (HOTSET_RAM) and has no experts \
+                 on a device (--moe-cache-mib)",
+            );
+        }
     }
 
     /// Reports on the models that are still loaded, as if they went now.
-    pub fn report_rest(&mut self, stats: fn(&Model) -> Option<Stats>) {
-        for (_, observer) in std::mem::take(&mut self.observers) {
-            observer.finish();
-            self.note_failure(observer.save_profile());
+    pub fn report_rest(&mut self, stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) {
+        // They stay: threads may still compute with them.
+        for cached in device::all() {
+            self.count(&cached, n_picks_max);
         }
-        for (_, model) in std::mem::take(&mut self.models) {
+        for (key, observer) in std::mem::take(&mut self.observers) {
+            let devices = self.take_devices(key);
+            self.end(&observer, devices);
+        }
+        for (key, model) in std::mem::take(&mut self.models) {
             model.end_recording();
             self.note_failure(model.save_profile());
-            self.report(&model, stats);
+            let devices = self.take_devices(key);
+            self.report(stats(&model), devices);
         }
     }
 
-    /// What saves the profiles of all models that are loaded: to be called when the registry is free.
-    pub fn savers(&self) -> Vec<Saver> {
-        let models = self.models.iter().map(|(_, m)| Saver::Model(m.clone()));
-        let observers = self
-            .observers
+    /// All models that are loaded, for saving their profiles: to be done when the registry is free.
+    pub fn all(&self) -> Vec<AnyModel> {
+        let models = self
+            .models
             .iter()
-            .map(|(_, o)| Saver::Observer(o.clone()));
-        models.chain(observers).collect()
+            .map(|(_, m)| AnyModel::Streamed(m.clone()));
+        let observers = self.observers.iter();
+        models
+            .chain(observers.map(|(_, o)| AnyModel::Loaded(o.clone())))
+            .collect()
     }
 
     fn note_failure(&mut self, result: Result<()>) {
@@ -361,13 +439,15 @@ impl Registry {
         }
     }
 
-    fn report(&mut self, model: &Model, stats: fn(&Model) -> Option<Stats>) {
+    fn report(&mut self, stats: Option<Stats>, devices: Vec<DeviceStats>) {
         let to = self.config.stats.clone();
-        if to == StatsTo::Off {
+        let Some(stats) = stats.filter(|_| to != StatsTo::Off) else {
             return;
-        }
-        let Some(stats) = stats(model) else { return };
-        self.reports.push(stats);
+        };
+        self.reports.push(Stats {
+            devices: [stats.devices, devices].concat(),
+            ..stats
+        });
         let result = match &to {
             StatsTo::Json(path) => report::write_json(&self.reports, path),
             _ => {

@@ -2,8 +2,8 @@
 //! that is saved.
 
 use crate::config::{self, Config};
-use crate::engine::Known;
 use crate::error::{Error, Result};
+use crate::guide::{Guide, Known};
 use crate::profile::{Blend, Chooser, Fingerprint, Lesson, PRIOR_TOKENS, Profile, read_folder};
 use crate::report;
 use std::path::{Path, PathBuf};
@@ -165,12 +165,12 @@ impl Workload {
         (!parts.is_empty()).then(|| self.blend(&parts))
     }
 
-    /// What to choose among, and how.
-    pub fn choice(&self) -> Option<(Chooser, Vec<Known>, Vec<usize>)> {
+    /// What recognises which of the profiles it is, if there are any.
+    pub fn guide(&self) -> Option<Guide> {
         let profiles: Vec<_> = self.choice.iter().collect();
         let known = profiles.iter().map(|p| self.blend(&[(*p, 1.0)])).collect();
-        (!profiles.is_empty())
-            .then(|| (Chooser::new(&profiles), known, self.shelves.numbers.clone()))
+        let numbers = self.shelves.numbers.clone();
+        (!profiles.is_empty()).then(|| Guide::new(Chooser::new(&profiles), known, numbers))
     }
 
     fn blend(&self, parts: &[(&Profile, f64)]) -> Known {
@@ -182,6 +182,11 @@ impl Workload {
             frequency: numbers.map(|&n| blend.layers[n].clone()).collect(),
             n_tokens: PRIOR_TOKENS,
         }
+    }
+
+    /// Whether profiles are used.
+    pub fn uses_any(&self) -> bool {
+        !self.parts.is_empty() || !self.choice.is_empty()
     }
 
     /// Whether a profile is learnt.

@@ -124,6 +124,7 @@ fn pool(layers: Vec<u32>, n_slots: u32) -> PoolSpec {
         layers,
         n_slots,
         preloaded: false,
+        device: false,
     }
 }
 

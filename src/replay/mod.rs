@@ -34,6 +34,7 @@ pub fn replay<'a>(
         layers: (0..shape.n_layers()).collect(),
         n_slots,
         preloaded: false,
+        device: false,
     };
     let mut replay = Replay::new(shape, &[pool], policy_name, None)?;
     replay.run(events)?;
@@ -43,6 +44,7 @@ pub fn replay<'a>(
 /// The pools of a model, each with a policy of its own, as they are in the engine.
 pub struct Replay {
     pools: Vec<Residency>,
+    specs: Vec<PoolSpec>,
     /// By layer: its pool, and its number among the layers of that pool.
     places: Vec<(usize, u32)>,
     plan: Plan,
@@ -59,6 +61,7 @@ impl Replay {
     ) -> Result<Self> {
         let mut replay = Self {
             pools: Vec::with_capacity(pools.len()),
+            specs: pools.to_vec(),
             places: places(shape, pools),
             plan: Plan::default(),
         };
@@ -94,6 +97,12 @@ impl Replay {
             }
             let (pool, event) = localize(&self.places, event);
             let residency = &mut self.pools[pool];
+            let n_experts = residency.shape().n_experts(event.layer);
+            if !self.specs[pool].serves(&event, n_experts) {
+                residency.teach(&event)?;
+                hits.push(0);
+                continue;
+            }
             residency.plan(&event, &mut self.plan)?;
             residency.commit(&mut self.plan);
             hits.push(self.plan.hits.len() as u32);
@@ -121,7 +130,10 @@ pub fn belady_pools<'a, I: IntoIterator<Item = Event<'a>>>(
     for (number, pool) in pools.iter().enumerate() {
         let own = || {
             let local = events().into_iter().map(|event| localize(&places, event));
-            local.enumerate().filter(|(_, (pool, _))| *pool == number)
+            local.enumerate().filter(|(_, (at, event))| {
+                *at == number
+                    && pool.serves(event, shape.n_experts(pool.layers[event.layer as usize]))
+            })
         };
         let start: Vec<usize> = (0..n_at_start(shape, pool)).collect();
         let (counts_of_pool, hits_of_pool) = belady_from(

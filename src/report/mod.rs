@@ -1,5 +1,7 @@
 //! What a person reads: the line at the start, the table at the end; and the same as JSON.
 
+mod device;
+
 use crate::config::folder_of;
 use crate::engine::{AheadTally, Engine, Warmed};
 use crate::error::{Error, Result};
@@ -11,6 +13,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
+
+pub use device::{device_line, device_lines, device_text, guard_line};
 
 /// Writes `text` and a line end to standard error, at once: other threads write there too.
 pub fn say(text: &str) {
@@ -87,8 +91,18 @@ pub fn cycle_line(engine: &Engine, n_used: u32) -> Option<String> {
     })
 }
 
-/// The table at the end.
+/// The tables at the end.
 pub fn text(stats: &Stats) -> String {
+    let devices = device_text(&stats.devices);
+    // Of a model that is not streamed there is nothing else to say.
+    match stats.n_experts {
+        0 => devices,
+        _ => format!("{}{devices}", engine_text(stats)),
+    }
+}
+
+/// What became of what is streamed.
+fn engine_text(stats: &Stats) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(["hotset", "generation", "prompts"]);

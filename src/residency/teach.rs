@@ -41,6 +41,16 @@ impl Residency {
         filled
     }
 
+    /// As [`Self::fill_free`], with the experts that have most `heat`, hottest first.
+    pub fn fill_hottest(&mut self, heat: impl Fn(ExpertId) -> f32) -> Vec<(ExpertId, u32)> {
+        let heats: Vec<f32> = (0..self.shape.n_total())
+            .map(|index| heat(self.shape.id(index)))
+            .collect();
+        let mut order: Vec<usize> = (0..heats.len()).collect();
+        order.sort_by(|&a, &b| heats[b].total_cmp(&heats[a]));
+        self.fill_free_with(order)
+    }
+
     /// Takes back what [`Self::fill_free_with`] has just filled: the slot is free again. Panics if `id` is
     /// not resident or pinned.
     pub fn unfill(&mut self, id: ExpertId) {

@@ -24,7 +24,7 @@ mod write;
 
 pub use write::{Picks, Recorder};
 
-use crate::expert::Shape;
+use crate::expert::{Event, Shape};
 use serde::{Deserialize, Serialize};
 
 pub use prefill::Prefill;
@@ -94,6 +94,17 @@ pub struct PoolSpec {
     /// It was full when the run began.
     #[serde(default)]
     pub preloaded: bool,
+    /// It was on a device: only generation looked into it, where there was a slot for each expert picked.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub device: bool,
+}
+
+impl PoolSpec {
+    /// Whether `event`, of one of its layers, which have `n_experts` experts each, looks into it.
+    pub fn serves(&self, event: &Event, n_experts: u32) -> bool {
+        let n_picks: u32 = event.rows.iter().sum();
+        !self.device || !event.is_scan() && n_picks.min(n_experts) <= self.n_slots
+    }
 }
 
 impl Segment {

@@ -19,6 +19,7 @@ fn replays(trace: &Trace, n_slots: u32) -> Vec<(&'static str, Counts, Vec<u32>)>
         layers: (0..shape.n_layers()).collect(),
         n_slots,
         preloaded: false,
+        device: false,
     };
     let mut all = Vec::new();
     for spec in REGISTRY {

@@ -1,7 +1,7 @@
 //! Several pools: budgets, scopes, the pools of a run, the prior.
 
 use super::{Recorded, events, random_trace, trace};
-use hotset::expert::{ExpertId, Shape};
+use hotset::expert::{Event, ExpertId, Shape};
 use hotset::policy::REGISTRY;
 use hotset::replay::{Budget, Replay, Scope, belady, belady_bytes, belady_pools, replay};
 use hotset::trace::{Header, PoolSpec};
@@ -104,6 +104,7 @@ fn a_run_has_its_own_pools_and_traces_say_what_they_lack() {
         layers: vec![0, 1],
         n_slots: 3,
         preloaded: true,
+        device: false,
     }];
     let pools = Budget::Run.pools(&header, &header.shape(), Scope::Global);
     assert_eq!(pools.unwrap(), header.pools);
@@ -140,6 +141,7 @@ fn pools_do_not_touch_each_other() {
             layers: vec![layer],
             n_slots: slots[layer as usize],
             preloaded: false,
+            device: false,
         })
         .collect();
     for seed in 0..20 {
@@ -184,6 +186,7 @@ fn a_pool_that_is_full_at_first_hits_what_it_holds() {
         layers: layers.to_vec(),
         n_slots,
         preloaded: true,
+        device: false,
     };
     let pools = [pool(&[1], 4), pool(&[0, 2], 5)];
     let all =
@@ -209,6 +212,7 @@ fn a_prior_is_of_the_layers_of_each_pool() {
             layers: vec![layer],
             n_slots: 2,
             preloaded: true,
+            device: false,
         })
         .to_vec();
     // Each pool begins with experts 0 and 1. The prior knows that 1 is cold in layer 0, and 0 in layer 1.
@@ -261,4 +265,38 @@ fn nothing_beats_the_bound_in_bytes() {
             }
         }
     }
+}
+
+/// Only generation whose experts fit looks into a device.
+#[test]
+fn a_device_serves_generation_that_fits() {
+    let shape = Shape::uniform(1, 4);
+    let pools = [PoolSpec {
+        layers: vec![0],
+        n_slots: 2,
+        preloaded: false,
+        device: true,
+    }];
+    let event = |n_tokens, experts: &'static [u32], rows: &'static [u32]| Event {
+        layer: 0,
+        n_tokens,
+        experts,
+        rows,
+        ranks: &[],
+    };
+    let events = [
+        event(1, &[0, 1], &[1, 1]),
+        event(33, &[0, 2], &[33, 33]),
+        event(2, &[0, 1, 2], &[2, 1, 1]),
+        event(1, &[0, 1], &[1, 1]),
+    ];
+    for policy in REGISTRY {
+        let mut replay = Replay::new(&shape, &pools, policy.name, None).unwrap();
+        assert_eq!(replay.run(events).unwrap(), [0, 0, 0, 2], "{}", policy.name);
+        let counts = replay.counts();
+        assert_eq!((counts.decode.events, counts.scan.events), (2, 0));
+    }
+    let (counts, hits) = belady_pools(|| events, &shape, &pools).unwrap();
+    // Hits of the events that it serves.
+    assert_eq!((counts.hits(), hits.iter().sum::<u32>()), (2, 2));
 }

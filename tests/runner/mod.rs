@@ -97,6 +97,16 @@ pub struct Runner {
 impl Runner {
     /// Loads a model; `None` if llama.cpp refuses it.
     pub fn load(path: &Path, options: Options) -> Option<Self> {
+        Self::load_with(path, options, |_| {}, |_| {})
+    }
+
+    /// The same with other parameters changed.
+    pub fn load_with(
+        path: &Path,
+        options: Options,
+        model_params: impl FnOnce(&mut llama_model_params),
+        context_params: impl FnOnce(&mut llama_context_params),
+    ) -> Option<Self> {
         let name = CString::new(path.to_str().unwrap()).unwrap();
         // SAFETY: default parameters with plain values changed, and a C string.
         unsafe {
@@ -104,6 +114,7 @@ impl Runner {
             params.n_gpu_layers = 0;
             // Repacked weights are summed in another order; streamed experts are never repacked.
             params.use_extra_bufts = false;
+            model_params(&mut params);
             let model = llama_model_load_from_file(name.as_ptr(), params);
             if model.is_null() {
                 return None;
@@ -116,6 +127,7 @@ impl Runner {
             params.kv_unified = true;
             params.n_threads = options.n_threads;
             params.n_threads_batch = options.n_threads;
+            context_params(&mut params);
             let context = llama_init_from_model(model, params);
             assert!(!context.is_null());
             let n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model)) as usize;

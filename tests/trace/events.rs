@@ -138,11 +138,13 @@ fn a_header_is_written_as_it_is_read() {
                 layers: vec![0, 2],
                 n_slots: 16,
                 preloaded: true,
+                device: false,
             },
             PoolSpec {
                 layers: vec![1],
                 n_slots: 0,
                 preloaded: false,
+                device: false,
             },
         ],
         format: None,

@@ -1,0 +1,338 @@
+//! The experts that devices keep for one context, of layers whose experts are in host memory.
+//!
+//! The compute side calls [`Cache::plan`] for each layer of a batch: it finds a slot for each expert and says
+//! what to upload where. Every expert of a batch gets one: whoever calls sees to it that there are enough.
+//! What is computed without the cache is told with [`Cache::overhear`], so that the policies know the whole
+//! workload. The slots are those of a [`Residency`], as in the engine; no bytes are moved here.
+
+mod fit;
+pub mod guard;
+mod stats;
+
+use crate::drafts::{Batch, Drafts, Sure};
+use crate::engine::lock_soon;
+use crate::error::Result;
+use crate::expert::{Event, ExpertId, Picked, Shape};
+use crate::guide::{Guide, Known};
+use crate::log::EventLog;
+use crate::policy::{self, Prior};
+use crate::residency::{Plan, Residency};
+use crate::trace::{Picks, PoolSpec};
+use crate::tracker::Tracker;
+pub use stats::DeviceStats;
+use std::sync::{Mutex, MutexGuard};
+
+/// Routed experts that the log for the comparison with other policies holds.
+const LOG_PICKS: usize = 1 << 20;
+
+/// What a pool of slots is made for.
+#[derive(Debug, Clone)]
+pub struct PoolOf {
+    /// The device, by its name.
+    pub device: String,
+    /// The layers, by their numbers in the model, ascending.
+    pub layers: Vec<usize>,
+    /// Their experts and sizes.
+    pub shape: Shape,
+    /// Experts that it holds, of all layers together.
+    pub n_slots: u32,
+}
+
+/// The slots of one pool, and what is known of their layers.
+struct Pool {
+    of: PoolOf,
+    residency: Residency,
+    tracker: Tracker,
+    /// Of what was planned.
+    log: EventLog,
+    bytes_uploaded: u64,
+    n_warmed: u64,
+    bytes_warmed: u64,
+    /// Experts routed to that were computed without the cache.
+    n_beside: u64,
+}
+
+/// Everything that changes.
+struct State {
+    pools: Vec<Pool>,
+    drafts: Drafts,
+    guide: Option<Guide>,
+    picks: Vec<(u32, u32)>,
+    picked: Picked,
+    plan: Plan,
+}
+
+/// The pools of one context. It is used by one thread at a time, and looked at by others.
+pub struct Cache {
+    policy: String,
+    /// By layer of the model: its pool, and its number there.
+    places: Vec<Option<(usize, u32)>>,
+    state: Mutex<State>,
+}
+
+impl Cache {
+    /// Empty `pools`, no two of which have a layer in common, ranked by the policy of this name.
+    pub fn new(pools: Vec<PoolOf>, policy: &str) -> Result<Self> {
+        let layers = pools.iter().flat_map(|pool| &pool.layers);
+        let mut places = vec![None; layers.max().map_or(0, |last| last + 1)];
+        for (number, pool) in pools.iter().enumerate() {
+            for (local, &layer) in (0..).zip(&pool.layers) {
+                let before = places[layer].replace((number, local));
+                assert_eq!(before, None, "layer {layer} is in two pools");
+            }
+        }
+        let pool = |of: PoolOf| {
+            let ranks = policy::by_name(policy, &of.shape)?;
+            Ok(Pool {
+                residency: Residency::new(of.shape.clone(), of.n_slots, ranks),
+                tracker: Tracker::new(of.shape.clone()),
+                log: EventLog::new(LOG_PICKS),
+                bytes_uploaded: 0,
+                n_warmed: 0,
+                bytes_warmed: 0,
+                n_beside: 0,
+                of,
+            })
+        };
+        Ok(Self {
+            policy: policy.to_string(),
+            places,
+            state: Mutex::new(State {
+                pools: pools.into_iter().map(pool).collect::<Result<_>>()?,
+                drafts: Drafts::default(),
+                guide: None,
+                picks: Vec::new(),
+                picked: Picked::default(),
+                plan: Plan::default(),
+            }),
+        })
+    }
+
+    /// The router of `layer` picked experts for the tokens of `batch`. Calls `upload` with where they are
+    /// and what to upload where, which returns the bytes of that; returns how many experts it was.
+    ///
+    /// Of drafts the policy hears when they are sure. Panics if the layer is not in the cache, or more
+    /// distinct experts are picked than its pool has slots.
+    pub fn plan(
+        &self,
+        layer: usize,
+        picks: Picks,
+        batch: &Batch,
+        upload: impl FnOnce(&Plan) -> u64,
+    ) -> Result<usize> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let (at, local) = self.place(layer).expect("the layer is in the cache");
+        self.settle(state, layer, batch)?;
+        let picked = std::mem::take(&mut state.picked);
+        let picked = state.pick(picked, picks);
+        let event = picked.event(local, picks.n_tokens());
+        let pool = &mut state.pools[at];
+        match state.drafts.sort(layer, picks, batch) {
+            None => {
+                pool.residency.plan(&event, &mut state.plan)?;
+                state.note(at, layer, &event, true);
+            }
+            Some(sure) => {
+                let taught = sure.event(local);
+                pool.residency
+                    .plan_taught(&event, &taught, &mut state.plan)?;
+                state.note(at, layer, &taught, true);
+            }
+        }
+        let State { pools, plan, .. } = state;
+        let pool = &mut pools[at];
+        assert!(
+            plan.bypassed.is_empty(),
+            "{} experts and {} slots",
+            event.experts.len(),
+            pool.of.n_slots
+        );
+        pool.bytes_uploaded += upload(plan);
+        let n_fills = plan.fills.len();
+        pool.residency.commit(plan);
+        // What is uploaded for later events waits for what computes this one: the device's queue has an order.
+        pool.residency.release(plan);
+        state.picked = picked;
+        Ok(n_fills)
+    }
+
+    /// A layer was computed without the cache, as prompts are. Does nothing if it is not in it.
+    pub fn overhear(&self, layer: usize, picks: Picks, batch: &Batch) -> Result<()> {
+        let Some((at, local)) = self.place(layer) else {
+            return Ok(());
+        };
+        let mut guard = self.state();
+        let state = &mut *guard;
+        self.settle(state, layer, batch)?;
+        let picked = std::mem::take(&mut state.picked);
+        let picked = state.pick(picked, picks);
+        state.pools[at].n_beside += picked.experts.len() as u64;
+        match state.drafts.sort(layer, picks, batch) {
+            None => state.teach(at, layer, &picked.event(local, picks.n_tokens()))?,
+            Some(sure) => state.teach(at, layer, &sure.event(local))?,
+        }
+        state.picked = picked;
+        Ok(())
+    }
+
+    /// Teaches what the batch before has left open in `layer`, and what is sure now.
+    fn settle(&self, state: &mut State, layer: usize, batch: &Batch) -> Result<()> {
+        while let Some(sure) = state.drafts.settle(layer, batch) {
+            self.teach(state, &sure)?;
+        }
+        Ok(())
+    }
+
+    fn teach(&self, state: &mut State, sure: &Sure) -> Result<()> {
+        let (at, local) = self.place(sure.layer).expect("it was planned");
+        state.teach(at, sure.layer, &sure.event(local))
+    }
+
+    /// As [`Drafts::drop_tokens`].
+    pub fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
+        self.state().drafts.drop_tokens(memory, seq, begin, end);
+    }
+
+    /// Teaches what is still open: nothing more will be dropped.
+    pub fn settle_all(&self) -> Result<()> {
+        let mut state = self.state();
+        let open: Vec<_> = state.drafts.settle_all().collect();
+        open.iter()
+            .try_for_each(|sure| self.teach(&mut state, sure))
+    }
+
+    /// Recognises the workload from now on.
+    pub fn guide_by(&self, guide: Guide) {
+        self.state().guide = Some(guide);
+    }
+
+    /// Tells the policies what is known of the workload.
+    pub fn prime(&self, known: &Known) {
+        self.state().prime(known);
+    }
+
+    /// Gives the free slots of each pool to the experts that `known` has hottest: pool, expert by layer of
+    /// the pool, and slot; the hottest first. What is not uploaded then is to be [`Self::unfill`]ed.
+    pub fn fill_hottest(&self, known: &Known) -> Vec<(usize, ExpertId, u32)> {
+        let mut state = self.state();
+        let mut filled = Vec::new();
+        for (at, pool) in state.pools.iter_mut().enumerate() {
+            let layers = &pool.of.layers;
+            let heat = |id: ExpertId| {
+                let layer = &known.frequency[layers[id.layer as usize]];
+                layer[id.expert as usize]
+            };
+            let fills = pool.residency.fill_hottest(heat);
+            filled.extend(
+                fills
+                    .into_iter()
+                    .map(|(id, slot)| (heat(id), (at, id, slot))),
+            );
+        }
+        filled.sort_by(|a, b| b.0.total_cmp(&a.0));
+        filled.into_iter().map(|(_, fill)| fill).collect()
+    }
+
+    /// What [`Self::fill_hottest`] has filled was uploaded.
+    pub fn note_warm(&self, pool: usize, n_bytes: u64) {
+        let pool = &mut self.state().pools[pool];
+        pool.n_warmed += 1;
+        pool.bytes_warmed += n_bytes;
+    }
+
+    /// Takes back what [`Self::fill_hottest`] has just filled.
+    pub fn unfill(&self, pool: usize, id: ExpertId) {
+        self.state().pools[pool].residency.unfill(id);
+    }
+
+    /// What the pools are made for.
+    pub fn pools(&self) -> Vec<PoolOf> {
+        self.state().pools.iter().map(|p| p.of.clone()).collect()
+    }
+
+    /// The pools as a trace of all `n_layers` layers describes them: those that are not in the cache have
+    /// no slot.
+    pub fn specs(&self, n_layers: usize) -> Vec<PoolSpec> {
+        let spec = |layers: Vec<u32>, n_slots| PoolSpec {
+            layers,
+            n_slots,
+            preloaded: false,
+            device: true,
+        };
+        let others = (0..n_layers).filter(|&layer| self.place(layer).is_none());
+        let others: Vec<u32> = others.map(|layer| layer as u32).collect();
+        let pools = self.pools().into_iter();
+        let mut specs: Vec<_> = pools
+            .map(|pool| {
+                let layers = pool.layers.iter().map(|&layer| layer as u32);
+                spec(layers.collect(), pool.n_slots)
+            })
+            .collect();
+        if !others.is_empty() {
+            specs.push(spec(others, 0));
+        }
+        specs
+    }
+
+    fn place(&self, layer: usize) -> Option<(usize, u32)> {
+        self.places.get(layer).copied().flatten()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panics with the state")
+    }
+
+    /// The state, unless it is not to be had: this may be called where the end of the process has
+    /// interrupted a plan.
+    fn state_soon(&self) -> Option<MutexGuard<'_, State>> {
+        lock_soon(&self.state)
+    }
+}
+
+impl State {
+    /// What `picks` say of the experts, in the memory of `picked`.
+    fn pick(&mut self, mut picked: Picked, picks: Picks) -> Picked {
+        self.picks.clear();
+        for row in picks.rows() {
+            let ranked = (0..).zip(row).map(|(rank, &id)| (id as u32, rank));
+            self.picks.extend(ranked);
+        }
+        picked.set(&mut self.picks);
+        picked
+    }
+
+    /// Tells the policy of tokens that are not planned now.
+    fn teach(&mut self, at: usize, layer: usize, event: &Event) -> Result<()> {
+        self.pools[at].residency.teach(event)?;
+        self.note(at, layer, event, false);
+        Ok(())
+    }
+
+    /// Counts an event that a policy was taught, and logs it if it was planned.
+    fn note(&mut self, at: usize, layer: usize, event: &Event, is_planned: bool) {
+        let pool = &mut self.pools[at];
+        pool.tracker.record(event);
+        if is_planned {
+            pool.log.push(event);
+        }
+        let Some(mut guide) = self.guide.take() else {
+            return;
+        };
+        if let Some(known) = guide.observe(layer, event) {
+            self.prime(known);
+        }
+        self.guide = Some(guide);
+    }
+
+    fn prime(&mut self, known: &Known) {
+        for pool in &mut self.pools {
+            let layers = pool.of.layers.iter();
+            let frequency = layers.flat_map(|&layer| known.frequency[layer].iter().copied());
+            pool.residency.prime(&Prior {
+                frequency: &frequency.collect::<Vec<_>>(),
+                n_tokens: known.n_tokens,
+            });
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The counters of one device.
+
+use super::{Cache, Pool};
+use crate::regret::{Regret, Window};
+use crate::residency::Tally;
+use crate::stats::Heat;
+use crate::tracker::{Phase, Span};
+use serde::Serialize;
+
+/// What happened to the experts that one device keeps for one context.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct DeviceStats {
+    /// Its name.
+    pub device: String,
+    /// The policy that was active.
+    pub policy: String,
+    /// Layers whose experts it keeps.
+    pub n_layers: usize,
+    /// Experts of these layers.
+    pub n_experts: usize,
+    /// Experts that it can hold.
+    pub n_slots: u32,
+    /// Experts that it held at the end.
+    pub n_resident: u32,
+    /// Bytes of its slots.
+    pub slot_bytes: u64,
+    /// Batches that looked into the cache.
+    pub generation: Tally,
+    /// Hits of these, as a part of 1; null if there were none.
+    pub hit_rate: Option<f64>,
+    /// Bytes of experts that were uploaded because they were missing.
+    pub bytes_uploaded: u64,
+    /// Experts that were uploaded before the first token.
+    pub n_warmed: u64,
+    /// Their bytes.
+    pub bytes_warmed: u64,
+    /// Experts routed to in batches that did not look into the cache: prompts, and generation where the
+    /// cache did not pay.
+    pub n_beside: u64,
+    /// How unevenly generation picks experts; null if there was none.
+    pub generation_heat: Option<Heat>,
+    /// Other policies on the routing of these batches; null where the time was too short for it.
+    pub regret: Option<Regret>,
+}
+
+impl Cache {
+    /// The counters of each device, with a comparison over `n_picks_max` routed experts at most, unless
+    /// that is 0. Empty if a plan is being made and does not end.
+    pub fn stats(&self, n_picks_max: usize) -> Vec<DeviceStats> {
+        let mut all: Vec<(DeviceStats, Vec<Window>)> = Vec::new();
+        if let Some(state) = self.state_soon() {
+            let mut heats: Vec<(String, Vec<_>)> = Vec::new();
+            for pool in &state.pools {
+                let device = &pool.of.device;
+                let at = all.iter().position(|(stats, _)| stats.device == *device);
+                let at = at.unwrap_or_else(|| {
+                    let stats = DeviceStats {
+                        device: device.clone(),
+                        policy: self.policy.clone(),
+                        ..DeviceStats::default()
+                    };
+                    all.push((stats, Vec::new()));
+                    heats.push((device.clone(), Vec::new()));
+                    all.len() - 1
+                });
+                let (stats, windows) = &mut all[at];
+                stats.add(pool);
+                windows.push(pool.window(n_picks_max));
+                let layers = 0..pool.of.shape.n_layers();
+                let counts = layers.map(|layer| {
+                    pool.tracker
+                        .counts(Phase::Generation, Span::Lifetime, layer)
+                });
+                heats[at].1.extend(counts);
+            }
+            for ((stats, _), (_, layers)) in all.iter_mut().zip(&heats) {
+                stats.generation_heat = Heat::mean(layers);
+            }
+        }
+        let finish = |(mut stats, windows): (DeviceStats, Vec<Window>)| {
+            let picks = stats.generation.picks();
+            stats.hit_rate = (picks > 0).then(|| stats.generation.hits as f64 / picks as f64);
+            stats.regret = (n_picks_max > 0).then(|| Regret::of(&windows, &self.policy));
+            stats
+        };
+        all.into_iter().map(finish).collect()
+    }
+}
+
+impl DeviceStats {
+    fn add(&mut self, pool: &Pool) {
+        self.n_layers += pool.of.layers.len();
+        self.n_experts += pool.of.shape.n_total();
+        self.n_slots += pool.residency.n_slots();
+        self.n_resident += pool.residency.n_resident();
+        self.slot_bytes += u64::from(pool.of.n_slots) * pool.of.shape.expert_bytes(0);
+        self.generation.add(&pool.residency.counts().decode);
+        self.bytes_uploaded += pool.bytes_uploaded;
+        self.n_warmed += pool.n_warmed;
+        self.bytes_warmed += pool.bytes_warmed;
+        self.n_beside += pool.n_beside;
+    }
+}
+
+impl Pool {
+    fn window(&self, n_picks_max: usize) -> Window {
+        Window {
+            shape: self.of.shape.clone(),
+            n_slots: self.of.n_slots,
+            log: self.log.tail(n_picks_max.min(self.log.n_picks_max())),
+        }
+    }
+}

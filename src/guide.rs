@@ -1,0 +1,59 @@
+//! What is known of a workload before it runs, and recognising which of several known ones it is.
+
+use crate::expert::Event;
+use crate::profile::Chooser;
+use crate::report;
+use crate::tracker::Phase;
+
+/// A workload that is known: how often a token picks each expert, by layer and expert, 0 to 1. Layers are
+/// counted over those of a model whose experts are in host memory or streamed.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its name.
+    pub name: String,
+    /// See above.
+    pub frequency: Vec<Vec<f32>>,
+    /// How many tokens of the live workload this is worth.
+    pub n_tokens: f32,
+}
+
+/// Recognises the workload.
+pub struct Guide {
+    chooser: Chooser,
+    known: Vec<Known>,
+    /// By layer of `known`: its number for the chooser.
+    numbers: Vec<usize>,
+}
+
+impl Guide {
+    /// Recognises which of `known` the workload is, with a chooser that knows layers by the `numbers`.
+    pub fn new(chooser: Chooser, known: Vec<Known>, numbers: Vec<usize>) -> Self {
+        Self {
+            chooser,
+            known,
+            numbers,
+        }
+    }
+
+    /// Hears of an event of `layer`. Returns what to follow where it has just made up its mind, and says so.
+    pub fn observe(&mut self, layer: usize, event: &Event) -> Option<&Known> {
+        let (n, phase) = (event.n_tokens, Phase::of(event));
+        let number = self.numbers[layer];
+        let verdict = self
+            .chooser
+            .observe(number, phase, n, event.experts, event.rows)?;
+        let known = &self.known[verdict.profile];
+        report::say(&format!(
+            "hotset: the workload {} profile '{}': {:.0} % sure after {} tokens",
+            if verdict.is_change {
+                "changed to"
+            } else {
+                "is like"
+            },
+            known.name,
+            100.0 * verdict.confidence,
+            verdict.n_tokens,
+        ));
+        Some(known)
+    }
+}

@@ -1,0 +1,92 @@
+//! The callbacks behind the part of the hook that is about devices.
+//!
+//! # Safety
+//!
+//! llama.cpp calls them, as `ggml-expert-hook.h` says.
+
+#![allow(clippy::missing_safety_doc)]
+
+use super::device;
+use super::hook::{BATCH, fatal};
+use super::registry::registry;
+use super::sys::{ggml_backend, ggml_tensor};
+use crate::report;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Arc;
+
+pub unsafe extern "C" fn cached(
+    _: *mut c_void,
+    cache: *const c_void,
+    model: *const c_void,
+    backend: *mut ggml_backend,
+    layer: i32,
+    n_slots: i32,
+    slots: *mut ggml_tensor,
+    weights: *const *mut ggml_tensor,
+    banks: *const *mut ggml_tensor,
+    n_weights: usize,
+) -> *mut c_void {
+    let Some(cached) = registry().cached(cache as usize, model as usize) else {
+        return std::ptr::null_mut();
+    };
+    let tensors = |first: *const *mut ggml_tensor| -> &[*mut ggml_tensor] {
+        match n_weights {
+            0 => &[],
+            // SAFETY: there are so many, for the length of the call.
+            n => unsafe { std::slice::from_raw_parts(first, n) },
+        }
+    };
+    // SAFETY: NULL or a tensor of 32-bit numbers in memory, one for each expert.
+    let slots =
+        unsafe { slots.as_ref() }.map(|slots| (slots.data.cast::<i32>(), slots.ne[1] as u32));
+    let is_ours = cached.tell(device::Telling {
+        backend,
+        block: layer as u32,
+        n_slots: n_slots as u32,
+        slots,
+        weights: tensors(weights).iter().map(|w| w.cast_const()).collect(),
+        banks: tensors(banks).to_vec(),
+    });
+    match is_ours {
+        // It is kept until `close`, after which llama.cpp plans nothing.
+        true => Arc::as_ptr(&cached) as *mut c_void,
+        false => std::ptr::null_mut(),
+    }
+}
+
+pub unsafe extern "C" fn plan(cached: *mut c_void, layer: i32, ids: *const i32, n_ids: usize) {
+    // SAFETY: `cached` returned it for a cache that is not closed; there are so many ids.
+    let (cached, ids) = unsafe {
+        let cached = &*cached.cast::<device::Cached>();
+        (cached, std::slice::from_raw_parts(ids, n_ids))
+    };
+    if let Err(error) = BATCH.with_borrow(|batch| cached.plan(layer as u32, ids, batch)) {
+        fatal(&error);
+    }
+}
+
+pub unsafe extern "C" fn use_(_: *mut c_void, cache: *const c_void) -> bool {
+    let Some(cached) = device::find(cache as usize) else {
+        return true;
+    };
+    if let Err(error) = cached.make() {
+        fatal(&error);
+    }
+    BATCH.with_borrow(|batch| cached.is_used(batch))
+}
+
+pub unsafe extern "C" fn close(_: *mut c_void, cache: *const c_void) {
+    if let Some(cached) = device::find(cache as usize) {
+        registry().close(&cached);
+    }
+}
+
+pub unsafe extern "C" fn uncached(_: *mut c_void, _: *const c_void, why: *const c_char) -> bool {
+    // SAFETY: llama.cpp passes a C string.
+    let why = unsafe { CStr::from_ptr(why) }.to_string_lossy();
+    // llama.cpp makes contexts that only measure, for one reason after the other.
+    if registry().has_news(&why) {
+        report::say(&format!("hotset: no experts are kept on a device: {why}"));
+    }
+    true
+}

@@ -1,0 +1,116 @@
+//! What a person reads of devices.
+
+use super::{bytes, percent, regret_line, regret_rates, say};
+use crate::device::guard::News;
+use crate::device::{Cache, DeviceStats};
+use comfy_table::{CellAlignment, Table, presets};
+
+/// Says what devices keep, and why they do not keep the other layers of those that are `blocks`; for the blocks
+/// `too_small` it is the budget.
+pub fn device_lines(cache: &Cache, policy: &str, blocks: &[u32], too_small: &[u32]) {
+    let pools = cache.pools();
+    for pool in &pools {
+        say(&format!(
+            "hotset: {} keeps {} of {} experts of {} layers in {}, policy {policy}",
+            pool.device,
+            pool.n_slots,
+            pool.shape.n_total(),
+            pool.layers.len(),
+            bytes(u64::from(pool.n_slots) * pool.shape.expert_bytes(0)),
+        ));
+    }
+    let is_kept = |number: usize| pools.iter().any(|pool| pool.layers.contains(&number));
+    for (number, block) in blocks.iter().enumerate() {
+        if is_kept(number) {
+            continue;
+        }
+        let why = match too_small.contains(block) {
+            true => "--moe-cache-mib is too small for them",
+            false => "its layer is not computed on a device with a cache",
+        };
+        say(&format!(
+            "hotset: no device keeps experts of block {block}: {why}"
+        ));
+    }
+}
+
+/// That the cache is used from now on, or is not.
+pub fn guard_line(news: &News) -> String {
+    let batch = match news.n_tokens {
+        1 => "a token takes".to_string(),
+        n => format!("a batch of {n} tokens or hardly less takes"),
+    };
+    let next = match news.is_on {
+        true => "it is used".to_string(),
+        false => format!("it is left aside, and tried again {} later", news.pause),
+    };
+    format!(
+        "hotset: {batch} {:.2} ms with the experts on the device and {:.2} ms without: {next}",
+        news.ms_with, news.ms_without
+    )
+}
+
+/// The part of the table at the end that is about devices; empty if there are none.
+pub fn device_text(devices: &[DeviceStats]) -> String {
+    if devices.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    let names = devices.iter().map(|d| d.device.clone());
+    table.set_header(std::iter::once("hotset".to_string()).chain(names));
+    let mut row = |name: &str, cell: &dyn Fn(&DeviceStats) -> String| {
+        let cells = devices.iter().map(cell);
+        table.add_row(std::iter::once(name.to_string()).chain(cells));
+    };
+    row("tokens", &|d| d.generation.tokens.to_string());
+    row("experts routed", &|d| d.generation.picks().to_string());
+    row("hits", &|d| match d.generation.picks() {
+        0 => "-".to_string(),
+        n => format!(
+            "{} ({:.1} %)",
+            d.generation.hits,
+            percent(d.generation.hits, n)
+        ),
+    });
+    row("misses", &|d| d.generation.misses.to_string());
+    row("evictions", &|d| d.generation.evictions.to_string());
+    row("uploaded", &|d| bytes(d.bytes_uploaded));
+    row("routed besides", &|d| d.n_beside.to_string());
+    for column in 1..=devices.len() {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let lines: String = devices.iter().map(lines).collect();
+    format!("\n{table}\n{lines}")
+}
+
+/// The counters in one line, for reports during a run.
+pub fn device_line(device: &DeviceStats) -> String {
+    let regret = device.regret.as_ref().map_or(String::new(), |regret| {
+        let rates = regret_rates(regret, &device.policy);
+        format!("; on the last {} routed experts {rates}", regret.picks)
+    });
+    format!(
+        "hotset: {}: {} tokens; hits {:.1} %; {} uploaded{regret}",
+        device.device,
+        device.generation.tokens,
+        percent(device.generation.hits, device.generation.picks()),
+        bytes(device.bytes_uploaded),
+    )
+}
+
+/// What else there is to say of a device.
+fn lines(device: &DeviceStats) -> String {
+    let regret = device.regret.as_ref().map_or(String::new(), regret_line);
+    format!(
+        " {}: policy {}; {} of {} experts of {} layers fit in {}\n{regret}\n",
+        device.device,
+        device.policy,
+        device.n_slots,
+        device.n_experts,
+        device.n_layers,
+        bytes(device.slot_bytes),
+    )
+}
