@@ -205,7 +205,7 @@ impl Foresight for Oracle {
 fn memory_comes_and_goes_while_experts_are_read_ahead() {
     for delay_ms in [0, 1] {
         let engine = engine("lru", 60, delay_ms);
-        engine.look_ahead_with(Box::new(Oracle));
+        engine.look_ahead_with(Box::new(Oracle), 0);
         let n_bytes = engine.size().n_bytes;
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {

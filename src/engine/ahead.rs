@@ -64,11 +64,12 @@ pub(super) struct Ahead {
 }
 
 impl Engine {
-    /// Reads ahead from now on, as far as it pays.
-    pub fn look_ahead_with(&self, foresight: Box<dyn Foresight>) {
+    /// Reads ahead after `warm_up` batches of generation, as far as it pays: until then the disk is busy with what
+    /// is needed and not there yet, and which guesses are right is not known.
+    pub fn look_ahead_with(&self, foresight: Box<dyn Foresight>, warm_up: u32) {
         self.state().ahead = Some(Ahead {
             foresight,
-            governor: Governor::default(),
+            governor: Governor::new(warm_up),
             begin: Instant::now(),
             lane: 0,
             misses: Vec::new(),
@@ -331,6 +332,9 @@ impl Ahead {
             self.governor.interrupt();
         }
         self.lane = at;
+        if n_tokens as usize <= Inputs::N_MAX {
+            self.governor.batch();
+        }
         if n_tokens == 1 {
             self.governor.token(self.begin.elapsed());
         }

@@ -24,6 +24,8 @@ const PAUSE: u32 = 448;
 #[derive(Default)]
 pub(super) struct Governor {
     odds: Odds,
+    /// Batches of generation until anything is read ahead.
+    n_left: u32,
     /// When the token before began, if what came between was that token only.
     last: Option<Duration>,
     /// Tokens since the comparison began or, below 0, until it does.
@@ -50,6 +52,19 @@ impl Verdict {
 }
 
 impl Governor {
+    /// Reads nothing ahead during the first `warm_up` batches of generation.
+    pub fn new(warm_up: u32) -> Self {
+        Self {
+            n_left: warm_up,
+            ..Self::default()
+        }
+    }
+
+    /// A batch of generation begins.
+    pub fn batch(&mut self) {
+        self.n_left = self.n_left.saturating_sub(1);
+    }
+
     /// A guess of `layer` turned out right or wrong, whether it was read or not.
     pub fn learn(&mut self, layer: usize, lead: Lead, is_right: bool) {
         self.odds.learn(layer, lead, is_right);
@@ -65,8 +80,11 @@ impl Governor {
         self.verdict
     }
 
-    /// A token of generation begins at `now`, counted from anywhere.
+    /// A token of generation, a batch of its own, begins at `now`, counted from anywhere.
     pub fn token(&mut self, now: Duration) {
+        if self.n_left > 0 {
+            return;
+        }
         if let Some(took) = self.last.replace(now).map(|last| now - last)
             && let Ok(at) = usize::try_from(self.n_tokens)
         {
@@ -94,6 +112,7 @@ impl Governor {
     /// Whether anything is read ahead now.
     fn is_on(&self) -> bool {
         match usize::try_from(self.n_tokens) {
+            _ if self.n_left > 0 => false,
             Ok(at) => BLOCKS[at / BLOCK],
             Err(_) => self.verdict.is_none_or(|verdict| verdict.is_on()),
         }
@@ -142,6 +161,18 @@ mod tests {
             let n_on = pass(&mut governor, &mut now, 100, off, on);
             assert_eq!(n_on, if off <= on { 100 } else { 0 });
         }
+    }
+
+    #[test]
+    fn nothing_is_read_or_compared_while_it_warms_up() {
+        let mut governor = Governor::new(3);
+        for n in 0..3 {
+            assert!(!governor.allows(0, 9.0), "{n}");
+            governor.token(Duration::from_secs(n));
+            governor.batch();
+        }
+        assert_eq!((governor.n_tokens, governor.last), (0, None));
+        assert!(governor.allows(0, 9.0));
     }
 
     #[test]

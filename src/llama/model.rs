@@ -15,6 +15,8 @@ use crate::store::{ModelFile, Pace, QueueOptions};
 use once_cell::sync::OnceCell;
 use std::sync::Mutex;
 
+/// Batches of generation before anything is read ahead.
+const WARM_UP: u32 = 64;
 /// Experts of fewer bytes than this are read with the default pace.
 const MEASURED_BYTES_MIN: u64 = 256 << 20;
 
@@ -224,7 +226,7 @@ impl Model {
             let mut engine = Engine::new(layout, files, &self.policy, options)?;
             report::say(&report::start_line(&engine, &self.policy));
             if let Some(foresight) = foresight {
-                engine.look_ahead_with(Box::new(foresight));
+                engine.look_ahead_with(Box::new(foresight), WARM_UP);
             }
             if let Some(workload) = &self.workload {
                 self.warm(&engine, workload)?;
