@@ -37,7 +37,7 @@ pub struct Stats {
     pub generation: Tally,
     /// Larger batches.
     pub prompt: Tally,
-    /// Reads that misses have caused, and those ahead of them.
+    /// Reads that misses have caused, those ahead of them, and those of what devices got in advance.
     pub n_reads: u64,
     /// Bytes of these reads.
     pub bytes_read: u64,
@@ -59,6 +59,35 @@ pub struct Stats {
     pub regret: Option<Regret>,
     /// The devices that keep experts of it, once for each context.
     pub devices: Vec<DeviceStats>,
+    /// Where experts were found, nearest first, if devices keep some and the others are streamed.
+    pub tiers: Vec<Tier>,
+}
+
+/// What was asked of one place that holds experts, and what came there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Tier {
+    /// A device by its name, `memory`, or `disk`, which has everything.
+    pub name: String,
+    /// Experts that were asked for here: by the router, or by the tier before.
+    pub asked: u64,
+    /// Of these, those that were here.
+    pub hits: u64,
+    /// The same as a part of 1; null if none were asked for.
+    pub hit_rate: Option<f64>,
+    /// Bytes of experts that came over the link from the next tier, in advance or when they were missing.
+    pub bytes_in: u64,
+}
+
+impl Tier {
+    fn new(name: &str, asked: u64, hits: u64, bytes_in: u64) -> Self {
+        Self {
+            name: name.to_string(),
+            asked,
+            hits,
+            hit_rate: (asked > 0).then(|| hits as f64 / asked as f64),
+            bytes_in,
+        }
+    }
 }
 
 /// How unevenly the experts of a layer are picked, as the mean over the layers that were used.
@@ -125,6 +154,29 @@ impl Stats {
     /// some seconds per million routed experts at most. `None` while an event is being planned.
     pub fn of(engine: &Engine, policy: &str) -> Option<Self> {
         Self::compared(engine, policy, usize::MAX)
+    }
+
+    /// The same, of a model of which `devices` keep experts.
+    pub fn with_devices(self, devices: Vec<DeviceStats>) -> Self {
+        let mut tiers = Vec::new();
+        if !devices.is_empty() && self.n_experts > 0 {
+            let of_device = |device: &DeviceStats| {
+                let Tally { hits, misses, .. } = device.generation;
+                let n_bytes = device.bytes_uploaded + device.bytes_warmed;
+                Tier::new(&device.device, hits + misses, hits, n_bytes)
+            };
+            tiers.extend(devices.iter().map(of_device));
+            let hits = self.generation.hits + self.prompt.hits;
+            let misses = self.generation.misses + self.prompt.misses;
+            let n_bytes = self.bytes_read + self.bytes_read_besides;
+            tiers.push(Tier::new("memory", hits + misses, hits, n_bytes));
+            tiers.push(Tier::new("disk", misses, misses, 0));
+        }
+        Self {
+            devices,
+            tiers,
+            ..self
+        }
     }
 
     fn compared(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<Self> {
@@ -194,6 +246,7 @@ impl Stats {
             prompt_heat,
             regret: None,
             devices: Vec::new(),
+            tiers: Vec::new(),
         };
         Some((stats, windows))
     }

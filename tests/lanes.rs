@@ -7,7 +7,7 @@ use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing, Token};
 use hotset::expert::ExpertId;
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
-use hotset::trace::{Header, Picks, Recorder, Trace};
+use hotset::trace::{Header, Picks, Recording, Trace};
 use hotset::tracker::Phase;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -270,7 +270,7 @@ fn a_recording_is_read_as_the_events_of_the_run() {
         ..Header::default()
     };
     let mut engine = engine(4);
-    engine.record_to(Recorder::new(path.clone(), header));
+    engine.record_to(Recording::new(path.clone(), header));
     let prompt = [4, 3, 0, 4, 1, 3].repeat(20);
     for picks in [
         Picks::new(&[5, 1, 7, 1, 0, 3], 3, 3),
@@ -284,7 +284,7 @@ fn a_recording_is_read_as_the_events_of_the_run() {
             }
         }
     }
-    engine.recorder().unwrap().finish();
+    engine.recording().unwrap().finish();
     let trace = Trace::open(&path, u32::MAX).unwrap();
     engine.inspect(|_, _, log, _| {
         assert!(log.iter().eq(trace.events().map(|(_, event)| event)));

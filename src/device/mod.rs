@@ -118,7 +118,7 @@ impl Cache {
         layer: usize,
         picks: Picks,
         batch: &Batch,
-        upload: impl FnOnce(&Plan) -> u64,
+        upload: impl FnOnce(&Plan) -> Result<u64>,
     ) -> Result<usize> {
         let mut guard = self.state();
         let state = &mut *guard;
@@ -148,7 +148,7 @@ impl Cache {
             event.experts.len(),
             pool.of.n_slots
         );
-        pool.bytes_uploaded += upload(plan);
+        pool.bytes_uploaded += upload(plan)?;
         let n_fills = plan.fills.len();
         pool.residency.commit(plan);
         // What is uploaded for later events waits for what computes this one: the device's queue has an order.

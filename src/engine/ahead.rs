@@ -210,7 +210,9 @@ impl Engine {
             let residency = &state.residencies[layer.pool];
             (residency.n_resident() as usize) < residency.shape().n_total()
         };
-        let is_worth_it = self.layout.layers.get(next).is_some_and(has_misses);
+        // What a device computes, memory need not have.
+        let is_lent = state.is_lent.get(next).is_some_and(|&is_lent| is_lent);
+        let is_worth_it = !is_lent && self.layout.layers.get(next).is_some_and(has_misses);
         if !is_worth_it || !ahead.guess(next, n_used, &routing.inputs) {
             ahead.wanted.clear();
         }

@@ -1,36 +1,32 @@
 //! What the policies, the trackers and the logs hear of an event, see [`crate::drafts`].
 
-use super::{Engine, Routing, State};
-use crate::drafts::Sure;
+use super::{Engine, State};
+use crate::drafts::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::Event;
 use crate::residency::Plan;
+use crate::trace::Picks;
 
 impl Engine {
-    /// Plans an event of `layer` and teaches what is sure of it; keeps the rest.
-    pub(super) fn plan(
+    /// Plans the first of `events` of `layer`, and teaches what is sure of the second, which is of all that the
+    /// tokens picked; keeps the rest.
+    pub(super) fn plan_tokens(
         &self,
         state: &mut State,
         layer: usize,
-        event: &Event,
-        routing: &Routing,
+        [event, all]: [&Event; 2],
+        picks: Picks,
+        batch: &Batch,
         plan: &mut Plan,
     ) -> Result<()> {
-        while let Some(sure) = state.drafts.settle(layer, routing.batch) {
+        while let Some(sure) = state.drafts.settle(layer, batch) {
             self.teach(state, &sure);
         }
         let pool = self.layout.layers[layer].pool;
-        match state.drafts.sort(layer, routing.picks, routing.batch) {
-            None => {
-                state.residencies[pool].plan(event, plan)?;
-                self.note(state, layer, event);
-            }
-            Some(sure) => {
-                let taught = sure.event(event.layer);
-                state.residencies[pool].plan_taught(event, &taught, plan)?;
-                self.note(state, layer, &taught);
-            }
-        }
+        let sure = state.drafts.sort(layer, picks, batch);
+        let taught = sure.as_ref().map_or(*all, |sure| sure.event(all.layer));
+        state.residencies[pool].plan_taught(event, &taught, plan)?;
+        self.note(state, layer, &taught);
         Ok(())
     }
 
@@ -55,11 +51,13 @@ impl Engine {
         }
     }
 
-    /// Counts and logs an event of `layer` that its policy was taught.
+    /// Counts an event of `layer` that its policy was taught, and logs it if memory has to have its experts.
     fn note(&self, state: &mut State, layer: usize, event: &Event) {
         let pool = self.layout.layers[layer].pool;
         state.trackers[pool].record(event);
-        state.logs[pool].push(event);
+        if !state.is_lent[layer] {
+            state.logs[pool].push(event);
+        }
         self.recognise(state, layer, event);
     }
 }

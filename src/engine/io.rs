@@ -1,36 +1,42 @@
 //! Which bytes of which file go where in the arena.
 
+use super::Engine;
 use super::arrivals::Target;
 use super::layout::{Layer, Tensor};
-use super::{Engine, State};
 use crate::error::{Error, Result};
+use crate::residency::Plan;
 use crate::store::{Read, ReadFailure, span};
 use std::sync::atomic::Ordering;
 
 impl Engine {
     /// Submits the reads of a plan's fills: those of `part`, which is computed first, then the other parts
     /// in their order, which ends with what is computed last.
-    pub(super) fn read_fills(&self, state: &mut State, at: usize, part: usize) -> Result<()> {
-        let run = &state.runs[at];
-        if run.plan.fills.is_empty() {
+    pub(super) fn read_fills(
+        &self,
+        reads: &mut Vec<Read>,
+        layer: usize,
+        part: usize,
+        plan: &Plan,
+    ) -> Result<()> {
+        if plan.fills.is_empty() {
             return Ok(());
         }
-        self.check_files(run.layer)?;
-        let layer = &self.layout.layers[run.layer];
+        self.check_files(layer)?;
+        let layer = &self.layout.layers[layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
-        for fill in &run.plan.fills {
+        for fill in &plan.fills {
             self.arrivals.clear_slot(first_slot + fill.slot);
         }
         let n_parts = layer.parts.len();
-        state.reads.clear();
+        reads.clear();
         for part in std::iter::once(part).chain((0..n_parts).filter(|&p| p != part)) {
-            for fill in &run.plan.fills {
+            for fill in &plan.fills {
                 let read = self.slot_read(layer, part, fill.expert, fill.slot);
-                state.reads.push(read);
+                reads.push(read);
             }
         }
-        self.meter.count(&state.reads);
-        self.queue.submit(&state.reads);
+        self.meter.count(reads);
+        self.queue.submit(reads);
         Ok(())
     }
 
@@ -80,6 +86,13 @@ impl Engine {
             dst,
             tag: target.tag(),
         }
+    }
+
+    /// The address of a part of `expert` whose region or place begins at `dst` in the arena.
+    pub(super) fn address(&self, layer: &Layer, part: usize, expert: u32, dst: usize) -> usize {
+        let tensor = &layer.parts[part].tensor;
+        let align = self.queue.files()[tensor.file as usize].align();
+        self.arena.addr() + dst + span(tensor.offset_of(expert), tensor.n_bytes, align).skip
     }
 
     /// Where a part's region of a slot begins in the arena.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// What routing has cost.
 #[derive(Default)]
 pub struct Meter {
-    /// Reads that misses have caused, and those ahead of them.
+    /// Reads that misses have caused, those ahead of them, and those of what devices got in advance.
     pub n_reads: AtomicU64,
     /// Bytes of these reads, including what alignment adds.
     pub bytes_read: AtomicU64,

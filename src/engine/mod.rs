@@ -4,11 +4,12 @@
 //! start of each expert operation, while the other threads wait at a barrier: it plans the layer's
 //! event once, starts all reads of the layer at its first operation, and writes the lane's list.
 //! [`Engine::acquire`] is called by every thread for each entry of the list; it takes no lock for an
-//! expert that is there.
+//! expert that is there. For what a device computes it calls [`Engine::lend`] instead, see `lend.rs`.
 //!
 //! What makes this correct:
 //! - A slot's experts are pinned from the plan of an event until the same lane's next event, or
-//!   until all operations of the event are finished; only unpinned slots are reused.
+//!   until all operations of the event are finished; what a device takes, until its loan has ended. Only
+//!   unpinned slots are reused.
 //! - A slot's arrival bits are cleared under the state lock before the reads that change its bytes
 //!   are submitted, and set after the bytes have arrived.
 //! - A staging place is read into again only after every thread has left the entry that used it.
@@ -23,6 +24,7 @@ mod governor;
 mod io;
 mod lane;
 pub mod layout;
+mod lend;
 mod list;
 mod meter;
 mod odds;
@@ -37,13 +39,14 @@ use crate::guide::Guide;
 use crate::log::EventLog;
 use crate::residency::{Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
-use crate::trace::{Picks, Recorder};
+use crate::trace::{Picks, Recording};
 use crate::tracker::Tracker;
 use ahead::Ahead;
 use arrivals::Arrivals;
 pub use foresight::{AheadTally, Foresight, Inputs};
 use lane::{Lane, Source};
 use layout::Layout;
+pub use lend::{Loan, Piece, Wanted};
 use list::Scratch;
 pub use meter::Meter;
 use prompt::Prompt;
@@ -88,6 +91,8 @@ struct State {
     n_lanes: usize,
     /// Events of all lanes.
     n_events: u64,
+    /// By layer: whether a device has computed its latest event.
+    is_lent: Vec<bool>,
     logs: Vec<EventLog>,
     trackers: Vec<Tracker>,
     drafts: Drafts,
@@ -127,7 +132,7 @@ pub struct Engine {
     ring_is_free: Condvar,
     sizing: Sizing,
     meter: Meter,
-    recorder: Option<Recorder>,
+    recording: Option<Recording>,
 }
 
 impl Engine {
@@ -167,6 +172,7 @@ impl Engine {
                 runs: (0..N_LANES).map(|_| Run::default()).collect(),
                 n_lanes: 0,
                 n_events: 0,
+                is_lent: vec![false; layout.layers.len()],
                 logs,
                 trackers,
                 drafts: Drafts::default(),
@@ -185,18 +191,18 @@ impl Engine {
             ring_is_taken: Mutex::new(false),
             ring_is_free: Condvar::new(),
             meter: Meter::default(),
-            recorder: None,
+            recording: None,
         })
     }
 
     /// Records the routing from now on.
-    pub fn record_to(&mut self, recorder: Recorder) {
-        self.recorder = Some(recorder);
+    pub fn record_to(&mut self, recording: Recording) {
+        self.recording = Some(recording);
     }
 
     /// What records the routing.
-    pub fn recorder(&self) -> Option<&Recorder> {
-        self.recorder.as_ref()
+    pub fn recording(&self) -> Option<&Recording> {
+        self.recording.as_ref()
     }
 
     /// Where everything lies.
@@ -237,7 +243,8 @@ impl Engine {
 
     /// An operation on part `part` of `layer` begins in the lane known as `key`.
     ///
-    /// Called by thread 0 before the lane's `n_threads` threads acquire. Waits only for the ring.
+    /// Called by thread 0 before the lane's `n_threads` threads acquire. Waits only for the ring. Returns whether
+    /// an event began.
     pub fn route(
         &self,
         layer: usize,
@@ -245,11 +252,12 @@ impl Engine {
         key: usize,
         n_threads: u32,
         routing: &Routing,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut guard = self.state();
         let state = &mut *guard;
         let at = self.claim_lane(state, key)?;
-        if !runs::continues(&state.runs[at], layer, part, routing) {
+        let begins = !runs::continues(&state.runs[at], layer, part, routing);
+        if begins {
             self.close(state, at)?;
             if layer == 0 {
                 self.note_batch(state, routing.picks.n_tokens());
@@ -257,7 +265,7 @@ impl Engine {
             self.settle_guesses(state, at, layer, routing);
             self.expect_next(state, layer, routing);
             self.begin(state, at, layer, routing)?;
-            self.read_fills(state, at, part)?;
+            self.read_fills(&mut state.reads, layer, part, &state.runs[at].plan)?;
             self.look_ahead(state, at, layer);
         }
         let run = &mut state.runs[at];
@@ -267,7 +275,7 @@ impl Engine {
         let n_staged = run.staged.len() as u64;
         if n_staged == 0 {
             self.write_list(state, at, part, 0);
-            return Ok(());
+            return Ok(begins);
         }
         drop(guard);
         self.take_ring();
@@ -282,7 +290,7 @@ impl Engine {
         drop(guard);
         self.check_files(layer)?;
         self.queue.submit(&reads);
-        Ok(())
+        Ok(begins)
     }
 
     /// Entry `i` of the operation of the lane known as `key`, for thread `ith`: the expert and the

@@ -114,7 +114,10 @@ impl Engine {
             rows: &run.rows,
             ranks: &run.ranks,
         };
-        let planned = self.plan(state, layer_index, &event, routing, &mut run.plan);
+        state.is_lent[layer_index] = false;
+        let (picks, batch) = (routing.picks, routing.batch);
+        let events = [&event, &event];
+        let planned = self.plan_tokens(state, layer_index, events, picks, batch, &mut run.plan);
         if planned.is_ok() {
             state.residencies[layer.pool].commit(&mut run.plan);
             run.is_open = true;
@@ -123,8 +126,8 @@ impl Engine {
         state.runs[at] = run;
         planned?;
         // Under the lock, so that lanes are recorded in the order in which they were planned.
-        if let Some(recorder) = &self.recorder {
-            recorder.record(layer_index as u32, routing.picks);
+        if let Some(recording) = &self.recording {
+            recording.record(layer_index as u32, routing.picks);
         }
         let now = Instant::now();
         state.busy.get_or_insert((now, now)).1 = now;

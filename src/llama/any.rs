@@ -5,6 +5,7 @@ use super::record::Observer;
 use super::workload::Workload;
 use crate::device::Cache;
 use crate::drafts::Batch;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::trace::Picks;
 use std::sync::Arc;
@@ -51,7 +52,28 @@ impl AnyModel {
         }
     }
 
-    /// A layer was computed on a device. Of models that stream neither trace nor profile hear of that.
+    /// What reads its experts, if it streams; made on the first call.
+    pub fn engine(&self) -> Result<Option<&Engine>> {
+        match self {
+            Self::Streamed(model) => model.engine().map(Some),
+            Self::Loaded(_) => Ok(None),
+        }
+    }
+
+    /// What reads its experts, if it streams and that is made.
+    pub fn made_engine(&self) -> Option<&Engine> {
+        match self {
+            Self::Streamed(model) => model.made_engine(),
+            Self::Loaded(_) => None,
+        }
+    }
+
+    /// Whether it streams.
+    pub fn streams(&self) -> bool {
+        matches!(self, Self::Streamed(_))
+    }
+
+    /// A layer was computed on a device. If it streams, its engine knows from what the device asked of it.
     pub fn see(&self, layer: usize, picks: Picks, batch: &Batch) {
         if let Self::Loaded(observer) = self {
             observer.see(layer, picks, batch);
@@ -59,9 +81,11 @@ impl AnyModel {
     }
 
     /// Devices hold experts of it.
-    pub fn note_pools(&self, cache: &Cache) {
-        if let Self::Loaded(observer) = self {
-            observer.note_pools(&cache.specs(observer.blocks.len()));
+    pub fn note_devices(&self, cache: &Cache) {
+        let pools = cache.specs(self.blocks().len());
+        match self {
+            Self::Streamed(model) => model.note_devices(pools),
+            Self::Loaded(observer) => observer.note_devices(&pools),
         }
     }
 }

@@ -1,53 +1,24 @@
-//! The cache of experts on devices that llama.cpp makes for a context: what its banks hold, and the uploads.
+//! The cache of experts on devices that llama.cpp makes for a context.
 //!
 //! llama.cpp tells each layer while it makes the cache, and asks before it builds a graph whether that graph
 //! reads the cache. The first time it asks, all layers are known: then the pools are made and warmed.
 
 use super::any::AnyModel;
-use super::sys::{
-    ggml_backend_dev_name, ggml_backend_get_device, ggml_backend_t, ggml_backend_tensor_set,
-    ggml_backend_tensor_set_async, ggml_tensor,
-};
+use super::banks::{Bank, Layer, Made, Source};
+use super::sys::{ggml_backend_t, ggml_tensor};
 use crate::config::Config;
 use crate::device::guard::Guard;
-use crate::device::{Cache, DeviceStats, PoolOf};
+use crate::device::{Cache, DeviceStats};
 use crate::drafts::Batch;
-use crate::engine::Warmed;
 use crate::error::Result;
-use crate::expert::Shape;
-use crate::guide::Known;
 use crate::report;
-use crate::residency::Plan;
 use crate::trace::Picks;
 use arc_swap::ArcSwap;
 use once_cell::sync::{Lazy, OnceCell};
 use std::cell::RefCell;
-use std::ffi::CStr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-
-/// A layer that is in the cache.
-struct Layer {
-    /// Its number in the model.
-    number: usize,
-    n_experts: u32,
-    /// What llama.cpp looks up: the slot of each expert, or -1.
-    slots: *mut i32,
-    /// The experts in host memory, one tensor for each part.
-    weights: Vec<*const ggml_tensor>,
-}
-
-/// The slots that layers of one layout share on one device.
-struct Bank {
-    backend: ggml_backend_t,
-    n_slots: u32,
-    /// One for each part.
-    tensors: Vec<*mut ggml_tensor>,
-    layers: Vec<Layer>,
-    /// It has a layer that is not known: all of it is llama.cpp's.
-    is_left: bool,
-}
 
 /// What has been told of a cache that is being made.
 #[derive(Default)]
@@ -77,18 +48,6 @@ pub struct Cached {
     guard: Option<Mutex<Guard>>,
     begin: Instant,
 }
-
-/// What it is made of.
-struct Made {
-    cache: Cache,
-    /// As the pools of the cache.
-    banks: Vec<Bank>,
-}
-
-// SAFETY: as of `Told`.
-unsafe impl Send for Made {}
-// SAFETY: as of `Told`; other threads look at the counters alone, which have a lock.
-unsafe impl Sync for Made {}
 
 /// The caches of all contexts.
 static CACHES: Lazy<ArcSwap<Vec<Arc<Cached>>>> = Lazy::new(ArcSwap::default);
@@ -180,6 +139,7 @@ impl Cached {
                 tensors: told.banks,
                 layers: Vec::new(),
                 is_left: false,
+                loan: Mutex::default(),
             });
             all.banks.len() - 1
         });
@@ -189,7 +149,7 @@ impl Cached {
                 number,
                 n_experts,
                 slots,
-                weights: told.weights,
+                sources: told.weights.into_iter().map(Source::new).collect(),
             }),
             Err(_) => bank.is_left = true,
         }
@@ -232,21 +192,25 @@ impl Cached {
         let made = Made {
             cache: Cache::new(pools, &self.policy)?,
             banks,
+            model: self.loaded.clone(),
         };
-        self.loaded.note_pools(&made.cache);
+        self.loaded.note_devices(&made.cache);
         report::device_lines(
             &made.cache,
             &self.policy,
             self.loaded.blocks(),
             &told.too_small,
         );
+        if self.loaded.streams() && made.banks.iter().any(Bank::takes_prompts) {
+            report::say(report::OFFLOAD_LINE);
+        }
         if let Some(workload) = self.loaded.workload() {
             if let Some(guide) = workload.guide() {
                 made.cache.guide_by(guide);
             }
             if let Some(known) = workload.known() {
                 made.cache.prime(&known);
-                made.warm(&known, workload.prewarm);
+                made.warm(&known, workload.prewarm)?;
             }
         }
         Ok(made)
@@ -279,6 +243,13 @@ impl Cached {
         self.made.get().map_or(Ok(()), |m| m.cache.settle_all())
     }
 
+    /// llama.cpp frees it: what was told of it may be forgotten.
+    pub fn end(&self) {
+        if let Some(made) = self.made.get() {
+            made.end();
+        }
+    }
+
     /// The counters of each device, as [`Cache::stats`].
     pub fn stats(&self, n_picks_max: usize) -> Vec<DeviceStats> {
         let made = self.made.get();
@@ -287,127 +258,3 @@ impl Cached {
 }
 
 const TOLD: &str = "no thread panics with it";
-
-impl Bank {
-    /// What its pool is made for.
-    fn pool(&self) -> PoolOf {
-        let n_experts: Vec<u32> = self.layers.iter().map(|l| l.n_experts).collect();
-        let bytes = |layer: &Layer| layer.parts().map(|(_, n_bytes)| n_bytes as u64).sum();
-        let bytes: Vec<u64> = self.layers.iter().map(bytes).collect();
-        // SAFETY: a backend of the context has a device, whose name lives as long as the program.
-        let name =
-            unsafe { CStr::from_ptr(ggml_backend_dev_name(ggml_backend_get_device(self.backend))) };
-        PoolOf {
-            device: name.to_string_lossy().into_owned(),
-            layers: self.layers.iter().map(|l| l.number).collect(),
-            shape: Shape::with_bytes(&n_experts, &bytes),
-            n_slots: self.n_slots,
-        }
-    }
-}
-
-impl Layer {
-    /// The address of expert 0 of each part, and the bytes of one expert.
-    fn parts(&self) -> impl Iterator<Item = (usize, usize)> {
-        // SAFETY: see `Told`.
-        let part =
-            |&weights: &*const ggml_tensor| unsafe { ((*weights).data as usize, (*weights).nb[2]) };
-        self.weights.iter().map(part)
-    }
-
-    /// Writes where an expert is.
-    fn set_slot(&self, expert: u32, slot: Option<u32>) {
-        assert!(expert < self.n_experts);
-        // SAFETY: there is a number for each expert; llama.cpp reads them after this call, in the same thread.
-        unsafe { *self.slots.add(expert as usize) = slot.map_or(-1, |slot| slot as i32) };
-    }
-}
-
-impl Made {
-    fn plan(&self, number: usize, picks: Picks, batch: &Batch) -> Result<usize> {
-        let is_it = |bank: &&Bank| bank.layers.iter().any(|l| l.number == number);
-        let bank = self
-            .banks
-            .iter()
-            .find(is_it)
-            .expect("the layer is in the cache");
-        self.cache
-            .plan(number, picks, batch, |plan| bank.follow(plan))
-    }
-
-    /// Uploads what `known` has hottest, for as long as `limit` at most.
-    fn warm(&self, known: &Known, limit: std::time::Duration) {
-        if limit.is_zero() {
-            return;
-        }
-        let begin = Instant::now();
-        let places = self.cache.fill_hottest(known);
-        let size = |bank: usize| -> u64 {
-            let parts = self.banks[bank].layers[0].parts();
-            parts.map(|(_, n_bytes)| n_bytes as u64).sum()
-        };
-        let bar = report::bytes_bar(places.iter().map(|place| size(place.0)).sum());
-        let mut warmed = Warmed {
-            n_experts: 0,
-            n_bytes: 0,
-            took: begin.elapsed(),
-            n_left: 0,
-        };
-        for &(at, id, slot) in &places {
-            if begin.elapsed() >= limit {
-                self.cache.unfill(at, id);
-                warmed.n_left += 1;
-                continue;
-            }
-            let bank = &self.banks[at];
-            let layer = &bank.layers[id.layer as usize];
-            for (&tensor, (address, n_bytes)) in bank.tensors.iter().zip(layer.parts()) {
-                let data = address + id.expert as usize * n_bytes;
-                // SAFETY: the bank has the slot, and the layer the expert; both have this size.
-                unsafe {
-                    ggml_backend_tensor_set(tensor, data as _, slot as usize * n_bytes, n_bytes)
-                };
-            }
-            layer.set_slot(id.expert, Some(slot));
-            self.cache.note_warm(at, size(at));
-            warmed.n_experts += 1;
-            warmed.n_bytes += size(at);
-            bar.set_position(warmed.n_bytes);
-        }
-        bar.finish_and_clear();
-        warmed.took = begin.elapsed();
-        report::say(&report::warm_line(&known.name, &warmed));
-    }
-}
-
-impl Bank {
-    /// Uploads what a plan says, and writes where the experts are. Returns the bytes.
-    fn follow(&self, plan: &Plan) -> u64 {
-        let layer = &self.layers[plan.layer as usize];
-        for fill in &plan.fills {
-            if let Some(victim) = fill.victim {
-                self.layers[victim.layer as usize].set_slot(victim.expert, None);
-            }
-            layer.set_slot(fill.expert, Some(fill.slot));
-        }
-        let mut n_uploaded = 0;
-        for (&tensor, (address, n_bytes)) in self.tensors.iter().zip(layer.parts()) {
-            // What is one piece here and there goes at once.
-            let pieces = plan
-                .fills
-                .chunk_by(|a, b| (a.expert + 1, a.slot + 1) == (b.expert, b.slot));
-            for piece in pieces {
-                let data = address + piece[0].expert as usize * n_bytes;
-                let offset = piece[0].slot as usize * n_bytes;
-                let n = piece.len() * n_bytes;
-                // SAFETY: the bank has these slots, and the layer these experts, of this size. They stay where they
-                // are until the model goes, and the device computes before it takes what is uploaded later.
-                unsafe {
-                    ggml_backend_tensor_set_async(self.backend, tensor, data as _, offset, n)
-                };
-                n_uploaded += n as u64;
-            }
-        }
-        n_uploaded
-    }
-}

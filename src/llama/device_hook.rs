@@ -77,6 +77,7 @@ pub unsafe extern "C" fn use_(_: *mut c_void, cache: *const c_void) -> bool {
 
 pub unsafe extern "C" fn close(_: *mut c_void, cache: *const c_void) {
     if let Some(cached) = device::find(cache as usize) {
+        cached.end();
         registry().close(&cached);
     }
 }

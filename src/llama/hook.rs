@@ -303,7 +303,10 @@ unsafe extern "C" fn route(
                 inputs,
             };
             let (lane, n_threads) = (lane as usize, n_threads as u32);
-            engine.route(bound.layer, bound.part, lane, n_threads, &routing)
+            if engine.route(bound.layer, bound.part, lane, n_threads, &routing)? {
+                device::overhear(bound.layer, picks, batch)?;
+            }
+            Ok(())
         })
     });
     if let Err(error) = result {

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 mod any;
+mod banks;
 #[cfg(feature = "llama")]
 pub mod bench;
 mod device;
@@ -16,6 +17,7 @@ mod model;
 mod pressure;
 mod record;
 mod registry;
+mod reports;
 #[cfg(feature = "llama")]
 pub mod session;
 mod signals;

@@ -12,6 +12,7 @@ use crate::memory;
 use crate::report;
 use crate::stats::Stats;
 use crate::store::{ModelFile, Pace, QueueOptions};
+use crate::trace::PoolSpec;
 use once_cell::sync::OnceCell;
 use std::sync::Mutex;
 
@@ -20,11 +21,18 @@ const WARM_UP: u32 = 64;
 /// Experts of fewer bytes than this are read with the default pace.
 const MEASURED_BYTES_MIN: u64 = 256 << 20;
 
-/// What the engine is made of, until it is made.
-struct Parts {
-    tensors: Vec<Tensor>,
-    files: Vec<ModelFile>,
-    foresight: Option<LayerRouters>,
+/// What the engine is made of.
+pub struct Parts {
+    /// The tensors, sorted by block and part.
+    pub tensors: Vec<Tensor>,
+    /// Their files.
+    pub files: Vec<ModelFile>,
+    /// What guesses the experts of a layer; `None` if nothing is read ahead.
+    pub foresight: Option<LayerRouters>,
+    /// Where the routing is recorded.
+    pub target: Option<Target>,
+    /// What is known and learnt of the workload.
+    pub workload: Option<Workload>,
 }
 
 /// A loaded model whose experts are on disk.
@@ -36,46 +44,32 @@ pub struct Model {
     n_used: u32,
     /// The blocks of its layers.
     pub blocks: Vec<u32>,
-    target: Option<Target>,
     workload: Option<Workload>,
+    /// The pools of the devices of its first context.
+    devices: OnceCell<Vec<PoolSpec>>,
     /// Whether the budget is what is available, which may be less than the least there can be.
     pub is_auto: bool,
 }
 
 impl Model {
-    /// A model of `tensors`, sorted by block and part, in `files`. A token uses `n_used` experts of
-    /// a layer; other models' arenas take `used_bytes` of the budget; the routing is recorded to
-    /// `target`.
+    /// A model of which a token uses `n_used` experts of a layer; other models' arenas take `used_bytes` of the
+    /// budget.
     ///
     /// The arena of `HOTSET_RAM=auto` is sized at the first routing event, when everything else has
     /// been allocated, and shrinks while memory is short (`pressure.rs`); any other is mapped now, so
     /// that a budget that cannot hold fails early.
-    pub fn new(
-        tensors: Vec<Tensor>,
-        files: Vec<ModelFile>,
-        config: &Config,
-        used_bytes: u64,
-        n_used: u32,
-        foresight: Option<LayerRouters>,
-        target: Option<Target>,
-        workload: Option<Workload>,
-    ) -> Result<Self> {
-        let total = expert_bytes(&tensors);
+    pub fn new(mut parts: Parts, config: &Config, used_bytes: u64, n_used: u32) -> Result<Self> {
+        let total = expert_bytes(&parts.tensors);
         let budget = match config.ram.expect("wanted tensors mean there is a budget") {
             Ram::Bytes(n) => Some(n.saturating_sub(used_bytes)),
             Ram::Percent(p) => Some((total as f64 * p / 100.0) as u64),
             Ram::Auto => None,
         };
-        let mut blocks: Vec<u32> = tensors.iter().map(|t| t.block).collect();
+        let mut blocks: Vec<u32> = parts.tensors.iter().map(|t| t.block).collect();
         blocks.dedup();
         let model = Self {
             engine: OnceCell::new(),
             blocks,
-            parts: Mutex::new(Some(Parts {
-                tensors,
-                files,
-                foresight,
-            })),
             policy: config.policy.clone(),
             options: QueueOptions {
                 kind: config.io,
@@ -83,8 +77,9 @@ impl Model {
                 faults: config.faults,
             },
             n_used,
-            target,
-            workload,
+            workload: parts.workload.take(),
+            parts: Mutex::new(Some(parts)),
+            devices: OnceCell::new(),
             is_auto: budget.is_none(),
         };
         if let Some(budget) = budget {
@@ -151,8 +146,16 @@ impl Model {
 
     /// Ends the recording of the routing, if there is one.
     pub fn end_recording(&self) {
-        if let Some(recorder) = self.engine.get().and_then(Engine::recorder) {
-            recorder.finish();
+        if let Some(recording) = self.engine.get().and_then(Engine::recording) {
+            recording.finish();
+        }
+    }
+
+    /// Devices hold experts of it: what is recorded goes through their pools first.
+    pub fn note_devices(&self, pools: Vec<PoolSpec>) {
+        let pools = self.devices.get_or_init(|| pools);
+        if let Some(recording) = self.engine.get().and_then(Engine::recording) {
+            recording.note_devices(pools);
         }
     }
 
@@ -209,6 +212,8 @@ impl Model {
                 tensors,
                 files,
                 foresight,
+                target,
+                workload: _,
             } = parts.ok_or_else(|| Error::Setting {
                 name: "HOTSET_RAM".to_string(),
                 value: "auto".to_string(),
@@ -236,9 +241,12 @@ impl Model {
                 engine.preload(|n| bar.set_position(n))?;
                 bar.finish_and_clear();
             }
-            if let Some(target) = &self.target {
-                let recorder = target.record_pools(engine.layout(), engine.holds_all());
-                engine.record_to(recorder);
+            if let Some(target) = target {
+                let recording = target.record_pools(engine.layout(), engine.holds_all());
+                if let Some(pools) = self.devices.get() {
+                    recording.note_devices(pools);
+                }
+                engine.record_to(recording);
             }
             if let Some(line) = report::cycle_line(&engine, self.n_used) {
                 report::say(&line);

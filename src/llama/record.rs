@@ -10,10 +10,10 @@ use crate::error::Result;
 use crate::gguf::expert_part;
 use crate::profile::Lesson;
 use crate::report;
-use crate::trace::{Header, Picks, PoolSpec, Recorder};
+use crate::trace::{Header, Picks, PoolSpec, Recording};
 use crate::tracker::Phase;
 use arc_swap::ArcSwap;
-use once_cell::sync::{Lazy, OnceCell};
+use once_cell::sync::Lazy;
 use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ pub struct Target {
 impl Target {
     /// Starts to record a model with streamed experts; `preloaded` says that all are resident from the
     /// start.
-    pub fn record_pools(&self, layout: &Layout, preloaded: bool) -> Recorder {
+    pub fn record_pools(self, layout: &Layout, preloaded: bool) -> Recording {
         let bytes = |l: &Layer| layout.pools[l.pool].expert_bytes as u64;
         let n_experts = layout.layers.iter().map(|l| l.n_experts);
         let header = Header {
@@ -68,18 +68,14 @@ impl Target {
         }
     }
 
-    fn record(&self, header: Header) -> Recorder {
-        self.announce(&header);
-        Recorder::new(self.path.clone(), header)
-    }
-
-    fn announce(&self, header: &Header) {
+    fn record(self, header: Header) -> Recording {
         report::say(&format!(
             "hotset: the routing of {} of {} layers is recorded in {}",
             header.n_layers,
             self.n_layers,
             self.path.display()
         ));
+        Recording::new(self.path, header)
     }
 }
 
@@ -138,23 +134,6 @@ pub struct Observer {
     recording: Option<Recording>,
     workload: Option<Workload>,
     watch: Option<Mutex<Watch>>,
-}
-
-/// A recording, which begins with the first event: what devices hold is known by then.
-struct Recording {
-    path: PathBuf,
-    header: Mutex<Header>,
-    recorder: OnceCell<Recorder>,
-}
-
-impl Recording {
-    fn record(&self, layer: u32, picks: Picks) {
-        let begin = || {
-            let header = self.header.lock().expect(WATCHED).clone();
-            Recorder::new(self.path.clone(), header)
-        };
-        self.recorder.get_or_init(begin).record(layer, picks);
-    }
 }
 
 /// What has been picked.
@@ -218,20 +197,16 @@ impl Observer {
     }
 
     /// Devices hold experts of it. What is recorded describes those of its first context.
-    pub fn note_pools(&self, pools: &[PoolSpec]) {
+    pub fn note_devices(&self, pools: &[PoolSpec]) {
         if let Some(recording) = &self.recording {
-            let mut header = recording.header.lock().expect(WATCHED);
-            if header.pools.is_empty() {
-                header.pools = pools.to_vec();
-            }
+            recording.note_devices(pools);
         }
     }
 
     /// Ends the recording, if there is one.
     pub fn finish(&self) {
-        let recorder = self.recording.as_ref().and_then(|r| r.recorder.get());
-        if let Some(recorder) = recorder {
-            recorder.finish();
+        if let Some(recording) = &self.recording {
+            recording.finish();
         }
     }
 
@@ -303,12 +278,7 @@ pub fn observe(
     let n_experts: Vec<u32> = layers().map(|parts| parts[0].n_experts).collect();
     let recording = |target: Target| {
         let header = target.header_of_tensors(&sorted);
-        target.announce(&header);
-        Recording {
-            path: target.path,
-            header: Mutex::new(header),
-            recorder: OnceCell::new(),
-        }
+        target.record(header)
     };
     let watch = || Watch {
         lesson: Lesson::new(&n_experts),

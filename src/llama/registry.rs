@@ -7,11 +7,11 @@
 use super::any::AnyModel;
 use super::device::{self, Cached};
 use super::loading::Loading;
-use super::model::{Model, places};
+use super::model::{Model, Parts, places};
 use super::pressure;
 use super::record::{self, Observer, Target};
 use super::workload::{Given, Shelves, Workload};
-use crate::config::{Config, Ram, StatsTo, trace_path};
+use crate::config::{Config, Ram, trace_path};
 use crate::device::DeviceStats;
 use crate::error::Result;
 use crate::gguf::expert_part;
@@ -38,6 +38,13 @@ type Table = Vec<(usize, Arc<Bound>)>;
 /// The tensors of all loaded models.
 pub static BOUND: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
 
+/// The tensor at `address`, if hotset reads it.
+pub fn bound(address: usize) -> Option<Arc<Bound>> {
+    let table = BOUND.load();
+    let at = table.binary_search_by_key(&address, |(address, _)| *address);
+    at.ok().map(|at| table[at].1.clone())
+}
+
 /// What a model says of itself.
 #[derive(Default)]
 pub struct Title {
@@ -50,11 +57,11 @@ pub struct Title {
 /// What the load-time callbacks share.
 pub struct Registry {
     /// The settings in force.
-    config: Config,
+    pub(super) config: Config,
     loading: Vec<Loading>,
-    models: Vec<(usize, Arc<Model>)>,
+    pub(super) models: Vec<(usize, Arc<Model>)>,
     /// Of models that do not stream.
-    observers: Vec<(usize, Arc<Observer>)>,
+    pub(super) observers: Vec<(usize, Arc<Observer>)>,
     /// The profiles of the settings.
     given: Given,
     /// Models whose routing was to be recorded with these settings.
@@ -62,12 +69,12 @@ pub struct Registry {
     /// Why there was no cache, the last time.
     uncached: String,
     /// The counters of caches that are gone, with the addresses of their models.
-    devices: Vec<(usize, DeviceStats)>,
+    pub(super) devices: Vec<(usize, DeviceStats)>,
     /// The counters of models that are gone.
-    reports: Vec<Stats>,
+    pub(super) reports: Vec<Stats>,
     /// Whether tables wait for [`Registry::release_tables`]: until a program's own text is written.
     pub holds_tables: bool,
-    tables: Vec<String>,
+    pub(super) tables: Vec<String>,
     /// Whether a report could not be written.
     pub has_failed: bool,
 }
@@ -169,57 +176,6 @@ impl Registry {
         !is_known
     }
 
-    /// A cache goes away: its counters wait for the end of the model.
-    pub fn close(&mut self, cached: &Arc<Cached>) {
-        device::remove(cached);
-        self.count(cached, usize::MAX);
-    }
-
-    fn count(&mut self, cached: &Cached, n_picks_max: usize) {
-        let settled = cached.settle();
-        self.note_failure(settled);
-        let stats = cached.stats(n_picks_max).into_iter();
-        self.devices
-            .extend(stats.map(|stats| (cached.model, stats)));
-    }
-
-    /// The counters of the devices of the model at address `key`, whose caches are gone.
-    fn take_devices(&mut self, key: usize) -> Vec<DeviceStats> {
-        let mine = self.devices.extract_if(.., |(model, _)| *model == key);
-        mine.map(|(_, stats)| stats).collect()
-    }
-
-    /// The counters of all loaded models, those that stream and those with experts on devices.
-    pub fn stats(&self, of: fn(&Model) -> Option<Stats>, n_picks_max: usize) -> Vec<Stats> {
-        let devices = |key: usize| -> Vec<DeviceStats> {
-            let gone = self.devices.iter().filter(|(model, _)| *model == key);
-            let caches = device::all().into_iter().filter(|c| c.model == key);
-            let live = caches.flat_map(|cached| cached.stats(n_picks_max));
-            gone.map(|(_, stats)| stats.clone()).chain(live).collect()
-        };
-        let streamed = self.models.iter().filter_map(|(key, model)| {
-            let devices = devices(*key);
-            Some(Stats {
-                devices,
-                ..of(model)?
-            })
-        });
-        let loaded = self.observers.iter().filter_map(|(key, observer)| {
-            let devices = devices(*key);
-            (!devices.is_empty()).then(|| self.device_stats(observer, devices))
-        });
-        streamed.chain(loaded).collect()
-    }
-
-    fn device_stats(&self, observer: &Observer, devices: Vec<DeviceStats>) -> Stats {
-        Stats {
-            model: observer.name.clone().unwrap_or_default(),
-            policy: self.config.policy.clone(),
-            devices,
-            ..Stats::default()
-        }
-    }
-
     /// The models that stream.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.models.iter().map(|(_, model)| model)
@@ -264,17 +220,14 @@ impl Registry {
         let is_first = |i: &usize| *i == 0 || tensors[*i].block != tensors[*i - 1].block;
         let firsts = (0..tensors.len()).filter(is_first);
         let routers = loading.routers.of_blocks(firsts.map(|i| tensors[i].block));
-        let foresight = self.config.prefetch.then_some(routers);
-        let model = Model::new(
+        let parts = Parts {
             tensors,
             files,
-            &self.config,
-            used_bytes,
-            n_used,
-            foresight,
+            foresight: self.config.prefetch.then_some(routers),
             target,
             workload,
-        )?;
+        };
+        let model = Model::new(parts, &self.config, used_bytes, n_used)?;
         let model = Arc::new(model);
         if model.is_auto {
             pressure::watch(&model);
@@ -377,40 +330,7 @@ impl Registry {
         model.settle();
         model.end_recording();
         self.note_failure(model.save_profile());
-        self.report(model.stats(), devices);
-    }
-
-    /// Saves what a model that does not stream has taught, and reports on its devices.
-    fn end(&mut self, observer: &Observer, devices: Vec<DeviceStats>) {
-        observer.finish();
-        self.note_failure(observer.save_profile());
-        if !devices.is_empty() {
-            let stats = self.device_stats(observer, devices);
-            self.report(Some(stats), Vec::new());
-        } else if observer.workload().is_some_and(Workload::uses_any) {
-            report::say(
-                "hotset: HOTSET_PROFILE does nothing for a model that is not streamed (HOTSET_RAM) and has no experts \
-                 on a device (--moe-cache-mib)",
-            );
-        }
-    }
-
-    /// Reports on the models that are still loaded, as if they went now.
-    pub fn report_rest(&mut self, stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) {
-        // They stay: threads may still compute with them.
-        for cached in device::all() {
-            self.count(&cached, n_picks_max);
-        }
-        for (key, observer) in std::mem::take(&mut self.observers) {
-            let devices = self.take_devices(key);
-            self.end(&observer, devices);
-        }
-        for (key, model) in std::mem::take(&mut self.models) {
-            model.end_recording();
-            self.note_failure(model.save_profile());
-            let devices = self.take_devices(key);
-            self.report(stats(&model), devices);
-        }
+        self.report(model.stats().map(|stats| stats.with_devices(devices)));
     }
 
     /// All models that are loaded, for saving their profiles: to be done when the registry is free.
@@ -423,42 +343,5 @@ impl Registry {
         models
             .chain(observers.map(|(_, o)| AnyModel::Loaded(o.clone())))
             .collect()
-    }
-
-    fn note_failure(&mut self, result: Result<()>) {
-        if let Err(error) = result {
-            report::say(&format!("hotset: error: {error}"));
-            self.has_failed = true;
-        }
-    }
-
-    /// Prints the tables that were held back.
-    pub fn release_tables(&mut self) {
-        for table in std::mem::take(&mut self.tables) {
-            report::say(&table);
-        }
-    }
-
-    fn report(&mut self, stats: Option<Stats>, devices: Vec<DeviceStats>) {
-        let to = self.config.stats.clone();
-        let Some(stats) = stats.filter(|_| to != StatsTo::Off) else {
-            return;
-        };
-        self.reports.push(Stats {
-            devices: [stats.devices, devices].concat(),
-            ..stats
-        });
-        let result = match &to {
-            StatsTo::Json(path) => report::write_json(&self.reports, path),
-            _ => {
-                let last = self.reports.last().expect("one was pushed");
-                self.tables.push(report::text(last));
-                if !self.holds_tables {
-                    self.release_tables();
-                }
-                Ok(())
-            }
-        };
-        self.note_failure(result);
     }
 }

@@ -3,6 +3,7 @@
 use super::{bytes, percent, regret_line, regret_rates, say};
 use crate::device::guard::News;
 use crate::device::{Cache, DeviceStats};
+use crate::stats::Tier;
 use comfy_table::{CellAlignment, Table, presets};
 
 /// Says what devices keep, and why they do not keep the other layers of those that are `blocks`; for the blocks
@@ -33,6 +34,11 @@ pub fn device_lines(cache: &Cache, policy: &str, blocks: &[u32], too_small: &[u3
         ));
     }
 }
+
+/// What becomes of prompts that llama.cpp computes on a device although the model streams.
+pub const OFFLOAD_LINE: &str = "hotset: prompts of more than some 32 tokens are computed on the device, with experts that are \
+     read through the page cache and not counted; --no-op-offload has them read through HOTSET_RAM and computed on the \
+     CPU";
 
 /// That the cache is used from now on, or is not.
 pub fn guard_line(news: &News) -> String {
@@ -84,6 +90,37 @@ pub fn device_text(devices: &[DeviceStats]) -> String {
     }
     let lines: String = devices.iter().map(lines).collect();
     format!("\n{table}\n{lines}")
+}
+
+/// The part of the table at the end that is about all tiers together; empty if there is one only.
+pub(super) fn tiers_text(tiers: &[Tier]) -> String {
+    if tiers.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["hotset", "experts asked for", "hits", "came there"]);
+    for (i, tier) in tiers.iter().enumerate() {
+        let rate = 100.0 * tier.hit_rate.unwrap_or(0.0);
+        // Devices take from memory, and memory from the disk.
+        let came = match tiers.len() - i {
+            1 => "-".to_string(),
+            2 => format!("{} from disk", bytes(tier.bytes_in)),
+            _ => format!("{} from memory", bytes(tier.bytes_in)),
+        };
+        table.add_row([
+            tier.name.clone(),
+            tier.asked.to_string(),
+            format!("{} ({rate:.1} %)", tier.hits),
+            came,
+        ]);
+    }
+    for column in 1..4 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    format!("{table}\n")
 }
 
 /// The counters in one line, for reports during a run.

@@ -14,7 +14,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
 
-pub use device::{device_line, device_lines, device_text, guard_line};
+use device::tiers_text;
+pub use device::{OFFLOAD_LINE, device_line, device_lines, device_text, guard_line};
 
 /// Writes `text` and a line end to standard error, at once: other threads write there too.
 pub fn say(text: &str) {
@@ -97,7 +98,11 @@ pub fn text(stats: &Stats) -> String {
     // Of a model that is not streamed there is nothing else to say.
     match stats.n_experts {
         0 => devices,
-        _ => format!("{}{devices}", engine_text(stats)),
+        _ => format!(
+            "{}{devices}{}",
+            engine_text(stats),
+            tiers_text(&stats.tiers)
+        ),
     }
 }
 

@@ -16,17 +16,20 @@
 //! any order. `rollback` undoes a plan, and is allowed while nothing else was planned: plan and
 //! commit under one lock, and fail in between.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::expert::{Event, ExpertId, Shape};
 use crate::policy::Policy;
 
 mod ahead;
 mod plan;
 pub mod pools;
+mod resize;
+mod spare;
 mod teach;
 
 use plan::State;
 pub use plan::{Counts, Fill, Plan, Tally, check};
+use spare::Spares;
 
 /// `slot_of` of an expert that is not resident.
 const NO_SLOT: u32 = u32::MAX;
@@ -51,6 +54,8 @@ pub struct Residency {
     n_abandoned: u32,
     /// What will probably be picked soon.
     expected: Vec<ExpertId>,
+    /// Residents that go first.
+    spares: Spares,
     /// Taken out of use by `resize`.
     retired: Vec<u32>,
     /// By layer.
@@ -74,6 +79,7 @@ impl Residency {
             free: (0..n_slots).rev().collect(),
             n_abandoned: 0,
             expected: Vec::new(),
+            spares: Spares::new(shape.n_total()),
             retired: Vec::new(),
             n_resident: vec![0; shape.n_layers() as usize],
             counts: Counts::default(),
@@ -117,6 +123,7 @@ impl Residency {
             match self.slot_of(id) {
                 Some(slot) => {
                     self.pins[slot as usize] += 1;
+                    self.keep(id);
                     plan.hits.push((expert, slot));
                 }
                 None => misses.push((expert, rows)),
@@ -249,42 +256,6 @@ impl Residency {
         plan.state = State::Idle;
     }
 
-    /// Changes the number of slots; returns those taken out of use, whose memory may be given back.
-    ///
-    /// Shrinking retires free slots first and then those of the coldest experts, whatever their
-    /// numbers; no expert moves. Growing takes retired slots back before it adds new numbers.
-    /// A size below the number of pinned slots is an error and changes nothing.
-    pub fn resize(&mut self, n_slots: u32) -> Result<Vec<u32>> {
-        let n_pinned = self.n_pinned();
-        if n_slots < n_pinned {
-            return Err(Error::Setting {
-                name: "slots".into(),
-                value: n_slots.to_string(),
-                allowed: format!("must be at least {n_pinned}, which are in use right now"),
-            });
-        }
-        self.n_changes += 1;
-        self.policy.resize(n_slots);
-        while self.n_slots() < n_slots {
-            let slot = self.retired.pop().unwrap_or_else(|| {
-                self.experts.push(None);
-                self.pins.push(0);
-                self.pins.len() as u32 - 1
-            });
-            self.free.push(slot);
-        }
-        let n_kept = self.retired.len();
-        while self.n_slots() > n_slots {
-            let slot = self
-                .free
-                .pop()
-                .or_else(|| self.evict().map(|(slot, _)| slot));
-            self.retired
-                .push(slot.expect("more slots are in use than pinned"));
-        }
-        Ok(self.retired[n_kept..].to_vec())
-    }
-
     /// Slots in use or free.
     pub fn n_slots(&self) -> u32 {
         (self.experts.len() - self.retired.len()) as u32
@@ -341,6 +312,7 @@ impl Residency {
         }
         assert_eq!(n_resident, self.n_resident);
         assert_eq!(n_abandoned, self.n_abandoned);
+        assert!(self.spares.iter().all(|id| self.is_resident(id)));
         let n_mapped = self.slot_of.iter().filter(|&&slot| slot != NO_SLOT).count();
         assert_eq!(n_mapped, self.n_resident() as usize);
         self.policy.validate();
@@ -361,14 +333,15 @@ impl Residency {
 
     /// Takes `id`, which the policy has let go, out of its slot, which is returned.
     fn vacate(&mut self, id: ExpertId) -> u32 {
+        self.keep(id);
         let slot = std::mem::replace(&mut self.slot_of[self.shape.index(id)], NO_SLOT);
         self.experts[slot as usize] = None;
         self.n_resident[id.layer as usize] -= 1;
         slot
     }
 
-    /// Empties the slot that the policy chooses, unless all are pinned. What is expected is spared, if
-    /// anything else can go.
+    /// Empties the slot of the oldest spare, else the one that the policy chooses, unless all are pinned. What
+    /// is expected is left in place, if anything else can go.
     fn evict(&mut self) -> Option<(u32, ExpertId)> {
         let Self {
             policy,
@@ -376,12 +349,16 @@ impl Residency {
             slot_of,
             pins,
             expected,
+            spares,
             ..
         } = self;
         let is_pinned = |id| pins[slot_of[shape.index(id)] as usize] > 0;
-        let victim = match expected.is_empty() {
-            true => None,
-            false => policy.evict(&|id| is_pinned(id) || expected.contains(&id)),
+        let is_wanted = |id| is_pinned(id) || expected.contains(&id);
+        let victim = match spares.iter().find(|&id| !is_wanted(id)) {
+            // The policy evicts it, so that a rollback can bring it back.
+            Some(spare) => policy.evict(&|id| id != spare),
+            None if expected.is_empty() => None,
+            None => policy.evict(&is_wanted),
         };
         let victim = victim.or_else(|| policy.evict(&is_pinned))?;
         // The one mistake of a policy that would let an operation read another expert's bytes.

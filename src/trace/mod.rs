@@ -20,8 +20,10 @@
 
 mod prefill;
 mod read;
+mod recording;
 mod write;
 
+pub use recording::Recording;
 pub use write::{Picks, Recorder};
 
 use crate::expert::{Event, Shape};

@@ -5,6 +5,7 @@ mod golden;
 mod learning;
 mod misuse;
 mod model;
+mod spares;
 
 use hotset::expert::{Event, ExpertId, Shape};
 use hotset::policy::{self, Policy, Prior, REGISTRY};

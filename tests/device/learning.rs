@@ -5,7 +5,7 @@ use super::{budget, config, load, smallest};
 use crate::runner::{Options, Runner, take_hook, tokens};
 use crate::tiny;
 use flate2::read::MultiGzDecoder;
-use hotset::config::{Config, Known};
+use hotset::config::{Config, Known, Ram};
 use hotset::device::DeviceStats;
 use hotset::profile::Profile;
 use std::fs::File;
@@ -39,7 +39,7 @@ fn run(model: &Path, config: &Config, n_bytes: usize) -> Option<DeviceStats> {
     compute(&mut runner);
     let mut stats = hotset::llama::stats();
     drop(runner);
-    stats.pop().map(|mut stats| stats.devices.remove(0))
+    stats.pop().and_then(|mut stats| stats.devices.pop())
 }
 
 /// The lines of a recording without its header, which tells of the device.
@@ -55,13 +55,14 @@ fn what_is_recorded_and_learnt_is_what_was_computed() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let model = tiny::write(&spec, dir.path());
-        let seen = |n_bytes: usize, name: &str| {
+        let seen = |n_bytes: usize, ram: Option<Ram>, name: &str| {
             let [trace, profile] =
                 [".trace.gz", ".json"].map(|end| dir.path().join(format!("{name}{end}")));
             let _ = std::fs::remove_file(&profile);
             let mut config = config("adaptive");
             config.trace = Some(trace.clone());
             config.profile_save = Some(profile.clone());
+            config.ram = ram;
             let device = run(&model, &config, n_bytes);
             assert_eq!(device.is_some(), n_bytes > 0);
             if let Some(device) = device {
@@ -73,9 +74,12 @@ fn what_is_recorded_and_learnt_is_what_was_computed() {
             let learnt = Profile::read(&profile).unwrap();
             (lines(&trace), learnt.tokens, learnt.layers)
         };
-        let alone = seen(0, "alone");
+        let alone = seen(0, None, "alone");
         for n_bytes in [smallest(&spec), budget(&spec, 0.66), budget(&spec, 1.2)] {
-            assert!(seen(n_bytes, "device") == alone, "{} {n_bytes}", spec.name);
+            for ram in [None, Some(Ram::Percent(25.0)), Some(Ram::Auto)] {
+                let what = format!("{} {n_bytes} {ram:?}", spec.name);
+                assert!(seen(n_bytes, ram, "device") == alone, "{what}");
+            }
         }
     }
 }
@@ -107,7 +111,7 @@ fn a_profile_warms_the_device() {
     }
 }
 
-/// What is uploaded in advance is what is computed with.
+/// What is uploaded in advance is what is computed with, wherever it comes from.
 #[test]
 fn warm_starts_are_exact() {
     let dir = tempfile::tempdir().unwrap();
@@ -122,8 +126,11 @@ fn warm_starts_are_exact() {
         let (stock, _) = super::run(&model, None, options, n_bytes);
         let mut warm = config("adaptive");
         warm.profile = Some(Known::Files(vec![(path, 1.0)]));
-        let (output, stats) = super::run(&model, Some(&warm), options, n_bytes);
-        assert!(output == stock, "{}", spec.name);
-        assert!(stats.unwrap().devices[0].n_warmed > 0);
+        for ram in [None, Some(Ram::Percent(1.0)), Some(Ram::Percent(40.0))] {
+            warm.ram = ram;
+            let (output, stats) = super::run(&model, Some(&warm), options, n_bytes);
+            assert!(output == stock, "{} {ram:?}", spec.name);
+            assert!(stats.unwrap().devices[0].n_warmed > 0);
+        }
     }
 }

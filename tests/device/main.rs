@@ -14,6 +14,7 @@ mod replaying;
 mod rpc;
 #[path = "../runner/mod.rs"]
 mod runner;
+mod tiers;
 #[path = "../tiny/mod.rs"]
 mod tiny;
 

@@ -3,10 +3,10 @@
 use crate::child::{self, StatsFile, completion, polyglot};
 use crate::rpc::{Server, slow_link};
 
-const ALWAYS: (&str, &str) = ("HOTSET_DEVICE_CACHE", "on");
+pub const ALWAYS: (&str, &str) = ("HOTSET_DEVICE_CACHE", "on");
 
 /// Hits of a cache as upstream reports them with `HOTSET=off` or as we do.
-fn run(server: &Server, vars: &[(&str, &str)], args: &[&str]) -> child::Ended {
+pub fn run(server: &Server, vars: &[(&str, &str)], args: &[&str]) -> child::Ended {
     run_at(&server.endpoint(), vars, args)
 }
 
@@ -58,13 +58,23 @@ fn a_cache_that_cannot_be_made_stops_nothing() {
 /// Uploads over a slow link cost more than they save: after a few tokens there are none, and the text stays.
 #[test]
 fn a_slow_link_is_left_aside() {
+    leaves_a_slow_link_aside(&[]);
+}
+
+/// Then memory has what the device would have.
+#[test]
+fn a_slow_link_is_left_aside_by_a_model_that_streams() {
+    leaves_a_slow_link_aside(&[("HOTSET_RAM", "40%")]);
+}
+
+fn leaves_a_slow_link_aside(ram: &[(&str, &str)]) {
     let server = Server::start();
     let link = slow_link(&server, 8 << 20);
     let args = ["--moe-cache-mib", "4", "-n", "120"];
     let counters = |vars: &[(&str, &str)]| {
         let file = StatsFile::new();
         let path = file.path();
-        let vars = [vars, &[("HOTSET_STATS", &path)]].concat();
+        let vars = [vars, ram, &[("HOTSET_STATS", &path)]].concat();
         let ended = run_at(&link, &vars, &args);
         (
             ended.text().into_owned(),

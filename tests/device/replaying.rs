@@ -4,6 +4,7 @@
 use super::{budget, config, load};
 use crate::runner::{Options, take_hook, tokens};
 use crate::tiny;
+use hotset::config::Ram;
 use hotset::policy::REGISTRY;
 use hotset::replay::Replay;
 use hotset::trace::Trace;
@@ -17,10 +18,15 @@ fn replaying_gives_the_hits_of_the_run() {
     // One pool, two, and one for each of three layers.
     for (spec, n_pools) in [(&all[1], 1), (&all[0], 2), (&all[7], 3)] {
         let model = tiny::write(spec, dir.path());
-        for policy in REGISTRY {
+        let rams = [None, Some(Ram::Percent(30.0))];
+        let policies = REGISTRY
+            .iter()
+            .flat_map(|policy| rams.map(|ram| (policy, ram)));
+        for (policy, ram) in policies {
             let path = dir.path().join("run.trace.gz");
             let mut config = config(policy.name);
             config.trace = Some(path.clone());
+            config.ram = ram;
             let options = Options {
                 n_threads: 1,
                 n_batch: 200,
@@ -45,7 +51,7 @@ fn replaying_gives_the_hits_of_the_run() {
 
             let trace = Trace::open(&path, u32::MAX).unwrap();
             let header = trace.header();
-            let what = format!("{} {}", spec.name, policy.name);
+            let what = format!("{} {} {ram:?}", spec.name, policy.name);
             assert_eq!(header.pools.len(), n_pools, "{what}");
             let shape = header.shape();
             let mut replay = Replay::new(&shape, &header.pools, policy.name, None).unwrap();

@@ -1,0 +1,273 @@
+//! Experts that a device takes: disk -> memory -> device.
+//!
+//! What a device lacks of an event is planned as one event of memory: what is not there is read into slots,
+//! all reads at once, in the order in which the device takes it. The pins of the event are a [`Loan`], because
+//! a device may take bytes later than it is told to. What found no slot passes through the staging ring, and
+//! is taken at once.
+//!
+//! The policy hears of all that was picked, as if memory had computed it; what the device holds is spare here.
+
+use super::{Engine, State};
+use crate::drafts::Batch;
+use crate::error::Result;
+use crate::expert::{ExpertId, Picked};
+use crate::residency::Plan;
+use crate::trace::Picks;
+use std::time::Instant;
+
+/// What a device has planned for an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The experts of each token.
+    pub picks: Picks<'a>,
+    /// Which tokens these are.
+    pub batch: &'a Batch,
+    /// What of these the device takes, ascending.
+    pub missing: &'a [u32],
+    /// What it gives up for that: layers and experts.
+    pub victims: &'a [(usize, u32)],
+}
+
+/// A part of an expert, for a device to take.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece {
+    /// The expert.
+    pub expert: u32,
+    /// Its part.
+    pub part: usize,
+    /// Where its bytes are.
+    pub address: usize,
+    /// Whether they are there until the loan has ended. If not, they are to be taken at once.
+    pub stays: bool,
+}
+
+/// Pins of what a device has been told to take. One for each device that takes by itself.
+#[derive(Default)]
+pub struct Loan {
+    layer: usize,
+    plan: Plan,
+    pairs: Vec<(u32, u32)>,
+    all: Picked,
+    missing: Picked,
+}
+
+impl Loan {
+    /// Notes all that was picked, and of this what is missing.
+    fn note(&mut self, wanted: &Wanted) {
+        self.pairs.clear();
+        for row in wanted.picks.rows() {
+            let ranked = (0..).zip(row).map(|(rank, &id)| (id as u32, rank));
+            self.pairs.extend(ranked);
+        }
+        self.all.set(&mut self.pairs);
+        let is_missing = |id: &u32| wanted.missing.binary_search(id).is_ok();
+        self.pairs.retain(|(id, _)| is_missing(id));
+        self.missing.set(&mut self.pairs);
+    }
+}
+
+impl Engine {
+    /// The router of `layer` has picked experts that a device computes: brings those that it lacks to memory
+    /// and shows each part to `take` when it is there. `loan` must have [ended](Self::end_loan), and holds what
+    /// `take` was shown until it does again.
+    ///
+    /// Called by the thread that computes the layers on the CPU, while it computes none.
+    pub fn lend(
+        &self,
+        layer: usize,
+        wanted: &Wanted,
+        loan: &mut Loan,
+        mut take: impl FnMut(Piece),
+    ) -> Result<()> {
+        loan.layer = layer;
+        loan.note(wanted);
+        self.plan_loan(&mut self.state(), wanted, loan)?;
+        let plan = &loan.plan;
+        let fills: Vec<_> = plan.fills.iter().map(|f| (f.expert, f.slot)).collect();
+        self.show_slots(layer, &plan.hits, true, &mut take)?;
+        self.show_slots(layer, &fills, true, &mut take)?;
+        self.show_staged(layer, &plan.bypassed, &mut take)
+    }
+
+    /// The device has taken all that it was shown.
+    pub fn end_loan(&self, loan: &mut Loan) {
+        if loan.plan.is_committed() {
+            let pool = self.layout.layers[loan.layer].pool;
+            self.state().residencies[pool].release(&mut loan.plan);
+        }
+    }
+
+    /// Shows all parts of an expert that no event has asked for; they are to be taken at once. No event is
+    /// counted or taught, and what is not in memory does not get there.
+    pub fn lend_in_advance(
+        &self,
+        layer: usize,
+        expert: u32,
+        mut take: impl FnMut(Piece),
+    ) -> Result<()> {
+        let pool = self.layout.layers[layer].pool;
+        let id = self.id(layer, expert);
+        let held = {
+            let residency = &mut self.state().residencies[pool];
+            let slot = residency.slot_of(id);
+            slot.inspect(|&slot| residency.hold(slot))
+        };
+        let Some(slot) = held else {
+            return self.show_staged(layer, &[expert], &mut take);
+        };
+        let shown = self.show_slots(layer, &[(expert, slot)], false, &mut take);
+        let residency = &mut self.state().residencies[pool];
+        residency.let_go(slot);
+        residency.spare(id);
+        shown
+    }
+
+    /// A device no longer holds these experts: layers and experts.
+    pub fn keep(&self, experts: &[(usize, u32)]) {
+        self.keep_in(&mut self.state(), experts);
+    }
+
+    fn keep_in(&self, state: &mut State, experts: &[(usize, u32)]) {
+        for &(layer, expert) in experts {
+            let pool = self.layout.layers[layer].pool;
+            state.residencies[pool].keep(self.id(layer, expert));
+        }
+    }
+
+    fn id(&self, layer: usize, expert: u32) -> ExpertId {
+        let layer = self.layout.layers[layer].pool_layer;
+        ExpertId { layer, expert }
+    }
+
+    /// Plans what is missing, teaches what was picked, and starts the reads.
+    fn plan_loan(&self, state: &mut State, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
+        self.leave_lane(state)?;
+        let layer = &self.layout.layers[loan.layer];
+        for residency in &mut state.residencies {
+            residency.expect([]);
+        }
+        state.is_lent[loan.layer] = true;
+        state.n_events += 1;
+        let n_tokens = wanted.picks.n_tokens();
+        let all = loan.all.event(layer.pool_layer, n_tokens);
+        let missing = loan.missing.event(layer.pool_layer, n_tokens);
+        let (picks, batch) = (wanted.picks, wanted.batch);
+        self.plan_tokens(
+            state,
+            loan.layer,
+            [&missing, &all],
+            picks,
+            batch,
+            &mut loan.plan,
+        )?;
+        if !missing.experts.is_empty() {
+            state.logs[layer.pool].push(&missing);
+        }
+        let residency = &mut state.residencies[layer.pool];
+        residency.commit(&mut loan.plan);
+        for &expert in all.experts {
+            residency.spare(self.id(loan.layer, expert));
+        }
+        self.keep_in(state, wanted.victims);
+        if let Some(recording) = &self.recording {
+            recording.record(loan.layer as u32, picks);
+        }
+        self.read_fills(&mut state.reads, loan.layer, 0, &loan.plan)?;
+        let now = Instant::now();
+        state.busy.get_or_insert((now, now)).1 = now;
+        Ok(())
+    }
+
+    /// What this thread has computed last is finished, so its pins go.
+    fn leave_lane(&self, state: &mut State) -> Result<()> {
+        let owner = Some(std::thread::current().id());
+        let is_mine = |at: &usize| state.runs[*at].owner == owner && self.lanes[*at].is_finished();
+        if let Some(at) = (0..state.n_lanes).find(is_mine) {
+            self.close(state, at)?;
+            state.runs[at].parts_begun = 0;
+        }
+        Ok(())
+    }
+
+    /// Shows experts in slots of the layer's pool, part by part, each as soon as it is there.
+    fn show_slots(
+        &self,
+        layer: usize,
+        slots: &[(u32, u32)],
+        stays: bool,
+        take: &mut impl FnMut(Piece),
+    ) -> Result<()> {
+        let layer = &self.layout.layers[layer];
+        let first_slot = self.layout.pools[layer.pool].first_slot;
+        for part in 0..layer.parts.len() {
+            for &(expert, slot) in slots {
+                self.wait(0, || self.arrivals.has_part(first_slot + slot, part as u32))?;
+                take(Piece {
+                    expert,
+                    part,
+                    address: self.address(layer, part, expert, self.region(layer, part, slot)),
+                    stays,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows experts that pass through the staging ring, part by part.
+    fn show_staged(
+        &self,
+        layer: usize,
+        experts: &[u32],
+        take: &mut impl FnMut(Piece),
+    ) -> Result<()> {
+        if experts.is_empty() {
+            return Ok(());
+        }
+        self.check_files(layer)?;
+        self.take_ring();
+        let shown = self.show_ring(layer, experts, take);
+        self.free_ring();
+        shown
+    }
+
+    fn show_ring(
+        &self,
+        layer_index: usize,
+        experts: &[u32],
+        take: &mut impl FnMut(Piece),
+    ) -> Result<()> {
+        let layer = &self.layout.layers[layer_index];
+        let n = (experts.len() * layer.parts.len()) as u64;
+        let n_places = self.layout.ring.n_places as u64;
+        let first = {
+            let mut state = self.state();
+            let first = state.next_sequence;
+            state.next_sequence += n;
+            first
+        };
+        let place = |i: u64| {
+            let i = i as usize;
+            (i / experts.len(), experts[i % experts.len()])
+        };
+        let read = |i: u64| {
+            let (part, expert) = place(i);
+            self.staged_read(layer_index, part, expert, first + i)
+        };
+        let reads: Vec<_> = (0..n.min(n_places)).map(read).collect();
+        self.queue.submit(&reads);
+        for i in 0..n {
+            self.wait(0, || self.arrivals.has_staged(first + i))?;
+            let (part, expert) = place(i);
+            take(Piece {
+                expert,
+                part,
+                address: self.address(layer, part, expert, self.place(first + i)),
+                stays: false,
+            });
+            if i + n_places < n {
+                self.queue.submit(&[read(i + n_places)]);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,64 @@
+//! Residents that are held elsewhere too: memory can do without them first.
+
+use super::{ExpertId, Residency};
+use std::collections::BTreeMap;
+
+/// Residents that are held elsewhere, by when that began.
+pub(super) struct Spares {
+    oldest_first: BTreeMap<u64, ExpertId>,
+    /// By dense index: the key of an expert, or 0.
+    since: Vec<u64>,
+    last: u64,
+}
+
+impl Spares {
+    /// None of `n_total` experts.
+    pub fn new(n_total: usize) -> Self {
+        Self {
+            oldest_first: BTreeMap::new(),
+            since: vec![0; n_total],
+            last: 0,
+        }
+    }
+
+    fn add(&mut self, index: usize, id: ExpertId) {
+        if self.since[index] == 0 {
+            self.last += 1;
+            self.since[index] = self.last;
+            self.oldest_first.insert(self.last, id);
+        }
+    }
+
+    /// Does nothing if the expert is no spare.
+    pub fn remove(&mut self, index: usize) {
+        let since = std::mem::take(&mut self.since[index]);
+        if since != 0 {
+            self.oldest_first.remove(&since);
+        }
+    }
+
+    /// The oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = ExpertId> + '_ {
+        self.oldest_first.values().copied()
+    }
+}
+
+impl Residency {
+    /// `id` is held elsewhere too, so that it is not used here: if it is resident, it is evicted before all
+    /// that is no spare, until a plan uses it or it is [kept](Self::keep). The oldest spare goes first.
+    pub fn spare(&mut self, id: ExpertId) {
+        if self.is_resident(id) {
+            self.spares.add(self.shape.index(id), id);
+        }
+    }
+
+    /// `id` is held nowhere else any more: if it is resident, it competes for its slot as all others.
+    pub fn keep(&mut self, id: ExpertId) {
+        self.spares.remove(self.shape.index(id));
+    }
+
+    /// Residents that are held elsewhere too.
+    pub fn n_spare(&self) -> u32 {
+        self.spares.oldest_first.len() as u32
+    }
+}
