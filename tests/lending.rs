@@ -13,7 +13,7 @@ use hotset::trace::Picks;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const N_LAYERS: usize = 3;
 const N_EXPERTS: usize = 16;
@@ -256,6 +256,35 @@ fn reads_of_an_event_are_in_flight_together() {
     let there = [(0, 2), (1, 2), (2, 2)];
     let coming = (0..N_PARTS).flat_map(|part| [1, 3, 7].map(|expert| (part, expert)));
     assert_eq!(shown, there.into_iter().chain(coming).collect::<Vec<_>>());
+}
+
+/// What has no slot passes through the ring; a place is read into again only after its part was taken.
+#[test]
+fn more_than_the_ring_holds() {
+    let engine = engine(0, 0);
+    assert!(engine.layout().ring.n_places < N_EXPERTS * N_PARTS);
+    let ids: Vec<i32> = (0..N_EXPERTS as i32).collect();
+    let missing: Vec<u32> = (0..N_EXPERTS as u32).collect();
+    let wanted = Wanted {
+        picks: Picks::new(&ids, N_EXPERTS, N_EXPERTS),
+        batch: &Batch::default(),
+        missing: &missing,
+        victims: &[],
+    };
+    for layer in 0..N_LAYERS {
+        let mut n = 0;
+        let mut loan = Loan::default();
+        let lent = engine.lend(layer, &wanted, &mut loan, |piece| {
+            assert!(!piece.stays);
+            // A read that came too early has ended by then.
+            std::thread::sleep(Duration::from_millis(2));
+            check(layer, &piece);
+            n += 1;
+        });
+        lent.unwrap();
+        engine.end_loan(&mut loan);
+        assert_eq!(n, N_EXPERTS * N_PARTS);
+    }
 }
 
 /// What a device has taken leaves memory first, what it gives back does not; what the CPU computes is ordinary.
