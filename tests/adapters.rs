@@ -2,16 +2,14 @@
 //! that of stock llama.cpp: to the bit.
 
 #![cfg(feature = "llama")]
-#![allow(unsafe_code)]
 
 mod runner;
 mod tiny;
 
 use hotset::config::{Config, Ram, StatsTo};
-use hotset::llama::{self, sys};
+use hotset::llama;
 use hotset::stats::Stats;
 use runner::{Options, Output, Runner, take_hook};
-use std::ffi::CString;
 use std::path::Path;
 
 /// Runs the model with the adapter, if there is one.
@@ -19,15 +17,7 @@ fn run(path: &Path, adapter: Option<&Path>, config: Option<&Config>) -> (Output,
     let _hook = take_hook(config);
     let mut runner = Runner::load(path, Options::default()).expect("the model loads");
     if let Some(adapter) = adapter {
-        let name = CString::new(adapter.to_str().unwrap()).unwrap();
-        // SAFETY: model and context live; the model frees the adapter.
-        unsafe {
-            let mut lora = sys::llama_adapter_lora_init(runner.model, name.as_ptr());
-            assert!(!lora.is_null(), "{}", adapter.display());
-            let mut scale = 1.0;
-            let status = sys::llama_set_adapters_lora(runner.context, &mut lora, 1, &mut scale);
-            assert_eq!(status, 0);
-        }
+        runner.adapt(adapter);
     }
     (runner.run(), llama::stats().pop())
 }

@@ -3,13 +3,13 @@
 #![cfg(feature = "llama")]
 
 mod child;
+mod serving;
 mod tiny;
 
-use child::{PROMPT, Running, StatsFile, command, completion, count, polyglot, run};
+use child::{PROMPT, StatsFile, command, completion, count, polyglot, run};
 use serde_json::{Value, json};
+use serving::{LlamaServer, prompts};
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 const OFF: (&str, &str) = ("HOTSET", "off");
 const RAM: (&str, &str) = ("HOTSET_RAM", "30%");
@@ -88,106 +88,15 @@ fn warm_up_is_not_counted() {
     assert_eq!(tally(&[]), without);
 }
 
-/// A llama-server that answers on a port of its own.
-struct Server {
-    running: Running,
-    agent: ureq::Agent,
-    url: String,
-}
-
-impl Server {
-    fn start(model: &Path, vars: &[(&str, &str)], args: &[&str]) -> Self {
-        let mut command = command(env!("CARGO_BIN_EXE_llama-server"), vars);
-        command.arg("-m").arg(model);
-        Self::start_with(command, args)
-    }
-
-    /// Starts a command that lacks these arguments and an address.
-    fn start_with(mut command: Command, args: &[&str]) -> Self {
-        // Free now, and the system gives the next caller another one.
-        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        drop(socket);
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-        command.args([
-            "-t",
-            "2",
-            "--n-gpu-layers",
-            "0",
-            "--no-repack",
-            "--no-webui",
-        ]);
-        command.args(args);
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60)));
-        let mut server = Self {
-            running: Running::start(command),
-            agent: config.build().new_agent(),
-            url: format!("http://127.0.0.1:{port}"),
-        };
-        let health = format!("{}/health", server.url);
-        let agent = server.agent.clone();
-        server
-            .running
-            .wait_until("health", |_| agent.get(&health).call().is_ok());
-        server
-    }
-
-    /// Continues a prompt greedily by 24 tokens.
-    fn complete(&self, prompt: Value) -> Value {
-        let body = json!({
-            "model": "polyglot-moe", "prompt": prompt, "n_predict": 24, "temperature": 0, "ignore_eos": true,
-            "cache_prompt": false, "return_tokens": true,
-        });
-        let answer = self
-            .agent
-            .post(format!("{}/completion", self.url))
-            .send_json(&body);
-        let answer = answer.unwrap_or_else(|e| panic!("{e}\n{}", self.running.stderr()));
-        let answer: Value = answer.into_body().read_json().unwrap();
-        assert_eq!(answer["tokens_predicted"], 24, "{answer:#}");
-        assert_eq!(answer["tokens"].as_array().unwrap().len(), 24, "{answer:#}");
-        answer
-    }
-
-    /// The tokens of each prompt, one request at a time.
-    fn tokens(&self, prompts: &[Value]) -> Vec<Value> {
-        prompts
-            .iter()
-            .map(|p| self.complete(p.clone())["tokens"].take())
-            .collect()
-    }
-
-    /// Ends it as a service manager does, and returns what it reported.
-    fn stop(self) -> String {
-        self.running.terminate();
-        let ended = self.running.wait();
-        assert_eq!(ended.code(), 0, "{}", ended.stderr);
-        ended.stderr
-    }
-}
-
-fn prompts() -> Vec<Value> {
-    let others = [
-        "for (int i = 0; i < n; i++) { if (a[i] == 0) return",
-        "The kernel reads the page from the disk",
-        "Der Rechner",
-    ];
-    [PROMPT]
-        .into_iter()
-        .chain(others)
-        .map(Value::from)
-        .collect()
-}
-
 #[test]
 fn server_answers_alone_and_together() {
     const ARGS: &[&str] = &["-np", "4", "-c", "2048"];
-    let stock = Server::start(&polyglot(), &[OFF], ARGS);
+    let stock = LlamaServer::start(&polyglot(), &[OFF], ARGS);
     let right = stock.tokens(&prompts());
     stock.stop();
 
     let stats = StatsFile::new();
-    let server = Server::start(&polyglot(), &[RAM, ("HOTSET_STATS", &stats.path())], ARGS);
+    let server = LlamaServer::start(&polyglot(), &[RAM, ("HOTSET_STATS", &stats.path())], ARGS);
     assert_eq!(server.tokens(&prompts()), right);
     // Which sequences share a batch depends on timing, and with it the rounding, stock or not: only
     // that each is answered can be said.
@@ -208,7 +117,7 @@ fn server_answers_alone_and_together() {
 #[test]
 fn server_that_routes_between_models() {
     let right = {
-        let stock = Server::start(&polyglot(), &[OFF], &[]);
+        let stock = LlamaServer::start(&polyglot(), &[OFF], &[]);
         let right = stock.tokens(&prompts());
         stock.stop();
         right
@@ -222,7 +131,7 @@ fn server_that_routes_between_models() {
     );
     router.args("run --tool server --ram 30% --policy lru -- --models-dir".split(' '));
     router.arg(models.path());
-    let server = Server::start_with(router, &[]);
+    let server = LlamaServer::start_with(router, &[]);
     assert_eq!(server.tokens(&prompts()), right);
     server.stop();
     assert_eq!(stats.read_streamed()["policy"], "lru");
@@ -239,7 +148,7 @@ fn rejected_drafts() {
     let args = [SPECULATIVE, &["-md", draft.to_str().unwrap()]].concat();
     let prompt = json!((0..48).map(|i| i * 5 % 256).collect::<Vec<_>>());
     let complete = |vars: &[(&str, &str)]| {
-        let server = Server::start(&target, vars, &args);
+        let server = LlamaServer::start(&target, vars, &args);
         let answer = server.complete(prompt.clone());
         server.stop();
         answer
@@ -266,11 +175,11 @@ fn accepted_drafts() {
     let draft = dir.path().join("draft.gguf");
     std::fs::copy(polyglot(), &draft).unwrap();
     let args = [SPECULATIVE, &["-md", draft.to_str().unwrap()]].concat();
-    let stock = Server::start(&polyglot(), &[OFF], &args);
+    let stock = LlamaServer::start(&polyglot(), &[OFF], &args);
     let right = stock.tokens(&prompts());
     stock.stop();
     let stats = StatsFile::new();
-    let server = Server::start(&polyglot(), &[RAM, ("HOTSET_STATS", &stats.path())], &args);
+    let server = LlamaServer::start(&polyglot(), &[RAM, ("HOTSET_STATS", &stats.path())], &args);
     assert_eq!(server.tokens(&prompts()), right);
     let answer = server.complete(PROMPT.into());
     let n_accepted = answer["timings"]["draft_n_accepted"].as_u64();

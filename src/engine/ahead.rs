@@ -15,8 +15,8 @@ use crate::expert::ExpertId;
 use crate::store::{Read, Recalled};
 use std::time::{Duration, Instant};
 
-/// Nothing is read ahead into a pool of fewer slots than this many times what a token uses. With as many as
-/// that, tokens took a fifth longer (docs/runs/2026-11-23-disk-tier, the 20 % limit).
+/// Nothing is read ahead into a pool of fewer slots than this many times what a token uses: all that is resident is
+/// about to be used again.
 const COLD_SLOTS_MIN: f64 = 1.25;
 
 /// An expert that is not resident and will probably be picked.

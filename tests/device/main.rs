@@ -1,22 +1,30 @@
 //! Experts on a device: which ones, is our policies' choice, and what is computed is what upstream's cache
-//! computes, to the bit. The device is a `ggml-rpc-server` on loopback; these tests need no GPU.
+//! computes, to the bit. The devices are `ggml-rpc-server`s on loopback; only `gpu.rs` needs a GPU.
 
 #![cfg(all(feature = "llama", feature = "rpc"))]
 #![allow(unsafe_code)]
 
+mod adapters;
 #[path = "../child/mod.rs"]
 mod child;
 mod exactness;
+mod fit;
+mod gpu;
 mod learning;
 mod programs;
+mod readme;
 mod replaying;
 #[path = "../rpc/mod.rs"]
 mod rpc;
 #[path = "../runner/mod.rs"]
 mod runner;
+mod server;
+#[path = "../serving/mod.rs"]
+mod serving;
 mod tiers;
 #[path = "../tiny/mod.rs"]
 mod tiny;
+mod two;
 
 use hotset::config::{Config, StatsTo};
 use hotset::llama::sys::*;
@@ -30,37 +38,61 @@ use std::sync::OnceLock;
 /// Layers whose experts stay in host memory: as `--cpu-moe`.
 const CPU_MOE: &CStr = c"\\.ffn_(up|down|gate|gate_up)_(ch|)exps";
 
-/// Makes llama.cpp know a server as a GPU, once. Call it after the hook was taken.
-fn register_device() {
-    static ENDPOINT: OnceLock<CString> = OnceLock::new();
-    ENDPOINT.get_or_init(|| {
+/// Two servers that llama.cpp knows as GPUs. Call it after the hook was taken.
+fn rpc_devices() -> [ggml_backend_dev_t; 2] {
+    static DEVICES: OnceLock<[usize; 2]> = OnceLock::new();
+    let addresses = DEVICES.get_or_init(|| {
         let (sender, receiver) = std::sync::mpsc::channel();
-        // The server ends with the thread that started it: one that stays.
+        // A server ends with the thread that started it: one that stays.
         std::thread::spawn(move || {
-            let server = Server::start();
-            sender.send(server.endpoint()).unwrap();
+            let servers = [Server::start(), Server::start()];
+            sender
+                .send(servers.each_ref().map(Server::endpoint))
+                .unwrap();
             loop {
                 std::thread::park();
             }
         });
-        let endpoint = CString::new(receiver.recv().unwrap()).unwrap();
-        type AddServer = unsafe extern "C" fn(*const c_char) -> ggml_backend_reg_t;
-        // SAFETY: the function has this type, and takes a C string.
-        unsafe {
-            let rpc = ggml_backend_reg_by_name(c"RPC".as_ptr());
-            assert!(!rpc.is_null(), "llama.cpp is built with RPC");
-            let name = c"ggml_backend_rpc_add_server".as_ptr();
-            let add = ggml_backend_reg_get_proc_address(rpc, name);
-            let add: AddServer = std::mem::transmute(add);
-            ggml_backend_register(add(endpoint.as_ptr()));
-        }
-        endpoint
+        receiver.recv().unwrap().map(register)
     });
+    addresses.map(|address| address as ggml_backend_dev_t)
 }
 
-/// Loads a model whose experts are in host memory, with a cache of `n_bytes` on the device.
+/// The address of the device that a server is.
+fn register(endpoint: String) -> usize {
+    type AddServer = unsafe extern "C" fn(*const c_char) -> ggml_backend_reg_t;
+    let endpoint = CString::new(endpoint).unwrap();
+    // SAFETY: the function has this type, and takes a C string; a server has a device, which stays.
+    unsafe {
+        let rpc = ggml_backend_reg_by_name(c"RPC".as_ptr());
+        assert!(!rpc.is_null(), "llama.cpp is built with RPC");
+        let name = c"ggml_backend_rpc_add_server".as_ptr();
+        let add = ggml_backend_reg_get_proc_address(rpc, name);
+        let add: AddServer = std::mem::transmute(add);
+        let server = add(endpoint.as_ptr());
+        ggml_backend_register(server);
+        ggml_backend_reg_dev_get(server, 0) as usize
+    }
+}
+
+/// Loads a model whose experts are in host memory, with a cache of `n_bytes` on the first server.
 fn load(path: &Path, options: Options, n_bytes: usize) -> Runner {
-    register_device();
+    load_on(&rpc_devices()[..1], &[1.0], path, options, n_bytes)
+}
+
+/// The same with layers on several devices, in proportion to `split`.
+fn load_on(
+    devices: &[ggml_backend_dev_t],
+    split: &[f32],
+    path: &Path,
+    options: Options,
+    n_bytes: usize,
+) -> Runner {
+    let mut devices = devices.to_vec();
+    devices.push(std::ptr::null_mut());
+    let mut split = split.to_vec();
+    // SAFETY: a plain getter.
+    split.resize(unsafe { llama_max_devices() }, 0.0);
     let overrides = [
         llama_model_tensor_buft_override {
             pattern: CPU_MOE.as_ptr(),
@@ -76,6 +108,8 @@ fn load(path: &Path, options: Options, n_bytes: usize) -> Runner {
         path,
         options,
         |params| {
+            params.devices = devices.as_mut_ptr();
+            params.tensor_split = split.as_ptr();
             params.n_gpu_layers = 99;
             params.tensor_buft_overrides = overrides.as_ptr();
         },
@@ -92,7 +126,11 @@ fn run(
     n_bytes: usize,
 ) -> (Output, Option<Stats>) {
     let _hook = take_hook(config);
-    let mut runner = load(path, options, n_bytes);
+    counted(load(path, options, n_bytes))
+}
+
+/// Runs a loaded model.
+fn counted(mut runner: Runner) -> (Output, Option<Stats>) {
     let output = runner.run();
     (output, hotset::llama::stats().pop())
 }

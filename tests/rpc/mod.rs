@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,11 @@ pub struct Server {
 impl Server {
     /// Starts one on a free port. Call it in a thread that lives as long as the server should.
     pub fn start() -> Self {
+        Self::start_with(&["-t", "2"], &[])
+    }
+
+    /// The same with other arguments than the address, and with these variables.
+    pub fn start_with(args: &[&str], vars: &[(&str, &Path)]) -> Self {
         let program = concat!(env!("BUILD_LLAMA_SRC"), "/../build/bin/ggml-rpc-server");
         // Free until the server takes it, or nearly so.
         let port = TcpListener::bind("127.0.0.1:0")
@@ -29,8 +35,10 @@ impl Server {
             .port();
         let mut command = Command::new(program);
         command
-            .args(["-H", "127.0.0.1", "-p", &port.to_string(), "-t", "2"])
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(args)
             .env("OMP_WAIT_POLICY", "passive")
+            .envs(vars.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());

@@ -141,6 +141,19 @@ impl Runner {
         }
     }
 
+    /// Applies a LoRA adapter. The model frees it.
+    pub fn adapt(&mut self, adapter: &Path) {
+        let name = CString::new(adapter.to_str().unwrap()).unwrap();
+        // SAFETY: model and context live.
+        unsafe {
+            let mut lora = llama_adapter_lora_init(self.model, name.as_ptr());
+            assert!(!lora.is_null(), "{}", adapter.display());
+            let mut scale = 1.0;
+            let status = llama_set_adapters_lora(self.context, &mut lora, 1, &mut scale);
+            assert_eq!(status, 0);
+        }
+    }
+
     /// Computes `tokens` in one batch, of which each sequence has every `n_seq`-th; appends the bits
     /// of all logits.
     pub fn decode(&mut self, tokens: &[i32], logits: &mut Vec<u32>) {

@@ -15,8 +15,9 @@ use std::time::Duration;
 
 /// How long the disk is measured each time.
 const DISK_FOR: Duration = Duration::from_millis(500);
-/// What is added to the memory that a process was seen to take: the kernel counts its own part as well.
-const REST_MORE: u64 = 16 << 20;
+/// What is added to the memory that a process was seen to take: the kernel counts its own part and files as well, and
+/// reclaiming at the limit stops the process, once for a second with 16 MiB.
+const REST_MORE: u64 = 64 << 20;
 /// The run that shows how much that is: a small share of experts, and a few tokens.
 const PROBE_RAM: &str = "10%";
 const PROBE_TOKENS: u32 = 16;

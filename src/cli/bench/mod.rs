@@ -36,7 +36,7 @@ pub struct Args {
     /// Memory for experts: shares of their bytes, or sizes; the limit is that and the rest of the process
     #[arg(long, value_name = "LIST")]
     ram: Option<String>,
-    /// What the process takes besides experts [default: measured, and 16 MiB more]
+    /// What the process takes besides experts [default: measured, and 64 MiB more]
     #[arg(long, value_name = "SIZE")]
     rest: Option<bytesize::ByteSize>,
     /// Policies of hotset, as in lru,decay:16

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The device tier without a GPU: a ggml-rpc-server on loopback is the device. Hit rates, bytes and instructions are
+# those of any device; times are not. benches/gpu.sh runs the same on a GPU.
+#
+#   benches/device.sh policies MODEL OUT-DIR    what policies hit and upload, beside upstream's own cache
+#   benches/device.sh overhead MODEL OUT-DIR    instructions of the hooked plan and of upstream's own
+#   benches/device.sh guard MODEL OUT-DIR       speed where the cache does not pay, beside the same without it
+#   benches/device.sh speed MODEL OUT-DIR       speed at several sizes: without a cache, upstream's own, and policies
+#
+# Needs python3 and `cargo build --release`; overhead needs valgrind. TOKENS, SHARES (percent of the experts on the
+# device), POLICIES and REPEAT change what is run. policies wants experts of at least 100 KiB, because upstream takes the
+# size in MiB: hotset widen models/polyglot-moe.gguf --factor 16 -o MODEL. Writes OUT-DIR/*.csv, a row for each run.
+#
+# policies fails unless all variants write the same texts, the hits of each run are those of its replayed trace, and
+# adaptive hits at most 0.3 points less than upstream. guard fails below 0.95 of the speed without the cache.
+set -euo pipefail
+
+if [ $# -ne 3 ]; then
+    sed -n 's/^#   //p' "$0" >&2
+    exit 2
+fi
+what=$1
+model=$(realpath "$2")
+out=$(realpath -m "$3")
+cd "$(dirname "$0")/.."
+mkdir -p "$out"
+work=$(mktemp -d)
+server=
+trap 'if [ -n "$server" ]; then kill "$server"; fi; rm -rf "$work"' EXIT
+
+# One program for all of it, also if somebody builds meanwhile.
+target=${CARGO_TARGET_DIR:-target}
+cp "$target/release/hotset" "$work/hotset"
+endpoint=
+if [ -z "${GPU:-}" ]; then
+    rpc_server=$(find "$target/llama" -path '*/build/bin/ggml-rpc-server' | sort | head -1)
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    endpoint=127.0.0.1:$port
+    OMP_WAIT_POLICY=passive "$rpc_server" -H 127.0.0.1 -p "$port" -t 2 >"$work/server.log" 2>&1 &
+    server=$!
+    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.1; done
+    export OMP_WAIT_POLICY=passive
+fi
+
+{
+    echo "commit   $(git describe --always --dirty)"
+    echo "machine  $(nproc) x $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), $(uname -sr)"
+    echo "model    $(basename "$model"), $(stat -Lc %s "$model") bytes"
+    echo "device   ${GPU:-ggml-rpc-server on loopback}"
+    echo "command  benches/device.sh $what MODEL OUT-DIR"
+    for name in TOKENS SHARES POLICIES REPEAT; do [ -z "${!name:-}" ] || echo "         $name=${!name}"; done
+} | tee "$out/$what.txt"
+
+export PYTHONDONTWRITEBYTECODE=1
+export MODEL=$model OUT=$out WORK=$work ENDPOINT=$endpoint
+python3 "benches/device/$what.py"

@@ -1,0 +1,45 @@
+"""What the parts of benches/device.sh share: a program on the device, and what it says of the cache."""
+
+import json
+import os
+import re
+import subprocess
+
+MODEL, OUT, WORK, ENDPOINT = (os.environ[name] for name in ("MODEL", "OUT", "WORK", "ENDPOINT"))
+HOTSET = f"{WORK}/hotset"
+# Without an endpoint it is the machine's own GPU.
+RPC = ["--rpc", ENDPOINT] if ENDPOINT else []
+ON_DEVICE = [*RPC, "-ngl", "99", "--cpu-moe", "--no-repack", "--no-warmup"]
+
+
+def number(name, default):
+    return int(os.environ.get(name, default))
+
+
+def env(settings):
+    """The environment with these settings of hotset and no others."""
+    rest = {name: value for name, value in os.environ.items() if not name.startswith("HOTSET")}
+    return rest | settings
+
+
+def program(tool, *args):
+    return [HOTSET, "run", "--tool", tool, "--", "-m", MODEL, *ON_DEVICE, *map(str, args)]
+
+
+def mib_for(percent):
+    """The --moe-cache-mib for a share of the experts, and their number."""
+    stats = f"{WORK}/probe.json"
+    command = program("completion", "-p", "a", "-n", "2", "-c", "256", "-no-cnv", "--moe-cache-mib", "64")
+    settings = {"HOTSET_STATS": stats, "HOTSET_DEVICE_CACHE": "on"}
+    subprocess.run(command, env=env(settings), check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    device = json.load(open(stats))[-1]["devices"][0]
+    n_bytes = device["slot_bytes"] / device["n_slots"] * (device["n_experts"] * percent / 100 + 1)
+    return round(n_bytes / 2**20)
+
+
+def upstream_counters(log):
+    """Hits, misses and MiB uploaded that upstream's own cache reports at the end."""
+    line = r"llama_moe_cache: ubatch .*: hits = (\d+), misses = (\d+), .* uploaded = ([\d.]+) MiB"
+    found = re.findall(line, log)
+    assert found, log
+    return sum(int(f[0]) for f in found), sum(int(f[1]) for f in found), sum(float(f[2]) for f in found)

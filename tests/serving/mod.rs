@@ -1,0 +1,120 @@
+//! A llama-server, and requests to it.
+
+#![allow(dead_code)]
+
+use crate::child::{PROMPT, Running, command};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// A llama-server that answers on a port of its own.
+pub struct LlamaServer {
+    running: Running,
+    agent: ureq::Agent,
+    url: String,
+}
+
+impl LlamaServer {
+    /// Starts one with these settings of hotset and these arguments; later options win.
+    pub fn start(model: &Path, vars: &[(&str, &str)], args: &[&str]) -> Self {
+        let mut command = command(env!("CARGO_BIN_EXE_llama-server"), vars);
+        command.arg("-m").arg(model);
+        Self::start_with(command, args)
+    }
+
+    /// Starts a command that lacks these arguments and an address.
+    pub fn start_with(mut command: Command, args: &[&str]) -> Self {
+        // Free now, and the system gives the next caller another one.
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        drop(socket);
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.args([
+            "-t",
+            "2",
+            "--n-gpu-layers",
+            "0",
+            "--no-repack",
+            "--no-webui",
+        ]);
+        command.args(args);
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60)));
+        let mut server = Self {
+            running: Running::start(command),
+            agent: config.build().new_agent(),
+            url: format!("http://127.0.0.1:{port}"),
+        };
+        let health = format!("{}/health", server.url);
+        let agent = server.agent.clone();
+        server
+            .running
+            .wait_until("health", |_| agent.get(&health).call().is_ok());
+        server
+    }
+
+    /// Continues a prompt greedily by 24 tokens.
+    pub fn complete(&self, prompt: Value) -> Value {
+        let answer = self.ask(prompt);
+        check(&answer);
+        answer
+    }
+
+    /// The tokens of all prompts, which one request asks for: they share batches from the first on.
+    pub fn tokens_together(&self, prompts: &[Value]) -> Vec<Value> {
+        let mut answers = self.ask(prompts.into());
+        let answers = answers.as_array_mut().expect("an answer to each prompt");
+        answers.iter().for_each(check);
+        answers.sort_by_key(|answer| answer["index"].as_u64());
+        let tokens = answers.iter_mut().map(|answer| answer["tokens"].take());
+        tokens.collect()
+    }
+
+    fn ask(&self, prompt: Value) -> Value {
+        let body = json!({
+            "model": "polyglot-moe", "prompt": prompt, "n_predict": 24, "temperature": 0, "ignore_eos": true,
+            "cache_prompt": false, "return_tokens": true,
+        });
+        let answer = self
+            .agent
+            .post(format!("{}/completion", self.url))
+            .send_json(&body);
+        let answer = answer.unwrap_or_else(|e| panic!("{e}\n{}", self.running.stderr()));
+        answer.into_body().read_json().unwrap()
+    }
+
+    /// The tokens of each prompt, one request at a time.
+    pub fn tokens(&self, prompts: &[Value]) -> Vec<Value> {
+        prompts
+            .iter()
+            .map(|p| self.complete(p.clone())["tokens"].take())
+            .collect()
+    }
+
+    /// Ends it as a service manager does, and returns what it reported.
+    pub fn stop(self) -> String {
+        self.running.terminate();
+        let ended = self.running.wait();
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        ended.stderr
+    }
+}
+
+fn check(answer: &Value) {
+    assert_eq!(answer["tokens_predicted"], 24, "{answer:#}");
+    assert_eq!(answer["tokens"].as_array().unwrap().len(), 24, "{answer:#}");
+}
+
+/// One long prompt and three short ones.
+pub fn prompts() -> Vec<Value> {
+    let others = [
+        "for (int i = 0; i < n; i++) { if (a[i] == 0) return",
+        "The kernel reads the page from the disk",
+        "Der Rechner",
+    ];
+    [PROMPT]
+        .into_iter()
+        .chain(others)
+        .map(Value::from)
+        .collect()
+}
