@@ -238,7 +238,7 @@ fn runs_stay_below_their_limit() {
     let out = folder.path().join("all.json");
     let args = [
         "--cap",
-        "96MiB",
+        "160MiB",
         "--policies",
         "lru",
         "--prefetch",
@@ -263,13 +263,13 @@ fn runs_stay_below_their_limit() {
     let runs = list(&report["runs"]);
     assert_eq!(runs.len(), 3);
     for record in &runs[1..] {
-        assert_eq!(record["cap_bytes"], 96 << 20);
+        assert_eq!(record["cap_bytes"], 160 << 20);
         let peak = record["peak_bytes"].as_u64().unwrap();
         // The model was read into it.
-        assert!((4 << 20..=96 << 20).contains(&peak), "{record}");
+        assert!((4 << 20..=160 << 20).contains(&peak), "{record}");
     }
     let rest = report["settings"]["rest_bytes"].as_u64().unwrap();
-    assert_eq!(runs[2]["budget_bytes"].as_u64().unwrap(), (96 << 20) - rest);
+    assert_eq!(runs[2]["budget_bytes"].as_u64().unwrap(), (160 << 20) - rest);
     assert_eq!(runs[2]["variant"], "lru+ahead");
 }
 
