@@ -20,7 +20,7 @@ pub fn bench(args: &[&str]) -> std::process::Command {
 }
 
 pub fn prompt(folder: &Path, name: &str) -> String {
-    let text = "Il file di configurazione viene letto quando il programma parte. ".repeat(8);
+    let text = "Il file di configurazione viene letto quando il programma parte. ".repeat(24);
     let path = folder.join(name);
     fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_string()
@@ -269,7 +269,10 @@ fn runs_stay_below_their_limit() {
         assert!((4 << 20..=160 << 20).contains(&peak), "{record}");
     }
     let rest = report["settings"]["rest_bytes"].as_u64().unwrap();
-    assert_eq!(runs[2]["budget_bytes"].as_u64().unwrap(), (160 << 20) - rest);
+    assert_eq!(
+        runs[2]["budget_bytes"].as_u64().unwrap(),
+        (160 << 20) - rest
+    );
     assert_eq!(runs[2]["variant"], "lru+ahead");
 }
 

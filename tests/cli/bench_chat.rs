@@ -12,7 +12,7 @@ fn a_chat_is_measured_in_its_last_turn() {
         prompt(folder.path(), "two.txt"),
     );
     let report = folder.path().join("report.json");
-    let output = run(bench(&[
+    let output = run(&mut bench(&[
         "--no-limit",
         "--ram",
         "30%",
@@ -26,8 +26,7 @@ fn a_chat_is_measured_in_its_last_turn() {
         &format!("{one},{one}+{two}+{one}"),
         "--json",
         report.to_str().unwrap(),
-    ])
-    .args(["--prompt-tokens", "32"]));
+    ]));
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report = json(&report);
     let record = |workload: &str| {
@@ -37,7 +36,7 @@ fn a_chat_is_measured_in_its_last_turn() {
     };
     let (single, chat) = (&record("one")["run"], &record("one+two+one")["run"]);
     for run in [single, chat] {
-        assert_eq!(run["n_prompt"], 32);
+        assert_eq!(run["n_prompt"], 64);
         assert_eq!(list(&run["tokens"]).len(), 8);
     }
     assert_ne!(single["tokens"], chat["tokens"]);
@@ -46,10 +45,9 @@ fn a_chat_is_measured_in_its_last_turn() {
         let number = |phase: &str| stats[phase]["tokens"].as_u64().unwrap();
         [number("prompt"), number("generation")]
     };
-    assert_eq!(tokens(&single["decode"]["stats"])[1], 8);
-    // Two turns before; a batch of 32 tokens counts as generation.
-    assert_eq!(tokens(&chat["before"]), [0, 80]);
-    assert_eq!(tokens(&chat["decode"]["stats"]), [0, 120]);
+    assert_eq!(tokens(&single["decode"]["stats"]), [64, 8]);
+    assert_eq!(tokens(&chat["before"]), [128, 16]);
+    assert_eq!(tokens(&chat["decode"]["stats"]), [192, 24]);
 }
 
 #[test]
