@@ -117,7 +117,6 @@ fn budgets() {
 #[test]
 fn policies() {
     let (_dir, models) = models();
-    let mut n_read_ahead = 0;
     for (spec, path) in &models {
         let options = Options::default();
         let (stock, _) = run(path, None, options);
@@ -128,9 +127,26 @@ fn policies() {
                 assert!(stats.generation.evictions > 0, "{} {spec:?}", policy.name);
                 let ahead = stats.ahead.expect("reading ahead is not off");
                 assert!(ahead.guesses > 0, "{} {spec:?}: {ahead:?}", policy.name);
-                n_read_ahead += ahead.reads;
             }
         }
+    }
+}
+
+/// Nothing is read ahead during the first tokens.
+#[test]
+fn what_is_read_ahead() {
+    let (_dir, models) = models();
+    let options = Options {
+        n_batch: 1,
+        n_generated: 72,
+        ..Options::default()
+    };
+    let mut n_read_ahead = 0;
+    for (spec, path) in &models {
+        let (stock, _) = run(path, None, options);
+        let stats = same(path, &streaming(30.0), options, &stock);
+        assert!(stats.generation.evictions > 0, "{spec:?}");
+        n_read_ahead += stats.ahead.expect("reading ahead is not off").reads;
     }
     assert!(n_read_ahead > 0);
 }
