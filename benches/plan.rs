@@ -21,7 +21,7 @@ fn pass(cache: &Cache, routing: &[(usize, Vec<i32>)]) -> u64 {
     let batch = Batch::default();
     let plan = |(layer, ids): &(usize, Vec<i32>)| {
         let picks = Picks::new(black_box(ids), ids.len(), ids.len());
-        let n_misses = cache.plan(*layer, picks, &batch, |plan| plan.fills.len() as u64);
+        let n_misses = cache.plan(*layer, picks, &batch, |plan| Ok(plan.fills.len() as u64));
         n_misses.expect("the routing is valid") as u64
     };
     routing.iter().map(plan).sum()
