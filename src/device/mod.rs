@@ -294,10 +294,7 @@ impl State {
     /// What `picks` say of the experts, in the memory of `picked`.
     fn pick(&mut self, mut picked: Picked, picks: Picks) -> Picked {
         self.picks.clear();
-        for row in picks.rows() {
-            let ranked = (0..).zip(row).map(|(rank, &id)| (id as u32, rank));
-            self.picks.extend(ranked);
-        }
+        self.picks.extend(picks.ranked());
         picked.set(&mut self.picks);
         picked
     }

@@ -13,7 +13,6 @@ use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
 use crate::residency::Plan;
 use crate::trace::Picks;
-use std::time::Instant;
 
 /// What a device has planned for an event.
 #[derive(Debug, Clone, Copy)]
@@ -55,10 +54,7 @@ impl Loan {
     /// Notes all that was picked, and of this what is missing.
     fn note(&mut self, wanted: &Wanted) {
         self.pairs.clear();
-        for row in wanted.picks.rows() {
-            let ranked = (0..).zip(row).map(|(rank, &id)| (id as u32, rank));
-            self.pairs.extend(ranked);
-        }
+        self.pairs.extend(wanted.picks.ranked());
         self.all.set(&mut self.pairs);
         let is_missing = |id: &u32| wanted.missing.binary_search(id).is_ok();
         self.pairs.retain(|(id, _)| is_missing(id));
@@ -173,8 +169,7 @@ impl Engine {
             recording.record(loan.layer as u32, picks);
         }
         self.read_fills(&mut state.reads, loan.layer, 0, &loan.plan)?;
-        let now = Instant::now();
-        state.busy.get_or_insert((now, now)).1 = now;
+        state.note_time();
         Ok(())
     }
 

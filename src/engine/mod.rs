@@ -106,6 +106,14 @@ struct State {
     busy: Option<(Instant, Instant)>,
 }
 
+impl State {
+    /// A routing event is planned.
+    fn note_time(&mut self) {
+        let now = Instant::now();
+        self.busy.get_or_insert((now, now)).1 = now;
+    }
+}
+
 /// What an operation computes.
 #[derive(Debug, Clone, Copy)]
 pub struct Routing<'a> {

@@ -4,7 +4,6 @@ use super::{Engine, N_LANES, Routing, Run, State};
 use crate::error::Result;
 use crate::expert::Event;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 /// Events after which one that has not ended is taken for given up: many tokens of any model.
 const STALE_EVENTS: u64 = 10_000;
@@ -129,8 +128,7 @@ impl Engine {
         if let Some(recording) = &self.recording {
             recording.record(layer_index as u32, routing.picks);
         }
-        let now = Instant::now();
-        state.busy.get_or_insert((now, now)).1 = now;
+        state.note_time();
         Ok(())
     }
 }
@@ -141,11 +139,9 @@ impl Routing<'_> {
         const NOT_PICKED: u32 = u32::MAX;
         ranks.clear();
         ranks.resize(self.n_rows.len(), NOT_PICKED);
-        for row in self.picks.rows() {
-            for (rank, &id) in (0..).zip(row) {
-                let best = &mut ranks[id as usize];
-                *best = rank.min(*best);
-            }
+        for (id, rank) in self.picks.ranked() {
+            let best = &mut ranks[id as usize];
+            *best = rank.min(*best);
         }
         ranks.retain(|&rank| rank != NOT_PICKED);
     }

@@ -61,9 +61,15 @@ impl<'a> Picks<'a> {
     }
 
     /// The ids of each token.
-    pub fn rows(&self) -> impl Iterator<Item = &'a [i32]> {
+    pub fn rows(&self) -> impl Iterator<Item = &'a [i32]> + use<'a> {
         let n_used = self.n_used;
         self.ids.chunks(self.stride).map(move |row| &row[..n_used])
+    }
+
+    /// Each expert of each token, with its place among the experts of the token.
+    pub fn ranked(&self) -> impl Iterator<Item = (u32, u32)> + use<'a> {
+        let rank = |(rank, &id): (u32, &i32)| (id as u32, rank);
+        self.rows().flat_map(move |row| (0..).zip(row).map(rank))
     }
 }
 
