@@ -27,6 +27,7 @@ pub struct Batch {
     tokens: Vec<Token>,
     /// Whether each token is sure; empty if all are.
     sure: Vec<bool>,
+    is_aside: bool,
 }
 
 impl Batch {
@@ -37,6 +38,7 @@ impl Batch {
     /// only, and no scan verifies drafts. Without a memory, 0, nothing can be taken back.
     pub fn begin(&mut self, memory: usize, tokens: impl Iterator<Item = Token>) {
         self.memory = memory;
+        self.is_aside = false;
         self.tokens.clear();
         self.tokens.extend(tokens);
         self.sure.clear();
@@ -81,6 +83,16 @@ impl Batch {
         }
         let fits = |n: &usize| n_ids.checked_rem(*n) == Some(0) && n_ids / n <= n_most;
         counts.into_iter().find(fits).map_or(n_ids, |n| n_ids / n)
+    }
+
+    /// The cache of a device is left aside for this batch.
+    pub fn set_aside(&mut self) {
+        self.is_aside = true;
+    }
+
+    /// Whether [`Self::set_aside`] was called since it began.
+    pub fn is_aside(&self) -> bool {
+        self.is_aside
     }
 
     fn has(&self, seq: i32, pos: i32) -> bool {

@@ -166,7 +166,7 @@ impl Engine {
         }
         self.keep_in(state, wanted.victims);
         if let Some(recording) = &self.recording {
-            recording.record(loan.layer as u32, picks);
+            recording.record(loan.layer as u32, picks, batch.is_aside());
         }
         self.read_fills(&mut state.reads, loan.layer, 0, &loan.plan)?;
         state.note_time();

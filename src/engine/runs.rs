@@ -126,7 +126,7 @@ impl Engine {
         planned?;
         // Under the lock, so that lanes are recorded in the order in which they were planned.
         if let Some(recording) = &self.recording {
-            recording.record(layer_index as u32, routing.picks);
+            recording.record(layer_index as u32, picks, batch.is_aside());
         }
         state.note_time();
         Ok(())

@@ -72,7 +72,13 @@ pub unsafe extern "C" fn use_(_: *mut c_void, cache: *const c_void) -> bool {
     if let Err(error) = cached.make() {
         fatal(&error);
     }
-    BATCH.with_borrow(|batch| cached.is_used(batch))
+    BATCH.with_borrow_mut(|batch| {
+        let is_used = cached.is_used(batch);
+        if !is_used {
+            batch.set_aside();
+        }
+        is_used
+    })
 }
 
 pub unsafe extern "C" fn close(_: *mut c_void, cache: *const c_void) {

@@ -189,7 +189,7 @@ impl Observer {
     /// A layer, by its number in `blocks`, was computed.
     pub fn see(&self, layer: usize, picks: Picks, batch: &Batch) {
         if let Some(recording) = &self.recording {
-            recording.record(layer as u32, picks);
+            recording.record(layer as u32, picks, batch.is_aside());
         }
         if let Some(watch) = &self.watch {
             watch.lock().expect(WATCHED).see(layer, picks, batch);

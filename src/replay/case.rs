@@ -2,7 +2,7 @@
 
 use super::grid::{Named, Request, WorstLayer};
 use crate::expert::{Event, ExpertId, Shape};
-use crate::trace::{PoolSpec, Trace};
+use crate::trace::{PoolSpec, Recorded, Trace};
 
 /// A trace with what its cells have in common.
 pub(super) struct Case<'a> {
@@ -66,6 +66,11 @@ impl<'a> Case<'a> {
             0 => Err("no events are left to replay".to_string()),
             _ => Ok(case),
         }
+    }
+
+    /// As [`Trace::recorded`].
+    pub(super) fn recorded(&self) -> impl Iterator<Item = Recorded<'_>> {
+        self.named.trace.recorded()
     }
 
     pub(super) fn events(&self) -> impl Iterator<Item = Event<'_>> {

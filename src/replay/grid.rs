@@ -230,14 +230,14 @@ impl<'a> Grid<'a> {
         let start = Instant::now();
         let (hits, counts) = match &mut replay {
             Some(replay) => {
-                let hits = replay.run(case.events())?;
+                let hits = replay.run(case.recorded())?;
                 (
                     hits.into_iter().map(u64::from).collect(),
                     Some(replay.counts()),
                 )
             }
             None if policy == BELADY => {
-                let (counts, hits) = belady_pools(|| case.events(), shape, pools)?;
+                let (counts, hits) = belady_pools(|| case.recorded(), shape, pools)?;
                 (hits.into_iter().map(u64::from).collect(), Some(counts))
             }
             None => {

@@ -9,7 +9,7 @@ use crate::expert::{Event, ExpertId, Shape};
 use crate::policy::{self, Prior};
 use crate::profile::PRIOR_TOKENS;
 use crate::residency::{Counts, Plan, Residency};
-use crate::trace::PoolSpec;
+use crate::trace::{PoolSpec, Recorded};
 
 mod belady;
 mod budget;
@@ -85,10 +85,14 @@ impl Replay {
     }
 
     /// Runs `events`, one after the other; returns how many picks of each were resident.
-    pub fn run<'a>(&mut self, events: impl IntoIterator<Item = Event<'a>>) -> Result<Vec<u32>> {
+    pub fn run<'a>(
+        &mut self,
+        events: impl IntoIterator<Item = impl Into<Recorded<'a>>>,
+    ) -> Result<Vec<u32>> {
         let events = events.into_iter();
         let mut hits = Vec::with_capacity(events.size_hint().0);
-        for event in events {
+        for recorded in events.map(Into::into) {
+            let event = recorded.event;
             if event.layer as usize >= self.places.len() {
                 return Err(Error::LayerOutOfRange {
                     layer: event.layer,
@@ -98,7 +102,7 @@ impl Replay {
             let (pool, event) = localize(&self.places, event);
             let residency = &mut self.pools[pool];
             let n_experts = residency.shape().n_experts(event.layer);
-            if !self.specs[pool].serves(&event, n_experts) {
+            if !self.specs[pool].serves(&recorded, n_experts) {
                 residency.teach(&event)?;
                 hits.push(0);
                 continue;
@@ -119,7 +123,7 @@ impl Replay {
 
 /// [`belady_from`] for pools that together hold each layer of `shape` once. Panics if an event's layer
 /// does not exist.
-pub fn belady_pools<'a, I: IntoIterator<Item = Event<'a>>>(
+pub fn belady_pools<'a, I: IntoIterator<Item = impl Into<Recorded<'a>>>>(
     events: impl Fn() -> I,
     shape: &Shape,
     pools: &[PoolSpec],
@@ -128,16 +132,18 @@ pub fn belady_pools<'a, I: IntoIterator<Item = Event<'a>>>(
     let mut counts = Vec::with_capacity(pools.len());
     let mut hits = vec![0; events().into_iter().count()];
     for (number, pool) in pools.iter().enumerate() {
+        let is_asked = |recorded: &Recorded| {
+            let layer = recorded.event.layer;
+            places[layer as usize].0 == number && pool.serves(recorded, shape.n_experts(layer))
+        };
         let own = || {
-            let local = events().into_iter().map(|event| localize(&places, event));
-            local.enumerate().filter(|(_, (at, event))| {
-                *at == number
-                    && pool.serves(event, shape.n_experts(pool.layers[event.layer as usize]))
-            })
+            let all = events().into_iter().map(Into::into).enumerate();
+            let own = all.filter(|(_, recorded)| is_asked(recorded));
+            own.map(|(index, recorded)| (index, localize(&places, recorded.event).1))
         };
         let start: Vec<usize> = (0..n_at_start(shape, pool)).collect();
         let (counts_of_pool, hits_of_pool) = belady_from(
-            own().map(|(_, (_, event))| event),
+            own().map(|(_, event)| event),
             &shape_of(shape, pool),
             pool.n_slots,
             &start,

@@ -10,7 +10,8 @@
 //!
 //! and says that the router of `layer`, counted over mixture-of-experts layers, picked these experts
 //! for `token`: at least one, at most `top_k`, no id twice. A missing line means that the layer was
-//! not computed for that token.
+//! not computed for that token. Where ` aside` follows, the cache of a device was left aside, as it is
+//! when it does not pay.
 //!
 //! Lines are in the order of (token, layer), and each is an event of one token; except where the
 //! header says `batched`: there, lines of the same layer and of tokens that follow one another
@@ -18,19 +19,24 @@
 //! it. Layers of one token still ascend, but tokens need not: sequences of several contexts may
 //! interleave.
 
+mod picks;
 mod prefill;
 mod read;
 mod recording;
+mod text;
 mod write;
-
-pub use recording::Recording;
-pub use write::{Picks, Recorder};
 
 use crate::expert::{Event, Shape};
 use serde::{Deserialize, Serialize};
 
+pub use picks::Picks;
 pub use prefill::Prefill;
 pub use read::Trace;
+pub use recording::Recording;
+pub use write::Recorder;
+
+/// The end of a line of an event for which the cache of a device was left aside.
+const ASIDE: &str = "aside";
 
 /// The first line of a trace. Fields that are not listed are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -102,10 +108,29 @@ pub struct PoolSpec {
 }
 
 impl PoolSpec {
-    /// Whether `event`, of one of its layers, which have `n_experts` experts each, looks into it.
-    pub fn serves(&self, event: &Event, n_experts: u32) -> bool {
+    /// Whether an event of one of its layers, which have `n_experts` experts each, looks into it.
+    pub fn serves(&self, Recorded { event, is_aside }: &Recorded, n_experts: u32) -> bool {
         let n_picks: u32 = event.rows.iter().sum();
-        !self.device || !event.is_scan() && n_picks.min(n_experts) <= self.n_slots
+        let fits = n_picks.min(n_experts) <= self.n_slots;
+        !self.device || !is_aside && !event.is_scan() && fits
+    }
+}
+
+/// An event of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Recorded<'a> {
+    /// What was picked.
+    pub event: Event<'a>,
+    /// The cache of its device was left aside, though it might have served it.
+    pub is_aside: bool,
+}
+
+impl<'a> From<Event<'a>> for Recorded<'a> {
+    fn from(event: Event<'a>) -> Self {
+        Self {
+            event,
+            is_aside: false,
+        }
     }
 }
 

@@ -34,9 +34,10 @@ impl Trace {
     fn without_prompts(self) -> Self {
         let mut trace = Self::empty(self.header.clone());
         trace.n_tokens = self.n_tokens;
-        for (token, event) in self.events().filter(|(t, e)| !self.is_prompt(*t, e)) {
-            trace.first_tokens.push(token);
-            trace.log.push(&event);
+        for (token, recorded) in self.entries() {
+            if !self.is_prompt(token, &recorded.event) {
+                trace.add(token, &recorded);
+            }
         }
         trace
     }
@@ -45,7 +46,7 @@ impl Trace {
         let mut trace = Self::empty(self.header.clone());
         trace.n_tokens = self.n_tokens;
         let mut batch = Batch::default();
-        for (token, event) in self.events() {
+        for (token, recorded) in self.entries() {
             // Events of one batch have the same first token.
             let start = self.prompt_at(token).map(|prompt| {
                 let n_before = (token - prompt.first_token) % n_tokens_max;
@@ -56,11 +57,8 @@ impl Trace {
                 batch.start = start;
             }
             match start {
-                Some(_) => batch.add(&event),
-                None => {
-                    trace.first_tokens.push(token);
-                    trace.log.push(&event);
-                }
+                Some(_) => batch.add(&recorded.event),
+                None => trace.add(token, &recorded),
             }
         }
         batch.close(&mut trace);
@@ -120,7 +118,7 @@ impl Batch {
             return;
         };
         for (layer, (n_tokens, mut picks)) in std::mem::take(&mut self.layers) {
-            trace.push(layer, start, n_tokens, &mut picks);
+            trace.push(layer, start, n_tokens, false, &mut picks);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads traces, and trusts nothing in them: what is accepted keeps every promise of the format, and
 //! what it takes in memory is bounded by what was read.
 
-use super::Header;
+use super::{ASIDE, Header, Recorded};
 use crate::error::{Error, Result};
 use crate::expert::{Event, Picked};
 use crate::log::EventLog;
@@ -20,8 +20,9 @@ pub struct Trace {
     /// One more than the highest token that was kept; 0 if there is none.
     pub(super) n_tokens: u32,
     /// By event.
-    pub(super) first_tokens: Vec<u32>,
-    pub(super) log: EventLog,
+    first_tokens: Vec<u32>,
+    aside: Vec<bool>,
+    log: EventLog,
 }
 
 impl Trace {
@@ -54,6 +55,7 @@ impl Trace {
             header,
             n_tokens: 0,
             first_tokens: Vec::new(),
+            aside: Vec::new(),
             log: EventLog::new(usize::MAX),
         }
     }
@@ -78,7 +80,26 @@ impl Trace {
 
     /// The events with the first token of each, in their order.
     pub fn events(&self) -> impl Iterator<Item = (u32, Event<'_>)> {
-        self.first_tokens.iter().copied().zip(self.log.iter())
+        self.entries()
+            .map(|(token, recorded)| (token, recorded.event))
+    }
+
+    /// The events as the run had them, in their order.
+    pub fn recorded(&self) -> impl Iterator<Item = Recorded<'_>> {
+        self.entries().map(|(_, recorded)| recorded)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u32, Recorded<'_>)> {
+        let events = self.log.iter().zip(&self.aside);
+        let events = events.map(|(event, &is_aside)| Recorded { event, is_aside });
+        self.first_tokens.iter().copied().zip(events)
+    }
+
+    /// Appends an event.
+    pub(super) fn add(&mut self, first_token: u32, recorded: &Recorded) {
+        self.first_tokens.push(first_token);
+        self.aside.push(recorded.is_aside);
+        self.log.push(&recorded.event);
     }
 
     /// Appends an event. `picks` holds what its tokens picked, each expert with its rank, which is
@@ -88,6 +109,7 @@ impl Trace {
         layer: u32,
         first_token: u32,
         n_tokens: u32,
+        is_aside: bool,
         picks: &mut Vec<(u32, u32)>,
     ) {
         let picked = Picked::of(picks);
@@ -95,14 +117,14 @@ impl Trace {
             true => &picked.ranks,
             false => &[],
         };
-        self.log.push(&Event {
+        let event = Event {
             layer,
             n_tokens,
             experts: &picked.experts,
             rows: &picked.rows,
             ranks,
-        });
-        self.first_tokens.push(first_token);
+        };
+        self.add(first_token, &Recorded { event, is_aside });
         picks.clear();
     }
 }
@@ -150,8 +172,8 @@ impl<R: BufRead> Lines<R> {
 fn read(lines: &mut Lines<impl BufRead>, limit: u32) -> Checked<Trace> {
     let line = lines.next(HEADER_BYTES_MAX)?.ok_or("there is no header")?;
     let header = header(line)?;
-    // Two numbers of up to 10 digits and `top_k` ids, each with a separator.
-    let n_bytes_max = 11 * (2 + header.top_k as usize);
+    // Two numbers of up to 10 digits and `top_k` ids, each with a separator, and the mark.
+    let n_bytes_max = 11 * (2 + header.top_k as usize) + ASIDE.len();
     let mut order = match header.batched {
         true => Order::ByToken(HashMap::new()),
         false => Order::Sorted(None),
@@ -164,7 +186,12 @@ fn read(lines: &mut Lines<impl BufRead>, limit: u32) -> Checked<Trace> {
             close(&mut open, &mut picks, &mut trace);
             continue;
         }
-        let (token, layer, ids) = fields(line)?;
+        let Line {
+            token,
+            layer,
+            ids,
+            is_aside,
+        } = fields(line)?;
         if layer >= trace.header.n_layers {
             return Err(format!(
                 "layer {layer} is outside 0..{}",
@@ -175,7 +202,7 @@ fn read(lines: &mut Lines<impl BufRead>, limit: u32) -> Checked<Trace> {
         let continues = trace.header.batched
             && open
                 .as_ref()
-                .is_some_and(|open| open.is_before(token, layer));
+                .is_some_and(|open| open.is_before(token, layer, is_aside));
         if !continues {
             close(&mut open, &mut picks, &mut trace);
         }
@@ -190,6 +217,7 @@ fn read(lines: &mut Lines<impl BufRead>, limit: u32) -> Checked<Trace> {
             layer,
             first_token: token,
             n_tokens: 0,
+            is_aside,
         });
         open.n_tokens += 1;
     }
@@ -213,18 +241,26 @@ struct Open {
     layer: u32,
     first_token: u32,
     n_tokens: u32,
+    is_aside: bool,
 }
 
 impl Open {
     /// Whether a line of `token` and `layer` belongs to it.
-    fn is_before(&self, token: u32, layer: u32) -> bool {
-        layer == self.layer && token == self.first_token + self.n_tokens
+    fn is_before(&self, token: u32, layer: u32, is_aside: bool) -> bool {
+        let is_next = token == self.first_token + self.n_tokens;
+        is_next && (layer, is_aside) == (self.layer, self.is_aside)
     }
 }
 
 fn close(open: &mut Option<Open>, picks: &mut Vec<(u32, u32)>, trace: &mut Trace) {
     if let Some(open) = open.take() {
-        trace.push(open.layer, open.first_token, open.n_tokens, picks);
+        let Open {
+            layer,
+            first_token,
+            n_tokens,
+            is_aside,
+        } = open;
+        trace.push(layer, first_token, n_tokens, is_aside, picks);
     }
 }
 
@@ -256,13 +292,24 @@ impl Order {
     }
 }
 
-/// Token, layer and the text of the ids.
-fn fields(line: &str) -> Checked<(u32, u32, &str)> {
+/// What a line says.
+struct Line<'a> {
+    token: u32,
+    layer: u32,
+    ids: &'a str,
+    is_aside: bool,
+}
+
+fn fields(line: &str) -> Checked<Line<'_>> {
     let mut fields = line.split(' ');
-    match (fields.next(), fields.next(), fields.next(), fields.next()) {
-        (Some(token), Some(layer), Some(ids), None) => {
-            Ok((number("token", token)?, number("layer", layer)?, ids))
-        }
+    let mut next = || fields.next();
+    match (next(), next(), next(), next(), next()) {
+        (Some(token), Some(layer), Some(ids), mark @ (None | Some(ASIDE)), None) => Ok(Line {
+            token: number("token", token)?,
+            layer: number("layer", layer)?,
+            ids,
+            is_aside: mark.is_some(),
+        }),
         _ => Err(format!("{line:?} is not `token layer id,id,...`")),
     }
 }

@@ -23,12 +23,13 @@ impl Recording {
     }
 
     /// As [`Recorder::record`].
-    pub fn record(&self, layer: u32, picks: Picks) {
+    pub fn record(&self, layer: u32, picks: Picks, is_aside: bool) {
         let begin = || {
             let header = self.header.lock().expect(HEADER).clone();
             Recorder::new(self.path.clone(), header)
         };
-        self.recorder.get_or_init(begin).record(layer, picks);
+        let recorder = self.recorder.get_or_init(begin);
+        recorder.record(layer, picks, is_aside);
     }
 
     /// What is recorded goes through these pools of devices first. Those of the first context count.

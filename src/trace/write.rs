@@ -5,7 +5,8 @@
 //! something to write. It is flushed every few seconds, so that a process that is killed leaves what
 //! it had, as gzip without an end.
 
-use super::Header;
+use super::text::{Head, Text};
+use super::{Header, Picks};
 use crate::report;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -28,51 +29,6 @@ const FINISH_MAX: Duration = Duration::from_secs(10);
 /// Threads whose passes are told apart.
 const LANES_MAX: usize = 64;
 
-/// What the router picked for each token of an event, best first.
-#[derive(Debug, Clone, Copy)]
-pub struct Picks<'a> {
-    ids: &'a [i32],
-    n_used: usize,
-    stride: usize,
-}
-
-impl<'a> Picks<'a> {
-    /// `n_used` ids for each token; those of the next one begin `stride` ids later, and after the last
-    /// one nothing needs to follow. Panics unless `ids` ends with a whole token.
-    pub fn new(ids: &'a [i32], n_used: usize, stride: usize) -> Self {
-        assert!(0 < n_used && n_used <= stride, "{n_used} ids in {stride}");
-        let n_last = ids.len() % stride;
-        assert!(n_last == 0 || n_last >= n_used, "{n_last} ids of {n_used}");
-        Self {
-            ids,
-            n_used,
-            stride,
-        }
-    }
-
-    /// Tokens of the event.
-    pub fn n_tokens(&self) -> u32 {
-        self.ids.len().div_ceil(self.stride) as u32
-    }
-
-    /// Ids of each token.
-    pub fn n_used(&self) -> usize {
-        self.n_used
-    }
-
-    /// The ids of each token.
-    pub fn rows(&self) -> impl Iterator<Item = &'a [i32]> + use<'a> {
-        let n_used = self.n_used;
-        self.ids.chunks(self.stride).map(move |row| &row[..n_used])
-    }
-
-    /// Each expert of each token, with its place among the experts of the token.
-    pub fn ranked(&self) -> impl Iterator<Item = (u32, u32)> + use<'a> {
-        let rank = |(rank, &id): (u32, &i32)| (id as u32, rank);
-        self.rows().flat_map(move |row| (0..).zip(row).map(rank))
-    }
-}
-
 /// The pass over the layers that a thread is in.
 struct Lane {
     thread: ThreadId,
@@ -84,7 +40,7 @@ struct Lane {
 
 /// What has been recorded and not yet been written.
 struct Buffer {
-    /// Of each event: layer, first token, tokens, ids of each token; then these ids.
+    /// Events, see [`Text::add`].
     values: Vec<u32>,
     lanes: Vec<Lane>,
     /// Tokens numbered so far.
@@ -200,9 +156,9 @@ impl Recorder {
         Self { shared }
     }
 
-    /// Records an event of `layer`. The calling thread's events of ascending layers are of the same
-    /// tokens. Waits if the writer is far behind.
-    pub fn record(&self, layer: u32, picks: Picks) {
+    /// Records an event of `layer`, and whether the cache of its device was left aside. The calling thread's
+    /// events of ascending layers are of the same tokens. Waits if the writer is far behind.
+    pub fn record(&self, layer: u32, picks: Picks, is_aside: bool) {
         let is_full = |b: &mut Buffer| b.values.len() >= VALUES_MAX && !b.is_closed;
         let waited = self
             .shared
@@ -214,8 +170,14 @@ impl Recorder {
         }
         let n_tokens = picks.n_tokens();
         let first_token = buffer.first_token(layer, n_tokens);
-        let head = [layer, first_token, n_tokens, picks.n_used as u32];
-        buffer.values.extend(head);
+        let head = Head {
+            layer,
+            first_token,
+            n_tokens,
+            n_used: picks.n_used() as u32,
+            is_aside,
+        };
+        buffer.values.extend(head.values());
         for row in picks.rows() {
             buffer.values.extend(row.iter().map(|&id| id as u32));
         }
@@ -275,55 +237,6 @@ fn write(shared: &Shared, path: &Path, header: &Header) -> io::Result<()> {
     }
 }
 
-/// Lines of a trace.
-#[derive(Default)]
-struct Text {
-    out: Vec<u8>,
-    /// The layer of the last line, and the token that would continue its event.
-    next: Option<(u32, u32)>,
-}
-
-impl Text {
-    /// Adds the events in `values`, see [`Buffer`].
-    fn add(&mut self, values: &[u32]) {
-        let mut rest = values;
-        while let [layer, first_token, n_tokens, n_used, ids @ ..] = rest {
-            let (ids, others) = ids.split_at((n_tokens * n_used) as usize);
-            rest = others;
-            if self.next == Some((*layer, *first_token)) {
-                self.out.push(b'\n');
-            }
-            for (token, row) in (*first_token..).zip(ids.chunks(*n_used as usize)) {
-                self.number(token, b' ');
-                self.number(*layer, b' ');
-                for &id in row {
-                    self.number(id, b',');
-                }
-                self.out.pop();
-                self.out.push(b'\n');
-            }
-            self.next = Some((*layer, first_token + n_tokens));
-        }
-    }
-
-    /// Adds `n` and `end`, a few times faster than the formatter of the library, which would be half
-    /// of what a recording costs.
-    fn number(&mut self, mut n: u32, end: u8) {
-        let mut digits = [0; 10];
-        let mut begin = digits.len();
-        loop {
-            begin -= 1;
-            digits[begin] = b'0' + (n % 10) as u8;
-            n /= 10;
-            if n == 0 {
-                break;
-            }
-        }
-        self.out.extend_from_slice(&digits[begin..]);
-        self.out.push(end);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,7 +260,7 @@ mod tests {
         let recorder = Recorder::new(path.clone(), header(n_layers));
         record(&recorder);
         recorder.finish();
-        recorder.record(0, Picks::new(&[7, 7], 2, 2));
+        recorder.record(0, Picks::new(&[7, 7], 2, 2), false);
         let mut text = String::new();
         let mut file = GzDecoder::new(File::open(path).unwrap());
         file.read_to_string(&mut text).unwrap();
@@ -363,20 +276,21 @@ mod tests {
     fn events_are_told_apart() {
         let text = lines(2, |recorder| {
             // Rows of 2 ids, 3 ids apart.
-            recorder.record(0, Picks::new(&[5, 1, 9, 0, 7], 2, 3));
-            recorder.record(1, Picks::new(&[3, 2], 2, 2));
-            recorder.record(1, Picks::new(&[4, 6], 2, 2));
-            recorder.record(1, Picks::new(&[6, 4], 2, 2));
-            recorder.record(0, Picks::new(&[0, 1], 2, 2));
+            recorder.record(0, Picks::new(&[5, 1, 9, 0, 7], 2, 3), false);
+            recorder.record(1, Picks::new(&[3, 2], 2, 2), false);
+            recorder.record(1, Picks::new(&[4, 6], 2, 2), false);
+            recorder.record(1, Picks::new(&[6, 4], 2, 2), true);
+            recorder.record(0, Picks::new(&[0, 1], 2, 2), false);
         });
         // The second layer left the first token out.
-        let expected = "0 0 5,1\n1 0 0,7\n1 1 3,2\n\n2 1 4,6\n\n3 1 6,4\n4 0 0,1\n";
+        let expected = "0 0 5,1\n1 0 0,7\n1 1 3,2\n\n2 1 4,6\n\n3 1 6,4 aside\n4 0 0,1\n";
         assert_eq!(text, expected);
     }
 
     #[test]
     fn lanes_have_tokens_of_their_own() {
-        let pick = |recorder: &Recorder, layer| recorder.record(layer, Picks::new(&[1, 0], 2, 2));
+        let pick =
+            |recorder: &Recorder, layer| recorder.record(layer, Picks::new(&[1, 0], 2, 2), false);
         let text = lines(3, |recorder| {
             pick(recorder, 0);
             std::thread::scope(|scope| {
@@ -394,7 +308,7 @@ mod tests {
         let n_events = 20 * VALUES_MAX / 6;
         let text = lines(1, |recorder| {
             for i in 0..n_events as i32 {
-                recorder.record(0, Picks::new(&[i % 8, (i + 1) % 8], 2, 2));
+                recorder.record(0, Picks::new(&[i % 8, (i + 1) % 8], 2, 2), false);
             }
         });
         let mut lines = text.lines().filter(|l| !l.is_empty());
@@ -420,10 +334,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let recorder = Recorder::new(dir.path().to_path_buf(), header(1));
         for _ in 0..VALUES_MAX {
-            recorder.record(0, Picks::new(&[1, 0], 2, 2));
+            recorder.record(0, Picks::new(&[1, 0], 2, 2), false);
         }
         recorder.finish();
-        recorder.record(0, Picks::new(&[1, 0], 2, 2));
+        recorder.record(0, Picks::new(&[1, 0], 2, 2), false);
         assert!(recorder.shared.buffer().values.is_empty(), "it piles up");
     }
 }

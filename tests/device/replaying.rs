@@ -18,15 +18,18 @@ fn replaying_gives_the_hits_of_the_run() {
     // One pool, two, and one for each of three layers.
     for (spec, n_pools) in [(&all[1], 1), (&all[0], 2), (&all[7], 3)] {
         let model = tiny::write(spec, dir.path());
-        let rams = [None, Some(Ram::Percent(30.0))];
+        let ram = Some(Ram::Percent(30.0));
+        // A guard tries at least what it is like without the cache.
+        let runs = [(None, false), (None, true), (ram, false)];
         let policies = REGISTRY
             .iter()
-            .flat_map(|policy| rams.map(|ram| (policy, ram)));
-        for (policy, ram) in policies {
+            .flat_map(|policy| runs.map(|(ram, is_guarded)| (policy, ram, is_guarded)));
+        for (policy, ram, is_guarded) in policies {
             let path = dir.path().join("run.trace.gz");
             let mut config = config(policy.name);
             config.trace = Some(path.clone());
             config.ram = ram;
+            config.guards_device = is_guarded;
             let options = Options {
                 n_threads: 1,
                 n_batch: 200,
@@ -51,17 +54,18 @@ fn replaying_gives_the_hits_of_the_run() {
 
             let trace = Trace::open(&path, u32::MAX).unwrap();
             let header = trace.header();
-            let what = format!("{} {} {ram:?}", spec.name, policy.name);
+            let what = format!("{} {} {ram:?} {is_guarded}", spec.name, policy.name);
             assert_eq!(header.pools.len(), n_pools, "{what}");
             let shape = header.shape();
             let mut replay = Replay::new(&shape, &header.pools, policy.name, None).unwrap();
-            let hits = replay.run(trace.events().map(|(_, event)| event)).unwrap();
+            let hits = replay.run(trace.recorded()).unwrap();
             let n_hits: u64 = hits.iter().map(|&n| u64::from(n)).sum();
             assert_eq!(n_hits, device.generation.hits, "{what}");
             assert_eq!(replay.counts().decode, device.generation, "{what}");
             assert_eq!(replay.counts().scan.events, 0, "{what}");
+            assert_eq!(trace.recorded().any(|r| r.is_aside), is_guarded, "{what}");
             assert!(
-                device.generation.evictions > 0 && device.n_beside > 0,
+                is_guarded || device.generation.evictions > 0 && device.n_beside > 0,
                 "{what}"
             );
         }

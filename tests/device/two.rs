@@ -144,7 +144,7 @@ fn replaying_a_run_on_two_devices() {
             let header = trace.header();
             let shape = header.shape();
             let mut replay = Replay::new(&shape, &header.pools, "adaptive", None).unwrap();
-            replay.run(trace.events().map(|(_, event)| event)).unwrap();
+            replay.run(trace.recorded()).unwrap();
             let total = |of: fn(&DeviceStats) -> u64| devices.iter().map(of).sum::<u64>();
             let decode = replay.counts().decode;
             assert_eq!(decode.hits, total(|d| d.generation.hits), "{}", spec.name);

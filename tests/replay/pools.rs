@@ -267,7 +267,7 @@ fn nothing_beats_the_bound_in_bytes() {
     }
 }
 
-/// Only generation whose experts fit looks into a device.
+/// Only generation whose experts fit looks into a device, unless its cache is left aside.
 #[test]
 fn a_device_serves_generation_that_fits() {
     let shape = Shape::uniform(1, 4);
@@ -288,11 +288,17 @@ fn a_device_serves_generation_that_fits() {
         event(1, &[0, 1], &[1, 1]),
         event(33, &[0, 2], &[33, 33]),
         event(2, &[0, 1, 2], &[2, 1, 1]),
+        event(1, &[0, 3], &[1, 1]),
         event(1, &[0, 1], &[1, 1]),
     ];
+    let events = events.map(|event| hotset::trace::Recorded {
+        event,
+        is_aside: event.experts == [0, 3],
+    });
     for policy in REGISTRY {
         let mut replay = Replay::new(&shape, &pools, policy.name, None).unwrap();
-        assert_eq!(replay.run(events).unwrap(), [0, 0, 0, 2], "{}", policy.name);
+        let hits = replay.run(events).unwrap();
+        assert_eq!(hits, [0, 0, 0, 0, 2], "{}", policy.name);
         let counts = replay.counts();
         assert_eq!((counts.decode.events, counts.scan.events), (2, 0));
     }

@@ -39,6 +39,25 @@ fn lines_of_a_batch_are_one_event() {
     assert_eq!(copied(&read(&text).unwrap()), expected);
 }
 
+/// A mark is of a whole event.
+#[test]
+fn what_was_left_aside_is_marked() {
+    let text =
+        header(",\"batched\":true") + "0 0 5,1 aside\n1 0 1 aside\n2 0 1\n3 0 2 aside\n3 1 4\n";
+    let trace = read(&text).unwrap();
+    let recorded = trace.recorded().map(|r| (r.event.n_tokens, r.is_aside));
+    let expected = [(2, true), (1, false), (1, true), (1, false)];
+    assert!(recorded.eq(expected));
+    for line in [
+        "0 0 5,1 asid",
+        "0 0 5,1 aside ",
+        "0 0 aside",
+        "0 0 5 aside aside",
+    ] {
+        assert!(read(&(header("") + line)).is_err(), "{line:?}");
+    }
+}
+
 /// The ranks of each event.
 fn ranks(trace: &Trace) -> Vec<Vec<u32>> {
     trace.events().map(|(_, e)| e.ranks.to_vec()).collect()

@@ -1,0 +1,102 @@
+//! Lines of a trace.
+
+use super::ASIDE;
+
+/// What is known of an event beside its ids.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    /// Its layer.
+    pub layer: u32,
+    /// Its first token, and how many there are.
+    pub first_token: u32,
+    pub n_tokens: u32,
+    /// Ids of each token.
+    pub n_used: u32,
+    /// The cache of its device was left aside.
+    pub is_aside: bool,
+}
+
+impl Head {
+    const N_VALUES: usize = 5;
+
+    /// As [`Text::add`] takes it.
+    pub fn values(&self) -> [u32; Self::N_VALUES] {
+        [
+            self.layer,
+            self.first_token,
+            self.n_tokens,
+            self.n_used,
+            self.is_aside.into(),
+        ]
+    }
+
+    fn of(values: &[u32; Self::N_VALUES]) -> Self {
+        let &[layer, first_token, n_tokens, n_used, is_aside] = values;
+        Self {
+            layer,
+            first_token,
+            n_tokens,
+            n_used,
+            is_aside: is_aside != 0,
+        }
+    }
+}
+
+/// Lines, as text.
+#[derive(Default)]
+pub struct Text {
+    /// What was added, until somebody takes it.
+    pub out: Vec<u8>,
+    /// The layer of the last line, and the token that would continue its event.
+    next: Option<(u32, u32)>,
+}
+
+impl Text {
+    /// Adds events: of each, the values of its [`Head`], then its ids.
+    pub fn add(&mut self, values: &[u32]) {
+        let mut rest = values;
+        while let Some((head, others)) = rest.split_first_chunk() {
+            let head = Head::of(head);
+            let (ids, others) = others.split_at((head.n_tokens * head.n_used) as usize);
+            rest = others;
+            self.event(&head, ids);
+        }
+    }
+
+    fn event(&mut self, head: &Head, ids: &[u32]) {
+        if self.next == Some((head.layer, head.first_token)) {
+            self.out.push(b'\n');
+        }
+        for (token, row) in (head.first_token..).zip(ids.chunks(head.n_used as usize)) {
+            self.number(token, b' ');
+            self.number(head.layer, b' ');
+            for &id in row {
+                self.number(id, b',');
+            }
+            self.out.pop();
+            if head.is_aside {
+                self.out.push(b' ');
+                self.out.extend_from_slice(ASIDE.as_bytes());
+            }
+            self.out.push(b'\n');
+        }
+        self.next = Some((head.layer, head.first_token + head.n_tokens));
+    }
+
+    /// Adds `n` and `end`, a few times faster than the formatter of the library, which would be half
+    /// of what a recording costs.
+    fn number(&mut self, mut n: u32, end: u8) {
+        let mut digits = [0; 10];
+        let mut begin = digits.len();
+        loop {
+            begin -= 1;
+            digits[begin] = b'0' + (n % 10) as u8;
+            n /= 10;
+            if n == 0 {
+                break;
+            }
+        }
+        self.out.extend_from_slice(&digits[begin..]);
+        self.out.push(end);
+    }
+}
