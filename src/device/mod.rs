@@ -50,6 +50,8 @@ struct Pool {
     bytes_warmed: u64,
     /// Experts routed to that were computed without the cache.
     n_beside: u64,
+    /// Of these, those for which the cache was left aside.
+    n_aside: u64,
 }
 
 /// Everything that changes.
@@ -91,6 +93,7 @@ impl Cache {
                 n_warmed: 0,
                 bytes_warmed: 0,
                 n_beside: 0,
+                n_aside: 0,
                 of,
             })
         };
@@ -167,7 +170,11 @@ impl Cache {
         self.settle(state, layer, batch)?;
         let picked = std::mem::take(&mut state.picked);
         let picked = state.pick(picked, picks);
-        state.pools[at].n_beside += picked.experts.len() as u64;
+        let n_picks = picked.experts.len() as u64;
+        state.pools[at].n_beside += n_picks;
+        if batch.is_aside() {
+            state.pools[at].n_aside += n_picks;
+        }
         match state.drafts.sort(layer, picks, batch) {
             None => state.teach(at, layer, &picked.event(local, picks.n_tokens()))?,
             Some(sure) => state.teach(at, layer, &sure.event(local))?,

@@ -37,6 +37,8 @@ pub struct DeviceStats {
     /// Experts routed to in batches that did not look into the cache: prompts, and generation where the
     /// cache did not pay.
     pub n_beside: u64,
+    /// Of these, those of generation for which the guard left the cache aside.
+    pub n_aside: u64,
     /// How unevenly generation picks experts; null if there was none.
     pub generation_heat: Option<Heat>,
     /// Other policies on the routing of these batches; null where the time was too short for it.
@@ -99,6 +101,7 @@ impl DeviceStats {
         self.n_warmed += pool.n_warmed;
         self.bytes_warmed += pool.bytes_warmed;
         self.n_beside += pool.n_beside;
+        self.n_aside += pool.n_aside;
     }
 }
 

@@ -8,18 +8,18 @@ use super::sys::{
     ggml_backend_get_device, ggml_backend_t, ggml_backend_tensor_set,
     ggml_backend_tensor_set_async, ggml_tensor,
 };
+use super::workload::Workload;
 use crate::device::{Cache, PoolOf};
 use crate::drafts::Batch;
 use crate::engine::{Engine, Loan, Piece, Wanted, Warmed};
 use crate::error::Result;
 use crate::expert::Shape;
-use crate::guide::Known;
 use crate::report;
 use crate::residency::Plan;
 use crate::trace::Picks;
 use std::ffi::CStr;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The experts of a layer in host memory, one of them for each part.
 pub struct Source {
@@ -228,14 +228,15 @@ impl Made {
         })
     }
 
-    /// Uploads what `known` has hottest, for as long as `limit` at most.
-    pub fn warm(&self, known: &Known, limit: Duration) -> Result<()> {
-        let engine = self.model.made_engine();
-        if limit.is_zero() || engine.is_none() && self.model.streams() {
+    /// Uploads what is known to be hottest, for as long as `workload` says at most.
+    pub fn warm(&self, workload: &Workload) -> Result<()> {
+        let limit = workload.prewarm;
+        let Some(known) = workload.known().filter(|_| !limit.is_zero()) else {
             return Ok(());
-        }
+        };
+        let engine = self.model.engine()?;
         let begin = Instant::now();
-        let places = self.cache.fill_hottest(known);
+        let places = self.cache.fill_hottest(&known);
         let size = |bank: usize| self.banks[bank].layers[0].expert_bytes();
         let bar = report::bytes_bar(places.iter().map(|place| size(place.0)).sum());
         let mut warmed = Warmed {

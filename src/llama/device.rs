@@ -42,6 +42,7 @@ pub struct Cached {
     policy: String,
     told: Mutex<Told>,
     made: OnceCell<Made>,
+    is_warm: OnceCell<()>,
     /// Layers that were planned since the last batch began, and experts that were uploaded.
     n_plans: AtomicU64,
     n_misses: AtomicU64,
@@ -92,6 +93,7 @@ pub fn add(key: usize, model: usize, loaded: AnyModel, config: &Config) -> Arc<C
         policy: config.policy.clone(),
         told: Mutex::default(),
         made: OnceCell::new(),
+        is_warm: OnceCell::new(),
         n_plans: AtomicU64::new(0),
         n_misses: AtomicU64::new(0),
         guard: config.guards_device.then(Mutex::default),
@@ -156,16 +158,32 @@ impl Cached {
         !bank.is_left
     }
 
-    /// Makes the pools of what was told and warms them, on the first call.
+    /// Makes the pools of what was told, on the first call, and warms them if memory is there to do it through.
     pub fn make(&self) -> Result<()> {
-        self.made.get_or_try_init(|| self.made()).map(|_| ())
+        let made = self.made.get_or_try_init(|| self.made())?;
+        match self.loaded.streams() && self.loaded.made_engine().is_none() {
+            true => Ok(()),
+            false => self.warm(made),
+        }
+    }
+
+    /// Warms the pools, once.
+    fn warm(&self, made: &Made) -> Result<()> {
+        let warm = || match self.loaded.workload() {
+            Some(workload) => made.warm(workload),
+            None => Ok(()),
+        };
+        self.is_warm.get_or_try_init(warm).copied()
     }
 
     /// Whether the graph that this thread is about to build for `batch` uses the cache. The first question after
     /// [`begin_batch`] is about what will be computed; others are about how much memory that could take.
-    pub fn is_used(self: Arc<Self>, batch: &Batch) -> bool {
+    pub fn is_used(self: Arc<Self>, batch: &Batch) -> Result<bool> {
         if CURRENT.with_borrow(Option::is_some) {
-            return true;
+            return Ok(true);
+        }
+        if let Some(made) = self.made.get().filter(|_| batch.n_tokens() > 0) {
+            self.warm(made)?;
         }
         let is_used = self.guard.as_ref().is_none_or(|guard| {
             let mut guard = guard.lock().expect(TOLD);
@@ -182,7 +200,7 @@ impl Cached {
             is_on
         });
         CURRENT.set(Some(self));
-        is_used
+        Ok(is_used)
     }
 
     fn made(&self) -> Result<Made> {
@@ -210,7 +228,6 @@ impl Cached {
             }
             if let Some(known) = workload.known() {
                 made.cache.prime(&known);
-                made.warm(&known, workload.prewarm)?;
             }
         }
         Ok(made)

@@ -69,11 +69,9 @@ pub unsafe extern "C" fn use_(_: *mut c_void, cache: *const c_void) -> bool {
     let Some(cached) = device::find(cache as usize) else {
         return true;
     };
-    if let Err(error) = cached.make() {
-        fatal(&error);
-    }
     BATCH.with_borrow_mut(|batch| {
-        let is_used = cached.is_used(batch);
+        let is_used = cached.make().and_then(|()| cached.is_used(batch));
+        let is_used = is_used.unwrap_or_else(|error| fatal(&error));
         if !is_used {
             batch.set_aside();
         }

@@ -330,7 +330,7 @@ impl Registry {
         model.settle();
         model.end_recording();
         self.note_failure(model.save_profile());
-        self.report(model.stats().map(|stats| stats.with_devices(devices)));
+        self.report(|| Some(model.stats()?.with_devices(devices)));
     }
 
     /// All models that are loaded, for saving their profiles: to be done when the registry is free.

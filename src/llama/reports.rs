@@ -22,6 +22,10 @@ impl Registry {
     fn count(&mut self, cached: &Cached, n_picks_max: usize) {
         let settled = cached.settle();
         self.note_failure(settled);
+        let n_picks_max = match self.config.stats {
+            StatsTo::Off => 0,
+            _ => n_picks_max,
+        };
         let stats = cached.stats(n_picks_max).into_iter();
         self.devices
             .extend(stats.map(|stats| (cached.model, stats)));
@@ -67,7 +71,7 @@ impl Registry {
         self.note_failure(observer.save_profile());
         if !devices.is_empty() {
             let stats = self.device_stats(observer, devices);
-            self.report(Some(stats));
+            self.report(|| Some(stats));
         } else if observer.workload().is_some_and(Workload::uses_any) {
             report::say(
                 "hotset: HOTSET_PROFILE does nothing for a model that is not streamed (HOTSET_RAM) and has no experts \
@@ -90,7 +94,7 @@ impl Registry {
             model.end_recording();
             self.note_failure(model.save_profile());
             let devices = self.take_devices(key);
-            self.report(stats(&model).map(|stats| stats.with_devices(devices)));
+            self.report(|| Some(stats(&model)?.with_devices(devices)));
         }
     }
 
@@ -108,9 +112,13 @@ impl Registry {
         }
     }
 
-    pub(super) fn report(&mut self, stats: Option<Stats>) {
+    /// Reports what `stats` says, which takes time, if anybody wants it.
+    pub(super) fn report(&mut self, stats: impl FnOnce() -> Option<Stats>) {
         let to = self.config.stats.clone();
-        let Some(stats) = stats.filter(|_| to != StatsTo::Off) else {
+        if to == StatsTo::Off {
+            return;
+        }
+        let Some(stats) = stats() else {
             return;
         };
         self.reports.push(stats);

@@ -83,6 +83,7 @@ pub fn device_text(devices: &[DeviceStats]) -> String {
     row("evictions", &|d| d.generation.evictions.to_string());
     row("uploaded", &|d| bytes(d.bytes_uploaded));
     row("routed besides", &|d| d.n_beside.to_string());
+    row("of these left aside", &|d| d.n_aside.to_string());
     for column in 1..=devices.len() {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -126,7 +126,8 @@ fn warm_starts_are_exact() {
         let (stock, _) = super::run(&model, None, options, n_bytes);
         let mut warm = config("adaptive");
         warm.profile = Some(Known::Files(vec![(path, 1.0)]));
-        for ram in [None, Some(Ram::Percent(1.0)), Some(Ram::Percent(40.0))] {
+        let percents = [1.0, 40.0].map(|share| Some(Ram::Percent(share)));
+        for ram in [None, percents[0], percents[1], Some(Ram::Auto)] {
             warm.ram = ram;
             let (output, stats) = super::run(&model, Some(&warm), options, n_bytes);
             assert!(output == stock, "{} {ram:?}", spec.name);

@@ -85,15 +85,22 @@ fn leaves_a_slow_link_aside(ram: &[(&str, &str)]) {
     let (stock, said, always) = counters(&[ALWAYS]);
     assert!(!said.contains("left aside"), "{said}");
     assert_eq!(always["generation"]["tokens"], 119);
+    assert_eq!(always["n_aside"], 0);
     let (text, said, device) = counters(&[]);
     assert_eq!(text, stock);
     assert_eq!(said.matches("it is left aside").count(), 1, "{said}");
     let n_tokens = device["generation"]["tokens"].as_u64().unwrap();
     assert!(n_tokens < 30, "{n_tokens} of 119: {said}");
     // What was computed without the device is counted too.
+    let besides = |device: &serde_json::Value, name: &str| device[name].as_u64().unwrap();
     let picks = |device: &serde_json::Value| {
         let of = |name: &str| device["generation"][name].as_u64().unwrap();
-        of("hits") + of("misses") + device["n_beside"].as_u64().unwrap()
+        of("hits") + of("misses") + besides(device, "n_beside")
     };
     assert_eq!(picks(&device), picks(&always));
+    let n_prompt = besides(&always, "n_beside");
+    assert_eq!(
+        besides(&device, "n_aside"),
+        besides(&device, "n_beside") - n_prompt
+    );
 }
