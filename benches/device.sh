@@ -33,12 +33,16 @@ target=${CARGO_TARGET_DIR:-target}
 cp "$target/release/hotset" "$work/hotset"
 endpoint=
 if [ -z "${GPU:-}" ]; then
-    rpc_server=$(find "$target/llama" -path '*/build/bin/ggml-rpc-server' | sort | head -1)
+    # The newest: builds with other features lie beside it.
+    rpc_server=$(ls -t "$target"/llama/*/build/bin/ggml-rpc-server | head -1)
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     endpoint=127.0.0.1:$port
     OMP_WAIT_POLICY=passive "$rpc_server" -H 127.0.0.1 -p "$port" -t 2 >"$work/server.log" 2>&1 &
     server=$!
-    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.1; done
+    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+        kill -0 "$server" || { server=; cat "$work/server.log" >&2; exit 1; }
+        sleep 0.1
+    done
     export OMP_WAIT_POLICY=passive
 fi
 

@@ -72,9 +72,14 @@ pub fn has_stamp(path: &Path, text: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|found| found == text)
 }
 
-/// Says that the step has to be done again.
-pub fn remove_stamp(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
+/// Removes a file, or a directory with all that is in it, if it is there.
+pub fn remove(path: &Path) -> Result<()> {
+    let result = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("removing {}", path.display()))
         }

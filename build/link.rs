@@ -54,7 +54,8 @@ fn fragments(build: &Path, program: &str) -> Result<Vec<String>> {
             args.push(format!("-Wl,-framework,{name}"));
             continue;
         }
-        let text = text.trim_matches('"');
+        // cmake leaves room behind an rpath, which the loader would take for the current directory.
+        let text = text.trim_matches('"').trim_end_matches(':');
         let file = build.join(text);
         let is_built = !text.starts_with('-') && Path::new(text).is_relative();
         args.push(if is_built {

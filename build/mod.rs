@@ -8,6 +8,8 @@
 //! target/llama/<tag>-<features>/build its build, shared by all profiles
 //! ```
 
+#[cfg(feature = "llama")]
+mod arguments;
 mod bindings;
 mod files;
 #[cfg(feature = "llama")]
@@ -16,6 +18,8 @@ mod link;
 mod native;
 mod patches;
 mod run;
+#[cfg(feature = "llama")]
+mod toolkits;
 mod tools;
 mod upstream;
 
@@ -44,6 +48,8 @@ pub fn prepare() -> Result<()> {
     ] {
         println!("cargo:rerun-if-changed={path}");
     }
+    #[cfg(feature = "llama")]
+    toolkits::check()?;
     let dirs = dirs()?;
     let _lock = lock(&dirs.target.join("llama"))?;
 
@@ -54,7 +60,7 @@ pub fn prepare() -> Result<()> {
     let tools = tools::find(&dirs)?;
     // Before the first write, so that an interrupted build is taken up again.
     if !changes.is_empty() {
-        files::remove_stamp(&root.join("built"))?;
+        files::remove(&root.join("built"))?;
     }
     changes.apply()?;
     patches::check(&root.join("src"))?;

@@ -1,9 +1,11 @@
 //! Builds llama.cpp with cmake and ninja, and the shim that gives its programs C names.
 
 use super::Dirs;
+use super::arguments;
 use super::files;
 use super::link;
 use super::run::{run_watched, say};
+use super::toolkits;
 use super::tools::Tools;
 use super::upstream::Upstream;
 use anyhow::{Context, Result};
@@ -31,10 +33,12 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     if cfg!(feature = "rpc") {
         targets.push("ggml-rpc-server".to_owned());
     }
-    let options = options(tree);
+    let options = options(tree)?;
     let stamp = root.join("built");
     let stamp_text = format!("{options:?}\n{targets:?}\n{:?}\n", compiler_settings());
     if !files::has_stamp(&stamp, &stamp_text) {
+        // It is true again only when all is done: the settings could be changed back before.
+        files::remove(&stamp)?;
         say(&format!("configuring llama.cpp {}", tree.tag));
         configure(tools, &options, root)?;
         compile(tools, &tree.tag, &targets, root)?;
@@ -44,18 +48,32 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     link::emit(&shim, &root.join("build"), PROGRAMS)
 }
 
-/// What the environment says to compilers, as the `cmake` and `cc` crates read it.
+/// What the environment says to compilers, as cmake, nvcc and the `cmake` and `cc` crates read it.
 fn compiler_settings() -> Vec<Option<String>> {
-    let names = ["CC", "CXX", "CFLAGS", "CXXFLAGS", "RUSTFLAGS"];
-    names
-        .map(|name| {
-            println!("cargo:rerun-if-env-changed={name}");
-            env::var(name).ok()
-        })
-        .to_vec()
+    let mut names = vec!["CC", "CXX", "CFLAGS", "CXXFLAGS", "RUSTFLAGS"];
+    if cfg!(feature = "cuda") {
+        names.extend(toolkits::CUDA_VARIABLES);
+    }
+    names.into_iter().map(setting).collect()
 }
 
-fn options(tree: &Upstream) -> Vec<(&'static str, String)> {
+fn setting(name: &str) -> Option<String> {
+    println!("cargo:rerun-if-env-changed={name}");
+    env::var(name).ok()
+}
+
+/// Our options, then the user's.
+fn options(tree: &Upstream) -> Result<Vec<(String, String)>> {
+    let ours = our_options(tree);
+    let names: Vec<_> = ours.iter().map(|(name, _)| *name).collect();
+    let users = arguments::parse(&setting("CMAKE_ARGS").unwrap_or_default(), &names)?;
+    let ours = ours
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value));
+    Ok(ours.chain(users).collect())
+}
+
+fn our_options(tree: &Upstream) -> Vec<(&'static str, String)> {
     let switch = |on: bool| if on { "ON" } else { "OFF" }.to_owned();
     let off = |name| (name, switch(false));
     vec![
@@ -79,7 +97,12 @@ fn options(tree: &Upstream) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn configure(tools: &Tools, options: &[(&str, String)], root: &Path) -> Result<()> {
+fn configure(tools: &Tools, options: &[(String, String)], root: &Path) -> Result<()> {
+    // What cmake remembers: options and compilers that are no longer asked for. What is compiled stays, and
+    // ninja compiles again what has another command line than before.
+    for name in ["CMakeCache.txt", "CMakeFiles"] {
+        files::remove(&root.join("build").join(name))?;
+    }
     // The file API's question; the answer is what `link` reads.
     let query = root.join("build/.cmake/api/v1/query");
     fs::create_dir_all(&query)
@@ -95,6 +118,9 @@ fn configure(tools: &Tools, options: &[(&str, String)], root: &Path) -> Result<(
         .env("GIT_CEILING_DIRECTORIES", root)
         // The target that brings the build files up to date: compiling is `compile`'s work.
         .build_target("build.ninja");
+    if cfg!(feature = "cuda") {
+        config.env("CUDACXX", toolkits::nvcc(|name| env::var_os(name))?);
+    }
     for (name, value) in options {
         config.define(name, value);
     }

@@ -9,6 +9,8 @@ MODEL, OUT, WORK, ENDPOINT = (os.environ[name] for name in ("MODEL", "OUT", "WOR
 HOTSET = f"{WORK}/hotset"
 # Without an endpoint it is the machine's own GPU.
 RPC = ["--rpc", ENDPOINT] if ENDPOINT else []
+# A server on loopback has the same two cores.
+THREADS = ["-t", "2"] if ENDPOINT else []
 ON_DEVICE = [*RPC, "-ngl", "99", "--cpu-moe", "--no-repack", "--no-warmup"]
 
 
@@ -29,7 +31,7 @@ def program(tool, *args):
 def mib_for(percent):
     """The --moe-cache-mib for a share of the experts, and their number."""
     stats = f"{WORK}/probe.json"
-    command = program("completion", "-p", "a", "-n", "2", "-c", "256", "-no-cnv", "--moe-cache-mib", "64")
+    command = program("completion", "-p", "a", "-n", "2", "-c", "256", "-no-cnv", "--moe-cache-mib", "1024")
     settings = {"HOTSET_STATS": stats, "HOTSET_DEVICE_CACHE": "on"}
     subprocess.run(command, env=env(settings), check=True, capture_output=True, stdin=subprocess.DEVNULL)
     device = json.load(open(stats))[-1]["devices"][0]

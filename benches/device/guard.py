@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import time
 
-from common import ENDPOINT, OUT, WORK, env, mib_for, number, program
+from common import ENDPOINT, OUT, THREADS, WORK, env, mib_for, number, program
 
 N_TOKENS = number("TOKENS", 400)
 REPEAT = number("REPEAT", 5)
@@ -17,7 +17,7 @@ LEAST = 0.95
 
 def run(args):
     """Tokens a second of the whole run, seconds of the last quarter of its text, the text, and when it was left aside."""
-    command = program("completion", "-p", "Il file di configurazione", "-n", N_TOKENS, "-c", "1024", "-t", "2", "--temp",
+    command = program("completion", "-p", "Il file di configurazione", "-n", N_TOKENS, "-c", "1024", *THREADS, "--temp",
                       "0.9", "--seed", "1", "--ignore-eos", "-no-cnv", "--no-display-prompt", *args)
     log = open(f"{WORK}/guard.log", "w+")
     child = subprocess.Popen(command, env=env({}), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)

@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.request
 
-from common import HOTSET, OUT, WORK, env, mib_for, number, program, upstream_counters
+from common import HOTSET, OUT, THREADS, WORK, env, mib_for, number, program, upstream_counters
 
 CLASSES = ["it", "en", "de", "fr", "code"]
 N_TOKENS = number("TOKENS", 96)
@@ -40,7 +40,7 @@ def run(session, mib, settings):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = program("server", "--host", "127.0.0.1", "--port", port, "-np", "1", "-c", "1024", "-t", "2",
+    command = program("server", "--host", "127.0.0.1", "--port", port, "-np", "1", "-c", "1024", *THREADS,
                       "--no-webui", "--moe-cache-mib", mib, "-lv", "4")
     with open(f"{WORK}/log", "w+") as log:
         server = subprocess.Popen(command, env=env(settings), stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -1,0 +1,25 @@
+//! `CMAKE_ARGS`: options for llama.cpp's build, as other packages that build it take them.
+
+use anyhow::{Context, Result, ensure};
+
+/// The options in `text`, which is quoted as in a shell; `own` are those that the build sets.
+pub fn parse(text: &str, own: &[&str]) -> Result<Vec<(String, String)>> {
+    let words = shlex::split(text).with_context(|| format!("CMAKE_ARGS={text}: an open quote"))?;
+    words.iter().map(|word| option(word, own)).collect()
+}
+
+fn option(word: &str, own: &[&str]) -> Result<(String, String)> {
+    let pair = word
+        .strip_prefix("-D")
+        .and_then(|rest| rest.split_once('='));
+    let (key, value) = pair.filter(|(key, _)| !key.is_empty()).with_context(|| {
+        format!("CMAKE_ARGS: {word}: not of the form -DNAME=VALUE, which is what is passed on")
+    })?;
+    // As in -DNAME:BOOL=ON.
+    let name = key.split(':').next().unwrap_or(key);
+    ensure!(
+        !own.contains(&name),
+        "CMAKE_ARGS: {word}: hotset's build sets {name}, from its features where one has that name"
+    );
+    Ok((key.to_owned(), value.to_owned()))
+}
