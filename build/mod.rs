@@ -14,6 +14,8 @@ mod files;
 mod link;
 #[cfg(feature = "llama")]
 mod native;
+#[cfg(feature = "llama")]
+mod needs;
 mod patches;
 mod run;
 mod tools;

@@ -3,6 +3,7 @@
 use super::Dirs;
 use super::files;
 use super::link;
+use super::needs;
 use super::run::{run_watched, say};
 use super::tools::Tools;
 use super::upstream::Upstream;
@@ -35,6 +36,7 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     let stamp = root.join("built");
     let stamp_text = format!("{options:?}\n{targets:?}\n{:?}\n", compiler_settings());
     if !files::has_stamp(&stamp, &stamp_text) {
+        needs::check(dirs)?;
         say(&format!("configuring llama.cpp {}", tree.tag));
         configure(tools, &options, root)?;
         compile(tools, &tree.tag, &targets, root)?;
