@@ -157,8 +157,9 @@ impl Cache {
         Ok(n_fills)
     }
 
-    /// A layer was computed without the cache, as prompts are. Does nothing if it is not in it.
-    pub fn overhear(&self, layer: usize, picks: Picks, batch: &Batch) -> Result<()> {
+    /// A layer was computed without the cache, as prompts are, but for the experts `held`, ascending. Does nothing if
+    /// it is not in it.
+    pub fn overhear(&self, layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
         let Some((at, local)) = self.place(layer) else {
             return Ok(());
         };
@@ -167,7 +168,8 @@ impl Cache {
         self.settle(state, layer, batch)?;
         let picked = std::mem::take(&mut state.picked);
         let picked = state.pick(picked, picks);
-        state.pools[at].n_beside += picked.experts.len() as u64;
+        let is_beside = |expert: &&u32| held.binary_search(expert).is_err();
+        state.pools[at].n_beside += picked.experts.iter().filter(is_beside).count() as u64;
         match state.drafts.sort(layer, picks, batch) {
             None => state.teach(at, layer, &picked.event(local, picks.n_tokens()))?,
             Some(sure) => state.teach(at, layer, &sure.event(local))?,
