@@ -22,6 +22,8 @@ mod run;
 mod toolkits;
 mod tools;
 mod upstream;
+#[cfg(feature = "llama")]
+mod vulkan;
 
 use anyhow::{Context, Result};
 use std::env;

@@ -8,6 +8,7 @@ use super::run::{run_watched, say};
 use super::toolkits;
 use super::tools::Tools;
 use super::upstream::Upstream;
+use super::vulkan;
 use anyhow::{Context, Result};
 use std::env;
 use std::fs;
@@ -37,6 +38,9 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     let stamp = root.join("built");
     let stamp_text = format!("{options:?}\n{targets:?}\n{:?}\n", compiler_settings());
     if !files::has_stamp(&stamp, &stamp_text) {
+        if cfg!(feature = "vulkan") {
+            vulkan::check(dirs)?;
+        }
         // It is true again only when all is done: the settings could be changed back before.
         files::remove(&stamp)?;
         say(&format!("configuring llama.cpp {}", tree.tag));
@@ -53,6 +57,9 @@ fn compiler_settings() -> Vec<Option<String>> {
     let mut names = vec!["CC", "CXX", "CFLAGS", "CXXFLAGS", "RUSTFLAGS"];
     if cfg!(feature = "cuda") {
         names.extend(toolkits::CUDA_VARIABLES);
+    }
+    if cfg!(feature = "vulkan") {
+        names.extend(vulkan::VARIABLES);
     }
     names.into_iter().map(setting).collect()
 }

@@ -40,7 +40,7 @@ pub fn nvcc(var: impl Fn(&str) -> Option<OsString>) -> Result<OsString> {
     let in_path = |name: &str| {
         env::split_paths(&path)
             .map(|dir| dir.join(name))
-            .find(is_file)
+            .find(|program| program.is_file())
     };
     if let Some(given) = set("CUDACXX") {
         let text = given.to_string_lossy();
@@ -51,7 +51,9 @@ pub fn nvcc(var: impl Fn(&str) -> Option<OsString>) -> Result<OsString> {
         );
         return Ok(given);
     }
-    let of_root = |root: OsString| Some(Path::new(&root).join("bin/nvcc")).filter(is_file);
+    let of_root = |root: OsString| {
+        Some(Path::new(&root).join("bin/nvcc")).filter(|program| program.is_file())
+    };
     let found = ["CUDAToolkit_ROOT", "CUDA_PATH"]
         .into_iter()
         .filter_map(set)
@@ -62,8 +64,4 @@ pub fn nvcc(var: impl Fn(&str) -> Option<OsString>) -> Result<OsString> {
         "--features cuda: found no nvcc in CUDAToolkit_ROOT, CUDA_PATH, PATH or /usr/local/cuda: install \
          NVIDIA's CUDA toolkit, or name its compiler, as CUDACXX=/opt/cuda/bin/nvcc",
     )
-}
-
-fn is_file(path: &PathBuf) -> bool {
-    path.is_file()
 }

@@ -10,6 +10,7 @@ use hotset::engine::layout::Layout;
 use hotset::engine::{Batch, Engine, Inputs, Loan, Piece, Routing, Wanted};
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
+use hotset::tracker::{Phase, Span};
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -83,7 +84,7 @@ impl Device {
     fn give_back(&mut self, engine: &Engine) {
         self.taken.iter().for_each(|piece| check(self.layer, piece));
         self.taken.clear();
-        engine.end_loan(&mut self.loan);
+        engine.end_loan(&mut self.loan).unwrap();
     }
 
     /// A token picks `ids`, of which `missing` are taken and `victims` leave.
@@ -100,6 +101,7 @@ impl Device {
             batch: &Batch::default(),
             missing,
             victims,
+            is_kept: true,
         };
         let mut seen = Vec::new();
         self.layer = layer;
@@ -244,6 +246,7 @@ fn reads_of_an_event_are_in_flight_together() {
         batch: &Batch::default(),
         missing: &[1, 2, 3, 7],
         victims: &[],
+        is_kept: true,
     };
     let mut loan = Loan::default();
     let lent = engine.lend(0, &wanted, &mut loan, |piece| {
@@ -252,7 +255,7 @@ fn reads_of_an_event_are_in_flight_together() {
         shown.push((piece.part, piece.expert));
     });
     lent.unwrap();
-    engine.end_loan(&mut loan);
+    engine.end_loan(&mut loan).unwrap();
     let there = [(0, 2), (1, 2), (2, 2)];
     let coming = (0..N_PARTS).flat_map(|part| [1, 3, 7].map(|expert| (part, expert)));
     assert_eq!(shown, there.into_iter().chain(coming).collect::<Vec<_>>());
@@ -270,6 +273,7 @@ fn more_than_the_ring_holds() {
         batch: &Batch::default(),
         missing: &missing,
         victims: &[],
+        is_kept: true,
     };
     for layer in 0..N_LAYERS {
         let mut n = 0;
@@ -282,7 +286,7 @@ fn more_than_the_ring_holds() {
             n += 1;
         });
         lent.unwrap();
-        engine.end_loan(&mut loan);
+        engine.end_loan(&mut loan).unwrap();
         assert_eq!(n, N_EXPERTS * N_PARTS);
     }
 }
@@ -327,4 +331,57 @@ fn what_a_device_holds_leaves_memory_first() {
     assert!(!is_resident(0) && is_resident(1));
     compute(&engine, 0, &[n_slots + 2]);
     assert!(!is_resident(1), "the policy chooses again");
+}
+
+/// What a prompt lends is shown operation by operation and evicts nothing; an event that is cut short ends when its
+/// reads have, so that its slots can be given away.
+#[test]
+fn prompts_are_lent_part_by_part() {
+    for percent in [0, 40, 100] {
+        let engine = engine(percent, 5);
+        (0..4).for_each(|first| compute(&engine, 0, &[first, first + 1]));
+        let n_before = resident(&engine);
+        let ids: Vec<i32> = (0..40).flat_map(|i| [i % 16, (i + 5) % 16]).collect();
+        let missing: Vec<u32> = (0..N_EXPERTS as u32).filter(|e| *e != 3).collect();
+        let wanted = Wanted {
+            picks: Picks::new(&ids, 2, 2),
+            batch: &Batch::default(),
+            missing: &missing,
+            victims: &[],
+            is_kept: false,
+        };
+        let mut loan = Loan::default();
+        for n_shown in 0..=N_PARTS {
+            engine.begin_loan(1, &wanted, &mut loan).unwrap();
+            let mut taken = Vec::new();
+            for part in 0..n_shown {
+                let mut experts = Vec::new();
+                let shown = engine.show(&loan, part..part + 1, |piece| {
+                    assert_eq!(piece.part, part);
+                    check(1, &piece);
+                    experts.push(piece.expert);
+                    if piece.stays {
+                        taken.push(piece);
+                    }
+                });
+                shown.unwrap();
+                experts.sort_unstable();
+                assert_eq!(experts, missing, "part {part}");
+            }
+            taken.iter().for_each(|piece| check(1, piece));
+            engine.end_loan(&mut loan).unwrap();
+            compute(&engine, 0, &[9, 10, 11]);
+        }
+        assert!(resident(&engine) >= n_before);
+        engine.inspect(|pool, residency, _, tracker| {
+            if pool.shape.n_layers() == 2 {
+                let scans = residency.counts().scan;
+                assert_eq!(scans.picks(), (4 * missing.len()) as u64);
+                assert_eq!(scans.evictions, 0);
+                let picked = tracker.counts(Phase::Prompt, Span::Lifetime, 1);
+                assert_eq!(picked.n_tokens, 160.0, "they hear of all");
+                assert_eq!(picked.picks.iter().sum::<f64>(), 320.0);
+            }
+        });
+    }
 }

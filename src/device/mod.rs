@@ -160,8 +160,9 @@ impl Cache {
         Ok(n_fills)
     }
 
-    /// A layer was computed without the cache, as prompts are. Does nothing if it is not in it.
-    pub fn overhear(&self, layer: usize, picks: Picks, batch: &Batch) -> Result<()> {
+    /// A layer was computed without the cache, as prompts are, but for the experts `held`, ascending. Does nothing if
+    /// it is not in it.
+    pub fn overhear(&self, layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
         let Some((at, local)) = self.place(layer) else {
             return Ok(());
         };
@@ -170,10 +171,11 @@ impl Cache {
         self.settle(state, layer, batch)?;
         let picked = std::mem::take(&mut state.picked);
         let picked = state.pick(picked, picks);
-        let n_picks = picked.experts.len() as u64;
-        state.pools[at].n_beside += n_picks;
+        let is_beside = |expert: &&u32| held.binary_search(expert).is_err();
+        let n_beside = picked.experts.iter().filter(is_beside).count() as u64;
+        state.pools[at].n_beside += n_beside;
         if batch.is_aside() {
-            state.pools[at].n_aside += n_picks;
+            state.pools[at].n_aside += n_beside;
         }
         match state.drafts.sort(layer, picks, batch) {
             None => state.teach(at, layer, &picked.event(local, picks.n_tokens()))?,

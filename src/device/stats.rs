@@ -34,8 +34,8 @@ pub struct DeviceStats {
     pub n_warmed: u64,
     /// Their bytes.
     pub bytes_warmed: u64,
-    /// Experts routed to in batches that did not look into the cache: prompts, and generation where the
-    /// cache did not pay.
+    /// Experts routed to in batches that did not look into the cache, prompts and generation where the cache
+    /// did not pay, and not copied from it.
     pub n_beside: u64,
     /// Of these, those of generation for which the guard left the cache aside.
     pub n_aside: u64,

@@ -5,7 +5,7 @@
 //! a device may take bytes later than it is told to. What found no slot passes through the staging ring, and
 //! is taken at once.
 //!
-//! The policy hears of all that was picked, as if memory had computed it; what the device holds is spare here.
+//! The policy hears of all that was picked, as if memory had computed it; what the device keeps is spare here.
 
 use super::{Engine, State};
 use crate::drafts::Batch;
@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
 use crate::residency::Plan;
 use crate::trace::Picks;
+use std::ops::Range;
 
 /// What a device has planned for an event.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,8 @@ pub struct Wanted<'a> {
     pub missing: &'a [u32],
     /// What it gives up for that: layers and experts.
     pub victims: &'a [(usize, u32)],
+    /// Whether it keeps what it takes.
+    pub is_kept: bool,
 }
 
 /// A part of an expert, for a device to take.
@@ -73,24 +76,46 @@ impl Engine {
         layer: usize,
         wanted: &Wanted,
         loan: &mut Loan,
-        mut take: impl FnMut(Piece),
+        take: impl FnMut(Piece),
     ) -> Result<()> {
-        loan.layer = layer;
-        loan.note(wanted);
-        self.plan_loan(&mut self.state(), wanted, loan)?;
-        let plan = &loan.plan;
-        let fills: Vec<_> = plan.fills.iter().map(|f| (f.expert, f.slot)).collect();
-        self.show_slots(layer, &plan.hits, true, &mut take)?;
-        self.show_slots(layer, &fills, true, &mut take)?;
-        self.show_staged(layer, &plan.bypassed, &mut take)
+        self.begin_loan(layer, wanted, loan)?;
+        self.show(loan, 0..self.layout.layers[layer].parts.len(), take)
     }
 
-    /// The device has taken all that it was shown.
-    pub fn end_loan(&self, loan: &mut Loan) {
-        if loan.plan.is_committed() {
-            let pool = self.layout.layers[loan.layer].pool;
-            self.state().residencies[pool].release(&mut loan.plan);
+    /// As [`Self::lend`], but shows nothing yet. Each part is to be [shown](Self::show) once.
+    pub fn begin_loan(&self, layer: usize, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
+        loan.layer = layer;
+        loan.note(wanted);
+        self.plan_loan(&mut self.state(), wanted, loan)
+    }
+
+    /// Shows `parts` of what is lent.
+    pub fn show(
+        &self,
+        loan: &Loan,
+        parts: Range<usize>,
+        mut take: impl FnMut(Piece),
+    ) -> Result<()> {
+        let Loan { layer, plan, .. } = loan;
+        let fills: Vec<_> = plan.fills.iter().map(|f| (f.expert, f.slot)).collect();
+        for slots in [&plan.hits, &fills] {
+            self.show_slots(*layer, slots, parts.clone(), true, &mut take)?;
         }
+        self.show_staged(*layer, &plan.bypassed, parts, &mut take)
+    }
+
+    /// The device has taken all that it was shown. Waits for reads of what it was not.
+    pub fn end_loan(&self, loan: &mut Loan) -> Result<()> {
+        if !loan.plan.is_committed() {
+            return Ok(());
+        }
+        let layer = &self.layout.layers[loan.layer];
+        let first_slot = self.layout.pools[layer.pool].first_slot;
+        for fill in &loan.plan.fills {
+            self.wait_for_parts(first_slot + fill.slot, layer.all_parts())?;
+        }
+        self.state().residencies[layer.pool].release(&mut loan.plan);
+        Ok(())
     }
 
     /// Shows all parts of an expert that no event has asked for; they are to be taken at once. No event is
@@ -108,10 +133,11 @@ impl Engine {
             let slot = residency.slot_of(id);
             slot.inspect(|&slot| residency.hold(slot))
         };
+        let parts = 0..self.layout.layers[layer].parts.len();
         let Some(slot) = held else {
-            return self.show_staged(layer, &[expert], &mut take);
+            return self.show_staged(layer, &[expert], parts, &mut take);
         };
-        let shown = self.show_slots(layer, &[(expert, slot)], false, &mut take);
+        let shown = self.show_slots(layer, &[(expert, slot)], parts, false, &mut take);
         let residency = &mut self.state().residencies[pool];
         residency.let_go(slot);
         residency.spare(id);
@@ -145,6 +171,9 @@ impl Engine {
         state.is_lent[loan.layer] = true;
         state.n_events += 1;
         let n_tokens = wanted.picks.n_tokens();
+        if loan.layer == 0 {
+            self.note_batch(state, n_tokens);
+        }
         let all = loan.all.event(layer.pool_layer, n_tokens);
         let missing = loan.missing.event(layer.pool_layer, n_tokens);
         let (picks, batch) = (wanted.picks, wanted.batch);
@@ -161,7 +190,7 @@ impl Engine {
         }
         let residency = &mut state.residencies[layer.pool];
         residency.commit(&mut loan.plan);
-        for &expert in all.experts {
+        for &expert in all.experts.iter().filter(|_| wanted.is_kept) {
             residency.spare(self.id(loan.layer, expert));
         }
         self.keep_in(state, wanted.victims);
@@ -189,12 +218,13 @@ impl Engine {
         &self,
         layer: usize,
         slots: &[(u32, u32)],
+        parts: Range<usize>,
         stays: bool,
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         let layer = &self.layout.layers[layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
-        for part in 0..layer.parts.len() {
+        for part in parts {
             for &(expert, slot) in slots {
                 self.wait(0, || self.arrivals.has_part(first_slot + slot, part as u32))?;
                 take(Piece {
@@ -213,6 +243,7 @@ impl Engine {
         &self,
         layer: usize,
         experts: &[u32],
+        parts: Range<usize>,
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         if experts.is_empty() {
@@ -220,7 +251,7 @@ impl Engine {
         }
         self.check_files(layer)?;
         self.take_ring();
-        let shown = self.show_ring(layer, experts, take);
+        let shown = self.show_ring(layer, experts, parts, take);
         self.free_ring();
         shown
     }
@@ -229,10 +260,11 @@ impl Engine {
         &self,
         layer_index: usize,
         experts: &[u32],
+        parts: Range<usize>,
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         let layer = &self.layout.layers[layer_index];
-        let n = (experts.len() * layer.parts.len()) as u64;
+        let n = (experts.len() * parts.len()) as u64;
         let n_places = self.layout.ring.n_places as u64;
         let first = {
             let mut state = self.state();
@@ -242,7 +274,7 @@ impl Engine {
         };
         let place = |i: u64| {
             let i = i as usize;
-            (i / experts.len(), experts[i % experts.len()])
+            (parts.start + i / experts.len(), experts[i % experts.len()])
         };
         let read = |i: u64| {
             let (part, expert) = place(i);

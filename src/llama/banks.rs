@@ -4,8 +4,7 @@
 use super::any::AnyModel;
 use super::registry::bound;
 use super::sys::{
-    GGML_OP_MUL_MAT_ID, ggml_backend_dev_name, ggml_backend_dev_offload_op,
-    ggml_backend_get_device, ggml_backend_t, ggml_backend_tensor_set,
+    ggml_backend_dev_name, ggml_backend_get_device, ggml_backend_t, ggml_backend_tensor_set,
     ggml_backend_tensor_set_async, ggml_tensor,
 };
 use super::workload::Workload;
@@ -108,18 +107,6 @@ impl Bank {
         }
     }
 
-    /// Whether llama.cpp lets the device compute prompts, with experts that it copies there.
-    pub fn takes_prompts(&self) -> bool {
-        const LARGE: i64 = 1 << 20;
-        let operation = ggml_tensor {
-            op: GGML_OP_MUL_MAT_ID,
-            ne: [1, LARGE, LARGE, 1],
-            ..ggml_tensor::default()
-        };
-        // SAFETY: devices look at the operation and its sizes.
-        unsafe { ggml_backend_dev_offload_op(ggml_backend_get_device(self.backend), &operation) }
-    }
-
     /// Writes where the experts of a plan will be.
     fn set_slots(&self, plan: &Plan) {
         for fill in &plan.fills {
@@ -165,20 +152,37 @@ impl Bank {
             return 0;
         };
         let n = layer.sources[at].n_bytes();
-        let (tensor, data, offset) = (self.tensors[at], piece.address, slot as usize * n);
-        // SAFETY: the bank has the slot, and the engine shows as many bytes. They are there for the call, and if they
-        // stay, until the loan is ended, which waits for the device. Nothing that it computes reads this slot.
-        unsafe {
-            match piece.stays {
-                true => ggml_backend_tensor_set_async(self.backend, tensor, data as _, offset, n),
-                false => ggml_backend_tensor_set(tensor, data as _, offset, n),
-            }
-        }
+        // SAFETY: the bank has the slot, and the engine shows as many bytes. If they stay, it is until the loan is
+        // ended, which waits for the device. Nothing that it computes reads this slot.
+        unsafe { send(self.backend, self.tensors[at], slot, piece, n) };
         n as u64
     }
 
-    fn end_loan(&self, engine: &Engine) {
-        engine.end_loan(&mut self.loan.lock().expect(LOAN));
+    fn end_loan(&self, engine: &Engine) -> Result<()> {
+        engine.end_loan(&mut self.loan.lock().expect(LOAN))
+    }
+}
+
+/// Uploads a piece of `n` bytes to `place`, counted in such pieces, of a tensor.
+///
+/// # Safety
+///
+/// The tensor is on this device and has the place, which nothing reads that the device computes now. If the piece stays,
+/// it is there until the device is waited for.
+pub unsafe fn send(
+    backend: ggml_backend_t,
+    tensor: *mut ggml_tensor,
+    place: u32,
+    piece: Piece,
+    n: usize,
+) {
+    let (data, offset) = (piece.address as *const _, place as usize * n);
+    // SAFETY: as the caller promises; the piece is there for the call.
+    unsafe {
+        match piece.stays {
+            true => ggml_backend_tensor_set_async(backend, tensor, data, offset, n),
+            false => ggml_backend_tensor_set(tensor, data, offset, n),
+        }
     }
 }
 
@@ -197,7 +201,7 @@ impl Layer {
         unsafe { *self.slots.add(expert as usize) = slot.map_or(-1, |slot| slot as i32) };
     }
 
-    /// The experts that are on the device.
+    /// The experts that are on the device, ascending.
     fn held(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         // SAFETY: as above.
         let is_held = |expert: &u32| unsafe { *self.slots.add(*expert as usize) } >= 0;
@@ -215,8 +219,8 @@ impl Made {
         let bank = bank.expect("the layer is in the cache");
         let engine = self.model.engine()?;
         if let Some(engine) = engine {
-            let same = self.banks.iter().filter(|b| b.backend == bank.backend);
-            same.for_each(|bank| bank.end_loan(engine));
+            let mut same = self.banks.iter().filter(|b| b.backend == bank.backend);
+            same.try_for_each(|bank| bank.end_loan(engine))?;
         }
         self.cache.plan(number, picks, batch, |plan| {
             bank.set_slots(plan);
@@ -279,16 +283,25 @@ impl Made {
         Ok(())
     }
 
+    /// The experts of a layer that a device holds, ascending.
+    pub fn held(&self, number: usize, backend: ggml_backend_t) -> Vec<u32> {
+        let banks = self.banks.iter().filter(|b| b.backend == backend);
+        let mut layers = banks.flat_map(|b| &b.layers);
+        let layer = layers.find(|l| l.number == number);
+        layer.map_or(Vec::new(), |l| l.held().map(|(_, expert)| expert).collect())
+    }
+
     /// The devices hold nothing any more. llama.cpp has waited for them before it frees a cache.
-    pub fn end(&self) {
+    pub fn end(&self) -> Result<()> {
         let Some(engine) = self.model.made_engine() else {
-            return;
+            return Ok(());
         };
         for bank in &self.banks {
-            bank.end_loan(engine);
+            bank.end_loan(engine)?;
             let held: Vec<_> = bank.layers.iter().flat_map(Layer::held).collect();
             engine.keep(&held);
         }
+        Ok(())
     }
 }
 
@@ -304,6 +317,7 @@ fn lend(engine: &Engine, bank: &Bank, plan: &Plan, picks: Picks, batch: &Batch) 
         batch,
         missing: &missing,
         victims: &victims,
+        is_kept: true,
     };
     let mut n_uploaded = 0;
     let mut loan = bank.loan.lock().expect(LOAN);

@@ -117,11 +117,22 @@ pub fn begin_batch() {
     CURRENT.set(None);
 }
 
-/// A layer was computed without the cache of the context that this thread computes for.
-pub fn overhear(layer: usize, picks: Picks, batch: &Batch) -> Result<()> {
+/// A layer was computed without the cache of the context that this thread computes for, but for the experts `held`,
+/// ascending, which were copied from there.
+pub fn overhear(layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
     CURRENT.with_borrow(|cached| {
         let made = cached.as_ref().and_then(|cached| cached.made.get());
-        made.map_or(Ok(()), |made| made.cache.overhear(layer, picks, batch))
+        made.map_or(Ok(()), |made| {
+            made.cache.overhear(layer, picks, held, batch)
+        })
+    })
+}
+
+/// The experts of a layer that the cache of the same context has on a device, ascending.
+pub fn held(layer: usize, backend: ggml_backend_t) -> Vec<u32> {
+    CURRENT.with_borrow(|cached| {
+        let made = cached.as_ref().and_then(|cached| cached.made.get());
+        made.map_or(Vec::new(), |made| made.held(layer, backend))
     })
 }
 
@@ -219,9 +230,6 @@ impl Cached {
             self.loaded.blocks(),
             &told.too_small,
         );
-        if self.loaded.streams() && made.banks.iter().any(Bank::takes_prompts) {
-            report::say(report::OFFLOAD_LINE);
-        }
         if let Some(workload) = self.loaded.workload() {
             if let Some(guide) = workload.guide() {
                 made.cache.guide_by(guide);
@@ -261,10 +269,8 @@ impl Cached {
     }
 
     /// llama.cpp frees it: what was told of it may be forgotten.
-    pub fn end(&self) {
-        if let Some(made) = self.made.get() {
-            made.end();
-        }
+    pub fn end(&self) -> Result<()> {
+        self.made.get().map_or(Ok(()), Made::end)
     }
 
     /// The counters of each device, as [`Cache::stats`].

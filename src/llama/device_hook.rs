@@ -6,13 +6,21 @@
 
 #![allow(clippy::missing_safety_doc)]
 
-use super::device;
 use super::hook::{BATCH, fatal};
 use super::registry::registry;
 use super::sys::{ggml_backend, ggml_tensor};
+use super::{copies, device};
 use crate::report;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
+
+/// This thread begins a batch.
+pub fn begin_batch() {
+    device::begin_batch();
+    if let Err(error) = copies::end() {
+        fatal(&error);
+    }
+}
 
 pub unsafe extern "C" fn cached(
     _: *mut c_void,
@@ -81,9 +89,24 @@ pub unsafe extern "C" fn use_(_: *mut c_void, cache: *const c_void) -> bool {
 
 pub unsafe extern "C" fn close(_: *mut c_void, cache: *const c_void) {
     if let Some(cached) = device::find(cache as usize) {
-        cached.end();
+        if let Err(error) = cached.end() {
+            fatal(&error);
+        }
         registry().close(&cached);
     }
+}
+
+pub unsafe extern "C" fn copy(
+    _: *mut c_void,
+    backend: *mut ggml_backend,
+    weights: *const ggml_tensor,
+    op: *const ggml_tensor,
+    ids: *const i32,
+) -> bool {
+    // SAFETY: passed on from llama.cpp.
+    let copied =
+        BATCH.with_borrow(|batch| unsafe { copies::copy(backend, weights, &*op, ids, batch) });
+    copied.unwrap_or_else(|error| fatal(&error))
 }
 
 pub unsafe extern "C" fn uncached(_: *mut c_void, _: *const c_void, why: *const c_char) -> bool {

@@ -48,6 +48,7 @@ static HOOK: Hook = Hook(ggml_expert_hook {
     plan: Some(device_hook::plan),
     use_: Some(device_hook::use_),
     close: Some(device_hook::close),
+    copy: Some(device_hook::copy),
     uncached: Some(device_hook::uncached),
 });
 
@@ -304,7 +305,7 @@ unsafe extern "C" fn route(
             };
             let (lane, n_threads) = (lane as usize, n_threads as u32);
             if engine.route(bound.layer, bound.part, lane, n_threads, &routing)? {
-                device::overhear(bound.layer, picks, batch)?;
+                device::overhear(bound.layer, picks, &[], batch)?;
             }
             Ok(())
         })
@@ -359,7 +360,7 @@ unsafe extern "C" fn observe(_: *mut c_void, weights: *const ggml_tensor, ids: *
     BATCH.with_borrow(|batch| {
         // SAFETY: the ids of an operation on the weights, in memory.
         let seen = unsafe { record::record(weights as usize, &*ids, batch) };
-        let heard = seen.map(|(layer, picks)| device::overhear(layer, picks, batch));
+        let heard = seen.map(|(layer, picks)| device::overhear(layer, picks, &[], batch));
         if let Some(Err(error)) = heard {
             fatal(&error);
         }
@@ -386,7 +387,7 @@ unsafe extern "C" fn batch(
     };
     let tokens = (0..n_tokens as usize).map(token);
     BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
-    device::begin_batch();
+    device_hook::begin_batch();
 }
 
 unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin: i32, end: i32) {

@@ -6,6 +6,7 @@ mod any;
 mod banks;
 #[cfg(feature = "llama")]
 pub mod bench;
+mod copies;
 mod device;
 mod device_hook;
 mod foresight;

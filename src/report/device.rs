@@ -35,11 +35,6 @@ pub fn device_lines(cache: &Cache, policy: &str, blocks: &[u32], too_small: &[u3
     }
 }
 
-/// What becomes of prompts that llama.cpp computes on a device although the model streams.
-pub const OFFLOAD_LINE: &str = "hotset: prompts of more than some 32 tokens are computed on the device, with experts that are \
-     read through the page cache and not counted; --no-op-offload has them read through HOTSET_RAM and computed on the \
-     CPU";
-
 /// That the cache is used from now on, or is not.
 pub fn guard_line(news: &News) -> String {
     let batch = match news.n_tokens {

@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::Path;
 
 use device::tiers_text;
-pub use device::{OFFLOAD_LINE, device_line, device_lines, device_text, guard_line};
+pub use device::{device_line, device_lines, device_text, guard_line};
 
 /// Writes `text` and a line end to standard error, at once: other threads write there too.
 pub fn say(text: &str) {
