@@ -38,9 +38,8 @@ pub fn nvcc(var: impl Fn(&str) -> Option<OsString>) -> Result<OsString> {
     let set = |name: &str| var(name).filter(|value| !value.is_empty());
     let path = set("PATH").unwrap_or_default();
     let in_path = |name: &str| {
-        env::split_paths(&path)
-            .map(|dir| dir.join(name))
-            .find(|program| program.is_file())
+        let mut files = env::split_paths(&path).map(|dir| dir.join(name));
+        files.find(|file| file.is_file())
     };
     if let Some(given) = set("CUDACXX") {
         let text = given.to_string_lossy();
@@ -51,17 +50,16 @@ pub fn nvcc(var: impl Fn(&str) -> Option<OsString>) -> Result<OsString> {
         );
         return Ok(given);
     }
-    let of_root = |root: OsString| {
-        Some(Path::new(&root).join("bin/nvcc")).filter(|program| program.is_file())
-    };
-    let found = ["CUDAToolkit_ROOT", "CUDA_PATH"]
+    let in_root = |root: OsString| Some(Path::new(&root).join("bin/nvcc")).filter(|f| f.is_file());
+    let mut roots = ["CUDAToolkit_ROOT", "CUDA_PATH"]
         .into_iter()
-        .filter_map(set)
-        .find_map(of_root);
-    let found = found.or_else(|| in_path("nvcc"));
-    let found = found.or_else(|| of_root("/usr/local/cuda".into()));
+        .filter_map(set);
+    let found = roots
+        .find_map(in_root)
+        .or_else(|| in_path("nvcc"))
+        .or_else(|| in_root("/usr/local/cuda".into()));
     found.map(PathBuf::into_os_string).context(
-        "--features cuda: found no nvcc in CUDAToolkit_ROOT, CUDA_PATH, PATH or /usr/local/cuda: install \
-         NVIDIA's CUDA toolkit, or name its compiler, as CUDACXX=/opt/cuda/bin/nvcc",
+        "--features cuda: found no nvcc in CUDAToolkit_ROOT, CUDA_PATH, PATH or /usr/local/cuda: \
+         install NVIDIA's CUDA toolkit, or name its compiler, as CUDACXX=/opt/cuda/bin/nvcc",
     )
 }

@@ -33,7 +33,8 @@ def mib_for(percent):
     stats = f"{WORK}/probe.json"
     command = program("completion", "-p", "a", "-n", "2", "-c", "256", "-no-cnv", "--moe-cache-mib", "1024")
     settings = {"HOTSET_STATS": stats, "HOTSET_DEVICE_CACHE": "on"}
-    subprocess.run(command, env=env(settings), check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, env=env(settings), check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    assert os.path.exists(stats), done.stderr.decode()
     device = json.load(open(stats))[-1]["devices"][0]
     n_bytes = device["slot_bytes"] / device["n_slots"] * (device["n_experts"] * percent / 100 + 1)
     return round(n_bytes / 2**20)
