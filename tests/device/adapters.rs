@@ -24,7 +24,7 @@ fn run(
 }
 
 #[test]
-fn lora_on_attention_and_experts() {
+pub fn lora_on_attention_and_experts() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let path = tiny::write(&spec, dir.path());

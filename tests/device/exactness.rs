@@ -47,7 +47,7 @@ fn same(
 }
 
 #[test]
-fn batches_and_budgets() {
+pub fn batches_and_budgets() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let path = tiny::write(&spec, dir.path());
@@ -73,7 +73,7 @@ fn batches_and_budgets() {
 }
 
 #[test]
-fn policies() {
+pub fn policies() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let path = tiny::write(&spec, dir.path());
@@ -89,7 +89,7 @@ fn policies() {
 
 /// All experts fit: each is uploaded once.
 #[test]
-fn whatever_fits_stays() {
+pub fn whatever_fits_stays() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let path = tiny::write(&spec, dir.path());
@@ -109,7 +109,7 @@ fn whatever_fits_stays() {
 
 /// Several sequences of one batch, as a server computes them.
 #[test]
-fn sequences_in_one_batch() {
+pub fn sequences_in_one_batch() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let path = tiny::write(&spec, dir.path());
@@ -146,7 +146,7 @@ fn layers_that_do_not_fit_are_computed_without() {
 
 /// What the host does not hold either is read from the file.
 #[test]
-fn streamed_models() {
+pub fn streamed_models() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let path = tiny::write(&spec, dir.path());

@@ -43,7 +43,7 @@ fn run(model: &Path, config: &Config, n_bytes: usize) -> Option<DeviceStats> {
 }
 
 /// The lines of a recording without its header, which tells of the device.
-fn lines(path: &Path) -> String {
+pub fn lines(path: &Path) -> String {
     let mut text = String::new();
     let mut file = MultiGzDecoder::new(File::open(path).unwrap());
     file.read_to_string(&mut text).unwrap();
@@ -85,7 +85,7 @@ fn what_is_recorded_and_learnt_is_what_was_computed() {
 }
 
 #[test]
-fn a_profile_warms_the_device() {
+pub fn a_profile_warms_the_device() {
     let dir = tempfile::tempdir().unwrap();
     for spec in [&tiny::all()[0], &tiny::all()[1]] {
         let model = tiny::write(spec, dir.path());
@@ -113,7 +113,7 @@ fn a_profile_warms_the_device() {
 
 /// What is uploaded in advance is what is computed with, wherever it comes from.
 #[test]
-fn warm_starts_are_exact() {
+pub fn warm_starts_are_exact() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let model = tiny::write(&spec, dir.path());

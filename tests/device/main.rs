@@ -1,5 +1,5 @@
 //! Experts on a device: which ones, is our policies' choice, and what is computed is what upstream's cache
-//! computes, to the bit. The devices are `ggml-rpc-server`s on loopback; only `gpu.rs` needs a GPU.
+//! computes, to the bit. The devices are `ggml-rpc-server`s on loopback; `gpu.rs` has the tests that need a GPU.
 
 #![cfg(all(feature = "llama", feature = "rpc"))]
 #![allow(unsafe_code)]
@@ -38,7 +38,16 @@ use std::sync::OnceLock;
 /// Layers whose experts stay in host memory: as `--cpu-moe`.
 const CPU_MOE: &CStr = c"\\.ffn_(up|down|gate|gate_up)_(ch|)exps";
 
-/// Two servers that llama.cpp knows as GPUs. Call it after the hook was taken.
+/// Two devices: servers, or a GPU and a server. Call it after the hook was taken.
+fn devices() -> [ggml_backend_dev_t; 2] {
+    let servers = rpc_devices();
+    match gpu::is_meant() {
+        true => [gpu::find(), servers[0]],
+        false => servers,
+    }
+}
+
+/// Two servers that llama.cpp knows as GPUs.
 fn rpc_devices() -> [ggml_backend_dev_t; 2] {
     static DEVICES: OnceLock<[usize; 2]> = OnceLock::new();
     let addresses = DEVICES.get_or_init(|| {
@@ -75,9 +84,9 @@ fn register(endpoint: String) -> usize {
     }
 }
 
-/// Loads a model whose experts are in host memory, with a cache of `n_bytes` on the first server.
+/// Loads a model whose experts are in host memory, with a cache of `n_bytes` on the first device.
 fn load(path: &Path, options: Options, n_bytes: usize) -> Runner {
-    load_on(&rpc_devices()[..1], &[1.0], path, options, n_bytes)
+    load_on(&devices()[..1], &[1.0], path, options, n_bytes)
 }
 
 /// The same with layers on several devices, in proportion to `split`.
@@ -116,6 +125,19 @@ fn load_on(
         |params| params.moe_cache_size = n_bytes,
     )
     .expect("the model loads")
+}
+
+/// Options of programs that put all layers on a device, the server there or a GPU, and leave the experts in host memory.
+fn on_device(endpoint: &str) -> Vec<String> {
+    let device = match gpu::is_meant() {
+        true => vec!["--device".to_string(), gpu::name()],
+        // Not on a GPU that the server's machine has, too.
+        false => ["--rpc", endpoint, "--device", "RPC0"]
+            .map(String::from)
+            .into(),
+    };
+    let rest = ["--n-gpu-layers", "99", "--cpu-moe"].map(String::from);
+    [device, rest.into()].concat()
 }
 
 /// Runs a model once with a cache of `n_bytes`.

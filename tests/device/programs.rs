@@ -11,12 +11,13 @@ pub fn run(server: &Server, vars: &[(&str, &str)], args: &[&str]) -> child::Ende
 }
 
 fn run_at(endpoint: &str, vars: &[(&str, &str)], args: &[&str]) -> child::Ended {
-    let device = ["--rpc", endpoint, "--n-gpu-layers", "99", "--cpu-moe"];
+    let device = super::on_device(endpoint);
+    let device: Vec<_> = device.iter().map(String::as_str).collect();
     child::run(completion(&polyglot(), vars, &[&device, args].concat()))
 }
 
 #[test]
-fn the_counters_of_a_device() {
+pub fn the_counters_of_a_device() {
     let server = Server::start();
     let cache = ["--moe-cache-mib", "4"];
     let stock = run(&server, &[("HOTSET", "off")], &cache);

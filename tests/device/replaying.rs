@@ -12,7 +12,7 @@ use hotset::trace::Trace;
 /// A prompt, generation, small batches and generation again. No batch looks like drafts: what is rejected is
 /// recorded, but the policy does not hear of it.
 #[test]
-fn replaying_gives_the_hits_of_the_run() {
+pub fn replaying_gives_the_hits_of_the_run() {
     let dir = tempfile::tempdir().unwrap();
     let all = tiny::all();
     // One pool, two, and one for each of three layers.

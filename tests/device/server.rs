@@ -14,13 +14,13 @@ const ALWAYS: (&str, &str) = ("HOTSET_DEVICE_CACHE", "on");
 
 /// Starts llama-server with the layers on a device and their experts in host memory.
 fn start(device: &Server, model: &Path, vars: &[(&str, &str)], args: &[&str]) -> LlamaServer {
-    let endpoint = device.endpoint();
-    let on_device = ["--rpc", &endpoint, "--n-gpu-layers", "99", "--cpu-moe"];
+    let on_device = super::on_device(&device.endpoint());
+    let on_device: Vec<_> = on_device.iter().map(String::as_str).collect();
     LlamaServer::start(model, vars, &[&on_device, args].concat())
 }
 
 #[test]
-fn four_requests_at_a_time() {
+pub fn four_requests_at_a_time() {
     const ARGS: &[&str] = &["-np", "4", "-c", "2048", "--moe-cache-mib", "4"];
     let device = Server::start();
     let stock = start(&device, &polyglot(), &[OFF], ARGS);
@@ -119,7 +119,7 @@ fn rejected_drafts() {
 
 /// A draft model with experts of its own, which guesses right because it is the same model.
 #[test]
-fn accepted_drafts() {
+pub fn accepted_drafts() {
     let dir = tempfile::tempdir().unwrap();
     let draft = dir.path().join("draft.gguf");
     std::fs::copy(polyglot(), &draft).unwrap();

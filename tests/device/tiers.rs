@@ -32,7 +32,7 @@ fn check(stats: &Stats) {
 
 /// The least memory there is and the least that a device can have: with every policy upstream's logits, to the bit.
 #[test]
-fn smallest_budgets() {
+pub fn smallest_budgets() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let path = tiny::write(&spec, dir.path());
@@ -59,7 +59,7 @@ fn smallest_budgets() {
 
 /// Prompts, which the CPU computes, and generation, which the device does, in turns; more than fits of both.
 #[test]
-fn prompts_and_generation() {
+pub fn prompts_and_generation() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let path = tiny::write(&spec, dir.path());
@@ -104,7 +104,7 @@ fn bytes_read_late(percent: f64, part: f64) -> u64 {
 
 /// What neither memory nor device could hold alone is read from disk no more.
 #[test]
-fn capacities_add_up() {
+pub fn capacities_add_up() {
     let both = bytes_read_late(40.0, 0.4);
     let memory = bytes_read_late(40.0, 0.0);
     assert!(both < memory / 10, "{both} of {memory}");

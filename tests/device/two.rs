@@ -1,6 +1,6 @@
 //! Two devices, each of which keeps experts of the layers that it computes.
 
-use super::{budget, config, counted, load_on, rpc_devices, smallest};
+use super::{budget, config, counted, devices, load_on, smallest};
 use crate::runner::{Options, Output, take_hook};
 use crate::tiny;
 use hotset::config::Config;
@@ -22,7 +22,7 @@ fn run(
     n_bytes: usize,
 ) -> (Output, Vec<DeviceStats>) {
     let _hook = take_hook(config);
-    let runner = load_on(&rpc_devices(), &split, path, options, n_bytes);
+    let runner = load_on(&devices(), &split, path, options, n_bytes);
     let (output, stats) = counted(runner);
     (output, stats.map_or(Vec::new(), |stats| stats.devices))
 }
@@ -48,7 +48,7 @@ fn check_devices(spec: &tiny::Spec, devices: &[DeviceStats]) {
 }
 
 #[test]
-fn two_devices_are_exact() {
+pub fn two_devices_are_exact() {
     let dir = tempfile::tempdir().unwrap();
     for spec in tiny::all() {
         let path = tiny::write(&spec, dir.path());
@@ -75,7 +75,7 @@ fn two_devices_are_exact() {
 }
 
 #[test]
-fn policies_on_two_devices() {
+pub fn policies_on_two_devices() {
     let dir = tempfile::tempdir().unwrap();
     // One pool on each device, and two on one of them.
     for spec in [&tiny::all()[1], &tiny::all()[0]] {
@@ -101,7 +101,7 @@ fn policies_on_two_devices() {
 
 /// A larger share of the layers is a larger share of the slots.
 #[test]
-fn an_uneven_split() {
+pub fn an_uneven_split() {
     let dir = tempfile::tempdir().unwrap();
     let spec = tiny::all()[3];
     let path = tiny::write(&spec, dir.path());
@@ -124,7 +124,7 @@ fn an_uneven_split() {
 
 /// The trace of a run on two devices has the pools of both; replayed, it gives the hits of both together.
 #[test]
-fn replaying_a_run_on_two_devices() {
+pub fn replaying_a_run_on_two_devices() {
     let dir = tempfile::tempdir().unwrap();
     for spec in [&tiny::all()[1], &tiny::all()[7]] {
         let model = tiny::write(spec, dir.path());

@@ -35,7 +35,7 @@ impl Server {
             .port();
         let mut command = Command::new(program);
         command
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-H", "127.0.0.1", "-p", &port.to_string(), "-d", "CPU"])
             .args(args)
             .env("OMP_WAIT_POLICY", "passive")
             .envs(vars.iter().copied())
