@@ -219,9 +219,8 @@ impl Made {
         let bank = bank.expect("the layer is in the cache");
         let engine = self.model.engine()?;
         if let Some(engine) = engine {
-            let same = self.banks.iter().filter(|b| b.backend == bank.backend);
-            same.map(|bank| bank.end_loan(engine))
-                .collect::<Result<()>>()?;
+            let mut same = self.banks.iter().filter(|b| b.backend == bank.backend);
+            same.try_for_each(|bank| bank.end_loan(engine))?;
         }
         self.cache.plan(number, picks, batch, |plan| {
             bank.set_slots(plan);
