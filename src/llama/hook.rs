@@ -4,6 +4,7 @@ use super::any::AnyModel;
 use super::model::Model;
 use super::record;
 use super::registry::{BOUND, Bound, registry, try_registry};
+use super::reports;
 use super::signals;
 use super::sys::{
     GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook,
@@ -19,7 +20,7 @@ use crate::gguf::expert_part;
 #[cfg(feature = "llama")]
 use crate::profile::Profile;
 use crate::report;
-use crate::stats::{RECENT_PICKS, Stats};
+use crate::stats::Stats;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::{Arc, Mutex};
@@ -75,7 +76,7 @@ pub fn install(config: Config) -> Result<()> {
         std::thread::spawn(|| save_every_few_minutes());
     }
     if let StatsTo::Every(interval) = config.stats {
-        std::thread::spawn(move || report_every(interval));
+        std::thread::spawn(move || reports::report_every(interval));
     }
     registry().configure(config, given);
     // SAFETY: the table is static.
@@ -141,21 +142,6 @@ pub fn stats() -> Vec<Stats> {
 #[cfg(feature = "llama")]
 pub fn counters() -> Vec<Stats> {
     registry().stats(Model::counters, 0)
-}
-
-/// Prints a line for each model, again and again; ends with the process.
-fn report_every(interval: Duration) -> ! {
-    loop {
-        std::thread::sleep(interval);
-        // The registry is free while the comparison runs: models come and go meanwhile.
-        let models: Vec<_> = registry().models().cloned().collect();
-        for stats in models.iter().filter_map(|model| model.recent()) {
-            report::say(&report::line(&stats));
-        }
-        for stats in device::all().iter().flat_map(|c| c.stats(RECENT_PICKS)) {
-            report::say(&report::device_line(&stats));
-        }
-    }
 }
 
 /// How often profiles are saved.

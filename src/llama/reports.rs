@@ -3,14 +3,15 @@
 use super::device::{self, Cached};
 use super::model::Model;
 use super::record::Observer;
-use super::registry::Registry;
+use super::registry::{Registry, registry};
 use super::workload::Workload;
 use crate::config::StatsTo;
 use crate::device::DeviceStats;
 use crate::error::Result;
 use crate::report;
-use crate::stats::Stats;
+use crate::stats::{RECENT_PICKS, Stats};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Registry {
     /// A cache goes away: its counters wait for the end of the model.
@@ -134,5 +135,20 @@ impl Registry {
             }
         };
         self.note_failure(result);
+    }
+}
+
+/// Prints a line for each model, again and again; ends with the process.
+pub fn report_every(interval: Duration) -> ! {
+    loop {
+        std::thread::sleep(interval);
+        // The registry is free while the comparison runs: models come and go meanwhile.
+        let models: Vec<_> = registry().models().cloned().collect();
+        for stats in models.iter().filter_map(|model| model.recent()) {
+            report::say(&report::line(&stats));
+        }
+        for stats in device::all().iter().flat_map(|c| c.stats(RECENT_PICKS)) {
+            report::say(&report::device_line(&stats));
+        }
     }
 }
