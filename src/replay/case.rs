@@ -1,6 +1,7 @@
 //! A trace in a grid, and what the hits of its events add up to.
 
 use super::grid::{Named, Request, WorstLayer};
+use super::{asked, places};
 use crate::expert::{Event, ExpertId, Shape};
 use crate::trace::{PoolSpec, Recorded, Trace};
 
@@ -16,15 +17,15 @@ pub(super) struct Case<'a> {
 
 /// What the hits of a replay add up to.
 pub(super) struct Rates {
-    /// Over the events that [`Trace::warm`] counts.
+    /// Over the events that look into the pools and that [`Trace::warm`] counts.
     pub(super) warm: f64,
-    /// Over all events.
+    /// Over all that look into them.
     pub(super) cold: f64,
     /// Experts, or bytes where hits are bytes, that were not resident.
     pub(super) missed: u64,
     /// Bytes that were not resident.
     pub(super) bytes_missed: u64,
-    /// Over the events that [`Trace::warm`] counts.
+    /// As `warm`.
     pub(super) worst_layer: Option<WorstLayer>,
 }
 
@@ -73,6 +74,14 @@ impl<'a> Case<'a> {
         self.named.trace.recorded()
     }
 
+    /// By event, whether it looks into the pools of a budget.
+    pub(super) fn asked(&self, budget: usize) -> Vec<bool> {
+        let pools = &self.pools[budget];
+        let places = places(&self.shape, pools);
+        let is_asked = |e: Recorded| asked(&places, pools, &self.shape, &e).is_some();
+        self.recorded().map(is_asked).collect()
+    }
+
     pub(super) fn events(&self) -> impl Iterator<Item = Event<'_>> {
         self.named.trace.events().map(|(_, event)| event)
     }
@@ -83,11 +92,13 @@ impl<'a> Case<'a> {
         (1..self.shape.n_layers()).any(|layer| size(layer) != size(0))
     }
 
-    /// Adds up the hits of each event, which are experts, or bytes.
-    pub(super) fn rates(&self, hits: &[u64], are_bytes: bool) -> Rates {
+    /// Adds up the hits of each event in the pools of a budget, which are experts, or bytes.
+    pub(super) fn rates(&self, budget: usize, hits: &[u64], are_bytes: bool) -> Rates {
+        let asked = self.asked(budget);
         let mut layers = vec![(0, 0); self.shape.n_layers() as usize];
         let (mut all_hits, mut all, mut bytes_missed) = (0, 0, 0);
-        for ((event, &n_hits), &is_warm) in self.events().zip(hits).zip(&self.warm) {
+        let events = self.events().zip(hits).zip(&self.warm).zip(&asked);
+        for (((event, &n_hits), &is_warm), _) in events.filter(|(_, asked)| **asked) {
             let size = self.shape.expert_bytes(event.layer);
             let unit = if are_bytes { size } else { 1 };
             let n = unit * event.experts.len() as u64;

@@ -190,7 +190,7 @@ impl<'a> Grid<'a> {
         let (hits, counts, ns) = self.hits(case, budget, policy)?;
         let total = |of: fn(&Tally) -> u64| counts.map(|c| of(&c.decode) + of(&c.scan));
         // A bound in bytes has no counts, and its hits are bytes.
-        let rates = case.rates(&hits, counts.is_none());
+        let rates = case.rates(budget, &hits, counts.is_none());
         let (text, _) = &self.request.budgets[budget];
         let slots: u32 = pools.iter().map(|pool| pool.n_slots).sum();
         Ok(Cell {
@@ -243,7 +243,15 @@ impl<'a> Grid<'a> {
             None => {
                 let start = at_start(shape, pools);
                 let n_bytes = pools.iter().map(|pool| bytes_of(shape, pool)).sum();
-                (belady_bytes(case.events(), shape, n_bytes, &start)?, None)
+                let asked = case.asked(budget);
+                let events = case.events().zip(&asked).filter(|(_, asked)| **asked);
+                let found = belady_bytes(events.map(|(event, _)| event), shape, n_bytes, &start)?;
+                let mut found = found.into_iter();
+                let hits = asked.iter().map(|&asked| match asked {
+                    true => found.next().expect("one for each event"),
+                    false => 0,
+                });
+                (hits.collect(), None)
             }
         };
         Ok((hits, counts, start.elapsed().as_nanos() as f64))

@@ -132,13 +132,9 @@ pub fn belady_pools<'a, I: IntoIterator<Item = impl Into<Recorded<'a>>>>(
     let mut counts = Vec::with_capacity(pools.len());
     let mut hits = vec![0; events().into_iter().count()];
     for (number, pool) in pools.iter().enumerate() {
-        let is_asked = |recorded: &Recorded| {
-            let layer = recorded.event.layer;
-            places[layer as usize].0 == number && pool.serves(recorded, shape.n_experts(layer))
-        };
         let own = || {
             let all = events().into_iter().map(Into::into).enumerate();
-            let own = all.filter(|(_, recorded)| is_asked(recorded));
+            let own = all.filter(|(_, e)| asked(&places, pools, shape, e) == Some(number));
             own.map(|(index, recorded)| (index, localize(&places, recorded.event).1))
         };
         let start: Vec<usize> = (0..n_at_start(shape, pool)).collect();
@@ -197,6 +193,19 @@ fn places(shape: &Shape, pools: &[PoolSpec]) -> Vec<(usize, u32)> {
     }
     let place = |place: Option<_>| place.expect("each layer is in a pool");
     places.into_iter().map(place).collect()
+}
+
+/// The pool of an event that looks into it. Panics if its layer does not exist.
+fn asked(
+    places: &[(usize, u32)],
+    pools: &[PoolSpec],
+    shape: &Shape,
+    recorded: &Recorded,
+) -> Option<usize> {
+    let layer = recorded.event.layer;
+    let (number, _) = places[layer as usize];
+    let is_served = pools[number].serves(recorded, shape.n_experts(layer));
+    is_served.then_some(number)
 }
 
 /// The pool of an event, and the event as that pool sees it. Panics if its layer does not exist.

@@ -110,9 +110,11 @@ pub struct PoolSpec {
 impl PoolSpec {
     /// Whether an event of one of its layers, which have `n_experts` experts each, looks into it.
     pub fn serves(&self, Recorded { event, is_aside }: &Recorded, n_experts: u32) -> bool {
-        let n_picks: u32 = event.rows.iter().sum();
-        let fits = n_picks.min(n_experts) <= self.n_slots;
-        !self.device || !is_aside && !event.is_scan() && fits
+        let fits = || {
+            let n_picks: u32 = event.rows.iter().sum();
+            n_picks.min(n_experts) <= self.n_slots
+        };
+        !self.device || !is_aside && !event.is_scan() && fits()
     }
 }
 

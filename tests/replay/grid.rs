@@ -267,6 +267,33 @@ fn the_number_of_threads_changes_nothing() {
     assert_eq!(cells(1), cells(4));
 }
 
+/// Rates and bytes are of the events that look into a device. Layers differ in size, so there is a bound in bytes.
+#[test]
+fn what_a_device_was_not_asked_for_is_left_out() {
+    let header = "{\"n_layers\":2,\"n_experts\":4,\"top_k\":2,\"batched\":true,\"expert_bytes\":[5,7],\"pools\":[\
+                  {\"layers\":[0],\"slots\":2,\"device\":true},{\"layers\":[1],\"slots\":0,\"device\":true}]}\n";
+    let token = |token: u32, ids: &str| format!("{token} 0 {ids}\n{token} 1 {ids}\n");
+    let prompt: String = (1..34).map(|token| format!("{token} 0 2,3\n")).collect();
+    let lines = [
+        token(0, "0,1"),
+        prompt,
+        token(34, "2,3 aside"),
+        token(35, "0,1"),
+        token(36, "1,2"),
+    ];
+    let traces = [named("a", &(header.to_string() + &lines.concat()))];
+    let names: Vec<_> = hotset::policy::REGISTRY.iter().map(|p| p.name).collect();
+    let report = run(&traces, &request(&names.join(","), &["run"], Scope::Global));
+    // Tokens 35 and 36 are warm.
+    for cell in &report.cells {
+        let what = format!("{cell:?}");
+        assert_eq!(cell.hit_rate, 3.0 / 4.0, "{what}");
+        assert_eq!(cell.hit_rate_cold, 3.0 / 6.0, "{what}");
+        assert_eq!(cell.bytes, 3 * 5, "{what}");
+        assert!(cell.misses.is_none_or(|n| n == 3), "{what}");
+    }
+}
+
 #[test]
 fn the_prior_is_the_share_of_tokens() {
     let text = one_layer(4, &[3, 2, 3, 3, 0, 1, 2, 3].repeat(8), "");
