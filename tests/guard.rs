@@ -163,6 +163,28 @@ fn it_comes_back_when_the_link_is_better() {
     assert!(run.news[1].ms_with < run.news[1].ms_without);
 }
 
+/// What pays and does not in turn, for reasons that nobody knows, is followed ever less.
+#[test]
+fn it_does_not_follow_what_comes_and_goes() {
+    let worse = Link {
+        a: 110.0,
+        b: 0.01,
+        ..FAST
+    };
+    let mut run = Run::new();
+    for _ in 0..30 {
+        run.pass(worse, 100, 1);
+        run.pass(FAST, 100, 1);
+    }
+    let n_news = run.news.len();
+    assert!((6..=20).contains(&n_news), "{n_news}: {:?}", run.news);
+    // What has paid for long is followed again.
+    run.pass(FAST, 20_000, 1);
+    run.pass(worse, 100, 1);
+    let n_on = run.pass(FAST, 1000, 1);
+    assert!(n_on > 900, "{n_on}: {:?}", run.news);
+}
+
 /// The processor is busy with something else.
 #[test]
 fn it_tries_again_when_batches_without_it_take_longer() {

@@ -35,6 +35,9 @@ const LOSS_MAX_HOPEFUL: f64 = 32.0;
 const PAUSE: u32 = 64;
 const PAUSE_PER_LOSS: f64 = 24.0;
 const PAUSE_MAX: u32 = 1 << 14;
+/// What pays for fewer batches than this and then does not, pays by chance: the next pauses are twice as long.
+const STEADY: u32 = 512;
+const N_SHORT_MAX: u32 = 8;
 /// Batches until those with the cache are compared again.
 const COMPARED_FOR: u32 = 1024;
 
@@ -143,6 +146,10 @@ struct Trial {
     ms_without: f64,
     /// The last pause.
     pause: u32,
+    /// Batches for which it has paid, since it was last tried.
+    n_paid: u32,
+    /// How often in a row that was for a short time.
+    n_short: u32,
     /// Whether the last decision was against the cache.
     is_against: bool,
 }
@@ -182,6 +189,7 @@ impl Trial {
             Stage::Judge => return self.judge(),
             Stage::On(n) => {
                 self.stage = Stage::On(n + 1);
+                self.n_paid += 1;
                 let (ms_with, _) = self.present();
                 if n >= COMPARED_FOR || ms_with > CHANGED * self.ms_with {
                     self.compare();
@@ -194,7 +202,7 @@ impl Trial {
                 let mut left = left.saturating_sub(1);
                 if has_changed {
                     self.ms_without = now;
-                    left = left.min(PAUSE);
+                    left = left.min(self.pause_min());
                 }
                 self.stage = Stage::Off(left);
                 if left == 0 {
@@ -204,6 +212,10 @@ impl Trial {
             }
         }
         None
+    }
+
+    fn pause_min(&self) -> u32 {
+        PAUSE << self.n_short
     }
 
     fn forget(&mut self) {
@@ -251,8 +263,14 @@ impl Trial {
             self.stage = Stage::On(0);
             self.pause = 0;
         } else if is_hopeless || loss > loss_max * without {
+            self.n_short = match std::mem::take(&mut self.n_paid) {
+                0 => self.n_short,
+                n if n < STEADY => N_SHORT_MAX.min(self.n_short + 1),
+                _ => 0,
+            };
             let least = PAUSE_PER_LOSS * loss / without.max(f64::MIN_POSITIVE);
-            self.pause = (2 * self.pause).max(least as u32).clamp(PAUSE, PAUSE_MAX);
+            let pause = (2 * self.pause).max(least as u32);
+            self.pause = pause.clamp(self.pause_min(), PAUSE_MAX);
             self.stage = Stage::Off(self.pause);
             // What comes from here on tells whether the time without the cache changes.
             self.n_without = 0;
