@@ -199,6 +199,24 @@ fn it_tries_again_when_batches_without_it_take_longer() {
     assert!(n_on > 120, "{n_on} {:?}", run.news);
 }
 
+/// The few batches that it is compared with at first were slow ones.
+#[test]
+fn what_looked_good_is_compared_again_soon() {
+    let worse = Link { a: 110.0, ..WAITS };
+    let busy = Link {
+        without: 120.0,
+        ..worse
+    };
+    let idle = Link {
+        without: 100.0,
+        ..worse
+    };
+    let mut run = Run::new();
+    assert!(run.pass(busy, 20, 1) > 10);
+    let n_on = run.pass(idle, 1000, 1);
+    assert!(n_on < 300, "{n_on} {:?}", run.news);
+}
+
 #[test]
 fn it_goes_when_the_link_gets_worse() {
     let mut run = Run::new();

@@ -38,8 +38,10 @@ const PAUSE_MAX: u32 = 1 << 14;
 /// What pays for fewer batches than this and then does not, pays by chance: the next pauses are twice as long.
 const STEADY: u32 = 512;
 const N_SHORT_MAX: u32 = 8;
-/// Batches until those with the cache are compared again.
-const COMPARED_FOR: u32 = 1024;
+/// Batches until those with the cache are compared again, the first time: a few batches are soon mistaken. Four times as
+/// many each time after it.
+const COMPARED_FOR: u32 = 128;
+const COMPARED_FOR_MAX: u32 = 1024;
 
 /// What the guard has decided.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -144,6 +146,8 @@ struct Trial {
     /// What the last decision rested on.
     ms_with: f64,
     ms_without: f64,
+    /// Batches until it is compared again.
+    compared_for: u32,
     /// The last pause.
     pause: u32,
     /// Batches for which it has paid, since it was last tried.
@@ -191,7 +195,7 @@ impl Trial {
                 self.stage = Stage::On(n + 1);
                 self.n_paid += 1;
                 let (ms_with, _) = self.present();
-                if n >= COMPARED_FOR || ms_with > CHANGED * self.ms_with {
+                if n >= self.compared_for || ms_with > CHANGED * self.ms_with {
                     self.compare();
                 }
             }
@@ -261,6 +265,7 @@ impl Trial {
         };
         if self.with.len() >= N_COMPARED && with <= SLOWER_MAX * without {
             self.stage = Stage::On(0);
+            self.compared_for = (4 * self.compared_for).clamp(COMPARED_FOR, COMPARED_FOR_MAX);
             self.pause = 0;
         } else if is_hopeless || loss > loss_max * without {
             self.n_short = match std::mem::take(&mut self.n_paid) {
@@ -272,6 +277,7 @@ impl Trial {
             let pause = (2 * self.pause).max(least as u32);
             self.pause = pause.clamp(self.pause_min(), PAUSE_MAX);
             self.stage = Stage::Off(self.pause);
+            self.compared_for = 0;
             // What comes from here on tells whether the time without the cache changes.
             self.n_without = 0;
         } else {
