@@ -100,7 +100,12 @@ fn prompts() {
                 config.trace = Some(trace.clone());
                 config.ram = ram;
                 let (output, stats) = run(&path, Some(&config), options, n_bytes);
-                assert!(output == stock, "{} {n_bytes} {ram:?}", spec.name);
+                let what = format!("{} {n_bytes} {ram:?}", spec.name);
+                assert!(output == stock, "{what}");
+                if n_bytes > 0 {
+                    let device = &stats.as_ref().expect("there is a cache").devices[0];
+                    assert!(device.n_beside > 0, "{what}: the cache hears of prompts");
+                }
                 (crate::learning::lines(&trace), stats)
             };
             let (loaded, _) = seen(None);
