@@ -67,6 +67,15 @@ pub fn polyglot() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/polyglot-moe.gguf")
 }
 
+/// Makes the bundled model with experts that are `factor` times larger.
+pub fn widen(factor: &str, to: &Path) {
+    let mut widen = command(env!("CARGO_BIN_EXE_hotset"), &[]);
+    widen.arg("widen").arg(polyglot());
+    widen.args(["--factor", factor, "-o"]).arg(to);
+    let ended = run(widen);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+}
+
 /// Compute threads of programs that run at the same time would spin on each other's cores.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 

@@ -1,6 +1,6 @@
 //! The commands of README's "More than one machine", run as they stand there but for addresses and the model.
 
-use crate::child::{StatsFile, command, polyglot, run};
+use crate::child::{StatsFile, widen};
 use crate::rpc::Server;
 use crate::serving::{LlamaServer, prompts};
 use std::collections::HashMap;
@@ -37,13 +37,7 @@ fn n_files(dir: &Path) -> usize {
 fn more_than_one_machine() {
     let dir = tempfile::tempdir().unwrap();
     let model = dir.path().join("model.gguf");
-    let mut widen = command(env!("CARGO_BIN_EXE_hotset"), &[]);
-    widen
-        .arg("widen")
-        .arg(polyglot())
-        .args(["--factor", FACTOR, "-o"])
-        .arg(&model);
-    run(widen).text();
+    widen(FACTOR, &model);
 
     let commands = commands("\n## More than one machine\n");
     let of = |program: &'static str| commands.iter().filter(move |c| c[0] == program);

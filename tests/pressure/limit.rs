@@ -1,6 +1,6 @@
 //! The bundled model, made heavier, with `HOTSET_RAM=auto` in a group whose limit falls and rises again.
 
-use crate::child::{Running, command, completion, polyglot, run};
+use crate::child::{Running, completion, widen};
 use crate::group::Group;
 use std::path::Path;
 use std::process::Command;
@@ -48,13 +48,7 @@ fn a_limit_that_falls_costs_experts_and_no_token() {
     };
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let model = dir.path().join("heavy.gguf");
-    let mut widen = command(env!("CARGO_BIN_EXE_hotset"), &[]);
-    widen
-        .arg("widen")
-        .arg(polyglot())
-        .args(["--factor", FACTOR, "-o"])
-        .arg(&model);
-    assert_eq!(run(widen).code(), 0);
+    widen(FACTOR, &model);
 
     let mut running = Running::start(generating(&model, ("HOTSET_RAM", "auto")));
     group.add(running.id());
