@@ -22,7 +22,7 @@ pub struct Wanted<'a> {
     pub picks: Picks<'a>,
     /// Which tokens these are.
     pub batch: &'a Batch,
-    /// What of these the device takes, ascending.
+    /// What the device takes of these, ascending; experts that are not among them do not matter.
     pub missing: &'a [u32],
     /// What it gives up for that: layers and experts.
     pub victims: &'a [(usize, u32)],
@@ -54,6 +54,11 @@ pub struct Loan {
 }
 
 impl Loan {
+    /// All that was picked, ascending.
+    pub fn picked(&self) -> &[u32] {
+        &self.all.experts
+    }
+
     /// Notes all that was picked, and of this what is missing.
     fn note(&mut self, wanted: &Wanted) {
         self.pairs.clear();

@@ -24,8 +24,6 @@ struct Open {
     layer: usize,
     /// One bit for each part whose operation is still to come.
     parts_left: u32,
-    /// What was picked, ascending.
-    picked: Vec<u32>,
     loan: Loan,
 }
 
@@ -97,11 +95,9 @@ impl Open {
     fn begin(bound: &Bound, picks: Picks, backend: ggml_backend_t, batch: &Batch) -> Result<Self> {
         let engine = bound.model.engine()?;
         let held = device::held(bound.layer, backend);
-        let mut picked: Vec<u32> = picks.ranked().map(|(id, _)| id).collect();
-        picked.sort_unstable();
-        picked.dedup();
+        let layer = &engine.layout().layers[bound.layer];
         let is_missing = |id: &u32| held.binary_search(id).is_err();
-        let missing: Vec<u32> = picked.iter().copied().filter(is_missing).collect();
+        let missing: Vec<u32> = (0..layer.n_experts).filter(is_missing).collect();
         let wanted = Wanted {
             picks,
             batch,
@@ -115,8 +111,7 @@ impl Open {
         Ok(Self {
             model: Arc::downgrade(&bound.model),
             layer: bound.layer,
-            parts_left: engine.layout().layers[bound.layer].all_parts(),
-            picked,
+            parts_left: layer.all_parts(),
             loan,
         })
     }
@@ -153,8 +148,9 @@ impl Open {
         })?;
         // Some devices read a bit more than an expert, which must not be NaN.
         static ZEROS: [u8; 512] = [0; 512];
-        let behind = self.picked.iter().map(|expert| expert + 1);
-        for place in behind.filter(|e| *e < n_experts && self.picked.binary_search(e).is_err()) {
+        let picked = self.loan.picked();
+        let behind = picked.iter().map(|expert| expert + 1);
+        for place in behind.filter(|e| *e < n_experts && picked.binary_search(e).is_err()) {
             let (data, offset) = (ZEROS.as_ptr().cast(), place as usize * n);
             // SAFETY: the same, and nobody reads this place for what it holds.
             unsafe {

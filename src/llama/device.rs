@@ -120,20 +120,17 @@ pub fn begin_batch() {
 /// A layer was computed without the cache of the context that this thread computes for, but for the experts `held`,
 /// ascending, which were copied from there.
 pub fn overhear(layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
-    CURRENT.with_borrow(|cached| {
-        let made = cached.as_ref().and_then(|cached| cached.made.get());
-        made.map_or(Ok(()), |made| {
-            made.cache.overhear(layer, picks, held, batch)
-        })
-    })
+    with_current(|made| made.cache.overhear(layer, picks, held, batch)).unwrap_or(Ok(()))
 }
 
 /// The experts of a layer that the cache of the same context has on a device, ascending.
 pub fn held(layer: usize, backend: ggml_backend_t) -> Vec<u32> {
-    CURRENT.with_borrow(|cached| {
-        let made = cached.as_ref().and_then(|cached| cached.made.get());
-        made.map_or(Vec::new(), |made| made.held(layer, backend))
-    })
+    with_current(|made| made.held(layer, backend)).unwrap_or_default()
+}
+
+/// Asks the cache of the context that this thread computes for, if it has one.
+fn with_current<T>(ask: impl FnOnce(&Made) -> T) -> Option<T> {
+    CURRENT.with_borrow(|cached| cached.as_ref()?.made.get().map(ask))
 }
 
 impl Cached {

@@ -11,6 +11,8 @@ pub(super) struct Case<'a> {
     pub(super) shape: Shape,
     /// By budget.
     pub(super) pools: Vec<Vec<PoolSpec>>,
+    /// By budget and event, whether it looks into the pools.
+    pub(super) asked: Vec<Vec<bool>>,
     pub(super) n_picks: u64,
     warm: Vec<bool>,
 }
@@ -52,8 +54,14 @@ impl<'a> Case<'a> {
             .iter()
             .map(|(_, budget)| budget.pools(header, &shape, request.scope))
             .collect::<Result<Vec<_>, _>>()?;
+        let asked = pools.iter().map(|pools| {
+            let places = places(&shape, pools);
+            let is_asked = |e: Recorded| asked(&places, pools, &shape, &e).is_some();
+            named.trace.recorded().map(is_asked).collect()
+        });
         let case = Self {
             named,
+            asked: asked.collect(),
             pools,
             n_picks: named
                 .trace
@@ -74,14 +82,6 @@ impl<'a> Case<'a> {
         self.named.trace.recorded()
     }
 
-    /// By event, whether it looks into the pools of a budget.
-    pub(super) fn asked(&self, budget: usize) -> Vec<bool> {
-        let pools = &self.pools[budget];
-        let places = places(&self.shape, pools);
-        let is_asked = |e: Recorded| asked(&places, pools, &self.shape, &e).is_some();
-        self.recorded().map(is_asked).collect()
-    }
-
     pub(super) fn events(&self) -> impl Iterator<Item = Event<'_>> {
         self.named.trace.events().map(|(_, event)| event)
     }
@@ -94,10 +94,13 @@ impl<'a> Case<'a> {
 
     /// Adds up the hits of each event in the pools of a budget, which are experts, or bytes.
     pub(super) fn rates(&self, budget: usize, hits: &[u64], are_bytes: bool) -> Rates {
-        let asked = self.asked(budget);
         let mut layers = vec![(0, 0); self.shape.n_layers() as usize];
         let (mut all_hits, mut all, mut bytes_missed) = (0, 0, 0);
-        let events = self.events().zip(hits).zip(&self.warm).zip(&asked);
+        let events = self
+            .events()
+            .zip(hits)
+            .zip(&self.warm)
+            .zip(&self.asked[budget]);
         for (((event, &n_hits), &is_warm), _) in events.filter(|(_, asked)| **asked) {
             let size = self.shape.expert_bytes(event.layer);
             let unit = if are_bytes { size } else { 1 };

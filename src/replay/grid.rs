@@ -243,8 +243,8 @@ impl<'a> Grid<'a> {
             None => {
                 let start = at_start(shape, pools);
                 let n_bytes = pools.iter().map(|pool| bytes_of(shape, pool)).sum();
-                let asked = case.asked(budget);
-                let events = case.events().zip(&asked).filter(|(_, asked)| **asked);
+                let asked = &case.asked[budget];
+                let events = case.events().zip(asked).filter(|(_, asked)| **asked);
                 let found = belady_bytes(events.map(|(event, _)| event), shape, n_bytes, &start)?;
                 let mut found = found.into_iter();
                 let hits = asked.iter().map(|&asked| match asked {
