@@ -12,6 +12,8 @@ mod pread;
 pub mod probe;
 mod queue;
 #[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(target_os = "linux")]
 mod uring;
 
 pub use arena::Arena;

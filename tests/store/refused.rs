@@ -11,6 +11,11 @@ use crate::support::*;
 
 /// Runs `test` in a thread, and in those it starts, where `call` fails with `errno`.
 fn refusing(call: libc::c_long, errno: i32, test: impl FnOnce() + Send) {
+    filtering(call, libc::SECCOMP_RET_ERRNO | errno as u32, test);
+}
+
+/// Runs `test` in a thread, and in those it starts, where a filter's answer to `call` is this one.
+fn filtering(call: libc::c_long, verdict: u32, test: impl FnOnce() + Send) {
     let filter = |code, k, skip_unless_equal| libc::sock_filter {
         code,
         jt: 0,
@@ -26,7 +31,7 @@ fn refusing(call: libc::c_long, errno: i32, test: impl FnOnce() + Send) {
         // The number of the call is the first field.
         filter(load as u16, 0, 0),
         filter(equal as u16, call as u32, 1),
-        filter(answer as u16, libc::SECCOMP_RET_ERRNO | errno as u32, 0),
+        filter(answer as u16, verdict, 0),
         filter(answer as u16, libc::SECCOMP_RET_ALLOW, 0),
     ];
     let mut install = move || {
@@ -47,6 +52,30 @@ fn refusing(call: libc::c_long, errno: i32, test: impl FnOnce() + Send) {
             test();
         });
         test.join().unwrap();
+    });
+}
+
+/// Where trying io_uring ends the process, this test cannot fail without ending all of them.
+#[test]
+fn a_sandbox_that_kills_is_not_provoked() {
+    let file = content(12);
+    let dir = tempfile::tempdir().unwrap();
+    let verdict = libc::SECCOMP_RET_KILL_PROCESS;
+    filtering(libc::SYS_io_uring_setup, verdict, || {
+        // Twice: the second time the answer is known.
+        for _ in 0..2 {
+            let model = model(&dir.path().join("m"), &file);
+            let reads = random_reads(8, model.align(), 17);
+            let (queue, arena, reports) = queue(vec![model], QueueKind::Auto, 2, "", 8 * SLOT);
+            assert_eq!(queue.kind(), QueueKind::Pread);
+            assert!(queue.about().contains("seccomp"), "{}", queue.about());
+            queue.submit(&only_reads(&reads));
+            reports.take_ok(8);
+            assert_arrived(&arena, &reads, &file, queue.about());
+        }
+        let model = model(&dir.path().join("m"), &file);
+        let pace = Pace::measure(&model, QueueKind::Auto, SLOT);
+        assert!(pace.is_ok(), "{pace:?}");
     });
 }
 
