@@ -29,5 +29,6 @@ pub mod report;
 pub mod residency;
 pub mod stats;
 pub mod store;
+pub mod sync;
 pub mod trace;
 pub mod tracker;

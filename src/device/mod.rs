@@ -10,13 +10,13 @@ pub mod guard;
 mod stats;
 
 use crate::drafts::{Batch, Drafts, Sure};
-use crate::engine::lock_soon;
 use crate::error::Result;
 use crate::expert::{Event, ExpertId, Picked, Shape};
 use crate::guide::{Guide, Known};
 use crate::log::EventLog;
 use crate::policy::{self, Prior};
 use crate::residency::{Plan, Residency};
+use crate::sync::lock_soon;
 use crate::trace::{Picks, PoolSpec};
 use crate::tracker::Tracker;
 pub use stats::DeviceStats;

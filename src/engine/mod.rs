@@ -39,6 +39,7 @@ use crate::guide::Guide;
 use crate::log::EventLog;
 use crate::residency::{Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
+use crate::sync::lock_soon;
 use crate::trace::{Picks, Recording};
 use crate::tracker::Tracker;
 use ahead::Ahead;
@@ -56,7 +57,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
-pub use warm::{Warmed, lock_soon};
+pub use warm::Warmed;
 
 /// Graphs of one model that can be computed at the same time.
 const N_LANES: usize = 64;
@@ -231,13 +232,13 @@ impl Engine {
     /// Calls `look` for each pool with its residency, its log of routing events and its counts;
     /// returns the time between the first routing event and the last.
     ///
-    /// Does nothing and returns `None` while an event is being planned: this may be called where the
-    /// end of the process has interrupted that.
+    /// Does nothing and returns `None` if an event is being planned and does not end: this may be called where
+    /// the end of the process has interrupted that.
     pub fn inspect(
         &self,
         mut look: impl FnMut(&layout::Pool, &Residency, &EventLog, &Tracker),
     ) -> Option<Duration> {
-        let state = self.state.try_lock().ok()?;
+        let state = lock_soon(&self.state)?;
         for (i, pool) in self.layout.pools.iter().enumerate() {
             look(
                 pool,

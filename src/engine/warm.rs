@@ -8,8 +8,8 @@ use crate::guide::{Guide, Known};
 use crate::policy::Prior;
 use crate::profile::Lesson;
 use crate::store::Read;
+use crate::sync::lock_soon;
 use crate::tracker::{Phase, Span};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Bytes that are read at a time before the first token: enough to keep a disk busy, little enough to
@@ -216,18 +216,4 @@ impl Engine {
         }
         Some(lesson)
     }
-}
-
-/// Takes a lock that others hold for moments only. `None` if it is not to be had: if the end of the process
-/// has interrupted who holds it, for example.
-pub fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    const N_TRIES: u32 = 200;
-    const PAUSE: Duration = Duration::from_millis(1);
-    for _ in 0..N_TRIES {
-        match mutex.try_lock() {
-            Ok(guard) => return Some(guard),
-            Err(_) => std::thread::sleep(PAUSE),
-        }
-    }
-    None
 }

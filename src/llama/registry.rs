@@ -18,6 +18,7 @@ use crate::gguf::expert_part;
 use crate::profile::Fingerprint;
 use crate::report;
 use crate::stats::Stats;
+use crate::sync::lock_soon;
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -101,9 +102,9 @@ pub fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().expect("no thread panics with the registry")
 }
 
-/// The registry, unless it is in use: by a thread that the end of the process has interrupted, say.
+/// The registry, unless it is not to be had: if the end of the process has interrupted who uses it, say.
 pub fn try_registry() -> Option<MutexGuard<'static, Registry>> {
-    REGISTRY.try_lock().ok()
+    lock_soon(&REGISTRY)
 }
 
 impl Registry {
