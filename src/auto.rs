@@ -2,7 +2,7 @@
 //!
 //! Experts may have what is there without them, less a reserve for others. When less than half of the
 //! reserve is left, they give back at once what it lacks. When more than the reserve is left for some
-//! seconds, they take a quarter of that, again and again, up to the size of the start. So two models or
+//! seconds, they take a quarter of that, again and again, until they have all they can use. So two models or
 //! processes that see the same memory do not both take all of it; and memory that had to be given back
 //! soon after it was taken is waited for twice as long the next time.
 //!
@@ -15,7 +15,7 @@ use std::time::Duration;
 const RESERVE_PART: u64 = 16;
 /// What is left to the rest of the system, at least.
 const RESERVE_BYTES_MIN: u64 = 64 << 20;
-/// What is free beyond the reserve is taken if it is at least this part of the start's bytes.
+/// What is free beyond the reserve is taken if it is at least this part of all that can be used.
 const SURPLUS_PART: u64 = 8;
 /// More than this need not be free beyond the reserve.
 const SURPLUS_BYTES_MAX: u64 = 128 << 20;
@@ -27,7 +27,7 @@ const WAIT_MIN: Duration = Duration::from_secs(3);
 const WAIT_MAX: Duration = Duration::from_secs(300);
 /// Time between two lines about changes.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
-/// A change by less than this part of the start's bytes is not worth a line.
+/// A change by less than this part of all that can be used is not worth a line.
 const LINE_PART: u64 = 16;
 
 fn reserve(available: u64) -> u64 {
@@ -54,7 +54,7 @@ pub struct Sample {
 /// Decides how many bytes the experts of one model get.
 #[derive(Debug)]
 pub struct Auto {
-    n_bytes_start: u64,
+    n_bytes_max: u64,
     slot_bytes: u64,
     /// Since when there is a surplus, or since the last step.
     free_since: Option<Duration>,
@@ -64,10 +64,10 @@ pub struct Auto {
 }
 
 impl Auto {
-    /// For experts that have `n_bytes_start`, in slots of up to `slot_bytes`.
-    pub fn new(n_bytes_start: u64, slot_bytes: u64) -> Self {
+    /// For experts that can use `n_bytes_max`, in slots of up to `slot_bytes`.
+    pub fn new(n_bytes_max: u64, slot_bytes: u64) -> Self {
         Self {
-            n_bytes_start,
+            n_bytes_max,
             slot_bytes,
             free_since: None,
             wait: WAIT_MIN,
@@ -90,7 +90,7 @@ impl Auto {
             return Some((available - reserve).max(0) as u64);
         }
         let surplus = (now.spare - reserve).max(0) as u64;
-        let missing = self.n_bytes_start.saturating_sub(now.in_use);
+        let missing = self.n_bytes_max.saturating_sub(now.in_use);
         if missing == 0 || surplus < self.surplus_min() {
             self.free_since = None;
             return None;
@@ -109,7 +109,7 @@ impl Auto {
 
     /// A surplus below this is left alone.
     fn surplus_min(&self) -> u64 {
-        let part = (self.n_bytes_start / SURPLUS_PART).min(SURPLUS_BYTES_MAX);
+        let part = (self.n_bytes_max / SURPLUS_PART).min(SURPLUS_BYTES_MAX);
         part.max(2 * self.slot_bytes)
     }
 }
@@ -117,17 +117,17 @@ impl Auto {
 /// Says what has changed, but not each step.
 #[derive(Debug)]
 pub struct Announcer {
-    n_bytes_start: u64,
+    n_bytes_max: u64,
     said: u64,
     said_at: Option<Duration>,
 }
 
 impl Announcer {
-    /// For experts that have `n_bytes_start`, which everybody knows.
-    pub fn new(n_bytes_start: u64) -> Self {
+    /// For experts that can use `n_bytes_max` and have `n_bytes`, which everybody knows.
+    pub fn new(n_bytes_max: u64, n_bytes: u64) -> Self {
         Self {
-            n_bytes_start,
-            said: n_bytes_start,
+            n_bytes_max,
+            said: n_bytes,
             said_at: None,
         }
     }
@@ -136,7 +136,7 @@ impl Announcer {
     pub fn line(&mut self, at: Duration, in_use: u64) -> Option<String> {
         let is_soon = self.said_at.is_some_and(|said| at - said < LINE_INTERVAL);
         let change = in_use.abs_diff(self.said);
-        if is_soon || change <= self.n_bytes_start / LINE_PART {
+        if is_soon || change <= self.n_bytes_max / LINE_PART {
             return None;
         }
         let before = std::mem::replace(&mut self.said, in_use);
@@ -171,13 +171,19 @@ mod tests {
     }
 
     impl World {
-        /// Models that hold `starts` mebibytes, with `n_mib` for all and the reserve.
-        fn new(n_mib: u64, starts: &[u64]) -> Self {
-            let model = |mib: &u64| (Auto::new(mib * MIB, MIB), mib * MIB);
+        /// Models that hold all they can use, so many mebibytes, with `n_mib` for all and the reserve.
+        fn new(n_mib: u64, all: &[u64]) -> Self {
+            let both: Vec<_> = all.iter().map(|&mib| (mib, mib)).collect();
+            Self::starting(n_mib, &both)
+        }
+
+        /// Models that hold so many mebibytes and can use so many.
+        fn starting(n_mib: u64, models: &[(u64, u64)]) -> Self {
+            let model = |(start, all): &(u64, u64)| (Auto::new(all * MIB, MIB), start * MIB);
             Self {
                 at: Duration::ZERO,
                 n_bytes: (n_mib * MIB) as i64,
-                models: starts.iter().map(model).collect(),
+                models: models.iter().map(model).collect(),
                 changes: Vec::new(),
             }
         }
@@ -287,6 +293,60 @@ mod tests {
         assert_eq!(world.in_use(), 3000 * MIB);
     }
 
+    /// Also one that began with nothing, and soon.
+    #[test]
+    fn memory_that_becomes_free_is_taken_up_to_all_that_can_be_used() {
+        let mut world = World::starting(90, &[(0, 230)]);
+        world.run(60);
+        assert_eq!(world.changes, [], "nothing but the reserve");
+        world.set_mib(394);
+        world.run(20);
+        assert_eq!(world.in_use(), 230 * MIB, "{:?}", world.changes);
+        world.set_mib(9000);
+        world.run(600);
+        assert_eq!(world.in_use(), 230 * MIB);
+        // Far more than there is: most of what there is.
+        for start in [0, 1000] {
+            let mut world = World::starting(3200, &[(start, 90_000)]);
+            world.run(60);
+            let most = 3000 - SURPLUS_BYTES_MAX / MIB..=3000;
+            assert!(
+                most.contains(&(world.in_use() / MIB)),
+                "{:?}",
+                world.changes
+            );
+        }
+    }
+
+    /// It began while the first one had nearly all.
+    #[test]
+    fn a_model_grows_when_the_one_beside_it_ends() {
+        let mut world = World::starting(394, &[(230, 230), (10, 230)]);
+        world.run(60);
+        let before = world.in_use();
+        assert!(before < 340 * MIB, "{:?}", world.changes);
+        world.models.remove(0);
+        world.run(30);
+        assert!(world.in_use() > 220 * MIB, "{:?}", world.changes);
+    }
+
+    /// Slots of which the rest has room for one are no reason to take memory from others again and again.
+    #[test]
+    fn a_surplus_below_two_slots_is_left_alone() {
+        let mut auto = Auto::new(1000 * MIB, 300 * MIB);
+        let mut decide = |at, spare: i64| {
+            let at = Duration::from_secs(at);
+            let spare = spare * MIB as i64;
+            auto.decide(&Sample {
+                at,
+                spare,
+                in_use: 0,
+            })
+        };
+        assert_eq!([decide(0, 660), decide(9, 660)], [None, None]);
+        assert_eq!([decide(20, 670), decide(29, 670)], [None, Some(300 * MIB)]);
+    }
+
     #[test]
     fn models_beside_each_other_come_to_rest() {
         let starts = [1000, 1000, 700];
@@ -351,7 +411,7 @@ mod tests {
     #[test]
     fn lines_are_few() {
         let second = Duration::from_secs;
-        let mut announcer = Announcer::new(2048 * MIB);
+        let mut announcer = Announcer::new(2048 * MIB, 2048 * MIB);
         assert_eq!(announcer.line(second(0), 2000 * MIB), None);
         let line = announcer.line(second(1), 1024 * MIB);
         let short = "hotset: memory is short: experts get 1.0 GiB instead of 2.0 GiB";
@@ -364,5 +424,10 @@ mod tests {
         let free = "hotset: memory is free again: experts get 2.0 GiB instead of 512.0 MiB";
         assert_eq!(line.as_deref(), Some(free));
         assert_eq!(announcer.line(second(41), 2048 * MIB), None);
+        let mut announcer = Announcer::new(2048 * MIB, 0);
+        assert_eq!(announcer.line(second(0), 100 * MIB), None);
+        let line = announcer.line(second(3), 1024 * MIB);
+        let free = "hotset: memory is free again: experts get 1.0 GiB instead of 0 B";
+        assert_eq!(line.as_deref(), Some(free));
     }
 }

@@ -38,13 +38,18 @@ fn tensors(file: &mut impl Write) -> Vec<Tensor> {
 
 /// An engine with memory for about this share of the experts.
 fn engine(policy: &str, percent: u64, delay_ms: u32) -> Engine {
+    growing_engine(policy, percent, percent, delay_ms)
+}
+
+/// An engine with memory for about this share of the experts that may grow up to another.
+fn growing_engine(policy: &str, percent: u64, percent_max: u64, delay_ms: u32) -> Engine {
     let mut file = tempfile::tempfile().unwrap();
     let tensors = tensors(&mut file);
     let file = ModelFile::open(file.as_fd()).unwrap();
     let aligns = [file.align()];
     let all = Layout::new(&tensors, &aligns, u64::MAX).unwrap();
-    let budget = all.expert_bytes * percent / 100;
-    let layout = Layout::new(&tensors, &aligns, budget).unwrap();
+    let bytes = |percent| all.expert_bytes * percent / 100;
+    let layout = Layout::growing(&tensors, &aligns, bytes(percent), bytes(percent_max)).unwrap();
     assert_eq!(layout.pools.len(), 2);
     let faults = match delay_ms {
         0 => Faults::default(),
@@ -254,6 +259,69 @@ fn memory_for_all_experts_may_shrink_too() {
             validate(&engine);
         }
         assert_eq!(engine.size().n_slots, n_all);
+    }
+}
+
+/// It takes addresses for all of them, and memory for what it has.
+#[test]
+fn an_engine_that_begins_with_few_slots_grows_to_all() {
+    for spec in REGISTRY {
+        for percent in [0, 30] {
+            let engine = growing_engine(spec.name, percent, 100, 0);
+            let layout = engine.layout();
+            let stats = || Stats::counters(&engine, spec.name).unwrap();
+            let (start, first) = (engine.size(), stats());
+            assert_eq!(start.n_slots, layout.n_slots_start());
+            assert!(
+                start.n_bytes <= layout.expert_bytes * percent / 100,
+                "{start:?}"
+            );
+            assert_eq!(
+                (first.n_slots, first.n_slots_min),
+                (start.n_slots, start.n_slots)
+            );
+            assert_eq!(first.arena_bytes, layout.arena_bytes_start());
+            let line = report::start_line(&engine, spec.name);
+            assert!(
+                line.contains(&format!(" {} slots", start.n_slots)),
+                "{line}"
+            );
+            assert!(!engine.holds_all());
+            let is_over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| compute_in_three_lanes(&engine, &is_over));
+                for sixteenth in 1..=16 {
+                    let n_bytes = layout.ring.base as u64 * sixteenth / 16;
+                    let size = engine.resize(n_bytes).unwrap();
+                    assert!(size.n_bytes <= n_bytes.max(start.n_bytes));
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+            validate(&engine);
+            assert_eq!(engine.size().n_slots as usize, layout.n_experts());
+            // From the second time on all of them are hits.
+            let all: Vec<_> = (0..N_EXPERTS).collect();
+            let mut n_misses = [0; 2];
+            for misses in &mut n_misses {
+                (0..N_LAYERS).for_each(|layer| drop(compute(&engine, 1, layer, &all)));
+                *misses = stats().generation.misses + stats().prompt.misses;
+            }
+            assert_eq!(n_misses[0], n_misses[1], "{}", spec.name);
+            assert_eq!(stats().arena_bytes, layout.arena_bytes as u64);
+        }
+    }
+}
+
+/// What a budget leaves to slots is the same at the start and later.
+#[test]
+fn a_budget_buys_the_same_slots_at_the_start_and_later() {
+    for percent in [0, 20, 55, 100] {
+        let start = engine("lru", percent, 0);
+        let grown = growing_engine("lru", 0, 100, 0);
+        let budget = start.layout().expert_bytes * percent / 100;
+        let size = grown.resize(grown.layout().slot_bytes_of(budget)).unwrap();
+        assert_eq!(size, start.size(), "{percent} %");
     }
 }
 

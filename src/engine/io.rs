@@ -52,10 +52,13 @@ impl Engine {
 
     /// The read of one part of `expert` into `slot` of the layer's pool.
     pub(super) fn slot_read(&self, layer: &Layer, part: usize, expert: u32, slot: u32) -> Read {
+        let pool = &self.layout.pools[layer.pool];
         let target = Target::Slot {
-            slot: self.layout.pools[layer.pool].first_slot + slot,
+            slot: pool.first_slot + slot,
             part: part as u32,
         };
+        self.sizing
+            .use_piece(pool.first_slot + slot, pool.slot_bytes);
         self.read(layer, part, expert, self.region(layer, part, slot), target)
     }
 
@@ -71,6 +74,8 @@ impl Engine {
         let read = self.read(layer, part, expert, self.place(sequence), target);
         self.meter.count(&[read]);
         self.meter.has_staged.store(true, Ordering::Relaxed);
+        let ring_bytes = self.layout.arena_bytes - self.layout.ring.base;
+        self.sizing.use_piece(self.layout.n_slots(), ring_bytes);
         read
     }
 

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::expert::Shape;
 use crate::residency::pools::{self, Demand};
 use crate::store::span;
+use std::ops::Range;
 
 /// One expert tensor of a model, as it was loaded.
 #[derive(Debug, Clone)]
@@ -77,8 +78,10 @@ pub struct Pool {
     pub expert_bytes: usize,
     /// Bytes of one slot.
     pub slot_bytes: usize,
-    /// How many slots the budget holds.
+    /// How many slots there can be.
     pub n_slots: u32,
+    /// How many of them there are at the start.
+    pub n_slots_start: u32,
     /// Where slot 0 begins in the arena.
     pub base: usize,
     /// Number of slot 0 among the slots of all pools.
@@ -86,9 +89,15 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Bytes of all slots.
+    /// Bytes of all slots that there can be.
     pub fn n_bytes(&self) -> u64 {
         self.slot_bytes as u64 * u64::from(self.n_slots)
+    }
+
+    /// Where these slots lie in the arena.
+    pub fn bytes(&self, slots: Range<u32>) -> Range<usize> {
+        let begin_of = |slot: u32| self.base + slot as usize * self.slot_bytes;
+        begin_of(slots.start)..begin_of(slots.end)
     }
 }
 
@@ -112,7 +121,7 @@ pub struct Layout {
     pub pools: Vec<Pool>,
     /// The ring, after the last slot.
     pub ring: RingLayout,
-    /// Bytes of the arena.
+    /// Bytes of the arena with all slots that there can be.
     pub arena_bytes: usize,
     /// Bytes of all streamed experts in the files.
     pub expert_bytes: u64,
@@ -123,7 +132,7 @@ pub const RING_BESIDE_BYTES: usize = 16 << 20;
 /// More places than this bring no more overlap.
 const RING_PLACES_MAX: usize = 16;
 /// What one slot more than the budget may cost before a budget is called too small.
-const OVERSHOOT_BYTES: usize = 48 << 20;
+const OVERSHOOT_BYTES: u64 = 48 << 20;
 
 /// Bytes of all experts of `tensors` in the files.
 pub fn expert_bytes(tensors: &[Tensor]) -> u64 {
@@ -139,6 +148,17 @@ impl Layout {
     ///
     /// Fails when a ring of two places does not fit.
     pub fn new(tensors: &[Tensor], aligns: &[usize], budget: u64) -> Result<Self> {
+        Self::growing(tensors, aligns, budget, budget)
+    }
+
+    /// The same for a budget that may become up to `capacity` later, see `Engine::resize`: what is beyond the
+    /// budget takes addresses and no memory.
+    pub fn growing(
+        tensors: &[Tensor],
+        aligns: &[usize],
+        budget: u64,
+        capacity: u64,
+    ) -> Result<Self> {
         let total = expert_bytes(tensors);
         let (mut layers, mut pools) = group(tensors, aligns);
         let place_bytes = layers
@@ -150,21 +170,21 @@ impl Layout {
         let n_places = (RING_BESIDE_BYTES / place_bytes.max(1)).clamp(2, RING_PLACES_MAX);
         let ring_bytes = n_places * place_bytes;
 
-        let mut for_slots = usize::try_from(budget).unwrap_or(usize::MAX);
-        if budget >= total {
-            // What alignment and the ring add must not keep one expert out of a budget for all.
-            for_slots = usize::MAX;
-        } else if ring_bytes > RING_BESIDE_BYTES {
-            if ring_bytes > for_slots.saturating_add(OVERSHOOT_BYTES) {
-                return Err(Error::Setting {
-                    name: "HOTSET_RAM".to_string(),
-                    value: budget.to_string(),
-                    allowed: format!("this model needs at least {ring_bytes} bytes"),
-                });
-            }
-            for_slots = for_slots.saturating_sub(ring_bytes);
+        let is_enough = |bytes: u64| {
+            bytes >= total || ring_cost(ring_bytes) <= bytes.saturating_add(OVERSHOOT_BYTES)
+        };
+        if !is_enough(budget) {
+            return Err(Error::Setting {
+                name: "HOTSET_RAM".to_string(),
+                value: budget.to_string(),
+                allowed: format!("this model needs at least {ring_bytes} bytes"),
+            });
         }
-        share_slots(&mut pools, for_slots);
+        let slots = |bytes| slots_for(&pools, slot_bytes(bytes, total, ring_bytes));
+        let both = slots(budget).into_iter().zip(slots(capacity.max(budget)));
+        for ((start, most), pool) in both.collect::<Vec<_>>().into_iter().zip(&mut pools) {
+            (pool.n_slots_start, pool.n_slots) = (start.min(most), most);
+        }
 
         let mut end = 0;
         let mut first_slot = 0;
@@ -193,15 +213,43 @@ impl Layout {
         self.pools.iter().map(|p| p.shape.n_total()).sum()
     }
 
-    /// Slots of all pools.
+    /// Slots of all pools that there can be.
     pub fn n_slots(&self) -> u32 {
         self.pools.iter().map(|p| p.n_slots).sum()
     }
 
-    /// Bytes of the experts that fit at a time.
-    pub fn slot_bytes(&self) -> u64 {
-        let bytes = |p: &Pool| p.expert_bytes as u64 * u64::from(p.n_slots);
+    /// Slots of all pools at the start.
+    pub fn n_slots_start(&self) -> u32 {
+        self.pools.iter().map(|p| p.n_slots_start).sum()
+    }
+
+    /// Bytes of the arena that are used at the start.
+    pub fn arena_bytes_start(&self) -> u64 {
+        let unused = |p: &Pool| p.slot_bytes as u64 * u64::from(p.n_slots - p.n_slots_start);
+        self.arena_bytes as u64 - self.pools.iter().map(unused).sum::<u64>()
+    }
+
+    /// Bytes of the experts that fit at a time at the start.
+    pub fn expert_bytes_start(&self) -> u64 {
+        let bytes = |p: &Pool| p.expert_bytes as u64 * u64::from(p.n_slots_start);
         self.pools.iter().map(bytes).sum()
+    }
+
+    /// What of a budget is for slots: the bytes to ask `Engine::resize` for.
+    pub fn slot_bytes_of(&self, budget: u64) -> u64 {
+        let ring_bytes = self.ring.n_places * self.ring.place_bytes;
+        slot_bytes(budget, self.expert_bytes, ring_bytes)
+    }
+
+    /// The slots of each pool that `n_bytes` buy, no more than it can have.
+    pub fn slots_for(&self, n_bytes: u64) -> Vec<u32> {
+        let all: u64 = self.pools.iter().map(Pool::n_bytes).sum();
+        let n_slots = match n_bytes < all {
+            true => slots_for(&self.pools, n_bytes),
+            false => self.pools.iter().map(|pool| pool.n_slots).collect(),
+        };
+        let both = n_slots.into_iter().zip(&self.pools);
+        both.map(|(now, most)| now.min(most.n_slots)).collect()
     }
 
     /// Bytes that one token routes to when each layer picks `n_used` experts: below this budget,
@@ -276,6 +324,7 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
             expert_bytes,
             slot_bytes: regions.iter().sum(),
             n_slots: 0,
+            n_slots_start: 0,
             base: 0,
             first_slot: 0,
         });
@@ -283,18 +332,32 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
     (layers, pools)
 }
 
-/// Gives each pool its share of `n_bytes` by the bytes of its experts, then what is left over to
-/// whoever can still use a slot.
-pub(super) fn share_slots(pools: &mut [Pool], n_bytes: usize) {
+/// What a ring of `n_bytes` takes of a budget.
+fn ring_cost(n_bytes: usize) -> u64 {
+    match n_bytes > RING_BESIDE_BYTES {
+        true => n_bytes as u64,
+        false => 0,
+    }
+}
+
+/// What `budget` leaves to slots beside the ring, when all experts have `total` bytes.
+fn slot_bytes(budget: u64, total: u64, ring_bytes: usize) -> u64 {
+    match budget >= total {
+        // What alignment and the ring add must not keep one expert out of a budget for all.
+        true => u64::MAX,
+        false => budget.saturating_sub(ring_cost(ring_bytes)),
+    }
+}
+
+/// The slots of each pool: its share of `n_bytes` by the bytes of its experts, and of what is left over as
+/// many as fit.
+fn slots_for(pools: &[Pool], n_bytes: u64) -> Vec<u32> {
     let demand = |pool: &Pool| Demand {
         slot_bytes: pool.slot_bytes as u64,
         n_experts: pool.shape.n_total() as u32,
     };
     let demands: Vec<_> = pools.iter().map(demand).collect();
-    let n_slots = pools::share_slots(&demands, n_bytes as u64);
-    for (pool, n_slots) in pools.iter_mut().zip(n_slots) {
-        pool.n_slots = n_slots;
-    }
+    pools::share_slots(&demands, n_bytes)
 }
 
 #[cfg(test)]

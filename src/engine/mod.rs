@@ -139,13 +139,13 @@ pub struct Engine {
     /// Whether an operation uses the staging ring.
     ring_is_taken: Mutex<bool>,
     ring_is_free: Condvar,
-    sizing: Sizing,
+    sizing: Arc<Sizing>,
     meter: Meter,
     recording: Option<Recording>,
 }
 
 impl Engine {
-    /// Maps the arena of `layout` and starts the read queue; nothing is resident.
+    /// Maps the arena of `layout`, with the slots of the start, and starts the read queue; nothing is resident.
     pub fn new(
         layout: Layout,
         files: Vec<ModelFile>,
@@ -154,8 +154,9 @@ impl Engine {
     ) -> Result<Self> {
         let is_power = |f: &ModelFile| f.align().is_power_of_two();
         assert!(files.iter().all(is_power), "alignments are powers of two");
-        let arena = Arc::new(Arena::map(layout.arena_bytes)?);
-        commit::in_background(&arena, layout.ring);
+        let arena = Arc::new(Arena::reserve(layout.arena_bytes)?);
+        let sizing = Arc::new(Sizing::new(&layout, &arena)?);
+        commit::in_background(&arena, &sizing, &layout);
         let arrivals = Arc::new(Arrivals::new(
             layout.n_slots() as usize,
             layout.ring.n_places,
@@ -166,13 +167,14 @@ impl Engine {
         let mut trackers = Vec::new();
         for pool in &layout.pools {
             let policy = crate::policy::by_name(policy, &pool.shape)?;
-            residencies.push(Residency::new(pool.shape.clone(), pool.n_slots, policy));
+            let n_slots = pool.n_slots_start;
+            residencies.push(Residency::new(pool.shape.clone(), n_slots, policy));
             logs.push(EventLog::new(LOG_PICKS));
             trackers.push(Tracker::new(pool.shape.clone()));
         }
         let n_experts = layout.layers.iter().map(|l| l.n_experts).max().unwrap_or(0);
         Ok(Self {
-            sizing: Sizing::new(&layout),
+            sizing,
             lanes: (0..N_LANES)
                 .map(|_| Lane::new(n_experts as usize))
                 .collect(),

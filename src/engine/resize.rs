@@ -4,13 +4,14 @@
 //! it is under way, because pins stay until reads have arrived. So its bytes go back to the system
 //! without the state being locked.
 
-use super::layout::{Layout, Pool, share_slots};
+use super::layout::Layout;
 use super::{Engine, State};
 use crate::error::{Error, Result};
-use crate::memory::SetAside;
+use crate::memory::Expected;
+use crate::store::Arena;
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Slots that are taken out of use at a time: choosing as many victims takes the policy a fraction of a
 /// millisecond, for which an event may have to wait.
@@ -27,40 +28,96 @@ pub struct Size {
 
 /// What changing the size needs.
 pub(super) struct Sizing {
-    /// Changes come one after the other.
-    turn: Mutex<()>,
-    set_aside: SetAside,
+    /// The slots of each pool that may be used. Changes come one after the other, and while nothing is
+    /// committed in advance.
+    opened: Mutex<Vec<u32>>,
+    /// By slot of all pools, and then the ring: whether it has memory.
+    has_memory: Box<[AtomicBool]>,
+    /// What in use has no memory yet.
+    expected: Expected,
     n_slots_min: AtomicU32,
 }
 
 impl Sizing {
-    pub fn new(layout: &Layout) -> Self {
-        Self {
-            turn: Mutex::default(),
-            set_aside: SetAside::default(),
-            n_slots_min: AtomicU32::new(layout.n_slots()),
+    /// Lets what `layout` has at the start be used, of an arena for all.
+    pub fn new(layout: &Layout, arena: &Arena) -> Result<Self> {
+        let ring = layout.ring.base..layout.arena_bytes;
+        let starts = layout
+            .pools
+            .iter()
+            .map(|pool| pool.bytes(0..pool.n_slots_start));
+        for range in starts.chain([ring]) {
+            arena.open(range).map_err(|cause| Error::Setting {
+                name: "HOTSET_RAM".into(),
+                value: layout.arena_bytes_start().to_string(),
+                allowed: format!("the system does not give that many bytes: {cause}"),
+            })?;
+        }
+        let n_pieces = layout.n_slots() as usize + 1;
+        let expected = Expected::default();
+        expected.add(layout.arena_bytes_start() as i64);
+        Ok(Self {
+            opened: Mutex::new(layout.pools.iter().map(|pool| pool.n_slots_start).collect()),
+            has_memory: (0..n_pieces).map(|_| AtomicBool::new(false)).collect(),
+            expected,
+            n_slots_min: AtomicU32::new(layout.n_slots_start()),
+        })
+    }
+
+    /// Commits `range` of `arena`, in which are the pieces with these numbers of `n_bytes` each, while the size
+    /// does not change. Returns whether it has memory now.
+    pub fn commit(
+        &self,
+        arena: &Arena,
+        range: Range<usize>,
+        pieces: Range<u32>,
+        n_bytes: usize,
+    ) -> bool {
+        let _turn = self.opened.lock().expect("no thread panics with it");
+        let is_done = arena.commit(range);
+        if is_done {
+            pieces.for_each(|piece| self.use_piece(piece, n_bytes));
+        }
+        is_done
+    }
+
+    /// A slot of `n_bytes`, counted over all pools, or the ring after them, is about to be written to.
+    pub fn use_piece(&self, piece: u32, n_bytes: usize) {
+        let has_memory = &self.has_memory[piece as usize];
+        // Mostly it has, and nobody need hear of that.
+        if !has_memory.load(Ordering::Relaxed) && !has_memory.swap(true, Ordering::Relaxed) {
+            self.expected.add(-(n_bytes as i64));
         }
     }
-}
 
-impl Layout {
-    /// The slots of each pool that `n_bytes` buy, no more than it has.
-    pub fn slots_for(&self, n_bytes: u64) -> Vec<u32> {
-        let all: u64 = self.pools.iter().map(Pool::n_bytes).sum();
-        let mut pools = self.pools.clone();
-        if n_bytes < all {
-            share_slots(&mut pools, n_bytes as usize);
+    /// A slot of `n_bytes` has gone out of use.
+    fn retire(&self, slot: u32, n_bytes: usize) {
+        // What has no memory is not expected to get it any more.
+        if !self.has_memory[slot as usize].swap(false, Ordering::Relaxed) {
+            self.expected.add(-(n_bytes as i64));
         }
-        let both = pools.iter().zip(&self.pools);
-        both.map(|(now, most)| now.n_slots.min(most.n_slots))
-            .collect()
     }
 }
 
 impl Engine {
+    /// Whether the system lets this process have what `layout` needs, as far as it says so before memory is used.
+    pub fn can_have(layout: &Layout) -> bool {
+        let arena = Arena::reserve(layout.arena_bytes);
+        arena.is_ok_and(|arena| Sizing::new(layout, &arena).is_ok())
+    }
+
     /// The slots that there are now.
     pub fn size(&self) -> Size {
         self.size_of(&self.state())
+    }
+
+    /// Bytes of all slots that there were at a time: the system has promised them.
+    pub fn promised_bytes(&self) -> u64 {
+        let opened = self.sizing.opened.lock();
+        let opened = opened.expect("no thread panics with it");
+        let both = self.layout.pools.iter().zip(&*opened);
+        both.map(|(pool, &n_slots)| pool.bytes(0..n_slots).len() as u64)
+            .sum()
     }
 
     /// The fewest slots there ever were.
@@ -68,23 +125,36 @@ impl Engine {
         self.sizing.n_slots_min.load(Ordering::Relaxed)
     }
 
-    /// Makes the slots those that `n_bytes` buy, shared by the pools as at the start and never more than
-    /// then; returns what came of it. Slots of events that are being computed stay, so it may be more
-    /// than was asked for: then ask again later. Experts that lose their slot are the policy's choice.
+    /// Makes the slots those that `n_bytes` buy, shared by the pools as at the start and never more than the
+    /// layout has; returns what came of it. Slots of events that are being computed stay, so it may be more
+    /// than was asked for: then ask again later. It may be less if the system promises no more memory. Experts
+    /// that lose their slot are the policy's choice.
     ///
     /// Tokens may be computed meanwhile, and wait for a fraction of a millisecond at a time. Not to be
     /// called while experts are read before the first token. Fails if the system does not take memory
     /// back.
     pub fn resize(&self, n_bytes: u64) -> Result<Size> {
-        let _turn = self.sizing.turn.lock().expect("no thread panics with it");
+        let opened = self.sizing.opened.lock();
+        let mut opened = opened.expect("no thread panics with it");
         let wanted = self.layout.slots_for(n_bytes);
         for (pool, &n_slots) in wanted.iter().enumerate() {
             self.shrink(pool, n_slots)?;
         }
+        for ((pool, opened), &n_slots) in self.layout.pools.iter().zip(&mut *opened).zip(&wanted) {
+            let more = pool.bytes(*opened..n_slots.max(*opened));
+            if self.arena.open(more).is_ok() {
+                *opened = n_slots.max(*opened);
+            }
+        }
         let mut state = self.state();
-        for (residency, &n_slots) in state.residencies.iter_mut().zip(&wanted) {
-            if residency.n_slots() < n_slots {
-                residency.resize(n_slots)?;
+        for (i, pool) in self.layout.pools.iter().enumerate() {
+            let residency = &mut state.residencies[i];
+            let n_more = wanted[i].min(opened[i]).saturating_sub(residency.n_slots());
+            if n_more > 0 {
+                residency.resize(residency.n_slots() + n_more)?;
+                self.sizing
+                    .expected
+                    .add(i64::from(n_more) * pool.slot_bytes as i64);
             }
         }
         Ok(self.note_size(&state))
@@ -97,7 +167,8 @@ impl Engine {
                 return Ok(());
             }
             for slot in retired {
-                let given_back = self.arena.discard(bytes_of(&self.layout.pools[pool], slot));
+                let bytes = self.layout.pools[pool].bytes(slot..slot + 1);
+                let given_back = self.arena.discard(bytes);
                 given_back.map_err(|cause| Error::Setting {
                     name: "HOTSET_RAM".to_string(),
                     value: "auto".to_string(),
@@ -119,13 +190,15 @@ impl Engine {
         let retired = residency.resize(least.max(now.saturating_sub(STEP_SLOTS)))?;
         let layer = self.layout.layers.iter().find(|l| l.pool == pool);
         let all_parts = layer.expect("a pool has layers").all_parts();
+        let pool = &self.layout.pools[pool];
         for slot in &retired {
-            let slot = self.layout.pools[pool].first_slot + slot;
+            let slot = pool.first_slot + slot;
             assert!(
                 self.arrivals.is_settled(slot, all_parts),
                 "slot {slot} is read into and not pinned"
             );
             self.arrivals.clear_slot(slot);
+            self.sizing.retire(slot, pool.slot_bytes);
         }
         self.note_size(state);
         Ok(retired)
@@ -145,17 +218,9 @@ impl Engine {
 
     fn note_size(&self, state: &State) -> Size {
         let size = self.size_of(state);
-        let all: u64 = self.layout.pools.iter().map(Pool::n_bytes).sum();
-        self.sizing.set_aside.set(all - size.n_bytes);
         self.sizing
             .n_slots_min
             .fetch_min(size.n_slots, Ordering::Relaxed);
         size
     }
-}
-
-/// Where a slot lies in the arena.
-fn bytes_of(pool: &Pool, slot: u32) -> Range<usize> {
-    let begin = pool.base + slot as usize * pool.slot_bytes;
-    begin..begin + pool.slot_bytes
 }

@@ -41,9 +41,9 @@ struct Place {
 }
 
 impl Engine {
-    /// Whether the budget holds every expert.
+    /// Whether there is a slot for every expert at the start.
     pub fn holds_all(&self) -> bool {
-        self.layout.n_slots() as usize == self.layout.n_experts()
+        self.layout.n_slots_start() as usize == self.layout.n_experts()
     }
 
     /// Tells the policies what is known of the workload. Panics unless `known` has all experts.

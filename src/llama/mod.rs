@@ -19,6 +19,7 @@ mod pressure;
 mod record;
 mod registry;
 mod reports;
+mod room;
 #[cfg(feature = "llama")]
 pub mod session;
 mod signals;

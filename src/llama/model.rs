@@ -2,13 +2,12 @@
 
 use super::foresight::LayerRouters;
 use super::record::Target;
+use super::room::{self, Budget};
 use super::workload::Workload;
-use crate::auto;
 use crate::config::{Config, Ram};
 use crate::engine::Engine;
-use crate::engine::layout::{Layout, Tensor, expert_bytes};
+use crate::engine::layout::{Tensor, expert_bytes};
 use crate::error::{Error, Result};
-use crate::memory;
 use crate::report;
 use crate::stats::Stats;
 use crate::store::{ModelFile, Pace, QueueOptions};
@@ -47,24 +46,26 @@ pub struct Model {
     workload: Option<Workload>,
     /// The pools of the devices of its first context.
     devices: OnceCell<Vec<PoolSpec>>,
-    /// Whether the budget is what is available, which may be less than the least there can be.
-    pub is_auto: bool,
+    /// What may be had of the budget, in time.
+    budget: Budget,
 }
 
 impl Model {
     /// A model of which a token uses `n_used` experts of a layer; other models' arenas take `used_bytes` of the
     /// budget.
     ///
-    /// The arena of `HOTSET_RAM=auto` is sized at the first routing event, when everything else has
-    /// been allocated, and shrinks while memory is short (`pressure.rs`); any other is mapped now, so
-    /// that a budget that cannot hold fails early.
+    /// An arena of what is available is sized at the first routing event, when everything else has been allocated,
+    /// and its size follows the memory there is (`pressure.rs`): that of `HOTSET_RAM=auto`, and that of a model
+    /// which was loaded before and finds less memory than then. Any other is mapped now, so that a budget that
+    /// cannot hold fails early.
     pub fn new(mut parts: Parts, config: &Config, used_bytes: u64, n_used: u32) -> Result<Self> {
         let total = expert_bytes(&parts.tensors);
         let budget = match config.ram.expect("wanted tensors mean there is a budget") {
-            Ram::Bytes(n) => Some(n.saturating_sub(used_bytes)),
-            Ram::Percent(p) => Some((total as f64 * p / 100.0) as u64),
-            Ram::Auto => None,
+            Ram::Bytes(n) => Budget::Fixed(n.saturating_sub(used_bytes)),
+            Ram::Percent(p) => Budget::Fixed((total as f64 * p / 100.0) as u64),
+            Ram::Auto => Budget::UpTo(u64::MAX),
         };
+        let budget = room::check(&parts.tensors, &parts.files, budget)?;
         let mut blocks: Vec<u32> = parts.tensors.iter().map(|t| t.block).collect();
         blocks.dedup();
         let model = Self {
@@ -80,23 +81,17 @@ impl Model {
             workload: parts.workload.take(),
             parts: Mutex::new(Some(parts)),
             devices: OnceCell::new(),
-            is_auto: budget.is_none(),
+            budget,
         };
-        if let Some(budget) = budget {
-            model.make_engine(budget)?;
+        if !model.is_elastic() {
+            model.engine()?;
         }
         Ok(model)
     }
 
-    /// The engine; makes it on the first call when the budget is `auto`.
-    pub fn engine(&self) -> Result<&Engine> {
-        match self.engine.get() {
-            Some(engine) => Ok(engine),
-            None => {
-                let available = memory::available().bytes;
-                self.make_engine(auto::at_start(available, memory::committed_untouched()))
-            }
-        }
+    /// Whether the budget is what is available.
+    pub fn is_elastic(&self) -> bool {
+        matches!(self.budget, Budget::UpTo(_))
     }
 
     /// The engine, if it is made.
@@ -104,10 +99,13 @@ impl Model {
         self.engine.get()
     }
 
-    /// Bytes of the arena, 0 until there is one.
+    /// Bytes that other models cannot have of the budget.
     pub fn arena_bytes(&self) -> u64 {
-        let bytes = |e: &Engine| e.layout().arena_bytes as u64;
-        self.engine.get().map_or(0, bytes)
+        match (self.budget, self.engine.get()) {
+            (_, Some(engine)) => engine.layout().arena_bytes as u64,
+            (Budget::UpTo(u64::MAX), None) => 0,
+            (Budget::UpTo(n) | Budget::Fixed(n), None) => n,
+        }
     }
 
     /// Experts that a token uses of a layer.
@@ -186,7 +184,7 @@ impl Model {
         if engine.holds_all() || workload.prewarm.is_zero() {
             return Ok(());
         }
-        let bar = report::bytes_bar(engine.layout().slot_bytes());
+        let bar = report::bytes_bar(engine.layout().expert_bytes_start());
         let warmed = engine.prewarm(&known, workload.prewarm, |n| bar.set_position(n))?;
         bar.finish_and_clear();
         report::say(&report::warm_line(&known.name, &warmed));
@@ -204,7 +202,8 @@ impl Model {
         }
     }
 
-    fn make_engine(&self, budget: u64) -> Result<&Engine> {
+    /// The engine; made at the first call.
+    pub fn engine(&self) -> Result<&Engine> {
         self.engine.get_or_try_init(|| {
             let parts = self.parts.lock().expect("no thread panics with it").take();
             // Gone if another thread was here first and failed.
@@ -219,11 +218,7 @@ impl Model {
                 value: "auto".to_string(),
                 allowed: "there was no room for experts".to_string(),
             })?;
-            let aligns: Vec<_> = files.iter().map(ModelFile::align).collect();
-            let layout = Layout::new(&tensors, &aligns, budget)?;
-            if !self.is_auto {
-                memory::check(layout.arena_bytes as u64)?;
-            }
+            let layout = room::layout(&tensors, &files, self.budget)?;
             let options = QueueOptions {
                 pace: self.pace(&tensors, &files)?,
                 ..self.options

@@ -1,8 +1,9 @@
 //! Watches memory for the models of `HOTSET_RAM=auto`: each has a thread that lives as long as it.
 
 use super::model::Model;
-use crate::auto::{Announcer, Auto, Sample};
+use crate::auto::{self, Announcer, Auto, Sample};
 use crate::engine::Engine;
+use crate::engine::layout::Pool;
 use crate::error::Result;
 use crate::memory;
 use crate::report;
@@ -51,6 +52,13 @@ fn say_unwatched(why: &dyn std::fmt::Display) {
     ));
 }
 
+/// The most that experts which have `in_use` bytes may have, by what the system promises to this process. Others
+/// here must be able to allocate, too.
+fn can_have(engine: &Engine, in_use: u64) -> u64 {
+    let more = auto::at_start(memory::promised().bytes, 0);
+    engine.promised_bytes().saturating_add(more).max(in_use)
+}
+
 struct Watch {
     auto: Auto,
     announcer: Announcer,
@@ -58,12 +66,12 @@ struct Watch {
 
 impl Watch {
     fn new(engine: &Engine) -> Self {
-        let n_bytes = engine.size().n_bytes;
-        let pools = engine.layout().pools.iter();
-        let slot_bytes = pools.map(|pool| pool.slot_bytes as u64).max();
+        let pools = &engine.layout().pools;
+        let n_bytes_max = pools.iter().map(Pool::n_bytes).sum();
+        let slot_bytes = pools.iter().map(|pool| pool.slot_bytes as u64).max();
         Self {
-            auto: Auto::new(n_bytes, slot_bytes.unwrap_or(0)),
-            announcer: Announcer::new(n_bytes),
+            auto: Auto::new(n_bytes_max, slot_bytes.unwrap_or(0)),
+            announcer: Announcer::new(n_bytes_max, engine.size().n_bytes),
         }
     }
 
@@ -72,7 +80,9 @@ impl Watch {
         let spare = memory::spare();
         let now = Sample { at, spare, in_use };
         if let Some(n_bytes) = self.auto.decide(&now) {
-            in_use = engine.resize(n_bytes)?.n_bytes;
+            in_use = engine
+                .resize(n_bytes.min(can_have(engine, in_use)))?
+                .n_bytes;
         }
         if let Some(line) = self.announcer.line(at, in_use) {
             report::say(&line);

@@ -91,7 +91,7 @@ fn pools(layout: &Layout, preloaded: bool) -> Vec<PoolSpec> {
     pools
         .map(|(i, pool)| PoolSpec {
             layers: layers(i).collect(),
-            n_slots: pool.n_slots,
+            n_slots: pool.n_slots_start,
             preloaded,
             device: false,
         })

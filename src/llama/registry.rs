@@ -230,7 +230,7 @@ impl Registry {
         };
         let model = Model::new(parts, &self.config, used_bytes, n_used)?;
         let model = Arc::new(model);
-        if model.is_auto {
+        if model.is_elastic() {
             pressure::watch(&model);
         }
         let mut table = BOUND.load().to_vec();

@@ -6,11 +6,13 @@
 
 mod groups;
 mod limited;
+#[cfg(target_os = "linux")]
+mod promises;
 
 use crate::error::{Error, Result};
 use bytesize::ByteSize;
 pub use limited::{LimitedGroup, Limiter, join};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 /// Memory this process may still take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +23,48 @@ pub struct Available {
     pub why: String,
 }
 
-/// The least of what the machine and, on Linux, every control group above this process leave.
+/// The least of what the machine and, on Linux, every control group above this process and its own limits leave.
 pub fn available() -> Available {
     system::available()
+}
+
+/// What may be mapped for use later: bytes, or what the limits of this process leave of addresses.
+pub fn addresses() -> Available {
+    system::addresses()
+}
+
+/// What the system promises to this process beyond what that has mapped, used or not.
+pub fn promised() -> Available {
+    system::promised()
+}
+
+fn without_limit() -> Available {
+    Available {
+        bytes: u64::MAX,
+        why: "no limit".into(),
+    }
+}
+
+/// What a limit leaves; negative when it was set below what is in use.
+#[cfg(target_os = "linux")]
+struct Limit {
+    room: i64,
+    why: String,
+}
+
+#[cfg(target_os = "linux")]
+impl From<Limit> for Available {
+    fn from(limit: Limit) -> Self {
+        Self {
+            bytes: limit.room.max(0) as u64,
+            why: limit.why,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn kib_field(path: &std::path::Path, name: &str) -> Option<u64> {
+    groups::field(path, name).map(|kib| kib * 1024)
 }
 
 /// Fails if a budget of `n_bytes` for experts is more than this process may still take.
@@ -40,11 +81,15 @@ pub fn check(n_bytes: u64) -> Result<()> {
     })
 }
 
-/// Memory that this process has allocated and not touched yet: it will still grow by about this.
-/// Counts what is mapped privately and writable, arenas included, but not what is [`SetAside`]. 0 where
-/// the system does not say.
+/// Memory that this process has allocated, has not touched yet and will touch: it will still grow by about
+/// this.
 pub fn committed_untouched() -> u64 {
-    system::committed_untouched().saturating_sub(SET_ASIDE.load(Relaxed))
+    EXPECTED.load(Relaxed).max(0) as u64
+}
+
+/// What the machine and its control groups leave of memory, whatever this process may map.
+pub fn room() -> u64 {
+    system::room().max(0) as u64
 }
 
 /// What this process may take beyond all it has allocated: what is available less what is committed and
@@ -53,24 +98,24 @@ pub fn spare() -> i64 {
     system::room() - committed_untouched() as i64
 }
 
-/// All that is set aside in this process.
-static SET_ASIDE: AtomicU64 = AtomicU64::new(0);
+/// What is expected in this process.
+static EXPECTED: AtomicI64 = AtomicI64::new(0);
 
-/// Bytes of a mapping that were given back to the system and are not used until their owner says so.
+/// Bytes that will be touched, until this is dropped.
 #[derive(Debug, Default)]
-pub struct SetAside(AtomicU64);
+pub struct Expected(AtomicI64);
 
-impl SetAside {
-    /// From now on it is `n_bytes`.
-    pub fn set(&self, n_bytes: u64) {
-        let before = self.0.swap(n_bytes, Relaxed);
-        SET_ASIDE.fetch_add(n_bytes.wrapping_sub(before), Relaxed);
+impl Expected {
+    /// Now they are `n_bytes` more, or fewer. Adding and taking away may come in any order.
+    pub fn add(&self, n_bytes: i64) {
+        self.0.fetch_add(n_bytes, Relaxed);
+        EXPECTED.fetch_add(n_bytes, Relaxed);
     }
 }
 
-impl Drop for SetAside {
+impl Drop for Expected {
     fn drop(&mut self) {
-        self.set(0);
+        EXPECTED.fetch_sub(*self.0.get_mut(), Relaxed);
     }
 }
 
@@ -91,15 +136,19 @@ mod system {
         available().bytes as i64
     }
 
-    pub fn committed_untouched() -> u64 {
-        0
+    pub fn addresses() -> Available {
+        super::without_limit()
+    }
+
+    pub fn promised() -> Available {
+        super::without_limit()
     }
 }
 
 #[cfg(target_os = "linux")]
 mod system {
-    use super::Available;
     use super::groups::{Hierarchy, below, field, hierarchies, number};
+    use super::{Available, Limit, kib_field, promises, without_limit};
     use std::path::Path;
 
     pub fn available() -> Available {
@@ -110,43 +159,48 @@ mod system {
         tightest_below(Path::new("/")).room
     }
 
-    pub fn committed_untouched() -> u64 {
-        committed_untouched_below(Path::new("/"))
+    pub fn addresses() -> Available {
+        let limit = promises::addresses(Path::new("/"));
+        limit.map_or_else(without_limit, Available::from)
     }
 
-    /// What a limit leaves; negative when it was set below what is in use.
-    struct Limit {
-        room: i64,
-        why: String,
+    pub fn promised() -> Available {
+        let limits = promises::promises(Path::new("/"));
+        let limit = limits.min_by_key(|limit| limit.room);
+        limit.map_or_else(without_limit, Available::from)
     }
 
     /// `available` on the system whose `/` is `root`.
     fn available_below(root: &Path) -> Available {
-        let Limit { room, why } = tightest_below(root);
-        Available {
-            bytes: room.max(0) as u64,
-            why,
-        }
+        let limits = promises::promises(root).chain(promises::addresses(root));
+        let all = limits.chain([tightest_below(root)]);
+        let tightest = all.min_by_key(|limit| limit.room);
+        tightest.expect("the machine is one").into()
     }
 
+    /// The least of what the machine and its groups leave of memory.
     fn tightest_below(root: &Path) -> Limit {
-        let meminfo = kib_field(&root.join("proc/meminfo"), "MemAvailable:");
-        let machine = Limit {
-            room: meminfo.unwrap_or(0) as i64,
-            why: "MemAvailable of /proc/meminfo".into(),
-        };
         hierarchies(root)
             .iter()
             .flat_map(|hierarchy| hierarchy.limits(root))
-            .chain([machine])
+            .chain([machine(root)])
             .min_by_key(|limit| limit.room)
             .expect("the machine is one")
     }
 
-    /// `committed_untouched` on the system whose `/` is `root`.
-    fn committed_untouched_below(root: &Path) -> u64 {
-        let field = |name| kib_field(&root.join("proc/self/status"), name).unwrap_or(0);
-        field("VmData:").saturating_sub(field("RssAnon:"))
+    fn machine(root: &Path) -> Limit {
+        if let Some(bytes) = kib_field(&root.join("proc/meminfo"), "MemAvailable:") {
+            return Limit {
+                room: bytes as i64,
+                why: "MemAvailable of /proc/meminfo".into(),
+            };
+        }
+        // Without what the kernel would drop from its caches.
+        let info = rustix::system::sysinfo();
+        Limit {
+            room: (info.freeram as u64 * u64::from(info.mem_unit)) as i64,
+            why: "what the system says is free, without /proc".into(),
+        }
     }
 
     impl Hierarchy {
@@ -182,13 +236,8 @@ mod system {
         }
     }
 
-    fn kib_field(path: &Path, name: &str) -> Option<u64> {
-        field(path, name).map(|kib| kib * 1024)
-    }
-
     #[cfg(test)]
     mod tests {
-        use super::super::{Relaxed, SET_ASIDE, SetAside};
         use super::*;
         use std::fs;
 
@@ -198,10 +247,8 @@ mod system {
         fn system(cgroup: &str, mountinfo: &str, files: &[(&str, &str)]) -> tempfile::TempDir {
             let dir = tempfile::tempdir().unwrap();
             let meminfo = "MemTotal: 16777216 kB\nMemAvailable:    8388608 kB\n";
-            let status = "VmData:\t 5000 kB\nRssAnon:\t 2000 kB\n";
             let proc_files = [
                 ("/proc/meminfo", meminfo),
-                ("/proc/self/status", status),
                 ("/proc/self/cgroup", cgroup),
                 ("/proc/self/mountinfo", mountinfo),
             ];
@@ -228,9 +275,9 @@ mod system {
             assert_limited(&system("", "", &[]), 8 * GIB, "MemAvailable");
             let dir = system("0::/a\n", MOUNT_V2, &[]);
             assert_limited(&dir, 8 * GIB, "MemAvailable");
-            assert_eq!(committed_untouched_below(dir.path()), 3000 * 1024);
-            assert_eq!(available_below(&dir.path().join("none")).bytes, 0);
-            assert_eq!(committed_untouched_below(&dir.path().join("none")), 0);
+            // Without /proc it is asked otherwise.
+            let found = available_below(&dir.path().join("none"));
+            assert!(found.bytes > 1 << 20, "{found:?}");
         }
 
         #[test]
@@ -303,20 +350,6 @@ mod system {
         fn this_machine_has_memory() {
             let found = super::super::available();
             assert!(found.bytes > 1 << 20, "{found:?}");
-        }
-
-        #[test]
-        fn what_is_set_aside_is_not_expected_to_be_touched() {
-            let [one, other] = [(); 2].map(|()| SetAside::default());
-            one.set(64 * GIB);
-            other.set(GIB);
-            one.set(2 * GIB);
-            assert_eq!(SET_ASIDE.load(Relaxed), 3 * GIB);
-            assert_eq!(super::super::committed_untouched(), 0);
-            drop(one);
-            assert_eq!(SET_ASIDE.load(Relaxed), GIB);
-            drop(other);
-            assert_eq!(SET_ASIDE.load(Relaxed), 0);
         }
     }
 }

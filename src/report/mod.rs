@@ -56,8 +56,8 @@ pub fn start_line(engine: &Engine, policy: &str) -> String {
         layout.layers.len(),
         layout.n_experts(),
         bytes(layout.expert_bytes),
-        bytes(layout.arena_bytes as u64),
-        layout.n_slots(),
+        bytes(layout.arena_bytes_start()),
+        layout.n_slots_start(),
         engine.queue().about(),
     )
 }
@@ -80,7 +80,7 @@ pub fn warm_line(name: &str, warmed: &Warmed) -> String {
 pub fn cycle_line(engine: &Engine, n_used: u32) -> Option<String> {
     let layout = engine.layout();
     let cycle = layout.token_cycle_bytes(n_used);
-    let slots = layout.slot_bytes();
+    let slots = layout.expert_bytes_start();
     (slots < cycle).then(|| {
         format!(
             "hotset: warning: one token uses {} of experts and the budget holds {}: {:.1} MiB are missing, \

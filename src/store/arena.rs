@@ -6,7 +6,7 @@
 use std::io;
 use std::ops::Range;
 use std::ptr;
-use std::sync::Once;
+use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 
@@ -22,32 +22,39 @@ const HUGE_PAGE: usize = 2 << 20;
 pub struct Arena {
     addr: usize,
     len: usize,
-    /// Whether parts of it were given back.
-    has_holes: Once,
+    /// Whether parts of it were given back. Held while memory is found in advance, so that none of what is
+    /// given back comes again.
+    has_holes: Mutex<bool>,
 }
 
 impl Arena {
     /// Maps `n_bytes`, rounded up to whole pages and filled with zeros.
     ///
     /// From 2 MiB on the base is aligned to 2 MiB and huge pages are asked for: a read then pins
-    /// a few pages instead of hundreds.
+    /// a few pages instead of hundreds. A child of this process does not get it: the bytes of a read that is
+    /// under way while pages are shared with one may go to the wrong side. Nor does a core file.
     pub fn map(n_bytes: usize) -> Result<Self> {
-        let refused = |cause: io::Error| Error::Setting {
-            name: "HOTSET_RAM".into(),
-            value: n_bytes.to_string(),
-            allowed: format!("the system does not map that many bytes: {cause}"),
-        };
-        let too_large = || refused(io::Error::from_raw_os_error(libc::ENOMEM));
+        let arena = Self::reserve(n_bytes)?;
+        arena
+            .open(0..arena.len)
+            .map_err(|cause| refused(n_bytes, cause))?;
+        Ok(arena)
+    }
+
+    /// Does the same, but takes addresses only: nobody may touch what was not [opened](Self::open). So much may
+    /// be reserved that will probably never be used, also where the system promises no more memory than it has.
+    pub fn reserve(n_bytes: usize) -> Result<Self> {
+        let too_large = || refused(n_bytes, io::Error::from_raw_os_error(libc::ENOMEM));
         let len = n_bytes
             .checked_next_multiple_of(page_size())
             .ok_or_else(too_large)?;
         if len < HUGE_PAGE {
-            let addr = map_anonymous(len).map_err(refused)?;
+            let addr = map_anonymous(len).map_err(|cause| refused(n_bytes, cause))?;
             return Ok(Self::mapped(addr, len));
         }
         // mmap promises page alignment only: map more, and give back both ends.
         let mapped = len.checked_add(HUGE_PAGE).ok_or_else(too_large)?;
-        let start = map_anonymous(mapped).map_err(refused)?;
+        let start = map_anonymous(mapped).map_err(|cause| refused(n_bytes, cause))?;
         let addr = start.next_multiple_of(HUGE_PAGE);
         unmap(start, addr - start);
         unmap(addr + len, start + mapped - (addr + len));
@@ -55,6 +62,20 @@ impl Arena {
         #[cfg(target_os = "linux")]
         arena.advise(libc::MADV_HUGEPAGE);
         Ok(arena)
+    }
+
+    /// Lets `range`, counted from the arena's beginning, be used, in whole pages around it. Does nothing where
+    /// that is so already.
+    ///
+    /// Fails if the system promises no more memory. Panics if `range` leaves the arena.
+    pub fn open(&self, range: Range<usize>) -> io::Result<()> {
+        let (at, len) = self.pages_around(range);
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the pages are inside the mapping, and those that are in use stay as they are.
+        match unsafe { libc::mprotect(at, len, access) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Says how all of it is to be mapped. Failure, on a kernel without huge pages, changes nothing but
@@ -72,11 +93,34 @@ impl Arena {
     }
 
     fn mapped(addr: usize, len: usize) -> Self {
-        Self {
+        let arena = Self {
             addr,
             len,
-            has_holes: Once::new(),
+            has_holes: Mutex::default(),
+        };
+        #[cfg(target_os = "linux")]
+        for advice in [libc::MADV_DONTFORK, libc::MADV_DONTDUMP] {
+            arena.advise(advice);
         }
+        arena
+    }
+
+    fn check_range(&self, range: &Range<usize>) {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "{range:?} of {}",
+            self.len
+        );
+    }
+
+    /// Address and length of the whole pages around `range`. Panics if `range` leaves the arena.
+    fn pages_around(&self, range: Range<usize>) -> (*mut libc::c_void, usize) {
+        self.check_range(&range);
+        let page = page_size();
+        let begin = range.start - range.start % page;
+        let end = range.end.next_multiple_of(page);
+        let at = ptr::with_exposed_provenance_mut(self.addr + begin);
+        (at, end - begin)
     }
 
     /// Address of the first byte.
@@ -91,20 +135,14 @@ impl Arena {
     /// Fails if the system keeps them: memory that is locked, for example. Panics if `range` leaves the
     /// arena.
     pub fn discard(&self, range: Range<usize>) -> io::Result<()> {
-        assert!(
-            range.start <= range.end && range.end <= self.len,
-            "{range:?} of {}",
-            self.len
-        );
+        self.check_range(&range);
         let page = page_size();
         let begin = range.start.next_multiple_of(page);
         let end = range.end - range.end % page;
         if begin >= end {
             return Ok(());
         }
-        #[cfg(target_os = "linux")]
-        self.has_holes
-            .call_once(|| self.advise(libc::MADV_NOHUGEPAGE));
+        self.stop_commits();
         let at = ptr::with_exposed_provenance_mut(self.addr + begin);
         // A huge page that `range` has a part of would be kept whole, and be charged to us, until the
         // system is short of memory. This call splits it first. It is advice, and may fail.
@@ -120,18 +158,27 @@ impl Arena {
         }
     }
 
-    /// Lets the system find memory for `range`, counted from the arena's beginning, before it is used: that
-    /// takes time, which a read would wait for. What is there stays as it is. False if the system does not
-    /// know how, or some memory was given back: then it is not to be taken again.
+    /// From now on memory is found only when it is used. Waits for a [commit](Self::commit) that is under way.
+    fn stop_commits(&self) {
+        let mut has_holes = self.has_holes.lock().expect("no thread panics with it");
+        if !std::mem::replace(&mut *has_holes, true) {
+            #[cfg(target_os = "linux")]
+            self.advise(libc::MADV_NOHUGEPAGE);
+        }
+    }
+
+    /// Lets the system find memory for the whole pages around `range`, counted from the arena's beginning, before
+    /// it is used: that takes time, which a read would wait for. What is there stays as it is. False if the
+    /// system does not know how, or some memory was given back: then it is not to be taken again.
     #[cfg(target_os = "linux")]
     pub fn commit(&self, range: Range<usize>) -> bool {
-        assert!(range.start <= range.end && range.end <= self.len);
-        if self.has_holes.is_completed() {
+        let (at, len) = self.pages_around(range);
+        let has_holes = self.has_holes.lock().expect("no thread panics with it");
+        if *has_holes {
             return false;
         }
-        let at = ptr::with_exposed_provenance_mut(self.addr + range.start);
-        // SAFETY: the range is inside the mapping, and no byte of it changes.
-        unsafe { libc::madvise(at, range.len(), libc::MADV_POPULATE_WRITE) == 0 }
+        // SAFETY: the pages are inside the mapping, and no byte of them changes.
+        unsafe { libc::madvise(at, len, libc::MADV_POPULATE_WRITE) == 0 }
     }
 
     /// As on Linux, where the system does not know how.
@@ -153,6 +200,14 @@ impl Drop for Arena {
     }
 }
 
+fn refused(n_bytes: usize, cause: io::Error) -> Error {
+    Error::Setting {
+        name: "HOTSET_RAM".into(),
+        value: n_bytes.to_string(),
+        allowed: format!("the system does not map that many bytes: {cause}"),
+    }
+}
+
 /// Bytes in a page of memory.
 fn page_size() -> usize {
     // SAFETY: sysconf reads a constant of the system.
@@ -160,12 +215,12 @@ fn page_size() -> usize {
     usize::try_from(n).expect("every system has a page size")
 }
 
+/// Maps addresses that nobody can use yet.
 fn map_anonymous(len: usize) -> io::Result<usize> {
     // NORESERVE: memory is promised page by page, not for the whole budget at once.
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: without MAP_FIXED a new mapping replaces no other.
-    let addr = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, -1, 0) };
+    let addr = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
     if addr == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

@@ -1,0 +1,100 @@
+//! How much memory a model gets for its experts, and what is said where that is not what was asked for.
+
+use crate::auto;
+use crate::engine::Engine;
+use crate::engine::layout::{Layout, Tensor, expert_bytes};
+use crate::error::Result;
+use crate::memory;
+use crate::report;
+use crate::store::ModelFile;
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{LazyLock, Mutex};
+
+/// Memory for the experts of a model.
+#[derive(Debug, Clone, Copy)]
+pub enum Budget {
+    /// These bytes.
+    Fixed(u64),
+    /// What is available, up to these bytes.
+    UpTo(u64),
+}
+
+/// Device and inode of the first file of each model that was loaded.
+static LOADED: LazyLock<Mutex<HashSet<(u64, u64)>>> = LazyLock::new(Mutex::default);
+
+/// What a model of `tensors` gets of `budget`. A fixed one must be available when the model is loaded for the
+/// first time. A model that comes back, as one that slept while nobody asked, takes what there is: its users have
+/// been promised that it works.
+pub fn check(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result<Budget> {
+    let Budget::Fixed(n_bytes) = budget else {
+        return Ok(budget);
+    };
+    let layout = Layout::new(tensors, &aligns(files), n_bytes)?;
+    let file = files.first().and_then(identity);
+    let mut loaded = LOADED.lock().expect("no thread panics with it");
+    match memory::check(layout.arena_bytes as u64) {
+        Err(error) if !file.is_some_and(|file| loaded.contains(&file)) => Err(error),
+        Err(_) => {
+            let memory::Available { bytes, why } = memory::available();
+            report::say(&format!(
+                "hotset: only {} are available now ({why}): experts get less than {} until there are more",
+                report::bytes(bytes),
+                report::bytes(layout.arena_bytes as u64),
+            ));
+            Ok(Budget::UpTo(n_bytes))
+        }
+        Ok(()) => {
+            loaded.extend(file);
+            Ok(budget)
+        }
+    }
+}
+
+/// Lays `budget` out for `tensors`. What is available is the start of a layout that can grow.
+pub fn layout(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result<Layout> {
+    let aligns = aligns(files);
+    let capacity = match budget {
+        Budget::Fixed(n_bytes) => return Layout::new(tensors, &aligns, n_bytes),
+        Budget::UpTo(n_bytes) => n_bytes,
+    };
+    let mut size = affordable().min(capacity);
+    let whole = Layout::growing(tensors, &aligns, size, capacity)?;
+    let addresses = auto::at_start(memory::addresses().bytes, 0);
+    if whole.arena_bytes as u64 <= addresses && Engine::can_have(&whole) {
+        return Ok(whole);
+    }
+    // Not all that could be used one day. What alignment adds must not be too much either.
+    let most = addresses.min(expert_bytes(tensors) - 1);
+    let mut layout = Layout::growing(tensors, &aligns, size.min(most), most)?;
+    while !Engine::can_have(&layout) && size > 0 {
+        size /= 2;
+        layout = Layout::new(tensors, &aligns, size.min(most))?;
+    }
+    report::say(&format!(
+        "hotset: warning: the system lets this process map {} for experts and no more, also when memory is free",
+        report::bytes(layout.arena_bytes as u64)
+    ));
+    Ok(layout)
+}
+
+/// Bytes for experts that all limits leave now.
+fn affordable() -> u64 {
+    let memory = auto::at_start(memory::room(), memory::committed_untouched());
+    // What was promised already, or mapped, has been subtracted there, used or not.
+    let promised = auto::at_start(memory::promised().bytes, 0);
+    memory.min(promised)
+}
+
+fn aligns(files: &[ModelFile]) -> Vec<usize> {
+    files.iter().map(ModelFile::align).collect()
+}
+
+/// `None` if the system does not say.
+fn identity(file: &ModelFile) -> Option<(u64, u64)> {
+    let file = File::from(file.as_fd().try_clone_to_owned().ok()?);
+    let meta = file.metadata().ok()?;
+    Some((meta.dev(), meta.ino()))
+}
