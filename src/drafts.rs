@@ -28,6 +28,7 @@ pub struct Batch {
     /// Whether each token is sure; empty if all are.
     sure: Vec<bool>,
     is_aside: bool,
+    is_trial: bool,
 }
 
 impl Batch {
@@ -93,6 +94,17 @@ impl Batch {
     /// Whether [`Self::set_aside`] was called since it began.
     pub fn is_aside(&self) -> bool {
         self.is_aside
+    }
+
+    /// From now on batches are trials or not: a program finds out what a context can do. What such a batch picks
+    /// is computed, but neither counted, taught nor recorded.
+    pub fn set_trial(&mut self, is_trial: bool) {
+        self.is_trial = is_trial;
+    }
+
+    /// Whether it is a trial.
+    pub fn is_trial(&self) -> bool {
+        self.is_trial
     }
 
     fn has(&self, seq: i32, pos: i32) -> bool {

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const PATCHES_MAX: usize = 5;
-const ADDED_LINES_MAX: usize = 200;
+const PATCHES_MAX: usize = 6;
+const ADDED_LINES_MAX: usize = 260;
 
 /// The sections of a message, in order; the last three are its trailers.
 const SECTIONS: &[&str] = &[

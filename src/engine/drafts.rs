@@ -8,8 +8,8 @@ use crate::residency::Plan;
 use crate::trace::Picks;
 
 impl Engine {
-    /// Plans the first of `events` of `layer`, and teaches what is sure of the second, which is of all that the
-    /// tokens picked; keeps the rest.
+    /// Plans, counts and records the first of `events` of `layer`, and teaches what is sure of the second, which is of
+    /// all that the tokens picked; keeps the rest. A trial is only planned.
     pub(super) fn plan_tokens(
         &self,
         state: &mut State,
@@ -19,14 +19,24 @@ impl Engine {
         batch: &Batch,
         plan: &mut Plan,
     ) -> Result<()> {
+        let pool = self.layout.layers[layer].pool;
+        if batch.is_trial() {
+            return state.residencies[pool].plan_trial(event, plan);
+        }
         while let Some(sure) = state.drafts.settle(layer, batch) {
             self.teach(state, &sure);
         }
-        let pool = self.layout.layers[layer].pool;
         let sure = state.drafts.sort(layer, picks, batch);
         let taught = sure.as_ref().map_or(*all, |sure| sure.event(all.layer));
-        state.residencies[pool].plan_taught(event, &taught, plan)?;
+        let residency = &mut state.residencies[pool];
+        residency.plan_taught(event, &taught, plan)?;
+        residency.commit(plan);
         self.note(state, layer, &taught);
+        // Under the lock, so that lanes are recorded in the order in which they were planned.
+        if let Some(recording) = &self.recording {
+            recording.record(layer as u32, picks, batch.is_aside());
+        }
+        state.note_time();
         Ok(())
     }
 

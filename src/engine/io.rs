@@ -72,11 +72,18 @@ impl Engine {
         let layer = &self.layout.layers[layer];
         let target = Target::Place { sequence };
         let read = self.read(layer, part, expert, self.place(sequence), target);
-        self.meter.count(&[read]);
-        self.meter.has_staged.store(true, Ordering::Relaxed);
         let ring_bytes = self.layout.arena_bytes - self.layout.ring.base;
         self.sizing.use_piece(self.layout.n_slots(), ring_bytes);
         read
+    }
+
+    /// Submits reads into the ring, which are not counted if they are for a trial.
+    pub(super) fn submit_staged(&self, reads: &[Read], is_trial: bool) {
+        if !is_trial {
+            self.meter.count(reads);
+            self.meter.has_staged.store(true, Ordering::Relaxed);
+        }
+        self.queue.submit(reads);
     }
 
     fn read(&self, layer: &Layer, part: usize, expert: u32, dst: usize, target: Target) -> Read {

@@ -4,7 +4,7 @@
 //! read the list after that barrier. The barrier orders the two, so relaxed atomics suffice and no
 //! thread takes a lock for an expert that is resident.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Where one expert of an operation comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Lane {
     pub key: AtomicUsize,
     /// Threads of the lane.
     pub n_threads: AtomicU32,
+    /// Whether what it computes is a trial, which is not counted.
+    pub is_trial: AtomicBool,
     /// The part (gate, up, down) that the operation reads.
     pub part: AtomicU32,
     /// Experts in the list.
@@ -82,6 +84,7 @@ impl Lane {
         Self {
             key: AtomicUsize::new(0),
             n_threads: AtomicU32::new(0),
+            is_trial: AtomicBool::new(false),
             part: AtomicU32::new(0),
             n_entries: AtomicUsize::new(0),
             n_staged: AtomicUsize::new(0),
@@ -96,8 +99,9 @@ impl Lane {
     }
 
     /// An operation of `n_threads` threads begins.
-    pub fn begin(&self, n_threads: u32) {
+    pub fn begin(&self, n_threads: u32, is_trial: bool) {
         self.n_finished.store(0, Relaxed);
+        self.is_trial.store(is_trial, Relaxed);
         self.n_threads.store(n_threads, Relaxed);
     }
 

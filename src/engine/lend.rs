@@ -47,6 +47,7 @@ pub struct Piece {
 #[derive(Default)]
 pub struct Loan {
     layer: usize,
+    is_trial: bool,
     plan: Plan,
     pairs: Vec<(u32, u32)>,
     all: Picked,
@@ -90,6 +91,7 @@ impl Engine {
     /// As [`Self::lend`], but shows nothing yet. Each part is to be [shown](Self::show) once.
     pub fn begin_loan(&self, layer: usize, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
         loan.layer = layer;
+        loan.is_trial = wanted.batch.is_trial();
         loan.note(wanted);
         self.plan_loan(&mut self.state(), wanted, loan)
     }
@@ -106,7 +108,8 @@ impl Engine {
         for slots in [&plan.hits, &fills] {
             self.show_slots(*layer, slots, parts.clone(), true, &mut take)?;
         }
-        self.show_staged(*layer, &plan.bypassed, parts, &mut take)
+        let is_trial = loan.is_trial;
+        self.show_staged(*layer, &plan.bypassed, parts, is_trial, &mut take)
     }
 
     /// The device has taken all that it was shown. Waits for reads of what it was not.
@@ -140,7 +143,7 @@ impl Engine {
         };
         let parts = 0..self.layout.layers[layer].parts.len();
         let Some(slot) = held else {
-            return self.show_staged(layer, &[expert], parts, &mut take);
+            return self.show_staged(layer, &[expert], parts, false, &mut take);
         };
         let shown = self.show_slots(layer, &[(expert, slot)], parts, false, &mut take);
         let residency = &mut self.state().residencies[pool];
@@ -170,14 +173,10 @@ impl Engine {
     fn plan_loan(&self, state: &mut State, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
         self.leave_lane(state)?;
         let layer = &self.layout.layers[loan.layer];
-        for residency in &mut state.residencies {
-            residency.expect([]);
-        }
-        state.is_lent[loan.layer] = true;
-        state.n_events += 1;
         let n_tokens = wanted.picks.n_tokens();
-        if loan.layer == 0 {
-            self.note_batch(state, n_tokens);
+        state.n_events += 1;
+        if !wanted.batch.is_trial() {
+            self.note_loan(state, loan.layer, n_tokens);
         }
         let all = loan.all.event(layer.pool_layer, n_tokens);
         let missing = loan.missing.event(layer.pool_layer, n_tokens);
@@ -190,21 +189,29 @@ impl Engine {
             batch,
             &mut loan.plan,
         )?;
+        if wanted.batch.is_trial() {
+            return Ok(());
+        }
         if !missing.experts.is_empty() {
             state.logs[layer.pool].push(&missing);
         }
         let residency = &mut state.residencies[layer.pool];
-        residency.commit(&mut loan.plan);
         for &expert in all.experts.iter().filter(|_| wanted.is_kept) {
             residency.spare(self.id(loan.layer, expert));
         }
         self.keep_in(state, wanted.victims);
-        if let Some(recording) = &self.recording {
-            recording.record(loan.layer as u32, picks, batch.is_aside());
+        self.read_fills(&mut state.reads, loan.layer, 0, &loan.plan)
+    }
+
+    /// A device computes `layer`: nothing is read ahead for it.
+    fn note_loan(&self, state: &mut State, layer: usize, n_tokens: u32) {
+        for residency in &mut state.residencies {
+            residency.expect([]);
         }
-        self.read_fills(&mut state.reads, loan.layer, 0, &loan.plan)?;
-        state.note_time();
-        Ok(())
+        state.is_lent[layer] = true;
+        if layer == 0 {
+            self.note_batch(state, n_tokens);
+        }
     }
 
     /// What this thread has computed last is finished, so its pins go.
@@ -231,7 +238,9 @@ impl Engine {
         let first_slot = self.layout.pools[layer.pool].first_slot;
         for part in parts {
             for &(expert, slot) in slots {
-                self.wait(0, || self.arrivals.has_part(first_slot + slot, part as u32))?;
+                self.wait(true, || {
+                    self.arrivals.has_part(first_slot + slot, part as u32)
+                })?;
                 take(Piece {
                     expert,
                     part,
@@ -249,6 +258,7 @@ impl Engine {
         layer: usize,
         experts: &[u32],
         parts: Range<usize>,
+        is_trial: bool,
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         if experts.is_empty() {
@@ -256,7 +266,7 @@ impl Engine {
         }
         self.check_files(layer)?;
         self.take_ring();
-        let shown = self.show_ring(layer, experts, parts, take);
+        let shown = self.show_ring(layer, experts, parts, is_trial, take);
         self.free_ring();
         shown
     }
@@ -266,6 +276,7 @@ impl Engine {
         layer_index: usize,
         experts: &[u32],
         parts: Range<usize>,
+        is_trial: bool,
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         let layer = &self.layout.layers[layer_index];
@@ -286,9 +297,9 @@ impl Engine {
             self.staged_read(layer_index, part, expert, first + i)
         };
         let reads: Vec<_> = (0..n.min(n_places)).map(read).collect();
-        self.queue.submit(&reads);
+        self.submit_staged(&reads, is_trial);
         for i in 0..n {
-            self.wait(0, || self.arrivals.has_staged(first + i))?;
+            self.wait(!is_trial, || self.arrivals.has_staged(first + i))?;
             let (part, expert) = place(i);
             take(Piece {
                 expert,
@@ -297,7 +308,7 @@ impl Engine {
                 stays: false,
             });
             if i + n_places < n {
-                self.queue.submit(&[read(i + n_places)]);
+                self.submit_staged(&[read(i + n_places)], is_trial);
             }
         }
         Ok(())

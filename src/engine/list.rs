@@ -92,8 +92,8 @@ impl Engine {
             let sequence = lane.first_sequence.load(Ordering::Relaxed) + next as u64;
             let part = lane.part.load(Ordering::Relaxed) as usize;
             let expert = lane.staged(next);
-            self.queue
-                .submit(&[self.staged_read(layer, part, expert, sequence)]);
+            let read = self.staged_read(layer, part, expert, sequence);
+            self.submit_staged(&[read], lane.is_trial.load(Ordering::Relaxed));
         }
     }
 }

@@ -268,21 +268,22 @@ impl Engine {
         let state = &mut *guard;
         let at = self.claim_lane(state, key)?;
         let begins = !runs::continues(&state.runs[at], layer, part, routing);
+        let is_trial = routing.batch.is_trial();
         if begins {
             self.close(state, at)?;
-            if layer == 0 {
-                self.note_batch(state, routing.picks.n_tokens());
+            if !is_trial {
+                self.note_routing(state, at, layer, routing);
             }
-            self.settle_guesses(state, at, layer, routing);
-            self.expect_next(state, layer, routing);
             self.begin(state, at, layer, routing)?;
             self.read_fills(&mut state.reads, layer, part, &state.runs[at].plan)?;
-            self.look_ahead(state, at, layer);
+            if !is_trial {
+                self.look_ahead(state, at, layer);
+            }
         }
         let run = &mut state.runs[at];
         run.parts_begun |= 1 << part;
         // From here on the lane is busy for everybody who looks, also while the lock is dropped.
-        self.lanes[at].begin(n_threads);
+        self.lanes[at].begin(n_threads, is_trial);
         let n_staged = run.staged.len() as u64;
         if n_staged == 0 {
             self.write_list(state, at, part, 0);
@@ -300,8 +301,19 @@ impl Engine {
             .collect();
         drop(guard);
         self.check_files(layer)?;
-        self.queue.submit(&reads);
+        self.submit_staged(&reads, is_trial);
         Ok(begins)
+    }
+
+    /// An event of `layer` is about to be planned in lane `at`: what was guessed of it, and what is guessed of the
+    /// next.
+    fn note_routing(&self, state: &mut State, at: usize, layer: usize, routing: &Routing) {
+        state.is_lent[layer] = false;
+        if layer == 0 {
+            self.note_batch(state, routing.picks.n_tokens());
+        }
+        self.settle_guesses(state, at, layer, routing);
+        self.expect_next(state, layer, routing);
     }
 
     /// Entry `i` of the operation of the lane known as `key`, for thread `ith`: the expert and the
@@ -327,16 +339,17 @@ impl Engine {
             return Ok(None);
         }
         let entry = lane.entry(i);
+        let is_timed = || ith == 0 && !lane.is_trial.load(Ordering::Relaxed);
         match entry.source {
             Source::Memory => {}
             Source::Slot(slot) => {
                 let part = lane.part.load(Ordering::Relaxed);
-                self.wait(ith, || self.arrivals.has_part(slot, part))?;
+                self.wait(is_timed(), || self.arrivals.has_part(slot, part))?;
             }
             Source::Ring(number) => {
                 let first = lane.first_sequence.load(Ordering::Relaxed);
                 let sequence = first + u64::from(number);
-                self.wait(ith, || self.arrivals.has_staged(sequence))?;
+                self.wait(is_timed(), || self.arrivals.has_staged(sequence))?;
             }
         }
         Ok(Some((entry.expert, entry.address)))
@@ -367,8 +380,8 @@ impl Engine {
         self.ring_is_free.notify_one();
     }
 
-    /// Waits for a read and accounts the time that thread 0 spends with it.
-    fn wait(&self, ith: u32, arrived: impl Fn() -> bool) -> Result<()> {
+    /// Waits for a read and accounts the time if it `is_timed`: thread 0's.
+    fn wait(&self, is_timed: bool, arrived: impl Fn() -> bool) -> Result<()> {
         if arrived() {
             return Ok(());
         }
@@ -376,7 +389,7 @@ impl Engine {
         self.arrivals
             .wait_until(arrived)
             .map_err(|failure| self.read_error(failure))?;
-        if ith == 0 {
+        if is_timed {
             let ns = begin.elapsed().as_nanos() as u64;
             self.meter.stalled_ns.fetch_add(ns, Ordering::Relaxed);
         }

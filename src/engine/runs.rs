@@ -113,23 +113,15 @@ impl Engine {
             rows: &run.rows,
             ranks: &run.ranks,
         };
-        state.is_lent[layer_index] = false;
         let (picks, batch) = (routing.picks, routing.batch);
         let events = [&event, &event];
         let planned = self.plan_tokens(state, layer_index, events, picks, batch, &mut run.plan);
         if planned.is_ok() {
-            state.residencies[layer.pool].commit(&mut run.plan);
             run.is_open = true;
             run.staged.extend_from_slice(&run.plan.bypassed);
         }
         state.runs[at] = run;
-        planned?;
-        // Under the lock, so that lanes are recorded in the order in which they were planned.
-        if let Some(recording) = &self.recording {
-            recording.record(layer_index as u32, picks, batch.is_aside());
-        }
-        state.note_time();
-        Ok(())
+        planned
     }
 }
 

@@ -78,6 +78,9 @@ pub unsafe extern "C" fn use_(_: *mut c_void, cache: *const c_void) -> bool {
         return true;
     };
     BATCH.with_borrow_mut(|batch| {
+        if batch.is_trial() {
+            return false;
+        }
         let is_used = cached.make().and_then(|()| cached.is_used(batch));
         let is_used = is_used.unwrap_or_else(|error| fatal(&error));
         if !is_used {

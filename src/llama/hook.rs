@@ -11,10 +11,10 @@ use super::sys::{
     ggml_tensor, llama_model,
 };
 use super::workload::Given;
-use super::{device, device_hook};
+use super::{batch_hook, device, device_hook};
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
-use crate::engine::{Batch, Inputs, Routing, Token};
+use crate::engine::{Batch, Inputs, Routing};
 use crate::error::{Error, Result};
 use crate::gguf::expert_part;
 #[cfg(feature = "llama")]
@@ -43,8 +43,11 @@ static HOOK: Hook = Hook(ggml_expert_hook {
     route: Some(route),
     acquire: Some(acquire),
     observe: Some(observe),
-    batch: Some(batch),
-    trim: Some(trim),
+    buffer: Some(buffer),
+    batch: Some(batch_hook::batch),
+    trim: Some(batch_hook::trim),
+    probe: Some(batch_hook::probe),
+    end: Some(end),
     cached: Some(device_hook::cached),
     plan: Some(device_hook::plan),
     use_: Some(device_hook::use_),
@@ -290,7 +293,8 @@ unsafe extern "C" fn route(
                 inputs,
             };
             let (lane, n_threads) = (lane as usize, n_threads as u32);
-            if engine.route(bound.layer, bound.part, lane, n_threads, &routing)? {
+            let begins = engine.route(bound.layer, bound.part, lane, n_threads, &routing)?;
+            if begins && !batch.is_trial() {
                 device::overhear(bound.layer, picks, &[], batch)?;
             }
             Ok(())
@@ -344,6 +348,9 @@ unsafe extern "C" fn acquire(
 
 unsafe extern "C" fn observe(_: *mut c_void, weights: *const ggml_tensor, ids: *const ggml_tensor) {
     BATCH.with_borrow(|batch| {
+        if batch.is_trial() {
+            return;
+        }
         // SAFETY: the ids of an operation on the weights, in memory.
         let seen = unsafe { record::record(weights as usize, &*ids, batch) };
         let heard = seen.map(|(layer, picks)| device::overhear(layer, picks, &[], batch));
@@ -353,38 +360,10 @@ unsafe extern "C" fn observe(_: *mut c_void, weights: *const ggml_tensor, ids: *
     });
 }
 
-unsafe extern "C" fn batch(
-    _: *mut c_void,
-    memory: *const c_void,
-    n_tokens: u32,
-    pos: *const i32,
-    seq_id: *const *mut i32,
-    output: *const i8,
-) {
-    let token = |i| {
-        // SAFETY: there are so many tokens, and each is in one sequence at least.
-        let (pos, seq, output) = unsafe { (*pos.add(i), **seq_id.add(i), *output.add(i)) };
-        let is_output = output != 0;
-        Token {
-            seq,
-            pos,
-            is_output,
-        }
-    };
-    let tokens = (0..n_tokens as usize).map(token);
-    BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
-    device_hook::begin_batch();
+unsafe extern "C" fn buffer(_: *mut c_void, address: *const c_void, n_bytes: usize) {
+    crate::memory::note_buffer(address as usize, n_bytes);
 }
 
-unsafe extern "C" fn trim(_: *mut c_void, memory: *const c_void, seq: i32, begin: i32, end: i32) {
-    for (_, bound) in BOUND.load().iter() {
-        // One tensor of each model.
-        if (bound.layer, bound.part) == (0, 0) {
-            bound.model.drop_tokens(memory as usize, seq, begin, end);
-        }
-    }
-    record::drop_tokens(memory as usize, seq, begin, end);
-    for cached in device::all() {
-        cached.drop_tokens(memory as usize, seq, begin, end);
-    }
+unsafe extern "C" fn end(_: *mut c_void) {
+    finish_quickly();
 }

@@ -4,6 +4,7 @@
 
 mod any;
 mod banks;
+mod batch_hook;
 #[cfg(feature = "llama")]
 pub mod bench;
 mod copies;

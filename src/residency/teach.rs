@@ -1,7 +1,7 @@
 //! What happens besides events: what is known before, and plans of which the policy hears less than
 //! is planned, and later.
 
-use super::plan::{Plan, check};
+use super::plan::{Plan, State, check};
 use super::{NO_SLOT, Residency};
 use crate::error::Result;
 use crate::expert::{Event, ExpertId};
@@ -68,6 +68,29 @@ impl Residency {
         check(&self.shape, event)?;
         check(&self.shape, taught)?;
         self.place(event, taught, plan);
+        Ok(())
+    }
+
+    /// Finds what is there of an event that is a trial, and pins it; all else is bypassed. Nothing is counted, taught or
+    /// evicted. The plan is committed at once.
+    pub fn plan_trial(&mut self, event: &Event, plan: &mut Plan) -> Result<()> {
+        check(&self.shape, event)?;
+        assert!(
+            !plan.in_flight(),
+            "the lane's last plan still holds its pins"
+        );
+        plan.begin(event, self.n_changes);
+        for &expert in event.experts {
+            let layer = event.layer;
+            match self.slot_of(ExpertId { layer, expert }) {
+                Some(slot) => {
+                    self.hold(slot);
+                    plan.hits.push((expert, slot));
+                }
+                None => plan.bypassed.push(expert),
+            }
+        }
+        plan.state = State::Committed;
         Ok(())
     }
 

@@ -1,0 +1,57 @@
+//! The callbacks that say what the calling thread computes.
+
+use super::device_hook;
+use super::hook::BATCH;
+use super::registry::BOUND;
+use super::{device, record};
+use crate::engine::{Batch, Token};
+use std::ffi::c_void;
+
+pub unsafe extern "C" fn batch(
+    _: *mut c_void,
+    memory: *const c_void,
+    n_tokens: u32,
+    pos: *const i32,
+    seq_id: *const *mut i32,
+    output: *const i8,
+) {
+    let token = |i| {
+        // SAFETY: there are so many tokens, and each is in one sequence at least.
+        let (pos, seq, output) = unsafe { (*pos.add(i), **seq_id.add(i), *output.add(i)) };
+        let is_output = output != 0;
+        Token {
+            seq,
+            pos,
+            is_output,
+        }
+    };
+    let tokens = (0..n_tokens as usize).map(token);
+    BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
+    device_hook::begin_batch();
+}
+
+pub unsafe extern "C" fn trim(
+    _: *mut c_void,
+    memory: *const c_void,
+    seq: i32,
+    begin: i32,
+    end: i32,
+) {
+    if BATCH.with_borrow(Batch::is_trial) {
+        return;
+    }
+    for (_, bound) in BOUND.load().iter() {
+        // One tensor of each model.
+        if (bound.layer, bound.part) == (0, 0) {
+            bound.model.drop_tokens(memory as usize, seq, begin, end);
+        }
+    }
+    record::drop_tokens(memory as usize, seq, begin, end);
+    for cached in device::all() {
+        cached.drop_tokens(memory as usize, seq, begin, end);
+    }
+}
+
+pub unsafe extern "C" fn probe(_: *mut c_void, is_on: bool) {
+    BATCH.with_borrow_mut(|batch| batch.set_trial(is_on));
+}
