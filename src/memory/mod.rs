@@ -4,6 +4,7 @@
 //! may set a limit, and memory that holds clean file pages counts as used there although the
 //! kernel gives it back when asked.
 
+mod buffers;
 mod groups;
 mod limited;
 #[cfg(target_os = "linux")]
@@ -82,9 +83,15 @@ pub fn check(n_bytes: u64) -> Result<()> {
 }
 
 /// Memory that this process has allocated, has not touched yet and will touch: it will still grow by about
-/// this.
+/// this. That is [`Expected`], and what was [noted](note_buffer); all else that is mapped, as the stacks of
+/// threads, may stay empty for ever.
 pub fn committed_untouched() -> u64 {
-    EXPECTED.load(Relaxed).max(0) as u64
+    EXPECTED.load(Relaxed).max(0) as u64 + buffers::untouched()
+}
+
+/// A buffer of `n_bytes` at `address` was allocated and will be filled; with 0 bytes, it is about to be freed.
+pub fn note_buffer(address: usize, n_bytes: usize) {
+    buffers::note(address, n_bytes);
 }
 
 /// What the machine and its control groups leave of memory, whatever this process may map.

@@ -209,7 +209,7 @@ fn refused(n_bytes: usize, cause: io::Error) -> Error {
 }
 
 /// Bytes in a page of memory.
-fn page_size() -> usize {
+pub(super) fn page_size() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let n = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(n).expect("every system has a page size")

@@ -11,6 +11,7 @@ mod pace;
 mod pread;
 pub mod probe;
 mod queue;
+mod resident;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]
@@ -23,3 +24,4 @@ pub use file::{ModelFile, Span, span};
 pub use line::Recalled;
 pub use pace::Pace;
 pub use queue::{QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink};
+pub use resident::resident_bytes;
