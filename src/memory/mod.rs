@@ -105,12 +105,6 @@ pub fn spare() -> i64 {
     system::room() - committed_untouched() as i64
 }
 
-/// llama.cpp has allocated a buffer of `n_bytes` at this address, which fills as it is used; with 0 bytes: it is about to
-/// be freed. Any thread may call this.
-pub fn note_buffer(address: usize, n_bytes: usize) {
-    let _ = (address, n_bytes);
-}
-
 /// What is expected in this process.
 static EXPECTED: AtomicI64 = AtomicI64::new(0);
 
