@@ -40,6 +40,9 @@ static N_ASKED: AtomicU32 = AtomicU32::new(0);
 static N_ANSWERED: AtomicU32 = AtomicU32::new(0);
 /// Whether somebody has asked for the end.
 static IS_END: AtomicBool = AtomicBool::new(false);
+/// Whether that was done.
+static HAS_ENDED: AtomicBool = AtomicBool::new(false);
+static REPORTS_AT_EXIT: AtomicBool = AtomicBool::new(false);
 /// Somebody has waited in vain: nobody else should.
 static IS_STUCK: AtomicBool = AtomicBool::new(false);
 
@@ -90,9 +93,39 @@ pub fn is_here() -> bool {
     PROCESS.load(Acquire) == unsafe { libc::getpid() } as u32
 }
 
-/// Whether no process ever had it.
-pub fn is_nowhere() -> bool {
-    PROCESS.load(Acquire) == 0
+/// Saves and reports all there is when a program ends by `exit`, as some do in handlers of signals.
+#[cfg(feature = "llama")]
+pub fn report_at_exit() {
+    REPORTS_AT_EXIT.store(true, Release);
+    stand_first();
+}
+
+/// What is registered last runs first. While we wait, other threads go on, and need what is destroyed at the end: so
+/// we stand before that, as far as it was made when the first batches were computed.
+pub fn stand_first() {
+    const N_MAX: u32 = 4;
+    static N: AtomicU32 = AtomicU32::new(0);
+    if REPORTS_AT_EXIT.load(Acquire) && N.load(Acquire) < N_MAX {
+        N.fetch_add(1, AcqRel);
+        // SAFETY: the function does not unwind, and the program's code stays.
+        unsafe { libc::atexit(at_exit) };
+    }
+}
+
+extern "C" fn at_exit() {
+    match PROCESS.load(Acquire) {
+        // The thread could not be made, or was not needed.
+        0 => hook::end(),
+        // A child that was forked does nothing: the models are the parent's.
+        _ => finish(),
+    }
+}
+
+/// Saves and reports all there is, but for the comparison with other policies, as far as a few seconds suffice for that.
+pub fn finish() {
+    if !HAS_ENDED.load(Acquire) {
+        ask(Wish::Finish);
+    }
 }
 
 /// Asks the thread, if it is there, and waits for a few seconds at most. Returns whether it has answered.
@@ -133,20 +166,21 @@ pub fn pause() {
 fn attend(mut bell: PipeReader) {
     signals::leave_to_others();
     let mut next = Instant::now() + FIRST_SAVE;
-    let mut has_ended = false;
     loop {
         listen(&mut bell, next.saturating_duration_since(Instant::now()));
         let n_asked = N_ASKED.load(Acquire);
         if n_asked != N_ANSWERED.load(Acquire) {
             match IS_END.load(Acquire) {
-                true if has_ended => {}
-                true => hook::end(),
+                true if HAS_ENDED.load(Acquire) => {}
+                true => {
+                    hook::end();
+                    HAS_ENDED.store(true, Release);
+                }
                 false => hook::save(),
             }
-            has_ended |= IS_END.load(Acquire);
             N_ANSWERED.store(n_asked, Release);
             IS_STUCK.store(false, Release);
-            if !has_ended {
+            if !HAS_ENDED.load(Acquire) {
                 // Who was interrupted with a lock goes on now.
                 hook::save_profiles();
             }
@@ -154,7 +188,7 @@ fn attend(mut bell: PipeReader) {
         signals::pass_on();
         if Instant::now() >= next {
             next = Instant::now() + SAVE_INTERVAL;
-            if !has_ended {
+            if !HAS_ENDED.load(Acquire) {
                 hook::save();
                 signals::chain();
             }

@@ -1,7 +1,7 @@
 //! The callbacks behind llama.cpp's expert hook.
 
 use super::any::AnyModel;
-use super::ending::{self, Wish};
+use super::ending;
 use super::model::Model;
 use super::record;
 use super::registry::{BOUND, Bound, Registry, registry, try_registry};
@@ -120,16 +120,6 @@ pub fn hold_tables() {
 /// Returns false if any report of this process could not be written.
 pub fn finish() -> bool {
     ending::apart(|| finish_with(registry(), Model::stats, usize::MAX))
-}
-
-/// As [`finish`], for where it may be called by a handler of a signal: without what takes long, and what cannot
-/// be done within a few seconds is left.
-pub fn finish_quickly() {
-    match ending::is_nowhere() {
-        true => end(),
-        // In a child that was forked it does nothing: the models are the parent's.
-        false => drop(ending::ask(Wish::Finish)),
-    }
 }
 
 fn finish_with(
@@ -304,6 +294,7 @@ unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {
 fn chain() {
     if !BOUND.load().is_empty() || record::observes() || !device::all().is_empty() {
         signals::chain();
+        ending::stand_first();
     }
 }
 
