@@ -203,9 +203,12 @@ impl Cache {
         self.state().drafts.drop_tokens(memory, seq, begin, end);
     }
 
-    /// Teaches what is still open: nothing more will be dropped.
+    /// Teaches what is still open: nothing more will be dropped. Does nothing if a plan is being made and does not
+    /// end.
     pub fn settle_all(&self) -> Result<()> {
-        let mut state = self.state();
+        let Some(mut state) = self.state_soon() else {
+            return Ok(());
+        };
         let open: Vec<_> = state.drafts.settle_all().collect();
         open.iter()
             .try_for_each(|sure| self.teach(&mut state, sure))

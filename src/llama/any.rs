@@ -28,6 +28,14 @@ impl AnyModel {
         }
     }
 
+    /// Ends the recording of the routing, if there is one.
+    pub fn end_recording(&self) {
+        match self {
+            Self::Streamed(model) => model.end_recording(),
+            Self::Loaded(observer) => observer.finish(),
+        }
+    }
+
     /// What is known and learnt of its workload.
     pub fn workload(&self) -> Option<&Workload> {
         match self {

@@ -1,7 +1,7 @@
 //! The callbacks that say what the calling thread computes.
 
 use super::device_hook;
-use super::hook::BATCH;
+use super::hook::{BATCH, chain};
 use super::registry::BOUND;
 use super::{device, record};
 use crate::engine::{Batch, Token};
@@ -28,6 +28,7 @@ pub unsafe extern "C" fn batch(
     let tokens = (0..n_tokens as usize).map(token);
     BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
     device_hook::begin_batch();
+    chain();
 }
 
 pub unsafe extern "C" fn trim(

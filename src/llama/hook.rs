@@ -1,9 +1,10 @@
 //! The callbacks behind llama.cpp's expert hook.
 
 use super::any::AnyModel;
+use super::ending;
 use super::model::Model;
 use super::record;
-use super::registry::{BOUND, Bound, registry, try_registry};
+use super::registry::{BOUND, Bound, Registry, registry, try_registry};
 use super::reports;
 use super::signals;
 use super::sys::{
@@ -23,8 +24,8 @@ use crate::report;
 use crate::stats::Stats;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 /// The table is only read, and `user_data` is not used.
 struct Hook(ggml_expert_hook);
@@ -47,7 +48,7 @@ static HOOK: Hook = Hook(ggml_expert_hook {
     batch: Some(batch_hook::batch),
     trim: Some(batch_hook::trim),
     probe: Some(batch_hook::probe),
-    end: Some(end),
+    end: Some(ends),
     cached: Some(device_hook::cached),
     plan: Some(device_hook::plan),
     use_: Some(device_hook::use_),
@@ -73,13 +74,15 @@ pub fn install(config: Config) -> Result<()> {
         crate::memory::check(n)?;
     }
     let given = Given::read(&config)?;
-    if config.profile_save.is_some() {
-        // Before any thread is started.
-        signals::save_before_the_end();
-        std::thread::spawn(|| save_every_few_minutes());
-    }
+    let is_silent = config.stats == StatsTo::Off;
+    ending::want(config.profile_save.is_some() || config.trace.is_some() || !is_silent);
     if let StatsTo::Every(interval) = config.stats {
-        std::thread::spawn(move || reports::report_every(interval));
+        let thread = std::thread::Builder::new().name("hotset-stats".to_string());
+        if let Err(cause) = thread.spawn(move || reports::report_every(interval)) {
+            report::say(&format!(
+                "hotset: warning: no thread for HOTSET_STATS: {cause}; it reports at the end only"
+            ));
+        }
     }
     registry().configure(config, given);
     // SAFETY: the table is static.
@@ -99,7 +102,7 @@ pub fn install_to_learn(config: Config) -> Result<()> {
 #[cfg(feature = "llama")]
 pub fn profiles() -> Vec<Profile> {
     let models = registry().all();
-    save(&models);
+    save_all(&models);
     let workloads = models.iter().filter_map(AnyModel::workload);
     workloads.filter_map(|workload| workload.learnt()).collect()
 }
@@ -119,18 +122,14 @@ pub fn hold_tables() {
 ///
 /// Returns false if any report of this process could not be written.
 pub fn finish() -> bool {
-    finish_with(Model::stats, usize::MAX)
+    ending::apart(|| finish_with(registry(), Model::stats, usize::MAX))
 }
 
-/// As [`finish`], without the comparison with other policies: for where the time is short.
-pub fn finish_quickly() -> bool {
-    finish_with(Model::counters, 0)
-}
-
-fn finish_with(stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) -> bool {
-    let Some(mut registry) = try_registry() else {
-        return true;
-    };
+fn finish_with(
+    mut registry: MutexGuard<Registry>,
+    stats: fn(&Model) -> Option<Stats>,
+    n_picks_max: usize,
+) -> bool {
     registry.report_rest(stats, n_picks_max);
     registry.release_tables();
     !registry.has_failed
@@ -147,25 +146,48 @@ pub fn counters() -> Vec<Stats> {
     registry().stats(Model::counters, 0)
 }
 
-/// How often profiles are saved.
-const SAVE_INTERVAL: Duration = Duration::from_secs(120);
-
-/// Saves profiles again and again; ends with the process.
-fn save_every_few_minutes() -> ! {
-    loop {
-        std::thread::sleep(SAVE_INTERVAL);
-        let models = registry().all();
-        save(&models);
+/// The end of the process: saves and reports all there is, but for the comparison with other policies. Locks that an
+/// interrupted thread holds are given up after a while.
+pub(super) fn end() {
+    /// A model that goes is reported by a thread that is not interrupted, and holds the registry until that is done.
+    const LIMIT: Duration = Duration::from_secs(2);
+    save_profiles();
+    let begin = Instant::now();
+    while begin.elapsed() < LIMIT {
+        if let Some(registry) = try_registry() {
+            finish_with(registry, Model::counters, 0);
+            return;
+        }
+        ending::pause();
     }
+    live().iter().for_each(AnyModel::end_recording);
+}
+
+/// Saves what there is so far.
+pub(super) fn save() {
+    save_profiles();
+    if let Some(mut registry) = try_registry() {
+        registry.write_so_far();
+    }
+}
+
+/// The models of which there may be something to save. The registry may be in use for long, by a model that is being
+/// loaded; this needs no lock.
+fn live() -> Vec<AnyModel> {
+    let table = BOUND.load();
+    // One tensor of each model.
+    let firsts = table.iter().filter(|(_, b)| (b.layer, b.part) == (0, 0));
+    let streamed = firsts.map(|(_, bound)| AnyModel::Streamed(bound.model.clone()));
+    let loaded = record::observers().into_iter().map(AnyModel::Loaded);
+    streamed.chain(loaded).collect()
 }
 
 /// Saves the profiles of all models; what is in use by an interrupted thread stays as it was.
 pub(super) fn save_profiles() {
-    let models = try_registry().map(|registry| registry.all());
-    save(&models.unwrap_or_default());
+    save_all(&live());
 }
 
-fn save(models: &[AnyModel]) {
+fn save_all(models: &[AnyModel]) {
     for error in models.iter().filter_map(|model| model.save().err()) {
         report::say(&format!("hotset: error: {error}"));
     }
@@ -177,10 +199,24 @@ pub(super) fn fatal(error: &Error) -> ! {
     // the end here.
     static FIRST: Mutex<()> = Mutex::new(());
     let _first = FIRST.lock();
-    report::say(&format!("hotset: error: {error}"));
+    say_soon(format!("hotset: error: {error}"));
     // SAFETY: a plain libc call. Destructors must not run, since other threads still compute; nor may
     // streams be flushed, since a thread that waits for input holds the lock of one.
     unsafe { libc::_exit(1) }
+}
+
+/// Says it, unless that takes long: a terminal may be stopped.
+fn say_soon(text: String) {
+    const LIMIT: Duration = Duration::from_secs(2);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name("hotset-said".to_string());
+    let speak = move || {
+        report::say(&text);
+        let _ = sender.send(());
+    };
+    if thread.spawn(speak).is_ok() {
+        let _ = receiver.recv_timeout(LIMIT);
+    }
 }
 
 /// # Safety
@@ -238,7 +274,11 @@ unsafe extern "C" fn bind(
 unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) -> *const c_char {
     // SAFETY: llama.cpp passes the model that it is loading, after its metadata.
     let title = unsafe { record::title_of_model(model.cast::<llama_model>()) };
-    match registry().start(model as usize, title, n_used) {
+    // The others have something to lose while this one is made.
+    chain();
+    let started = registry().start(model as usize, title, n_used);
+    chain();
+    match started {
         Ok(()) => std::ptr::null(),
         Err(error) => {
             // llama.cpp prints the text through its own log; it is leaked, once for a failed load.
@@ -250,7 +290,16 @@ unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) ->
 }
 
 unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {
-    registry().stop(model as usize);
+    let model = model as usize;
+    ending::apart(|| registry().stop(model));
+}
+
+/// Sees to it that signals do not end the process before what the models leave is saved.
+pub(super) fn chain() {
+    if !BOUND.load().is_empty() || record::observes() || !device::all().is_empty() {
+        signals::chain();
+        ending::stand_first();
+    }
 }
 
 unsafe extern "C" fn warmup(_: *mut c_void, model: *const c_void) -> bool {
@@ -364,6 +413,6 @@ unsafe extern "C" fn buffer(_: *mut c_void, address: *const c_void, n_bytes: usi
     crate::memory::note_buffer(address as usize, n_bytes);
 }
 
-unsafe extern "C" fn end(_: *mut c_void) {
-    finish_quickly();
+unsafe extern "C" fn ends(_: *mut c_void) {
+    ending::finish();
 }

@@ -10,6 +10,7 @@ pub mod bench;
 mod copies;
 mod device;
 mod device_hook;
+mod ending;
 mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;

@@ -306,6 +306,19 @@ pub fn observe(
     observer
 }
 
+/// Whether anybody wants to know of any of them.
+pub fn observes() -> bool {
+    let table = OBSERVED.load();
+    table.iter().any(|(_, observed)| observed.observer.is_awake())
+}
+
+/// Those of all models of which nothing is streamed.
+pub fn observers() -> Vec<Arc<Observer>> {
+    let table = OBSERVED.load();
+    let firsts = table.iter().filter(|(_, observed)| observed.layer == 0);
+    firsts.map(|(_, first)| first.observer.clone()).collect()
+}
+
 /// Ends what [`observe`] began.
 pub fn end(observer: &Arc<Observer>) {
     let mut table = OBSERVED.load().to_vec();

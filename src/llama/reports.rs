@@ -99,6 +99,18 @@ impl Registry {
         }
     }
 
+    /// Writes the counters of all models so far, if they go to a file.
+    pub fn write_so_far(&mut self) {
+        let StatsTo::Json(path) = self.config.stats.clone() else {
+            return;
+        };
+        let live = self.stats(Model::counters, 0);
+        let all: Vec<_> = self.reports.iter().cloned().chain(live).collect();
+        if !all.is_empty() {
+            self.note_failure(report::write_json(&all, &path));
+        }
+    }
+
     pub(super) fn note_failure(&mut self, result: Result<()>) {
         if let Err(error) = result {
             report::say(&format!("hotset: error: {error}"));

@@ -1,55 +1,324 @@
 //! Saving before a signal ends the process.
 //!
-//! Programs of llama.cpp set handlers of their own, some of which end the process at once, so a handler of
-//! ours would be replaced, or come too late. Instead the signals are blocked in all threads but wait for
-//! one of ours, which saves and then lets them take their usual course.
+//! Our handler stands before the one that the program has set, or before the default. It runs in the thread
+//! that the signal interrupts, asks another thread to save (`ending.rs`), and then calls what was there, in the
+//! same thread: so a `read` that waits for input ends, and a program that exits in its handler does that where
+//! it would. Nothing is blocked, so what the program starts inherits nothing.
+//!
+//! Programs set their handlers at any time, so we look again before each batch.
 
-use super::hook;
-use std::sync::Once;
+use super::ending::{self, Wish};
+use libc::{c_int, c_void, siginfo_t};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
+use std::time::{Duration, Instant};
 
-/// Signals that end a program when a person or the system asks for it.
-const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
+/// Signals that end a program when a person, the system or a closed terminal asks for it.
+const SIGNALS: [c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Saves profiles before SIGINT and SIGTERM do what they do. Call it in the first thread, before it starts
-/// others: these inherit what it blocks.
-pub fn save_before_the_end() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let set = set(&SIGNALS);
-        // SAFETY: the set is initialised; the old mask is not asked for.
-        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) };
-        std::thread::spawn(wait);
-    });
+/// What a signal did before our handler was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Course {
+    handler: usize,
+    flags: c_int,
 }
 
-fn set(signals: &[libc::c_int]) -> libc::sigset_t {
-    // SAFETY: a set of signals is plain data, which sigemptyset initialises.
+const DEFAULT: &Course = &Course {
+    handler: libc::SIG_DFL,
+    flags: 0,
+};
+
+/// What is known of one of the signals.
+struct Link {
+    /// What it does after our handler, and what it did when that was set for the first time: a program that
+    /// has replaced our handler may call it in its own.
+    course: AtomicPtr<Course>,
+    first: AtomicPtr<Course>,
+    /// The thread that is in the program's handler, called by ours.
+    caller: AtomicUsize,
+}
+
+impl Link {
+    const NEW: Self = Self {
+        course: AtomicPtr::new(std::ptr::null_mut()),
+        first: AtomicPtr::new(std::ptr::null_mut()),
+        caller: AtomicUsize::new(0),
+    };
+}
+
+static LINKS: [Link; SIGNALS.len()] = [Link::NEW; SIGNALS.len()];
+
+/// The thread in which a signal waits for what is saved; 0 if there is none.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+/// A bit for each signal that came meanwhile.
+static PENDING: AtomicU32 = AtomicU32::new(0);
+/// The first thread of the process, if it was seen, and a bit for each signal that it takes.
+static MAIN: AtomicUsize = AtomicUsize::new(0);
+static MAIN_TAKES: AtomicU32 = AtomicU32::new(0);
+
+/// Puts our handler before those that are set now, unless it is there. What is ignored stays ignored.
+pub fn chain() {
+    /// All that were ever found. They stay, because a handler may be about to look at one.
+    static COURSES: Mutex<Vec<&'static Course>> = Mutex::new(Vec::new());
+    let Ok(mut courses) = COURSES.try_lock() else {
+        return;
+    };
+    if !ending::start() {
+        return;
+    }
+    look_at_this_thread();
+    let mut intern = |course: Course| {
+        let known = courses.iter().find(|known| ***known == course).copied();
+        known.unwrap_or_else(|| {
+            courses.push(Box::leak(Box::new(course)));
+            courses.last().expect("one was pushed")
+        })
+    };
+    for (link, signal) in LINKS.iter().zip(SIGNALS) {
+        link.chain(signal, &mut intern);
+    }
+}
+
+impl Link {
+    fn chain(&self, signal: c_int, intern: &mut impl FnMut(Course) -> &'static Course) {
+        let found = action(signal, None);
+        // The first process of a container is not ended by what has no handler.
+        let is_shielded = found.sa_sigaction == libc::SIG_DFL && std::process::id() == 1;
+        if is_ours(&found) || found.sa_sigaction == libc::SIG_IGN || is_shielded {
+            return;
+        }
+        self.remember(intern(course(&found)));
+        let mut ours = found;
+        ours.sa_sigaction = on_signal as *const () as usize;
+        // As the program wants its handler to be called, but for one that is called once: ours stays.
+        ours.sa_flags = found.sa_flags & !libc::SA_RESETHAND | libc::SA_SIGINFO;
+        let replaced = action(signal, Some(&ours));
+        if replaced.sa_sigaction == libc::SIG_IGN {
+            action(signal, Some(&replaced));
+        } else if !is_ours(&replaced) && course(&replaced) != course(&found) {
+            // Another thread has just set it.
+            self.remember(intern(course(&replaced)));
+        }
+    }
+
+    fn remember(&self, course: &'static Course) {
+        let course = std::ptr::from_ref(course).cast_mut();
+        self.course.store(course, Release);
+        let null = std::ptr::null_mut();
+        let _ = self.first.compare_exchange(null, course, AcqRel, Acquire);
+    }
+}
+
+/// What `signal` does, before it does what `new` says.
+fn action(signal: c_int, new: Option<&libc::sigaction>) -> libc::sigaction {
+    let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: plain data, which the call fills, and NULL or an action that was read from it.
     unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        signals.iter().for_each(|&signal| {
-            libc::sigaddset(&mut set, signal);
-        });
-        set
+        let mut old: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, new, &mut old);
+        old
     }
 }
 
-fn wait() -> ! {
-    let all = set(&SIGNALS);
-    loop {
-        let mut signal = 0;
-        // SAFETY: both live during the call, and the signals are blocked in this thread.
-        if unsafe { libc::sigwait(&all, &mut signal) } != 0 {
-            continue;
+fn course(action: &libc::sigaction) -> Course {
+    Course {
+        handler: action.sa_sigaction,
+        flags: action.sa_flags & (libc::SA_SIGINFO | libc::SA_RESETHAND),
+    }
+}
+
+fn is_ours(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == on_signal as *const () as usize
+}
+
+/// This thread, as a number that is not 0.
+fn this_thread() -> usize {
+    // SAFETY: a plain call.
+    unsafe { libc::pthread_self() as usize }
+}
+
+/// Notes which signals the first thread takes, if it is this one. It is in no handler, whatever it left.
+fn look_at_this_thread() {
+    let me = this_thread();
+    for link in &LINKS {
+        let _ = link.caller.compare_exchange(me, 0, AcqRel, Acquire);
+    }
+    if !is_main() {
+        return;
+    }
+    // SAFETY: plain data, which the call fills.
+    let takes = unsafe {
+        let mut blocked: libc::sigset_t = std::mem::zeroed();
+        libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut blocked);
+        let takes = |at: &usize| libc::sigismember(&blocked, SIGNALS[*at]) == 0;
+        (0..SIGNALS.len()).filter(takes).map(bit).sum()
+    };
+    MAIN.store(me, Release);
+    MAIN_TAKES.store(takes, Release);
+}
+
+fn is_main() -> bool {
+    #[cfg(target_os = "linux")]
+    // SAFETY: plain calls.
+    return unsafe { libc::gettid() == libc::getpid() };
+    #[cfg(target_vendor = "apple")]
+    // SAFETY: a plain call.
+    return unsafe { libc::pthread_main_np() == 1 };
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    return false;
+}
+
+fn bit(at: usize) -> u32 {
+    1 << at
+}
+
+/// The calling thread, which starts no other, takes none of the signals.
+pub fn leave_to_others() {
+    // SAFETY: plain data, which sigemptyset initialises; the old mask is not asked for.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in SIGNALS {
+            libc::sigaddset(&mut set, signal);
         }
-        hook::save_profiles();
-        let one = set(&[signal]);
-        // SAFETY: plain calls. The signal is raised in this thread, where it takes its usual course as
-        // soon as it is not blocked; if the process is still there after it, it is blocked again.
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+    }
+}
+
+/// Lets the signals that came while another waited take their course.
+pub fn pass_on() {
+    const LIMIT: Duration = Duration::from_millis(100);
+    let begin = Instant::now();
+    while WAITING.load(Acquire) != 0 && begin.elapsed() < LIMIT {
+        ending::pause();
+    }
+    send(PENDING.swap(0, AcqRel));
+}
+
+fn send(bits: u32) {
+    let takes = MAIN_TAKES.load(Acquire);
+    for at in (0..SIGNALS.len()).filter(|&at| bits & bit(at) != 0) {
+        // SAFETY: plain calls; the first thread lives as long as the process, or nearly so.
         unsafe {
-            libc::raise(signal);
-            libc::pthread_sigmask(libc::SIG_UNBLOCK, &one, std::ptr::null_mut());
-            libc::pthread_sigmask(libc::SIG_BLOCK, &one, std::ptr::null_mut());
+            match takes & bit(at) != 0 {
+                true => libc::pthread_kill(MAIN.load(Acquire) as libc::pthread_t, SIGNALS[at]),
+                false => libc::kill(libc::getpid(), SIGNALS[at]),
+            }
+        };
+    }
+}
+
+extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    if let Some(at) = SIGNALS.iter().position(|&s| s == signal) {
+        handle(at, info, context);
+    }
+    set_errno(errno.unwrap_or(0));
+}
+
+/// Only does what a handler of signals may: no allocation, no lock.
+fn handle(at: usize, info: *mut siginfo_t, context: *mut c_void) {
+    let link = &LINKS[at];
+    let me = this_thread();
+    if link.caller.load(Acquire) == me {
+        // The program's handler calls the one that it has replaced.
+        let first = link.first.load(Acquire);
+        if first != link.course.load(Acquire) {
+            link.take(at, first, info, context);
+        }
+        return;
+    }
+    if ending::is_here() {
+        let passes = MAIN_TAKES.load(Acquire) & bit(at) != 0 && me != MAIN.load(Acquire);
+        if !begin_waiting(at, me) {
+            return;
+        }
+        if passes {
+            // The system has chosen this one only because that one is about to run another handler. It may
+            // compute, and must not go on while an exit in this thread destroys what it uses.
+            WAITING.store(0, Release);
+            send(bit(at));
+            return;
+        }
+        // SAFETY: it was set before our handler, to what stays.
+        let is_end = unsafe { (*link.course.load(Acquire)).handler } == libc::SIG_DFL;
+        let is_answered = ending::ask(match is_end {
+            true => Wish::Finish,
+            false => Wish::Save,
+        });
+        WAITING.store(0, Release);
+        if !is_answered {
+            send(PENDING.swap(0, AcqRel));
         }
     }
+    link.take(at, link.course.load(Acquire), info, context);
+}
+
+/// Makes this thread the one that waits. If another does, or this one in a handler below, the signal is sent
+/// again when that is over: what was interrupted gets some time to give its locks back.
+fn begin_waiting(at: usize, me: usize) -> bool {
+    loop {
+        if WAITING.compare_exchange(0, me, AcqRel, Acquire).is_ok() {
+            return true;
+        }
+        PENDING.fetch_or(bit(at), AcqRel);
+        if WAITING.load(Acquire) != 0 {
+            ending::ring();
+            return false;
+        }
+        // Too late for whoever waited, who may have been answered by nobody.
+        if PENDING.fetch_and(!bit(at), AcqRel) & bit(at) == 0 {
+            return false;
+        }
+    }
+}
+
+impl Link {
+    /// Lets the signal take its course.
+    fn take(&self, at: usize, course: *mut Course, info: *mut siginfo_t, context: *mut c_void) {
+        let signal = SIGNALS[at];
+        // SAFETY: it was set before our handler, to what stays.
+        let Course { handler, flags } = *unsafe { &*course };
+        if handler == libc::SIG_IGN {
+            return;
+        }
+        if handler == libc::SIG_DFL {
+            // SAFETY: plain calls. The signal comes when this handler returns, which has it blocked.
+            unsafe {
+                libc::signal(signal, libc::SIG_DFL);
+                libc::raise(signal);
+            }
+            return;
+        }
+        if flags & libc::SA_RESETHAND != 0 {
+            self.course.store(std::ptr::from_ref(DEFAULT).cast_mut(), Release);
+        }
+        self.caller.store(this_thread(), Release);
+        // SAFETY: the program has set this handler for the signal, of the kind that the flags say.
+        unsafe {
+            if flags & libc::SA_SIGINFO != 0 {
+                type Handler = extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+                std::mem::transmute::<usize, Handler>(handler)(signal, info, context);
+            } else {
+                std::mem::transmute::<usize, extern "C" fn(c_int)>(handler)(signal);
+            }
+        }
+        self.caller.store(0, Release);
+    }
+}
+
+fn set_errno(errno: c_int) {
+    // SAFETY: the place is this thread's own.
+    unsafe {
+        #[cfg(target_os = "linux")]
+        {
+            *libc::__errno_location() = errno;
+        }
+        #[cfg(target_vendor = "apple")]
+        {
+            *libc::__error() = errno;
+        }
+    }
+    let _ = errno;
 }

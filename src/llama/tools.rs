@@ -1,6 +1,6 @@
 //! Upstream's programs, as functions.
 
-use super::hook;
+use super::{ending, hook};
 use crate::config::Config;
 use crate::error::Result;
 use std::ffi::{CString, OsString, c_char, c_int};
@@ -50,8 +50,7 @@ pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<Ex
     }
     hook::install(config)?;
     hook::hold_tables();
-    // SAFETY: the function does not unwind.
-    unsafe { libc::atexit(at_exit) };
+    ending::report_at_exit();
     let status = run(tool, args);
     let reported = hook::finish();
     // As the system does with what a program returns.
@@ -70,11 +69,6 @@ pub fn export(settings: &[(&str, String)]) {
         // SAFETY: the caller says that no other thread can read the environment.
         unsafe { std::env::set_var(name, value) };
     }
-}
-
-/// For programs that end without returning.
-extern "C" fn at_exit() {
-    hook::finish_quickly();
 }
 
 /// Runs `tool` in this process and returns its exit status; `args[0]` is the program's name.

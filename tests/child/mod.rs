@@ -101,12 +101,17 @@ pub struct Ended {
 
 impl Running {
     /// Starts a program when no other runs.
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::start_reading(command, Stdio::null())
+    }
+
+    /// The same with an input.
+    pub fn start_reading(mut command: Command, input: Stdio) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
         let output = tempfile::tempdir().unwrap();
         let file = |name| File::create(output.path().join(name)).unwrap();
         command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(file("stdout"))
             .stderr(file("stderr"))
             .process_group(0);
@@ -150,10 +155,15 @@ impl Running {
         }
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: libc::c_int) {
+        // SAFETY: a plain system call; the process is ours and has not been waited for.
+        unsafe { libc::kill(self.id() as i32, signal) };
+    }
+
     /// Asks it to end.
     pub fn terminate(&self) {
-        // SAFETY: a plain system call; the process is ours and has not been waited for.
-        unsafe { libc::kill(self.id() as i32, libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
     }
 
     /// Waits for its end.
