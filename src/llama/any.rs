@@ -21,7 +21,7 @@ pub enum AnyModel {
 
 impl AnyModel {
     /// Saves what was learnt so far, if a profile is saved.
-    pub fn save(&self) -> Result<()> {
+    pub fn save(&self) {
         match self {
             Self::Streamed(model) => model.save_profile(),
             Self::Loaded(observer) => observer.save_profile(),

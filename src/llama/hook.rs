@@ -69,6 +69,7 @@ pub fn install(config: Config) -> Result<()> {
     if let Some(Ram::Bytes(n)) = config.ram {
         crate::memory::check(n)?;
     }
+    config.check_files()?;
     let given = Given::read(&config)?;
     if config.profile_save.is_some() {
         // Before any thread is started.
@@ -163,9 +164,7 @@ pub(super) fn save_profiles() {
 }
 
 fn save(models: &[AnyModel]) {
-    for error in models.iter().filter_map(|model| model.save().err()) {
-        report::say(&format!("hotset: error: {error}"));
-    }
+    models.iter().for_each(AnyModel::save);
 }
 
 /// Says what happened and ends the process: a wrong token is worse than none.

@@ -13,6 +13,7 @@ mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;
 mod hook;
+mod learner;
 mod loading;
 mod model;
 mod pressure;
@@ -24,6 +25,7 @@ pub mod session;
 mod signals;
 #[allow(missing_docs)]
 pub mod sys;
+mod tapes;
 #[cfg(feature = "llama")]
 pub mod text;
 #[cfg(feature = "llama")]
