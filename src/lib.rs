@@ -20,6 +20,7 @@ pub mod llama;
 pub mod log;
 pub mod math;
 pub mod memory;
+pub mod output;
 pub mod plan;
 pub mod policy;
 pub mod profile;

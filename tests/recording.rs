@@ -5,6 +5,7 @@
 
 mod child;
 mod runner;
+mod serving;
 mod tiny;
 
 use child::{Running, completion, polyglot};
@@ -13,10 +14,12 @@ use hotset::config::{Config, Ram, StatsTo};
 use hotset::expert::Shape;
 use hotset::llama;
 use hotset::policy::{self, REGISTRY};
+use hotset::profile::Profile;
 use hotset::residency::{Counts, Plan, Residency};
 use hotset::stats::Stats;
 use hotset::trace::{Header, PoolSpec, Trace};
 use runner::{Options, Runner, take_hook, tokens};
+use serving::LlamaServer;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -284,7 +287,7 @@ fn a_model_without_experts_is_not_recorded() {
     assert!(!path.exists());
 }
 
-/// What a killed program leaves behind is a trace that ends early.
+/// What a killed program leaves behind is a whole trace of all but its last moments.
 #[test]
 fn a_killed_program_leaves_what_it_had() {
     let dir = tempfile::tempdir().unwrap();
@@ -295,13 +298,90 @@ fn a_killed_program_leaves_what_it_had() {
         ("HOTSET_FAULT", "delay_ms=5"),
     ];
     let mut running = Running::start(completion(&polyglot(), &vars, &["-n", "400"]));
-    let has_lines = |_: &Running| path.exists() && n_lines(&text(&path), 0) > 8;
+    let has_lines = |_: &Running| path.exists() && n_lines(&text(&path), 0) > 45;
     running.wait_until("lines", has_lines);
     drop(running);
-    let text = text(&path);
-    let (header, lines) = text.split_once('\n').unwrap();
-    let header: Header = serde_json::from_str(header).unwrap();
-    assert_eq!(header.pools.len(), 1);
-    let last = lines.lines().last().unwrap();
-    assert_eq!(last.split(',').count(), 8, "whole lines: {last}");
+    let trace = Trace::open(&path, u32::MAX).unwrap();
+    assert_eq!(trace.header().pools.len(), 1);
+    assert!(trace.n_tokens() > 45);
+    let whole = trace.events().all(|(_, event)| {
+        let n_picks: u32 = event.rows.iter().sum();
+        n_picks == event.n_tokens * 8
+    });
+    assert!(whole);
+    let left = dir.path().read_dir().unwrap().count();
+    assert_eq!(left, 1, "no temporary file stays");
+}
+
+/// A model that is freed and loaded again goes on with its recording; another one, and the same one at the same time,
+/// have files of their own.
+#[test]
+fn a_model_that_comes_back_goes_on() {
+    let [bench, other] = [0, 1].map(|i| Bench::new(&tiny::all()[i]));
+    for ram in [Some(Ram::Percent(30.0)), None] {
+        let path = bench.file("run.trace.gz");
+        let second = bench.file("run.2.trace.gz");
+        let third = bench.file("run.3.trace.gz");
+        let config = recording(&path, ram, "lru");
+        let _hook = take_hook(Some(&config));
+        let load = |path: &Path| Runner::load(path, Options::default()).expect("the model loads");
+        let given = tokens(8, tiny::N_VOCAB);
+        let compute = |path: &Path, n: usize| {
+            load(path).decode(&given[..n], &mut Vec::new());
+        };
+        compute(&bench.model, 4);
+        let n_tokens = |path: &Path| Trace::open(path, u32::MAX).unwrap().n_tokens();
+        assert_eq!(n_tokens(&path), 4);
+        compute(&other.model, 2);
+        compute(&bench.model, 8);
+        assert_eq!([n_tokens(&path), n_tokens(&second)], [12, 2]);
+        let twice = [load(&bench.model), load(&bench.model)];
+        for (mut runner, n) in twice.into_iter().zip([1, 3]) {
+            runner.decode(&given[..n], &mut Vec::new());
+        }
+        assert_eq!([&path, &second, &third].map(|p| n_tokens(p)), [13, 2, 3]);
+        // In the order of time, and with nothing in between.
+        let trace = Trace::open(&path, u32::MAX).unwrap();
+        let firsts = trace.events().filter(|(_, e)| e.layer == 0);
+        let firsts: Vec<_> = firsts.map(|(token, e)| (token, e.n_tokens)).collect();
+        assert_eq!(firsts, [(0, 4), (4, 8), (12, 1)]);
+    }
+}
+
+/// A server that frees its model while there is nothing to do, and loads it again.
+#[test]
+fn a_server_that_sleeps_has_one_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.trace.gz");
+    let profile = dir.path().join("run.json");
+    let vars = [
+        ("HOTSET_TRACE", path.to_str().unwrap()),
+        ("HOTSET_PROFILE_SAVE", profile.to_str().unwrap()),
+        ("HOTSET_RAM", "30%"),
+    ];
+    let args = ["-np", "1", "-c", "512", "--sleep-idle-seconds", "1"];
+    let mut server = LlamaServer::start(&polyglot(), &vars, &args);
+    let mut n_sent = 0;
+    for n_sleeps in 1..=3 {
+        let answer = server.complete("Der Rechner liest".into());
+        // The last token is not computed.
+        n_sent += answer["timings"]["prompt_n"].as_u64().unwrap() + 24 - 1;
+        server.wait_for("entering sleeping state", n_sleeps);
+    }
+    let said = server.stop();
+    assert_eq!(said.matches("is recorded in").count(), 1, "{said}");
+    let mut left: Vec<_> = dir
+        .path()
+        .read_dir()
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["run.json", "run.trace.gz"]);
+    // What a server tries before it serves comes on top.
+    let n_tokens = u64::from(Trace::open(&path, u32::MAX).unwrap().n_tokens());
+    let n_tried = n_tokens - n_sent;
+    assert!(n_tried <= 2 * 4, "{n_tokens} tokens of {n_sent}");
+    let tokens = Profile::read(&profile).unwrap().tokens;
+    assert_eq!(tokens.prompt + tokens.generation, n_tokens);
 }

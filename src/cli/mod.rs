@@ -10,6 +10,7 @@ mod bench;
 mod cells;
 mod curve;
 mod demo;
+mod files;
 mod knobs;
 mod plan;
 mod policies;

@@ -1,5 +1,6 @@
 //! `hotset plan`: what each amount of memory would bring, and how much a speed needs.
 
+use super::files::open_trace;
 use bytesize::ByteSize;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
@@ -45,6 +46,9 @@ pub struct Args {
     /// For a trace: replay the first N tokens
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
+    /// Of a damaged trace, read what comes before the damage
+    #[arg(long)]
+    salvage: bool,
     /// What to print
     #[arg(long, default_value = "table")]
     format: Format,
@@ -145,7 +149,7 @@ impl Args {
     fn trace(&self) -> Result<Workload, Error> {
         let policy = self.policy.as_deref().unwrap_or(DEFAULT_POLICY);
         policy::find(policy)?;
-        let trace = Trace::open(&self.workload, self.limit.unwrap_or(u32::MAX))?;
+        let trace = open_trace(&self.workload, self.limit.unwrap_or(u32::MAX), self.salvage)?;
         let header = trace.header();
         if trace.events().all(|(_, event)| event.experts.is_empty()) {
             return Err(bad_file(&self.workload, "there are no events to replay"));

@@ -1,10 +1,10 @@
 //! `hotset replay`: recorded routing under other policies and budgets.
 
+use super::files::{check_output, open_trace, save};
 use super::{cells, curve};
 use anyhow::Context;
 use bytesize::ByteSize;
 use clap::ValueEnum;
-use hotset::config::folder_of;
 use hotset::error::Error;
 use hotset::replay::grid::{Grid, Named, Report, Request, policies};
 use hotset::replay::{Budget, Scope};
@@ -43,6 +43,9 @@ pub struct Args {
     /// Replay the first N tokens of each trace
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
+    /// Of a damaged trace, read what comes before the damage
+    #[arg(long)]
+    salvage: bool,
     /// Bytes of one expert, for traces that do not say
     #[arg(long, value_name = "SIZE", value_parser = expert_bytes)]
     expert_bytes: Option<u64>,
@@ -104,14 +107,14 @@ impl Args {
             },
             // All of it: a limit is about what is replayed.
             prior: match &self.prior {
-                Some(path) => Some(named(path, Trace::open(path, u32::MAX)?)),
+                Some(path) => Some(named(path, open_trace(path, u32::MAX, self.salvage)?)),
                 None => None,
             },
         })
     }
 
     fn read(&self, path: &Path) -> Result<Named, Error> {
-        let mut trace = Trace::open(path, self.limit.unwrap_or(u32::MAX))?;
+        let mut trace = open_trace(path, self.limit.unwrap_or(u32::MAX), self.salvage)?;
         if let Some(n_bytes) = self.expert_bytes {
             trace = trace.with_expert_bytes(n_bytes);
         }
@@ -174,35 +177,4 @@ fn cells_bar(n_cells: u64) -> ProgressBar {
     let style = "hotset: replaying {bar:30} {pos} of {len}, {eta} left";
     let style = ProgressStyle::with_template(style).expect("the template is right");
     ProgressBar::new(n_cells).with_style(style)
-}
-
-/// Refuses what could not be written in the end, before any work.
-pub fn check_output(path: &Path) -> Result<(), Error> {
-    let why = if !folder_of(path).is_dir() {
-        "its folder does not exist"
-    } else if path.exists() && !path.is_file() {
-        "it is there already and is not a file"
-    } else {
-        return Ok(());
-    };
-    Err(Error::Setting {
-        name: "--output".to_string(),
-        value: path.display().to_string(),
-        allowed: why.to_string(),
-    })
-}
-
-/// Writes the whole file or nothing.
-pub fn save(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // Of these the system takes away what the user's mask forbids.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder_of(path))?;
-    file.write_all(text.as_bytes())?;
-    file.persist(path)?;
-    Ok(())
 }

@@ -33,17 +33,16 @@ mod writer {
     use super::super::tiles::{Format, Part, divide, write_tiled};
     use super::Args;
     use anyhow::{Context, bail};
-    use hotset::config::folder_of;
     use hotset::error::{Error, Result};
     use hotset::llama::gguf::{Gguf, Tensor, Value, type_name};
     use hotset::llama::sys;
+    use hotset::output::{self, Draft};
     use hotset::report;
     use indicatif::{ProgressBar, ProgressStyle};
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
     use signal_hook::{flag, low_level};
-    use std::fs::{File, Permissions};
+    use std::fs::File;
     use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -66,6 +65,7 @@ mod writer {
         {
             return Err(bad(&args.output, "is the input; write to another file").into());
         }
+        output::check(&args.output).map_err(|why| bad(&args.output, why))?;
         let interrupt = watch().context("catching signals")?;
         let result = write(args, &plan, &interrupt);
         match interrupt.load(Ordering::Relaxed) {
@@ -228,19 +228,13 @@ mod writer {
             path: args.output.clone(),
             cause,
         };
-        let folder = folder_of(&args.output);
-        let draft = tempfile::Builder::new()
-            .prefix(".hotset-widen-")
-            // The mode of any new file, instead of a private one.
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)
-            .map_err(failed)?;
+        let draft = Draft::new(&args.output).map_err(failed)?;
         let bar = ProgressBar::new(plan.n_bytes).with_style(ProgressStyle::with_template(
             "{bar:40} {binary_bytes} of {binary_total_bytes}, {eta} left",
         )?);
         let mut source =
             BufReader::new(File::open(&args.input).map_err(|e| bad(&args.input, e.to_string()))?);
-        let mut out = BufWriter::with_capacity(1 << 20, bar.wrap_write(draft.as_file()));
+        let mut out = BufWriter::with_capacity(1 << 20, bar.wrap_write(&draft));
         out.write_all(&plan.meta.to_bytes()).map_err(failed)?;
         for (tensor, how) in &plan.tensors {
             let n_units = how.map_or(1, |_| tensor.shape[2].max(1) as u64);
@@ -262,8 +256,7 @@ mod writer {
         out.flush().map_err(failed)?;
         drop(out);
         bar.finish_and_clear();
-        draft.as_file().sync_all().map_err(failed)?;
-        draft.persist(&args.output).map_err(|e| failed(e.error))?;
+        draft.keep().map_err(failed)?;
         Ok(())
     }
 

@@ -1,6 +1,5 @@
 //! What settings can be.
 
-use super::folder_of;
 use crate::error::{Error, Result};
 use crate::profile;
 use bytesize::ByteSize;
@@ -66,7 +65,7 @@ impl StatsTo {
                 return Ok(Self::Every(Duration::from_secs(seconds.into())));
             }
         } else if value.ends_with(".json") {
-            return Ok(Self::Json(in_a_folder(name, value)?));
+            return Ok(Self::Json(PathBuf::from(value)));
         }
         Err(setting(
             name,
@@ -118,15 +117,6 @@ pub(super) fn prewarm(name: &str, value: &str) -> Result<Duration> {
     let allowed = "expected off or whole seconds from 1 to 86400";
     let seconds = seconds.ok_or_else(|| setting(name, value, allowed))?;
     Ok(Duration::from_secs(seconds))
-}
-
-/// A file to be written. Fails if its folder does not exist.
-pub(super) fn in_a_folder(name: &str, value: &str) -> Result<PathBuf> {
-    let path = PathBuf::from(value);
-    match folder_of(&path).is_dir() {
-        true => Ok(path),
-        false => Err(setting(name, value, "its folder does not exist")),
-    }
 }
 
 /// The error of a setting.

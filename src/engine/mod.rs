@@ -141,7 +141,7 @@ pub struct Engine {
     ring_is_free: Condvar,
     sizing: Arc<Sizing>,
     meter: Meter,
-    recording: Option<Recording>,
+    recording: Option<Arc<Recording>>,
 }
 
 impl Engine {
@@ -207,13 +207,13 @@ impl Engine {
     }
 
     /// Records the routing from now on.
-    pub fn record_to(&mut self, recording: Recording) {
-        self.recording = Some(recording);
+    pub fn record_to(&mut self, recording: impl Into<Arc<Recording>>) {
+        self.recording = Some(recording.into());
     }
 
     /// What records the routing.
     pub fn recording(&self) -> Option<&Recording> {
-        self.recording.as_ref()
+        self.recording.as_deref()
     }
 
     /// Where everything lies.

@@ -21,7 +21,7 @@ pub enum AnyModel {
 
 impl AnyModel {
     /// Saves what was learnt so far, if a profile is saved.
-    pub fn save(&self) -> Result<()> {
+    pub fn save(&self) {
         match self {
             Self::Streamed(model) => model.save_profile(),
             Self::Loaded(observer) => observer.save_profile(),
@@ -30,9 +30,12 @@ impl AnyModel {
 
     /// Ends the recording of the routing, if there is one.
     pub fn end_recording(&self) {
-        match self {
-            Self::Streamed(model) => model.end_recording(),
-            Self::Loaded(observer) => observer.finish(),
+        let recording = match self {
+            Self::Streamed(model) => model.made_engine().and_then(Engine::recording),
+            Self::Loaded(observer) => observer.recording(),
+        };
+        if let Some(recording) = recording {
+            recording.finish();
         }
     }
 

@@ -73,6 +73,7 @@ pub fn install(config: Config) -> Result<()> {
     if let Some(Ram::Bytes(n)) = config.ram {
         crate::memory::check(n)?;
     }
+    config.check_files()?;
     let given = Given::read(&config)?;
     let is_silent = config.stats == StatsTo::Off;
     ending::want(config.profile_save.is_some() || config.trace.is_some() || !is_silent);
@@ -188,9 +189,7 @@ pub(super) fn save_profiles() {
 }
 
 fn save_all(models: &[AnyModel]) {
-    for error in models.iter().filter_map(|model| model.save().err()) {
-        report::say(&format!("hotset: error: {error}"));
-    }
+    models.iter().for_each(AnyModel::save);
 }
 
 /// Says what happened and ends the process: a wrong token is worse than none.

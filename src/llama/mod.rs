@@ -15,6 +15,7 @@ mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;
 mod hook;
+mod learner;
 mod loading;
 mod model;
 mod pressure;
@@ -27,6 +28,7 @@ pub mod session;
 mod signals;
 #[allow(missing_docs)]
 pub mod sys;
+mod tapes;
 #[cfg(feature = "llama")]
 pub mod text;
 #[cfg(feature = "llama")]

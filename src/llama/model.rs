@@ -142,13 +142,6 @@ impl Model {
         }
     }
 
-    /// Ends the recording of the routing, if there is one.
-    pub fn end_recording(&self) {
-        if let Some(recording) = self.engine.get().and_then(Engine::recording) {
-            recording.finish();
-        }
-    }
-
     /// Devices hold experts of it: what is recorded goes through their pools first.
     pub fn note_devices(&self, pools: Vec<PoolSpec>) {
         let pools = self.devices.get_or_init(|| pools);
@@ -164,11 +157,10 @@ impl Model {
 
     /// Saves what was learnt so far, if a profile is saved. Does nothing if an event is being planned
     /// and does not end.
-    pub fn save_profile(&self) -> Result<()> {
+    pub fn save_profile(&self) {
         let lesson = self.engine.get().and_then(Engine::lesson);
-        match (&self.workload, lesson) {
-            (Some(workload), Some(lesson)) => workload.learn(&lesson),
-            _ => Ok(()),
+        if let (Some(workload), Some(lesson)) = (&self.workload, lesson) {
+            workload.learn(&lesson);
         }
     }
 

@@ -3,10 +3,10 @@
 
 use super::registry::Title;
 use super::sys::{ggml_tensor, llama_model, llama_model_meta_val_str};
+use super::tapes::Reel;
 use super::workload::Workload;
 use crate::engine::layout::{Layer, Layout, Tensor};
 use crate::engine::{Batch, Drafts, Sure};
-use crate::error::Result;
 use crate::gguf::expert_part;
 use crate::profile::Lesson;
 use crate::report;
@@ -29,12 +29,14 @@ pub struct Target {
     pub n_used: u32,
     /// Layers with experts, whether they can be recorded or not.
     pub n_layers: usize,
+    /// What was recorded before of the same model, if anything was.
+    pub reel: Reel,
 }
 
 impl Target {
     /// Starts to record a model with streamed experts; `preloaded` says that all are resident from the
     /// start.
-    pub fn record_pools(self, layout: &Layout, preloaded: bool) -> Recording {
+    pub fn record_pools(self, layout: &Layout, preloaded: bool) -> Arc<Recording> {
         let bytes = |l: &Layer| layout.pools[l.pool].expert_bytes as u64;
         let n_experts = layout.layers.iter().map(|l| l.n_experts);
         let header = Header {
@@ -69,14 +71,18 @@ impl Target {
         }
     }
 
-    fn record(self, header: Header) -> Recording {
-        report::say(&format!(
-            "hotset: the routing of {} of {} layers is recorded in {}",
-            header.n_layers,
-            self.n_layers,
-            self.path.display()
-        ));
-        Recording::new(self.path, header)
+    /// Goes on, or begins with `header`.
+    fn record(self, header: Header) -> Arc<Recording> {
+        let begin = || {
+            report::say(&format!(
+                "hotset: the routing of {} of {} layers is recorded in {}",
+                header.n_layers,
+                self.n_layers,
+                self.path.display()
+            ));
+            Arc::new(Recording::new(self.path, header))
+        };
+        self.reel.get_or_init(begin).clone()
     }
 }
 
@@ -132,7 +138,7 @@ pub struct Observer {
     pub n_used: u32,
     /// The blocks of its layers.
     pub blocks: Vec<u32>,
-    recording: Option<Recording>,
+    recording: Option<Arc<Recording>>,
     workload: Option<Workload>,
     watch: Option<Mutex<Watch>>,
 }
@@ -187,6 +193,11 @@ impl Observer {
         self.recording.is_some() || self.watch.is_some()
     }
 
+    /// What records the routing.
+    pub fn recording(&self) -> Option<&Recording> {
+        self.recording.as_deref()
+    }
+
     /// A layer, by its number in `blocks`, was computed.
     pub fn see(&self, layer: usize, picks: Picks, batch: &Batch) {
         if let Some(recording) = &self.recording {
@@ -201,13 +212,6 @@ impl Observer {
     pub fn note_devices(&self, pools: &[PoolSpec]) {
         if let Some(recording) = &self.recording {
             recording.note_devices(pools);
-        }
-    }
-
-    /// Ends the recording, if there is one.
-    pub fn finish(&self) {
-        if let Some(recording) = &self.recording {
-            recording.finish();
         }
     }
 
@@ -236,14 +240,13 @@ impl Observer {
 
     /// Saves what was learnt so far, if a profile is saved. Does nothing if an event is being counted and
     /// does not end.
-    pub fn save_profile(&self) -> Result<()> {
+    pub fn save_profile(&self) {
         let lesson = self.watch.as_ref().and_then(|watch| {
             let watch = lock_soon(watch)?;
             Some(watch.lesson.clone())
         });
-        match (&self.workload, lesson) {
-            (Some(workload), Some(lesson)) => workload.learn(&lesson),
-            _ => Ok(()),
+        if let (Some(workload), Some(lesson)) = (&self.workload, lesson) {
+            workload.learn(&lesson);
         }
     }
 }
@@ -324,7 +327,6 @@ pub fn end(observer: &Arc<Observer>) {
     let mut table = OBSERVED.load().to_vec();
     table.retain(|(_, observed)| !Arc::ptr_eq(&observed.observer, observer));
     OBSERVED.store(Arc::new(table));
-    observer.finish();
 }
 
 /// The router has picked experts for an operation of `batch` on the weights at `address`. Returns what it picked,

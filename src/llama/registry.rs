@@ -10,8 +10,9 @@ use super::loading::Loading;
 use super::model::{Model, Parts, places};
 use super::pressure;
 use super::record::{self, Observer, Target};
+use super::tapes::Tapes;
 use super::workload::{Given, Shelves, Workload};
-use crate::config::{Config, Ram, trace_path};
+use crate::config::{Config, Ram};
 use crate::device::DeviceStats;
 use crate::error::Result;
 use crate::gguf::expert_part;
@@ -47,7 +48,7 @@ pub fn bound(address: usize) -> Option<Arc<Bound>> {
 }
 
 /// What a model says of itself.
-#[derive(Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Title {
     /// What it is called.
     pub name: Option<String>,
@@ -65,8 +66,8 @@ pub struct Registry {
     pub(super) observers: Vec<(usize, Arc<Observer>)>,
     /// The profiles of the settings.
     given: Given,
-    /// Models whose routing was to be recorded with these settings.
-    n_recorded: u32,
+    /// What is recorded with these settings.
+    pub(super) tapes: Tapes,
     /// Why there was no cache, the last time.
     uncached: String,
     /// The counters of caches that are gone, with the addresses of their models.
@@ -76,7 +77,9 @@ pub struct Registry {
     /// Whether tables wait for [`Registry::release_tables`]: until a program's own text is written.
     pub holds_tables: bool,
     pub(super) tables: Vec<String>,
-    /// Whether a report could not be written.
+    /// Why the counters could not be written, the last time.
+    pub(super) unwritten: String,
+    /// Whether what was computed could not be reported.
     pub has_failed: bool,
 }
 
@@ -87,12 +90,13 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         models: Vec::new(),
         observers: Vec::new(),
         given: Given::default(),
-        n_recorded: 0,
+        tapes: Tapes::default(),
         uncached: String::new(),
         devices: Vec::new(),
         reports: Vec::new(),
         holds_tables: false,
         tables: Vec::new(),
+        unwritten: String::new(),
         has_failed: false,
     })
 });
@@ -113,7 +117,7 @@ impl Registry {
         self.config = config;
         self.given = given;
         self.uncached.clear();
-        self.n_recorded = 0;
+        self.tapes = Tapes::default();
     }
 
     /// Profiles are learnt from now on, whether they are saved or not.
@@ -185,6 +189,12 @@ impl Registry {
     /// Turns the loading model into a streaming one and lets compute threads find its tensors. It says
     /// what it is called and of which architecture; a token uses `n_used` experts of a layer.
     pub fn start(&mut self, key: usize, title: Title, n_used: u32) -> Result<()> {
+        // The next one to load the model goes on with what was recorded of it.
+        let started = self.try_start(key, title, n_used);
+        started.inspect_err(|_| self.tapes.park(key))
+    }
+
+    fn try_start(&mut self, key: usize, title: Title, n_used: u32) -> Result<()> {
         let at = self.loading.iter().position(|l| l.key == key);
         let Some(mut loading) = at.map(|at| self.loading.remove(at)) else {
             return Ok(());
@@ -201,7 +211,7 @@ impl Registry {
             report::say(&format!("hotset: nothing is streamed: {why}"));
         }
         let name = title.name.clone();
-        let target = self.target(&loading, title.name.clone(), n_used);
+        let target = self.target(&loading, &title, n_used);
         let workload = self.workload(&loading, title, n_used)?;
         if loading.tensors.is_empty() {
             if !loading.residents.is_empty() {
@@ -249,7 +259,7 @@ impl Registry {
     }
 
     /// Where the routing of a model is to be recorded, if it is and can be.
-    fn target(&mut self, loading: &Loading, model: Option<String>, n_used: u32) -> Option<Target> {
+    fn target(&mut self, loading: &Loading, title: &Title, n_used: u32) -> Option<Target> {
         let path = self.config.trace.as_ref()?;
         if loading.tensors.is_empty() && loading.residents.is_empty() {
             let why = match loading.blocks.len() {
@@ -259,13 +269,7 @@ impl Registry {
             report::say(&format!("hotset: nothing is recorded: {why}"));
             return None;
         }
-        self.n_recorded += 1;
-        Some(Target {
-            path: trace_path(path, self.n_recorded),
-            model,
-            n_used,
-            n_layers: loading.blocks.len(),
-        })
+        Some(self.tapes.target(path, loading, title, n_used))
     }
 
     /// What is known and learnt of the workload of a model with experts, if anything is to be.
@@ -318,6 +322,7 @@ impl Registry {
             let observer = self.observers.remove(at).1;
             observer.settle();
             record::end(&observer);
+            self.tapes.park(key);
             self.end(&observer, devices);
             return;
         }
@@ -329,8 +334,8 @@ impl Registry {
         table.retain(|(_, bound)| !Arc::ptr_eq(&bound.model, &model));
         BOUND.store(Arc::new(table));
         model.settle();
-        model.end_recording();
-        self.note_failure(model.save_profile());
+        self.tapes.park(key);
+        model.save_profile();
         self.report(|| Some(model.stats()?.with_devices(devices)));
     }
 

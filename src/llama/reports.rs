@@ -68,8 +68,7 @@ impl Registry {
 
     /// Saves what a model that does not stream has taught, and reports on its devices.
     pub(super) fn end(&mut self, observer: &Observer, devices: Vec<DeviceStats>) {
-        observer.finish();
-        self.note_failure(observer.save_profile());
+        observer.save_profile();
         if !devices.is_empty() {
             let stats = self.device_stats(observer, devices);
             self.report(|| Some(stats));
@@ -83,6 +82,7 @@ impl Registry {
 
     /// Reports on the models that are still loaded, as if they went now.
     pub fn report_rest(&mut self, stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) {
+        self.tapes.finish();
         // They stay: threads may still compute with them.
         for cached in device::all() {
             self.count(&cached, n_picks_max);
@@ -92,8 +92,7 @@ impl Registry {
             self.end(&observer, devices);
         }
         for (key, model) in std::mem::take(&mut self.models) {
-            model.end_recording();
-            self.note_failure(model.save_profile());
+            model.save_profile();
             let devices = self.take_devices(key);
             self.report(|| Some(stats(&model)?.with_devices(devices)));
         }
@@ -146,7 +145,13 @@ impl Registry {
                 Ok(())
             }
         };
-        self.note_failure(result);
+        let unwritten = result.map_or_else(|error| error.to_string(), |()| String::new());
+        if !unwritten.is_empty() && unwritten != self.unwritten {
+            report::say(&format!(
+                "hotset: warning: HOTSET_STATS: {unwritten}; the counters are not written"
+            ));
+        }
+        self.unwritten = unwritten;
     }
 }
 

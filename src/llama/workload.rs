@@ -1,17 +1,19 @@
 //! What is known of a model's workload, and what is learnt of it: profiles that are used, and the one
 //! that is saved.
 
+use super::learner::Learner;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::guide::{Guide, Known};
 use crate::profile::{Blend, Chooser, Fingerprint, Lesson, PRIOR_TOKENS, Profile, read_folder};
 use crate::report;
+use crate::sync::lock_soon;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// The profiles of the settings, read before any model is loaded: so that a damaged file is found in
-/// time.
+/// The profiles of the settings. Those that are used are read before any model is loaded, so that a damaged file is
+/// found in time. One that is only written is read when its model is known, and stops nothing.
 #[derive(Default)]
 pub struct Given {
     files: Vec<(PathBuf, Profile, f64)>,
@@ -47,15 +49,6 @@ pub struct Workload {
     learner: Option<Mutex<Learner>>,
 }
 
-/// A profile that is learnt.
-struct Learner {
-    /// Where it is saved, if it is.
-    path: Option<PathBuf>,
-    profile: Profile,
-    /// What it has been taught of this run.
-    taught: Lesson,
-}
-
 impl Given {
     /// Reads the profiles that `config` names.
     pub fn read(config: &Config) -> Result<Self> {
@@ -77,7 +70,6 @@ impl Given {
             }
         }
         if let Some(path) = &config.profile_save {
-            read_if_there(path)?;
             given.save = Some(path.clone());
             given.learns = true;
         }
@@ -120,7 +112,7 @@ impl Given {
             ));
         }
         let learner = match &self.save {
-            Some(path) => Some(Learner::continuing(path, &shelves, n)?),
+            Some(path) => Learner::continuing(config::profile_path(path, n), &shelves),
             None => self.learns.then(|| Learner::new(&shelves)),
         };
         Ok(Workload {
@@ -136,18 +128,11 @@ impl Given {
 
 impl Shelves {
     /// What a profile and the model differ in.
-    fn difference(&self, profile: &Profile) -> Option<String> {
+    pub(super) fn difference(&self, profile: &Profile) -> Option<String> {
         profile.model.difference(&self.model).or_else(|| {
             (profile.n_experts() != self.n_experts)
                 .then(|| "its layers do not have the model's numbers of experts".to_string())
         })
-    }
-}
-
-fn read_if_there(path: &Path) -> Result<Option<Profile>> {
-    match path.exists() {
-        true => Profile::read(path).map(Some),
-        false => Ok(None),
     }
 }
 
@@ -194,64 +179,29 @@ impl Workload {
         self.learner.is_some()
     }
 
-    /// Learns what `lesson`, all of this run by layer of the engine, adds to the profile, and saves it.
-    pub fn learn(&self, lesson: &Lesson) -> Result<()> {
-        let Some(learner) = &self.learner else {
-            return Ok(());
+    /// Learns what `lesson`, all of this run by layer of the engine, adds to the profile, and saves it. Does nothing
+    /// if that is under way and does not end: the end of the process may have interrupted it.
+    pub fn learn(&self, lesson: &Lesson) {
+        /// A disk may take its time.
+        const N_TRIES: u32 = 10;
+        let learner = self.learner.as_ref();
+        let learner = learner.and_then(|l| (0..N_TRIES).find_map(|_| lock_soon(l)));
+        let Some(mut learner) = learner else {
+            return;
         };
         let mut whole = Lesson::new(&self.shelves.n_experts);
         whole.tokens = lesson.tokens;
         for (&number, picks) in self.shelves.numbers.iter().zip(&lesson.layers) {
             whole.layers[number].clone_from(picks);
         }
-        let mut learner = learner.lock().expect("no thread panics with it");
-        if whole == learner.taught {
-            return Ok(());
-        }
-        let news = whole.since(&learner.taught);
-        learner.profile.learn(&news);
-        learner.taught = whole;
-        match &learner.path {
-            Some(path) => learner.profile.write(path),
-            None => Ok(()),
-        }
+        learner.learn(whole, &self.shelves);
     }
 
     /// The profile as it was last learnt, if one is.
     #[cfg(feature = "llama")]
     pub fn learnt(&self) -> Option<Profile> {
         let learner = self.learner.as_ref()?;
-        Some(
-            learner
-                .lock()
-                .expect("no thread panics with it")
-                .profile
-                .clone(),
-        )
-    }
-}
-
-impl Learner {
-    /// Of a profile without a name, which is not saved.
-    fn new(shelves: &Shelves) -> Self {
-        Self {
-            path: None,
-            profile: Profile::new("", shelves.model.clone(), &shelves.n_experts),
-            taught: Lesson::new(&shelves.n_experts),
-        }
-    }
-
-    /// Goes on with what is there.
-    fn continuing(path: &Path, shelves: &Shelves, n: u32) -> Result<Self> {
-        let path = config::profile_path(path, n);
-        let old = read_if_there(&path)?;
-        if let Some(why) = old.as_ref().and_then(|old| shelves.difference(old)) {
-            return Err(wrong(&path, why));
-        }
-        let mut learner = Self::new(shelves);
-        learner.profile.name = config::profile_name(&path);
-        learner.profile = old.unwrap_or(learner.profile);
-        learner.path = Some(path);
-        Ok(learner)
+        let learner = learner.lock().expect("no thread panics with it");
+        Some(learner.profile().clone())
     }
 }

@@ -1,20 +1,19 @@
 //! Profiles in files. A reader trusts nothing in them; a writer replaces a file whole or leaves it as it was.
 
 use super::{Heat, Profile, VERSION};
-use crate::config::folder_of;
 use crate::error::{Error, Result};
+use crate::output;
 use crate::trace::Header;
 use crate::tracker::Phase;
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use serde::Deserialize;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Permissions};
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::time::SystemTime;
 
 /// Longest file, uncompressed: ten times a profile of 100 layers of 512 experts.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -22,8 +21,6 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 pub(crate) const NAME_BYTES_MAX: usize = 200;
 /// Largest count and weight: whole numbers up to it are exact in JSON. Sums of as many as a profile has are finite.
 const NUMBER_MAX: u64 = 1 << 53;
-/// Age of a temporary file whose writer must be dead.
-const STALE: Duration = Duration::from_secs(3600);
 
 type Checked<T> = std::result::Result<T, String>;
 
@@ -44,8 +41,8 @@ impl Profile {
 
     /// Writes the profile, compressed if the name ends in `.gz`, weights with four digits.
     ///
-    /// The file is replaced at once, even if the program is killed or the power fails: a reader finds the old one or
-    /// the new one. A symbolic link is followed.
+    /// The file is replaced at once, see [`output`], even if the program is killed or the power fails: a reader finds
+    /// the old one or the new one.
     ///
     /// Errors, after which the old file is as it was: [`Error::File`] for a profile that could not be read again,
     /// [`Error::Io`].
@@ -56,7 +53,7 @@ impl Profile {
             false => Ok(self.text()),
         };
         encode()
-            .and_then(|bytes| replace(&target_of(path)?, &bytes))
+            .and_then(|bytes| output::write(path, &bytes).map(drop))
             .map_err(|cause| Error::Io {
                 path: path.to_path_buf(),
                 cause,
@@ -256,75 +253,4 @@ fn compressed(text: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text)?;
     encoder.finish()
-}
-
-/// The file that a chain of symbolic links leads to, whether it exists or not.
-fn target_of(path: &Path) -> io::Result<PathBuf> {
-    /// As many as Linux follows.
-    const N_LINKS_MAX: usize = 40;
-    let mut path = path.to_path_buf();
-    for _ in 0..=N_LINKS_MAX {
-        match fs::read_link(&path) {
-            Ok(target) => path = folder_of(&path).join(target),
-            Err(_) => return Ok(path),
-        }
-    }
-    Err(io::Error::other("too many symbolic links"))
-}
-
-/// Makes `bytes` the content of `path`, which is no link.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let Some(name) = path.file_name() else {
-        return Err(io::Error::other("not a name of a file"));
-    };
-    let old = fs::metadata(path).ok();
-    if old.as_ref().is_some_and(|old| !old.is_file()) {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let folder = folder_of(path);
-    let prefix = prefix_of(name);
-    remove_stale(folder, &prefix);
-    let mut file = tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(SUFFIX)
-        // As for any new file: the system takes the umask away.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)?;
-    if let Some(old) = old {
-        file.as_file().set_permissions(old.permissions())?;
-    }
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    // The new file is there, and is whole or the old one whatever happens: no error would help.
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
-    Ok(())
-}
-
-/// The end of the name of a temporary file.
-const SUFFIX: &str = ".tmp";
-
-/// How the names of temporary files of the file `name` begin.
-fn prefix_of(name: &OsStr) -> OsString {
-    let mut prefix = OsString::from(".");
-    prefix.push(name);
-    prefix.push(".");
-    prefix
-}
-
-/// Removes what writers that were killed have left. Nothing depends on it, so it may fail.
-fn remove_stale(folder: &Path, prefix: &OsStr) {
-    let is_stale = |entry: &fs::DirEntry| {
-        let name = entry.file_name();
-        let name = name.as_encoded_bytes();
-        let age = entry.metadata().and_then(|meta| meta.modified());
-        name.starts_with(prefix.as_encoded_bytes())
-            && name.ends_with(SUFFIX.as_bytes())
-            && age.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > STALE))
-    };
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if is_stale(&entry) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
 }

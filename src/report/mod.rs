@@ -2,9 +2,9 @@
 
 mod device;
 
-use crate::config::folder_of;
 use crate::engine::{AheadTally, Engine, Warmed};
 use crate::error::{Error, Result};
+use crate::output;
 use crate::regret::Regret;
 use crate::residency::Tally;
 use crate::stats::Stats;
@@ -227,15 +227,12 @@ pub fn line(stats: &Stats) -> String {
 
 /// Writes the counters of each model as a JSON array: the whole file or nothing.
 pub fn write_json(stats: &[Stats], path: &Path) -> Result<()> {
-    let failed = |cause| Error::Io {
-        path: path.to_path_buf(),
-        cause,
-    };
-    let folder = folder_of(path);
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    serde_json::to_writer_pretty(&mut file, stats).map_err(|e| failed(e.into()))?;
-    file.write_all(b"\n").map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
+    let mut text = serde_json::to_vec_pretty(stats).expect("counters are valid JSON");
+    text.push(b'\n');
+    output::write(path, &text)
+        .map(drop)
+        .map_err(|cause| Error::Io {
+            path: path.to_path_buf(),
+            cause,
+        })
 }

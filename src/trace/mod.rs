@@ -19,6 +19,7 @@
 //! it. Layers of one token still ascend, but tokens need not: sequences of several contexts may
 //! interleave.
 
+mod lines;
 mod picks;
 mod prefill;
 mod read;

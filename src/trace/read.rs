@@ -1,6 +1,7 @@
 //! Reads traces, and trusts nothing in them: what is accepted keeps every promise of the format, and
 //! what it takes in memory is bounded by what was read.
 
+use super::lines::{Checked, Line, Lines, fields, header, push_ids};
 use super::{ASIDE, Header, Recorded};
 use crate::error::{Error, Result};
 use crate::expert::{Event, Picked};
@@ -28,25 +29,61 @@ pub struct Trace {
 impl Trace {
     /// Reads the tokens below `limit` of a file. All of it is checked.
     pub fn open(path: &Path, limit: u32) -> Result<Self> {
-        let file = File::open(path).map_err(|cause| damaged(path, cause.to_string()))?;
-        Self::read(path, file, limit)
+        Self::read(path, open(path)?, limit)
+    }
+
+    /// As [`Trace::open`], but of a file that is damaged it reads what comes before the damage, and says what that is.
+    pub fn salvage(path: &Path, limit: u32) -> Result<(Self, Option<Error>)> {
+        let (trace, damage) = Self::read_to_damage(path, lines_of(open(path)?), limit);
+        match (trace, damage) {
+            (Some(trace), damage) => Ok((trace, damage)),
+            (None, damage) => Err(damage.expect("a trace is read to its end or to its damage")),
+        }
     }
 
     /// Reads compressed data; errors call it `name`.
     pub fn read(name: &Path, gzip: impl Read, limit: u32) -> Result<Self> {
-        let text = BufReader::with_capacity(1 << 16, MultiGzDecoder::new(BufReader::new(gzip)));
-        Self::read_text(name, text, limit)
+        Self::read_text(name, lines_of(gzip), limit)
     }
 
     /// Reads what the compressed data holds; errors call it `name`.
     pub fn read_text(name: &Path, text: impl BufRead, limit: u32) -> Result<Self> {
-        let mut lines = Lines {
-            text,
-            number: 0,
-            bytes: Vec::new(),
+        match Self::read_to_damage(name, text, limit) {
+            (Some(trace), None) => Ok(trace),
+            (Some(_), Some(Error::File { path, why })) => {
+                Err(damaged(&path, why + " (--salvage reads them)"))
+            }
+            (_, damage) => Err(damage.expect("a trace is read to its end or to its damage")),
+        }
+    }
+
+    /// What comes before the damage, if that is anything, and the damage, if there is any.
+    fn read_to_damage(
+        name: &Path,
+        text: impl BufRead,
+        limit: u32,
+    ) -> (Option<Self>, Option<Error>) {
+        let mut lines = Lines::new(text);
+        let begun = lines.next(HEADER_BYTES_MAX).and_then(|line| {
+            let line = line.ok_or("there is no header")?;
+            Ok(Reader::new(header(line)?, limit))
+        });
+        let mut reader = match begun {
+            Ok(reader) => reader,
+            Err(why) => return (None, Some(damaged(name, format!("line 1: {why}")))),
         };
-        read(&mut lines, limit)
-            .map_err(|why| damaged(name, format!("line {}: {why}", lines.number)))
+        let Err(why) = reader.read(&mut lines) else {
+            return (Some(reader.trace), None);
+        };
+        let mut why = format!("line {}: {why}", lines.number);
+        let is_any = reader.n_events > 0;
+        if is_any {
+            why += &format!(
+                "; {} events of {} tokens before it are whole",
+                reader.n_events, reader.n_tokens
+            );
+        }
+        (is_any.then_some(reader.trace), Some(damaged(name, why)))
     }
 
     /// No events yet.
@@ -129,6 +166,14 @@ impl Trace {
     }
 }
 
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|cause| damaged(path, cause.to_string()))
+}
+
+fn lines_of(gzip: impl Read) -> impl BufRead {
+    BufReader::with_capacity(1 << 16, MultiGzDecoder::new(BufReader::new(gzip)))
+}
+
 fn damaged(path: &Path, why: String) -> Error {
     Error::File {
         path: path.to_path_buf(),
@@ -136,111 +181,115 @@ fn damaged(path: &Path, why: String) -> Error {
     }
 }
 
-type Checked<T> = std::result::Result<T, String>;
-
-/// Lines of bounded length.
-struct Lines<R> {
-    text: R,
-    /// Of the line read last, from 1.
-    number: u64,
-    bytes: Vec<u8>,
+/// A trace that is being read.
+struct Reader {
+    trace: Trace,
+    limit: u32,
+    order: Order,
+    /// The event that lines are being added to, and what its tokens picked.
+    open: Option<Open>,
+    picks: Vec<(u32, u32)>,
+    /// Whole events so far, and one more than their highest token.
+    n_events: u64,
+    n_tokens: u32,
 }
 
-impl<R: BufRead> Lines<R> {
-    /// The next line without its end, or `None` after the last one.
-    fn next(&mut self, n_bytes_max: usize) -> Checked<Option<&str>> {
-        self.number += 1;
-        self.bytes.clear();
-        let mut text = (&mut self.text).take(n_bytes_max as u64 + 1);
-        text.read_until(b'\n', &mut self.bytes)
-            .map_err(|cause| format!("the gzip data is damaged or ends early: {cause}"))?;
-        if self.bytes.is_empty() {
-            return Ok(None);
-        }
-        if self.bytes.last() == Some(&b'\n') {
-            self.bytes.pop();
-        } else if self.bytes.len() > n_bytes_max {
-            return Err(format!("it is longer than {n_bytes_max} bytes"));
-        }
-        match std::str::from_utf8(&self.bytes) {
-            Ok(line) => Ok(Some(line)),
-            Err(cause) => Err(format!("it is not UTF-8: {cause}")),
+impl Reader {
+    fn new(header: Header, limit: u32) -> Self {
+        Self {
+            order: match header.batched {
+                true => Order::ByToken(HashMap::new()),
+                false => Order::Sorted(None),
+            },
+            trace: Trace::empty(header),
+            limit,
+            open: None,
+            picks: Vec::new(),
+            n_events: 0,
+            n_tokens: 0,
         }
     }
-}
 
-fn read(lines: &mut Lines<impl BufRead>, limit: u32) -> Checked<Trace> {
-    let line = lines.next(HEADER_BYTES_MAX)?.ok_or("there is no header")?;
-    let header = header(line)?;
-    // Two numbers of up to 10 digits and `top_k` ids, each with a separator, and the mark.
-    let n_bytes_max = 11 * (2 + header.top_k as usize) + ASIDE.len();
-    let mut order = match header.batched {
-        true => Order::ByToken(HashMap::new()),
-        false => Order::Sorted(None),
-    };
-    let mut open: Option<Open> = None;
-    let mut picks = Vec::new();
-    let mut trace = Trace::empty(header);
-    while let Some(line) = lines.next(n_bytes_max)? {
-        if line.is_empty() && trace.header.batched {
-            close(&mut open, &mut picks, &mut trace);
-            continue;
+    /// Reads all lines that follow the header. After an error the trace has the events before it: not the one that
+    /// was being read, of which nobody knows whether all is there.
+    fn read(&mut self, lines: &mut Lines<impl BufRead>) -> Checked<()> {
+        // Two numbers of up to 10 digits and `top_k` ids, each with a separator, and the mark.
+        let n_bytes_max = 11 * (2 + self.trace.header.top_k as usize) + ASIDE.len();
+        while let Some(line) = lines.next(n_bytes_max)? {
+            match line.is_empty() && self.trace.header.batched {
+                true => self.close(),
+                false => self.add(&fields(line)?)?,
+            }
         }
-        let Line {
+        self.close();
+        Ok(())
+    }
+
+    fn add(&mut self, line: &Line) -> Checked<()> {
+        let &Line {
             token,
             layer,
             ids,
             is_aside,
-        } = fields(line)?;
-        if layer >= trace.header.n_layers {
-            return Err(format!(
-                "layer {layer} is outside 0..{}",
-                trace.header.n_layers
-            ));
+        } = line;
+        let header = &self.trace.header;
+        if layer >= header.n_layers {
+            return Err(format!("layer {layer} is outside 0..{}", header.n_layers));
         }
-        order.check(token, layer)?;
-        let continues = trace.header.batched
-            && open
-                .as_ref()
-                .is_some_and(|open| open.is_before(token, layer, is_aside));
-        if !continues {
-            close(&mut open, &mut picks, &mut trace);
+        self.order.check(token, layer)?;
+        let is_next = |open: &Open| open.is_before(token, layer, is_aside);
+        if !(header.batched && self.open.as_ref().is_some_and(is_next)) {
+            self.close();
         }
-        let n_before = picks.len();
-        push_ids(ids, &trace.header, &mut picks)?;
-        if token >= limit {
-            picks.truncate(n_before);
-            continue;
-        }
-        trace.n_tokens = trace.n_tokens.max(token + 1);
-        let open = open.get_or_insert(Open {
+        let n_before = self.picks.len();
+        push_ids(ids, &self.trace.header, &mut self.picks)?;
+        let open = self.open.get_or_insert(Open {
             layer,
             first_token: token,
             n_tokens: 0,
+            n_kept: 0,
             is_aside,
         });
         open.n_tokens += 1;
+        match token < self.limit {
+            true => open.n_kept += 1,
+            false => self.picks.truncate(n_before),
+        }
+        Ok(())
     }
-    close(&mut open, &mut picks, &mut trace);
-    Ok(trace)
+
+    /// Ends the event that was being read.
+    fn close(&mut self) {
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        self.n_events += 1;
+        self.n_tokens = self.n_tokens.max(open.first_token + open.n_tokens);
+        // The tokens below the limit are the first ones.
+        if open.n_kept > 0 {
+            let trace = &mut self.trace;
+            trace.n_tokens = trace.n_tokens.max(open.first_token + open.n_kept);
+            let Open {
+                layer, first_token, ..
+            } = open;
+            trace.push(
+                layer,
+                first_token,
+                open.n_kept,
+                open.is_aside,
+                &mut self.picks,
+            );
+        }
+    }
 }
 
-fn header(line: &str) -> Checked<Header> {
-    // Serde would also take an array of the fields.
-    if !line.starts_with('{') {
-        return Err("the header is not a JSON object".to_string());
-    }
-    let header: Header =
-        serde_json::from_str(line).map_err(|cause| format!("the header is wrong: {cause}"))?;
-    header.check()?;
-    Ok(header)
-}
-
-/// The event that lines are being added to.
+/// An event that is being read.
 struct Open {
     layer: u32,
     first_token: u32,
     n_tokens: u32,
+    /// Tokens below the limit.
+    n_kept: u32,
     is_aside: bool,
 }
 
@@ -249,18 +298,6 @@ impl Open {
     fn is_before(&self, token: u32, layer: u32, is_aside: bool) -> bool {
         let is_next = token == self.first_token + self.n_tokens;
         is_next && (layer, is_aside) == (self.layer, self.is_aside)
-    }
-}
-
-fn close(open: &mut Option<Open>, picks: &mut Vec<(u32, u32)>, trace: &mut Trace) {
-    if let Some(open) = open.take() {
-        let Open {
-            layer,
-            first_token,
-            n_tokens,
-            is_aside,
-        } = open;
-        trace.push(layer, first_token, n_tokens, is_aside, picks);
     }
 }
 
@@ -290,59 +327,4 @@ impl Order {
             )),
         }
     }
-}
-
-/// What a line says.
-struct Line<'a> {
-    token: u32,
-    layer: u32,
-    ids: &'a str,
-    is_aside: bool,
-}
-
-fn fields(line: &str) -> Checked<Line<'_>> {
-    let mut fields = line.split(' ');
-    let mut next = || fields.next();
-    match (next(), next(), next(), next(), next()) {
-        (Some(token), Some(layer), Some(ids), mark @ (None | Some(ASIDE)), None) => Ok(Line {
-            token: number("token", token)?,
-            layer: number("layer", layer)?,
-            ids,
-            is_aside: mark.is_some(),
-        }),
-        _ => Err(format!("{line:?} is not `token layer id,id,...`")),
-    }
-}
-
-/// Adds the ids with their ranks.
-fn push_ids(ids: &str, header: &Header, picks: &mut Vec<(u32, u32)>) -> Checked<()> {
-    let start = picks.len();
-    for (rank, id) in (0..).zip(ids.split(',')) {
-        let id = number("expert", id)?;
-        if id >= header.n_experts {
-            return Err(format!("expert {id} is outside 0..{}", header.n_experts));
-        }
-        if rank == header.top_k {
-            return Err(format!(
-                "there are more experts than top_k, which is {}",
-                header.top_k
-            ));
-        }
-        picks.push((id, rank));
-    }
-    let picks = &mut picks[start..];
-    picks.sort_unstable();
-    match picks.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        Some(pair) => Err(format!("expert {} is there twice", pair[0].0)),
-        None => Ok(()),
-    }
-}
-
-/// Digits only, below the largest `u32`: the number of what follows still is one.
-fn number(name: &str, text: &str) -> Checked<u32> {
-    Some(text)
-        .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
-        .and_then(|text| text.parse().ok())
-        .filter(|&n| n < u32::MAX)
-        .ok_or_else(|| format!("{name} {text:?} is not a number in 0..{}", u32::MAX))
 }

@@ -40,6 +40,13 @@ impl Recording {
         }
     }
 
+    /// As [`Recorder::pause`].
+    pub fn pause(&self) {
+        if let Some(recorder) = self.recorder.get() {
+            recorder.pause();
+        }
+    }
+
     /// As [`Recorder::finish`].
     pub fn finish(&self) {
         if let Some(recorder) = self.recorder.get() {

@@ -1,16 +1,16 @@
 //! Writes traces while a model computes.
 //!
 //! Threads that compute copy ids into a buffer and no more; one thread for each recording formats,
-//! compresses and writes them. The file is written in place, and nothing is touched before there is
-//! something to write. It is flushed every few seconds, so that a process that is killed leaves what
-//! it had, as gzip without an end.
+//! compresses and writes them. Nothing is touched before there is something to write. Every few seconds
+//! what there is becomes a gzip file of its own, after those before it, so that a process that is killed
+//! and a disk that is full leave a whole trace of what was written.
 
 use super::text::{Head, Text};
 use super::{Header, Picks};
+use crate::output::Growing;
 use crate::report;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
@@ -47,8 +47,12 @@ struct Buffer {
     n_tokens: u32,
     /// Nothing more is taken: the recording was ended, or cannot be written.
     is_closed: bool,
+    /// What is recorded is to be written now.
+    is_urgent: bool,
     /// The writer has gone.
     is_done: bool,
+    /// Whether the writer has written all that it took.
+    is_written: bool,
 }
 
 impl Buffer {
@@ -108,12 +112,15 @@ impl Shared {
     /// Waits for enough, or for some time, or for the end; swaps what there is for `values`, which is
     /// empty. Returns true at the end.
     fn take(&self, values: &mut Vec<u32>) -> bool {
-        let has_time = |b: &mut Buffer| b.values.len() < ENOUGH_VALUES && !b.is_closed;
+        let has_time =
+            |b: &mut Buffer| b.values.len() < ENOUGH_VALUES && !b.is_closed && !b.is_urgent;
         let waited = self
             .changed
             .wait_timeout_while(self.buffer(), FLUSH_INTERVAL, has_time);
         let (mut buffer, _) = waited.expect("no thread panics with it");
         std::mem::swap(&mut buffer.values, values);
+        buffer.is_urgent = false;
+        buffer.is_written = values.is_empty();
         self.changed.notify_all();
         buffer.is_closed
     }
@@ -135,7 +142,9 @@ impl Recorder {
                 lanes: Vec::new(),
                 n_tokens: 0,
                 is_closed: false,
+                is_urgent: false,
                 is_done: false,
+                is_written: true,
             }),
             changed: Condvar::new(),
         });
@@ -144,7 +153,7 @@ impl Recorder {
             if let Err(cause) = write(&writer, &path, &header) {
                 let path = path.display();
                 report::say(&format!(
-                    "hotset: warning: {path}: {cause}; routing is no longer recorded"
+                    "hotset: warning: HOTSET_TRACE: {path}: {cause}; routing is no longer recorded"
                 ));
             }
             let mut buffer = writer.buffer();
@@ -186,6 +195,22 @@ impl Recorder {
         }
     }
 
+    /// Waits until what is recorded is written; what comes later is of other passes over the layers.
+    pub fn pause(&self) {
+        let Some(mut buffer) = self.shared.buffer_in_time() else {
+            return;
+        };
+        buffer.lanes.clear();
+        buffer.is_urgent = true;
+        self.shared.changed.notify_all();
+        let is_under_way = |b: &mut Buffer| !b.is_done && (b.is_urgent || !b.is_written);
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(buffer, FINISH_MAX, is_under_way);
+        drop(waited);
+    }
+
     /// Ends the recording and waits until it is written. What comes later is left out.
     ///
     /// May be called where the end of the process has interrupted a thread that records.
@@ -213,34 +238,42 @@ impl Drop for Recorder {
 fn write(shared: &Shared, path: &Path, header: &Header) -> io::Result<()> {
     let mut values = Vec::new();
     let mut text = Text::default();
-    let mut file = None;
+    let mut file: Option<Growing> = None;
     loop {
         let is_closed = shared.take(&mut values);
         if !values.is_empty() {
-            let out: &mut GzEncoder<File> = match &mut file {
-                Some(out) => out,
-                none => {
-                    text.out = serde_json::to_vec(header)?;
-                    text.out.push(b'\n');
-                    none.insert(GzEncoder::new(File::create(path)?, Compression::fast()))
-                }
-            };
+            if file.is_none() {
+                text.out = serde_json::to_vec(header)?;
+                text.out.push(b'\n');
+            }
             text.add(&values);
             values.clear();
-            out.write_all(&text.out)?;
+            let part = compressed(&text.out)?;
             text.out.clear();
-            out.flush()?;
+            match &mut file {
+                Some(file) => file.add(&part)?,
+                none => *none = Some(Growing::begin(path, &part)?),
+            }
+            shared.buffer().is_written = true;
+            shared.changed.notify_all();
         }
         if is_closed {
-            return file.map_or(Ok(()), |out| out.finish().map(drop));
+            return Ok(());
         }
     }
+}
+
+fn compressed(text: &[u8]) -> io::Result<Vec<u8>> {
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    out.write_all(text)?;
+    out.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use flate2::read::GzDecoder;
+    use flate2::read::MultiGzDecoder;
+    use std::fs::File;
     use std::io::Read;
 
     fn header(n_layers: u32) -> Header {
@@ -262,7 +295,7 @@ mod tests {
         recorder.finish();
         recorder.record(0, Picks::new(&[7, 7], 2, 2), false);
         let mut text = String::new();
-        let mut file = GzDecoder::new(File::open(path).unwrap());
+        let mut file = MultiGzDecoder::new(File::open(path).unwrap());
         file.read_to_string(&mut text).unwrap();
         let (first, lines) = text.split_once('\n').unwrap();
         assert_eq!(

@@ -306,7 +306,7 @@ fn bad_input_is_one_line_and_leaves_no_file() {
         ),
         (
             vec![&missing, "--output", &a_folder],
-            vec!["other", "not a file"],
+            vec!["other", "it is a folder"],
         ),
         (vec![&missing, "--policies", "mru"], vec!["--policies=mru"]),
     ];

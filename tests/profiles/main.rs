@@ -12,6 +12,7 @@ mod programs;
 mod record;
 #[path = "../runner/mod.rs"]
 mod runner;
+mod shared;
 #[path = "../tiny/mod.rs"]
 mod tiny;
 

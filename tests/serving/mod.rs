@@ -91,6 +91,12 @@ impl LlamaServer {
             .collect()
     }
 
+    /// Waits until it has reported `what` so many times.
+    pub fn wait_for(&mut self, what: &str, n_times: usize) {
+        let is_said = |r: &Running| r.stderr().matches(what).count() >= n_times;
+        self.running.wait_until(what, is_said);
+    }
+
     /// Ends it as a service manager does, and returns what it reported.
     pub fn stop(self) -> String {
         self.running.terminate();

@@ -1,6 +1,6 @@
 //! Damaged and contradictory files are refused, with the line.
 
-use super::{gzip, header, read, read_gzip};
+use super::{Copied, copied, gzip, header, read, read_gzip};
 use hotset::trace::Trace;
 use std::path::Path;
 
@@ -194,4 +194,85 @@ fn files_that_are_not_there() {
     let error = Trace::open(Path::new("no/such.trace.gz"), 5).err().unwrap();
     assert!(error.to_string().contains("no/such.trace.gz"), "{error}");
     assert!(Trace::open(Path::new("."), 5).is_err());
+}
+
+/// What can be read of a file, and why no more.
+fn salvaged(bytes: &[u8]) -> Option<(Vec<Copied>, String)> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("some.trace.gz");
+    std::fs::write(&path, bytes).unwrap();
+    let refused = Trace::open(&path, u32::MAX).err().expect("it is damaged");
+    match Trace::salvage(&path, u32::MAX) {
+        Err(error) => {
+            assert_eq!(error.to_string(), refused.to_string());
+            None
+        }
+        Ok((trace, damage)) => {
+            let damage = damage.expect("it is damaged").to_string();
+            assert_eq!(
+                refused.to_string(),
+                damage.clone() + " (--salvage reads them)"
+            );
+            let events = copied(&trace);
+            let n_tokens = trace.n_tokens();
+            let said = format!(
+                "; {} events of {n_tokens} tokens before it are whole",
+                events.len()
+            );
+            assert!(damage.ends_with(&said), "{damage}");
+            Some((events, damage))
+        }
+    }
+}
+
+/// However much of a file is left, what is read of it is how the whole trace begins.
+#[test]
+fn what_comes_before_the_damage_can_be_read() {
+    let mut text = header(",\"batched\":true");
+    for token in (0..400).step_by(2) {
+        for layer in 0..3 {
+            for token in [token, token + 1] {
+                text += &format!("{token} {layer} {},{}\n", token % 7, token % 7 + 1);
+            }
+        }
+    }
+    let events = copied(&read(&text).unwrap());
+    // As recordings are written: parts that are compressed by themselves.
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let parts: Vec<Vec<u8>> = lines.chunks(301).map(|part| gzip(&part.concat())).collect();
+    let in_parts = parts.concat();
+    assert_eq!(copied(&read_gzip(&in_parts).unwrap()), events);
+
+    let mut n_read = Vec::new();
+    for whole in [gzip(&text), in_parts] {
+        for n in (0..whole.len()).step_by(7) {
+            // At the end of a part nothing is damaged.
+            if read_gzip(&whole[..n]).is_ok() {
+                continue;
+            }
+            let Some((found, damage)) = salvaged(&whole[..n]) else {
+                continue;
+            };
+            assert!(damage.contains("ends early"), "{damage}");
+            assert!(events.starts_with(&found), "{n} bytes");
+            n_read.push(found.len());
+        }
+        for tail in [&b"junk"[..], &[0; 4096]] {
+            let (found, _) = salvaged(&[&whole[..], tail].concat()).expect("some can be read");
+            assert_eq!(
+                found,
+                events[..events.len() - 1],
+                "all but the last, which might go on"
+            );
+        }
+        let (found, damage) = salvaged(&[&whole[..], &whole[..]].concat()).expect("the first one");
+        assert_eq!(found, events[..events.len() - 1]);
+        assert!(
+            damage.contains("line 1202: another trace begins here"),
+            "{damage}"
+        );
+    }
+    assert!(n_read.iter().any(|&n| n > events.len() / 2), "{n_read:?}");
+    assert!(salvaged(b"").is_none() && salvaged(b"junk").is_none());
+    assert!(salvaged(&gzip(&header(""))[..20]).is_none());
 }

@@ -3,10 +3,11 @@
 use super::Args;
 use anyhow::Context;
 use hotset::bench::{Amount, STOCK};
-use hotset::config::{Config, folder_of};
+use hotset::config::Config;
 use hotset::error::Error;
 use hotset::gguf::{self, Experts};
 use hotset::llama::session::available_threads;
+use hotset::output;
 use hotset::policy;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -259,15 +260,7 @@ impl Args {
 
 /// Whether a file can be written, before hours are spent.
 fn check_file(path: &Path) -> Result<(), Error> {
-    let folder = folder_of(path);
-    if !folder.is_dir() {
-        return Err(wrong(path, "its folder does not exist"));
-    }
-    if path.is_dir() {
-        return Err(wrong(path, "it is a folder"));
-    }
-    tempfile::tempfile_in(folder).map_err(|e| wrong(folder, e))?;
-    Ok(())
+    output::check(path).map_err(|why| wrong(path, why))
 }
 
 /// Makes the folder of the report, which must not exist or be empty.

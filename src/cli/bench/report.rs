@@ -3,6 +3,7 @@
 use super::measure::Measured;
 use super::plan::Plan;
 use super::{chart, table};
+use crate::cli::files;
 use anyhow::Context;
 use comfy_table::presets;
 use hotset::bench::disk::Speed;
@@ -101,7 +102,7 @@ pub fn write(plan: &Plan, measured: &Measured) -> anyhow::Result<ExitCode> {
 }
 
 fn save(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| path.display().to_string())
+    files::save(path, text).with_context(|| path.display().to_string())
 }
 
 impl<'a> Report<'a> {

@@ -1,6 +1,6 @@
 //! `hotset profile`: looks at activation profiles, and makes one of others.
 
-use super::replay;
+use super::files;
 use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
@@ -132,7 +132,7 @@ fn check_same(first: &Profile, path: &Path, profile: &Profile) -> Result<()> {
 
 /// Refuses, before any work, the name of a profile that could not be written or is there already.
 fn check_new(path: &Path, force: bool) -> Result<()> {
-    replay::check_output(path)?;
+    files::check_output(path)?;
     let allowed = if !is_named_so(path) {
         "a profile's name ends in .json or .json.gz"
     } else if path.exists() && !force {

@@ -1,6 +1,6 @@
 //! `hotset profile plot`: profiles as heat maps of layers and experts.
 
-use super::super::replay::{check_output, save};
+use super::super::files::{check_output, save};
 use super::{PhaseName, check_same, name_of, print};
 use anyhow::{Context, anyhow};
 use hotset::profile::Profile;

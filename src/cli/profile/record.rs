@@ -58,6 +58,7 @@ mod reading {
     use hotset::config::{Config, Ram, StatsTo};
     use hotset::error::Error;
     use hotset::llama::text;
+    use hotset::output;
     use hotset::profile::{Layer, Profile};
     use hotset::report::tokens_bar;
     use std::io::Write;
@@ -99,9 +100,12 @@ mod reading {
         fn out(&self) -> Result<PathBuf, Error> {
             let named = || PathBuf::from(format!("{}.json", self.name));
             let out = self.out.clone().unwrap_or_else(named);
-            match out.exists() && !self.force {
-                true => Err(wrong(&out, "it exists; --force overwrites it")),
-                false => Ok(out),
+            if out.exists() && !self.force {
+                return Err(wrong(&out, "it exists; --force overwrites it"));
+            }
+            match output::check(&out) {
+                Ok(()) => Ok(out),
+                Err(why) => Err(wrong(&out, why)),
             }
         }
     }

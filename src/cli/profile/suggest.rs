@@ -1,9 +1,10 @@
 //! `hotset profile suggest`: which profile of a folder a workload is most like.
 
+use super::super::files::open_trace;
 use super::{mean, percent, print, table};
 use hotset::error::{Error, Result};
 use hotset::profile::{Chooser, Profile, is_named_so, read_folder, similarity};
-use hotset::trace::{Header, Trace};
+use hotset::trace::Header;
 use hotset::tracker::Phase;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ pub struct Args {
     /// A profile, or a trace as HOTSET_TRACE records it
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Of a damaged trace, read what comes before the damage
+    #[arg(long)]
+    salvage: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -40,7 +44,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let shelf = read_folder(&args.folder)?;
     let ranking = match is_named_so(&args.file) {
         true => by_similarity(&args.folder, shelf, &args.file)?,
-        false => by_evidence(&args.folder, shelf, &args.file)?,
+        false => by_evidence(&args.folder, shelf, args)?,
     };
     let best = &ranking.rows[0].0;
     let suggestion = ranking.is_use.then(|| best.0.display().to_string());
@@ -114,8 +118,9 @@ fn by_similarity(folder: &Path, shelf: Vec<Shelved>, file: &Path) -> Result<Rank
     })
 }
 
-fn by_evidence(folder: &Path, shelf: Vec<Shelved>, file: &Path) -> Result<Ranking> {
-    let trace = Trace::open(file, u32::MAX)?;
+fn by_evidence(folder: &Path, shelf: Vec<Shelved>, args: &Args) -> Result<Ranking> {
+    let file = &args.file;
+    let trace = open_trace(file, u32::MAX, args.salvage)?;
     let Header {
         n_layers,
         n_experts,

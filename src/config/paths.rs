@@ -1,0 +1,192 @@
+//! Names of the files that runs leave behind. They are bytes: nobody promises that they are UTF-8.
+
+use super::values::setting;
+use super::{Config, Known, StatsTo};
+use crate::error::Result;
+use crate::output::{self, Identity};
+use crate::profile::NAME_BYTES_MAX;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+pub(super) const TRACE_SUFFIX: &str = ".trace.gz";
+pub(super) const PROFILE_SUFFIXES: [&str; 2] = [".json", ".json.gz"];
+
+/// The file of the `n`-th recording of a process, counted from 1, when the first goes to `path`:
+/// `run.2.trace.gz` for the second of `run.trace.gz`.
+pub fn trace_path(path: &Path, n: u32) -> PathBuf {
+    numbered(path, n)
+}
+
+/// The file of the profile of a process's `n`-th model, counted likewise.
+pub fn profile_path(path: &Path, n: u32) -> PathBuf {
+    numbered(path, n)
+}
+
+/// The file for the model called `model` when others have `path`: `chat.mixtral-8x7b.json` beside `chat.json`.
+/// Of a name only letters, digits and a few signs are kept.
+pub fn model_path(path: &Path, model: &str) -> PathBuf {
+    /// Enough to tell models apart, and short enough for any file system.
+    const CHARS_MAX: usize = 60;
+    let plain = |c: char| match c.is_ascii_alphanumeric() || "-_+".contains(c) {
+        true => c,
+        false => '-',
+    };
+    let name: String = model.chars().take(CHARS_MAX).map(plain).collect();
+    inserted(path, if name.is_empty() { "model" } else { &name })
+}
+
+/// What a profile is called if only its file is: `chat` in `a/chat.json.gz`. It is a name that a profile can have.
+pub fn profile_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    let stem = match split(name) {
+        Some((stem, _)) => OsStr::from_bytes(stem),
+        None => name,
+    };
+    let mut name: String = stem
+        .to_string_lossy()
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect();
+    let is_short = |n: &usize| *n <= NAME_BYTES_MAX && name.is_char_boundary(*n);
+    let n_bytes = (0..=name.len()).rev().find(is_short);
+    name.truncate(n_bytes.unwrap_or(0));
+    if name.is_empty() {
+        name.push_str("unnamed");
+    }
+    name
+}
+
+fn numbered(path: &Path, n: u32) -> PathBuf {
+    match n {
+        0 | 1 => path.to_path_buf(),
+        _ => inserted(path, &n.to_string()),
+    }
+}
+
+/// `path` with `what` before the end that says what kind of file it is.
+fn inserted(path: &Path, what: &str) -> PathBuf {
+    let path = path.as_os_str();
+    let (stem, suffix) = split(path).unwrap_or((path.as_bytes(), b""));
+    let parts = [stem, b".", what.as_bytes(), suffix];
+    PathBuf::from(OsString::from_vec(parts.concat()))
+}
+
+/// Parts a name before the end that says what kind of file it is.
+fn split(name: &OsStr) -> Option<(&[u8], &[u8])> {
+    let name = name.as_bytes();
+    let [json, json_gz] = PROFILE_SUFFIXES;
+    let suffixes = [TRACE_SUFFIX, json_gz, json].into_iter();
+    let mut suffixes = suffixes.filter(|suffix| name.ends_with(suffix.as_bytes()));
+    let n_bytes = name.len() - suffixes.next()?.len();
+    Some(name.split_at(n_bytes))
+}
+
+/// The folder that holds `path`, the current one for a bare name.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+impl Config {
+    /// Refuses files that could not be written in the end, and those that would be written over each other. To be
+    /// done before any work.
+    pub fn check_files(&self) -> Result<()> {
+        let mut seen: Vec<(&str, Identity)> = Vec::new();
+        for (name, path) in self.files() {
+            let wrong = |why: &str| setting(name, &path.to_string_lossy(), why);
+            output::check(path).map_err(|why| wrong(&why))?;
+            let Some(identity) = output::identity(path) else {
+                continue;
+            };
+            if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == identity) {
+                return Err(wrong(&format!("{other} names the same file")));
+            }
+            // What is learnt may go on from what is known.
+            if name != "HOTSET_PROFILE_SAVE" && self.reads(&identity) {
+                return Err(wrong("HOTSET_PROFILE names the same file"));
+            }
+            seen.push((name, identity));
+        }
+        Ok(())
+    }
+
+    /// The files that a run writes, with the variables that name them.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let json = match &self.stats {
+            StatsTo::Json(path) => Some(path),
+            _ => None,
+        };
+        let named = [
+            ("HOTSET_STATS", json),
+            ("HOTSET_PROFILE_SAVE", self.profile_save.as_ref()),
+            ("HOTSET_TRACE", self.trace.as_ref()),
+        ];
+        let named = named.into_iter();
+        named.filter_map(|(name, path)| Some((name, path?.as_path())))
+    }
+
+    fn reads(&self, identity: &Identity) -> bool {
+        match &self.profile {
+            Some(Known::Files(parts)) => parts
+                .iter()
+                .any(|(path, _)| output::identity(path).as_ref() == Some(identity)),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths that are no UTF-8 among them.
+    #[test]
+    fn files_of_one_process_have_names_of_their_own() {
+        for (path, second, of_model) in [
+            (
+                &b"a/run.trace.gz"[..],
+                &b"a/run.2.trace.gz"[..],
+                &b"a/run.Mi-x.trace.gz"[..],
+            ),
+            (b"chat.json", b"chat.2.json", b"chat.Mi-x.json"),
+            (b"chat.json.gz", b"chat.2.json.gz", b"chat.Mi-x.json.gz"),
+            (
+                b"\xff\xfe/\xe9.json",
+                b"\xff\xfe/\xe9.2.json",
+                b"\xff\xfe/\xe9.Mi-x.json",
+            ),
+        ] {
+            let path = Path::new(OsStr::from_bytes(path));
+            let bytes = |path: PathBuf| path.into_os_string().into_vec();
+            for make in [trace_path, profile_path] {
+                assert_eq!(make(path, 1), path);
+                assert_eq!(bytes(make(path, 2)), second);
+            }
+            assert_eq!(bytes(model_path(path, "Mi/x")), of_model);
+        }
+        assert_eq!(
+            model_path(Path::new("a.json"), ""),
+            Path::new("a.model.json")
+        );
+        let long = model_path(Path::new("a.json"), &"\u{e9}".repeat(999));
+        assert_eq!(long.as_os_str().len(), 60 + "a..json".len());
+    }
+
+    #[test]
+    fn profiles_are_called_what_profiles_can_be_called() {
+        let long = "x".repeat(240) + ".json";
+        for (path, name) in [
+            (&b"a/chat.json.gz"[..], "chat"),
+            (b"chat.json", "chat"),
+            (b"a\n\x1bb.json", "ab"),
+            (b".json", "unnamed"),
+            (b"\xff.json", "\u{fffd}"),
+            (long.as_bytes(), &long[..NAME_BYTES_MAX]),
+        ] {
+            assert_eq!(profile_name(Path::new(OsStr::from_bytes(path))), name);
+        }
+    }
+}

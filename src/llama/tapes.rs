@@ -1,0 +1,97 @@
+//! The recordings of the process: each model has one, which goes on when the model comes back after it was freed, as
+//! a server does that has slept.
+
+use super::loading::Loading;
+use super::record::Target;
+use super::registry::Title;
+use crate::config::trace_path;
+use crate::trace::Recording;
+use once_cell::sync::OnceCell;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A recording that is begun when the shape of its model is known.
+pub type Reel = Arc<OnceCell<Arc<Recording>>>;
+
+/// What two models have in common if they are one.
+#[derive(PartialEq)]
+struct Subject {
+    title: Title,
+    n_used: u32,
+    is_streamed: bool,
+    /// Name, experts and bytes of an expert, of each tensor.
+    tensors: Vec<(String, u32, usize)>,
+}
+
+struct Tape {
+    subject: Subject,
+    reel: Reel,
+    /// The address of the model that is recorded; `None` while there is none.
+    holder: Option<usize>,
+    /// Nothing more is added.
+    is_over: bool,
+}
+
+/// All recordings.
+#[derive(Default)]
+pub struct Tapes(Vec<Tape>);
+
+impl Tapes {
+    /// Where the routing of a model that was loaded is recorded: a file of its own beside `path`, or what was
+    /// recorded of the same model before.
+    pub fn target(&mut self, path: &Path, loading: &Loading, title: &Title, n_used: u32) -> Target {
+        let is_streamed = !loading.tensors.is_empty();
+        let tensors = match is_streamed {
+            true => &loading.tensors,
+            false => &loading.residents,
+        };
+        let subject = Subject {
+            title: title.clone(),
+            n_used,
+            is_streamed,
+            tensors: tensors
+                .iter()
+                .map(|t| (t.name.clone(), t.n_experts, t.n_bytes))
+                .collect(),
+        };
+        let is_it = |tape: &Tape| tape.holder.is_none() && !tape.is_over && tape.subject == subject;
+        let at = self.0.iter().position(is_it).unwrap_or_else(|| {
+            self.0.push(Tape {
+                subject,
+                reel: Reel::default(),
+                holder: None,
+                is_over: false,
+            });
+            self.0.len() - 1
+        });
+        let tape = &mut self.0[at];
+        tape.holder = Some(loading.key);
+        Target {
+            path: trace_path(path, at as u32 + 1),
+            model: title.name.clone(),
+            n_used,
+            n_layers: loading.blocks.len(),
+            reel: tape.reel.clone(),
+        }
+    }
+
+    /// The model at address `key` has gone: what was recorded of it is written, and goes on if it comes back.
+    pub fn park(&mut self, key: usize) {
+        for tape in self.0.iter_mut().filter(|t| t.holder == Some(key)) {
+            tape.holder = None;
+            if let Some(recording) = tape.reel.get() {
+                recording.pause();
+            }
+        }
+    }
+
+    /// Ends all of them.
+    pub fn finish(&mut self) {
+        for tape in &mut self.0 {
+            tape.is_over = true;
+            if let Some(recording) = tape.reel.get() {
+                recording.finish();
+            }
+        }
+    }
+}
