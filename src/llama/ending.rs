@@ -6,6 +6,8 @@
 
 use super::{hook, signals};
 use crate::report;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use libc::{c_int, c_void};
 use std::io::{PipeReader, PipeWriter, Read};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
@@ -107,9 +109,32 @@ pub fn stand_first() {
     static N: AtomicU32 = AtomicU32::new(0);
     if REPORTS_AT_EXIT.load(Acquire) && N.load(Acquire) < N_MAX {
         N.fetch_add(1, AcqRel);
-        // SAFETY: the function does not unwind, and the program's code stays.
-        unsafe { libc::atexit(at_exit) };
+        register();
     }
+}
+
+/// With the status where the system tells it.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn register() {
+    unsafe extern "C" {
+        fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    }
+    extern "C" fn end(status: c_int, _: *mut c_void) {
+        at_exit();
+        if signals::is_in_handler() {
+            // Other threads go on, and would crash without what destructors destroy.
+            // SAFETY: a plain call.
+            unsafe { libc::_exit(status) };
+        }
+    }
+    // SAFETY: the function does not unwind, and the program's code stays.
+    unsafe { on_exit(end, std::ptr::null_mut()) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn register() {
+    // SAFETY: the function does not unwind, and the program's code stays.
+    unsafe { libc::atexit(at_exit) };
 }
 
 extern "C" fn at_exit() {
@@ -222,7 +247,9 @@ pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         let builder = Builder::new().name("hotset-report".to_string());
         let thread = builder.spawn_scoped(scope, || take().map(|work| work()));
         let done = match thread {
-            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Ok(thread) => thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
             Err(_) => take().map(|work| work()),
         };
         done.expect("it is done once")

@@ -312,7 +312,9 @@ pub fn observe(
 /// Whether anybody wants to know of any of them.
 pub fn observes() -> bool {
     let table = OBSERVED.load();
-    table.iter().any(|(_, observed)| observed.observer.is_awake())
+    table
+        .iter()
+        .any(|(_, observed)| observed.observer.is_awake())
 }
 
 /// Those of all models of which nothing is streamed.

@@ -138,6 +138,13 @@ fn this_thread() -> usize {
     unsafe { libc::pthread_self() as usize }
 }
 
+/// Whether this thread is in a handler of the program.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn is_in_handler() -> bool {
+    let me = this_thread();
+    LINKS.iter().any(|link| link.caller.load(Acquire) == me)
+}
+
 /// Notes which signals the first thread takes, if it is this one. It is in no handler, whatever it left.
 fn look_at_this_thread() {
     let me = this_thread();
@@ -292,7 +299,8 @@ impl Link {
             return;
         }
         if flags & libc::SA_RESETHAND != 0 {
-            self.course.store(std::ptr::from_ref(DEFAULT).cast_mut(), Release);
+            self.course
+                .store(std::ptr::from_ref(DEFAULT).cast_mut(), Release);
         }
         self.caller.store(this_thread(), Release);
         // SAFETY: the program has set this handler for the signal, of the kind that the flags say.

@@ -107,13 +107,19 @@ impl Running {
 
     /// The same with an input.
     pub fn start_reading(mut command: Command, input: Stdio) -> Self {
+        Self::start_with(&mut command, input, None)
+    }
+
+    /// The same with an input, and with where it reports, if that is to be no file.
+    pub fn start_with(command: &mut Command, input: Stdio, report: Option<Stdio>) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
         let output = tempfile::tempdir().unwrap();
         let file = |name| File::create(output.path().join(name)).unwrap();
+        let stderr = file("stderr");
         command
             .stdin(input)
             .stdout(file("stdout"))
-            .stderr(file("stderr"))
+            .stderr(report.unwrap_or(stderr.into()))
             .process_group(0);
         let child = command
             .spawn()

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-use crate::child::{PROMPT, Running, command};
+use crate::child::{Ended, PROMPT, Running, command};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
@@ -95,6 +95,34 @@ impl LlamaServer {
     pub fn wait_for(&mut self, what: &str, n_times: usize) {
         let is_said = |r: &Running| r.stderr().matches(what).count() >= n_times;
         self.running.wait_until(what, is_said);
+    }
+
+    /// Asks for the prompt to be continued by many tokens, in a thread of its own; what becomes of that is nobody's
+    /// business.
+    pub fn keep_busy(&self, prompt: Value) {
+        let (agent, url) = (self.agent.clone(), self.url.clone());
+        let body = json!({ "prompt": prompt, "n_predict": 4000, "ignore_eos": true, "cache_prompt": false });
+        std::thread::spawn(move || agent.post(format!("{url}/completion")).send_json(&body));
+    }
+
+    /// What a tool of the server says.
+    pub fn use_tool(&self, body: &Value) -> Value {
+        let answer = self
+            .agent
+            .post(format!("{}/tools", self.url))
+            .send_json(body);
+        let answer = answer.unwrap_or_else(|e| panic!("{e}\n{}", self.running.stderr()));
+        answer.into_body().read_json().unwrap()
+    }
+
+    /// Its process.
+    pub fn running(&mut self) -> &mut Running {
+        &mut self.running
+    }
+
+    /// Waits for its end.
+    pub fn wait(self) -> Ended {
+        self.running.wait()
     }
 
     /// Ends it as a service manager does, and returns what it reported.
