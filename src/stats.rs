@@ -43,7 +43,7 @@ pub struct Stats {
     pub bytes_read: u64,
     /// What became of what was read ahead; null if nothing could be.
     pub ahead: Option<AheadTally>,
-    /// Bytes read besides: all experts at the start, if they fit.
+    /// Bytes read besides: all experts at the start, if they fit, and what programs needed to try out a context.
     pub bytes_read_besides: u64,
     /// Time that computing waited for reads.
     pub stalled_ms: f64,
@@ -55,7 +55,7 @@ pub struct Stats {
     pub generation_heat: Option<Heat>,
     /// How unevenly prompts pick experts; null if there was none.
     pub prompt_heat: Option<Heat>,
-    /// Other policies on the same routing; null where the time was too short for it.
+    /// Other policies on the same routing; null where there was none, or the time was too short for it.
     pub regret: Option<Regret>,
     /// The devices that keep experts of it, once for each context.
     pub devices: Vec<DeviceStats>,
@@ -181,7 +181,8 @@ impl Stats {
 
     fn compared(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<Self> {
         let (stats, windows) = Self::look(engine, policy, n_picks_max)?;
-        let regret = Some(Regret::of(&windows, policy));
+        let has_events = stats.generation.events + stats.prompt.events > 0;
+        let regret = has_events.then(|| Regret::of(&windows, policy));
         Some(Self { regret, ..stats })
     }
 

@@ -6,7 +6,8 @@ mod child;
 mod serving;
 mod tiny;
 
-use child::{PROMPT, StatsFile, command, completion, count, polyglot, run};
+use child::{PROMPT, Running, StatsFile, command, completion, count, polyglot, run};
+use hotset::trace::Trace;
 use serde_json::{Value, json};
 use serving::{LlamaServer, prompts};
 use std::path::Path;
@@ -246,4 +247,29 @@ fn perplexity_is_the_same() {
     assert_eq!(stats["prompt"]["tokens"], 3 * 128, "{stats:#}");
     // A scan evicts nothing: what does not fit passes through the ring.
     assert!(stats["prompt"]["bypassed"].as_u64() > Some(0), "{stats:#}");
+}
+
+/// It ends itself in a handler, without returning or calling exit.
+#[test]
+fn completion_that_is_interrupted_reports() {
+    #![allow(unsafe_code)]
+    let stats = StatsFile::new();
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("run.trace.gz");
+    let vars = [
+        RAM,
+        ("HOTSET_STATS", &stats.path()),
+        ("HOTSET_TRACE", trace.to_str().unwrap()),
+    ];
+    let endless = ["-n", "30000", "-c", "32768"];
+    let mut running = Running::start(completion(&polyglot(), &vars, &endless));
+    running.wait_until("tokens", |r| r.stdout().len() > 200);
+    // SAFETY: a plain system call; the process is ours and has not been waited for.
+    unsafe { libc::kill(running.id() as i32, libc::SIGINT) };
+    let ended = running.wait();
+    assert_eq!(ended.code(), 130, "{}", ended.stderr);
+    let n_tokens = count(&stats.read(), "tokens");
+    assert!(n_tokens > 40, "{n_tokens}");
+    let recorded = Trace::open(&trace, u32::MAX).unwrap().n_tokens();
+    assert!((n_tokens..n_tokens + 2).contains(&u64::from(recorded)));
 }

@@ -3,11 +3,13 @@
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::report;
+use hotset::residency::Tally;
 use hotset::stats::Stats;
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
 
 const N_EXPERTS: usize = 8;
 /// By layer: the last one has a pool of its own.
@@ -51,6 +53,10 @@ fn engine(policy: &str, percent: usize) -> Engine {
 
 /// Computes `n_tokens` tokens, each with expert 0 and another one of every layer.
 fn compute(engine: &Engine, n_tokens: usize) {
+    compute_in(engine, n_tokens, &Batch::default());
+}
+
+fn compute_in(engine: &Engine, n_tokens: usize, batch: &Batch) {
     for token in 0..n_tokens {
         for layer in 0..PART_BYTES.len() {
             let other = 1 + (token * (1 + layer) + token / 5) % 7;
@@ -60,7 +66,7 @@ fn compute(engine: &Engine, n_tokens: usize) {
             let routing = Routing {
                 picks: Picks::new(&ids, 2, 2),
                 n_rows: &rows,
-                batch: &Batch::default(),
+                batch,
                 inputs: Inputs::default(),
             };
             engine.route(layer, 0, 1, 1, &routing).unwrap();
@@ -141,6 +147,42 @@ fn reports_during_a_run_look_at_its_end() {
     assert!(at_exit.is_whole_run);
     assert_eq!(at_exit.picks, 72_000);
     assert_eq!(at_exit.belady_hits, 72_000 - 24);
+}
+
+/// Before, between and after what counts.
+#[test]
+fn trials_leave_no_trace() {
+    let mut trial = Batch::default();
+    trial.set_trial(true);
+    let run = |has_trials: bool| {
+        let engine = engine("adaptive", 50);
+        for n_tokens in [0, 5, 200] {
+            compute(&engine, n_tokens);
+            let before = Stats::of(&engine, "adaptive").map(|stats| stats.n_resident);
+            if has_trials {
+                compute_in(&engine, 9, &trial);
+            }
+            let after = Stats::of(&engine, "adaptive").map(|stats| stats.n_resident);
+            assert_eq!(after, before);
+        }
+        let stats = Stats::of(&engine, "adaptive").unwrap();
+        Stats {
+            busy_ms: 0.0,
+            stalled_ms: 0.0,
+            // The only counter that is of what was read, whatever for.
+            bytes_read_besides: 0,
+            ..stats
+        }
+    };
+    let json = |stats: Stats| serde_json::to_value(stats).unwrap();
+    assert_eq!(json(run(true)), json(run(false)));
+    let none = engine("lru", 50);
+    compute_in(&none, 3, &trial);
+    let stats = Stats::of(&none, "lru").unwrap();
+    assert_eq!(stats.generation, Tally::default());
+    assert!(stats.regret.is_none() && stats.busy_ms == 0.0 && !stats.has_staged);
+    assert_eq!(none.meter().bytes_read.load(Relaxed), 0);
+    assert_eq!(none.meter().stalled_ns.load(Relaxed), 0);
 }
 
 /// Scripts read these: a field that goes or changes its name breaks them.
