@@ -41,6 +41,8 @@ pub struct Stats {
     pub n_reads: u64,
     /// Bytes of these reads.
     pub bytes_read: u64,
+    /// Calls of these reads that were made again, because what they failed with passes.
+    pub n_retries: u64,
     /// What became of what was read ahead; null if nothing could be.
     pub ahead: Option<AheadTally>,
     /// Bytes read besides: all experts at the start, if they fit, and what programs needed to try out a context.
@@ -238,6 +240,7 @@ impl Stats {
             prompt,
             n_reads: meter.n_reads.load(Relaxed),
             bytes_read,
+            n_retries: queue.stats().n_retries,
             ahead: engine.ahead(),
             bytes_read_besides: queue.stats().bytes_read.saturating_sub(bytes_read),
             stalled_ms: meter.stalled_ns.load(Relaxed) as f64 / 1e6,

@@ -49,6 +49,7 @@ fn engine(policy: &str, n_slots: usize, piece_bytes: usize, faults: &str) -> (En
         pace: Pace {
             depth: 4,
             piece_bytes,
+            ..Pace::default()
         },
         faults: match faults {
             "" => Faults::default(),

@@ -202,7 +202,7 @@ fn the_fields_of_the_json_file_stay() {
     };
     let expected = fields(
         "model policy io n_layers n_experts n_slots n_resident expert_bytes arena_bytes generation prompt \
-         n_reads bytes_read bytes_read_besides stalled_ms busy_ms has_staged generation_heat prompt_heat regret",
+         n_reads bytes_read n_retries bytes_read_besides stalled_ms busy_ms has_staged generation_heat prompt_heat regret",
     );
     let found = names(&value);
     assert!(

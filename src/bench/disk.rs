@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::gguf::{self, expert_part};
-use crate::store::{ModelFile, Pace, QueueKind, probe};
+use crate::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions, Way, probe};
 use serde::Serialize;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -46,10 +46,14 @@ pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
         cause,
     })?;
     let file = ModelFile::open(file.as_fd())?;
-    let pace = Pace::measure(&file, QueueKind::Auto, n_bytes)?;
+    let options = QueueOptions {
+        kind: QueueKind::Auto,
+        pace: Pace::default(),
+        faults: Faults::default(),
+    };
+    let Way { kind, pace, .. } = Way::find(&file, options, n_bytes, true)?;
     // All parts of a few experts, as the misses of a layer are.
     const N_READS: u32 = 9;
-    let kind = QueueKind::Auto;
     Ok(Speed {
         bytes_per_s: probe::bytes_per_second(&file, kind, n_bytes, N_READS, pace, duration)?,
         read_bytes: n_bytes,

@@ -95,7 +95,7 @@ pub const KNOBS: &[Knob] = &[
     },
     Knob {
         name: "HOTSET_FAULT",
-        values: "read=N, short=N, delay_ms=N, separated by commas",
+        values: Faults::VALUES,
         default: "unset",
         about: "errors to inject, for tests",
     },

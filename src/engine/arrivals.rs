@@ -4,9 +4,14 @@
 //! hand out an address. A thread that has to wait sleeps on a condition variable, so that it does
 //! not burn the core that the reads need.
 
+use crate::report;
 use crate::store::{ReadFailure, Sink};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How often a thread that waits looks whether it should say so.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Where a read lands, packed into the tag of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,14 +105,29 @@ impl Arrivals {
         self.places[place].load(Ordering::Acquire) == sequence + 1
     }
 
-    /// Sleeps until `arrived`; returns at once with the failure when a read has failed.
-    pub fn wait_until(&self, arrived: impl Fn() -> bool) -> std::result::Result<(), &ReadFailure> {
+    /// Sleeps until `arrived`; returns at once with the failure when a read has failed. Calls `look` about
+    /// once a second meanwhile, without a lock.
+    pub fn wait_until(
+        &self,
+        arrived: impl Fn() -> bool,
+        mut look: impl FnMut(),
+    ) -> std::result::Result<(), &ReadFailure> {
         let mut guard = self.lock.lock().expect("no thread panics with it");
+        let mut look_at = Instant::now() + LOOK_EVERY;
         while !arrived() {
             if let Some(failure) = self.failure.get() {
                 return Err(failure);
             }
-            guard = self.changed.wait(guard).expect("no thread panics with it");
+            let left = look_at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(guard);
+                look();
+                look_at = Instant::now() + LOOK_EVERY;
+                guard = self.lock.lock().expect("no thread panics with it");
+                continue;
+            }
+            let waited = self.changed.wait_timeout(guard, left);
+            guard = waited.expect("no thread panics with it").0;
         }
         Ok(())
     }
@@ -133,11 +153,37 @@ impl Sink for Arrivals {
         drop(self.lock.lock().expect("no thread panics with it"));
         self.changed.notify_all();
     }
+
+    fn note(&self, note: &str) {
+        report::say(&format!("hotset: warning: {note}"));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_looks_around_and_misses_nothing() {
+        let arrivals = Arrivals::new(1, 1);
+        let target = Target::Slot { slot: 0, part: 0 };
+        let mut n_looks = 0;
+        let arrived = || arrivals.has_part(0, 0);
+        let waited = arrivals.wait_until(arrived, || {
+            n_looks += 1;
+            if n_looks == 2 {
+                // The lock is free.
+                arrivals.done(target.tag(), Ok(()));
+            }
+        });
+        assert!(waited.is_ok());
+        assert_eq!(n_looks, 2);
+        assert!(
+            arrivals
+                .wait_until(arrived, || panic!("it is there"))
+                .is_ok()
+        );
+    }
 
     #[test]
     fn tags_come_back() {

@@ -3,9 +3,11 @@
 use super::Engine;
 use super::arrivals::Target;
 use super::layout::{Layer, Tensor};
+use super::stall::Watch;
 use crate::error::{Error, Result};
 use crate::residency::Plan;
 use crate::store::{Read, ReadFailure, span};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 impl Engine {
@@ -46,7 +48,14 @@ impl Engine {
         if arrived() {
             return Ok(());
         }
-        let waited = self.arrivals.wait_until(arrived);
+        self.wait_until(arrived)
+    }
+
+    /// Sleeps until `arrived`, and says so if that takes very long.
+    pub(super) fn wait_until(&self, arrived: impl Fn() -> bool) -> Result<()> {
+        let mut watch = Watch::new(self);
+        let waited = self.arrivals.wait_until(arrived, || watch.look());
+        watch.end(waited.err());
         waited.map_err(|failure| self.read_error(failure))
     }
 
@@ -130,14 +139,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Names the tensor and expert of a failed read.
-    pub(super) fn read_error(&self, failure: &ReadFailure) -> Error {
+    /// The tensor and expert whose bytes a read is for.
+    pub(super) fn holder_of(&self, path: &Path, offset: u64, n_bytes: usize) -> String {
         // The last byte that was needed belongs to the expert; the first may be alignment.
-        let byte = failure.offset + failure.n_bytes as u64 - 1;
+        let byte = offset + n_bytes as u64 - 1;
         let files = self.queue.files();
         let holds = |t: &Tensor| {
             let end = t.offset_of(t.n_experts);
-            files[t.file as usize].path() == failure.path && (t.offset..end).contains(&byte)
+            files[t.file as usize].path() == path && (t.offset..end).contains(&byte)
         };
         let mut tensors = self
             .layout
@@ -145,15 +154,19 @@ impl Engine {
             .iter()
             .flat_map(|l| &l.parts)
             .map(|p| &p.tensor);
-        let what = match tensors.find(|t| holds(t)) {
+        match tensors.find(|t| holds(t)) {
             Some(t) => {
                 let expert = (byte - t.offset) / t.n_bytes as u64;
                 format!("tensor '{}' expert {expert}", t.name)
             }
             None => "expert weights".to_string(),
-        };
+        }
+    }
+
+    /// Names the tensor and expert of a failed read.
+    pub(super) fn read_error(&self, failure: &ReadFailure) -> Error {
         Error::Read {
-            what,
+            what: self.holder_of(&failure.path, failure.offset, failure.n_bytes),
             path: failure.path.clone(),
             offset: failure.offset,
             n_bytes: failure.n_bytes,

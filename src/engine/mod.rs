@@ -31,6 +31,7 @@ mod odds;
 mod prompt;
 mod resize;
 mod runs;
+mod stall;
 mod warm;
 
 pub use crate::drafts::{Batch, Drafts, Sure, Token};
@@ -53,7 +54,7 @@ pub use meter::Meter;
 use prompt::Prompt;
 pub use resize::Size;
 use resize::Sizing;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -141,6 +142,8 @@ pub struct Engine {
     ring_is_free: Condvar,
     sizing: Arc<Sizing>,
     meter: Meter,
+    /// Whether a thread that waits has said of a read that it does not end.
+    tells_of_stall: AtomicBool,
     recording: Option<Arc<Recording>>,
 }
 
@@ -202,6 +205,7 @@ impl Engine {
             ring_is_taken: Mutex::new(false),
             ring_is_free: Condvar::new(),
             meter: Meter::default(),
+            tells_of_stall: AtomicBool::new(false),
             recording: None,
         })
     }
@@ -386,9 +390,7 @@ impl Engine {
             return Ok(());
         }
         let begin = Instant::now();
-        self.arrivals
-            .wait_until(arrived)
-            .map_err(|failure| self.read_error(failure))?;
+        self.wait_until(arrived)?;
         if is_timed {
             let ns = begin.elapsed().as_nanos() as u64;
             self.meter.stalled_ns.fetch_add(ns, Ordering::Relaxed);

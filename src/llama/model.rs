@@ -10,9 +10,10 @@ use crate::engine::layout::{Tensor, expert_bytes};
 use crate::error::{Error, Result};
 use crate::report;
 use crate::stats::Stats;
-use crate::store::{ModelFile, Pace, QueueOptions};
+use crate::store::{ModelFile, Pace, QueueOptions, Way, Why};
 use crate::trace::PoolSpec;
 use once_cell::sync::OnceCell;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 /// Batches of generation before anything is read ahead.
@@ -183,15 +184,15 @@ impl Model {
         Ok(())
     }
 
-    /// How much is to be read at once. A small model is not worth the time to find out.
-    fn pace(&self, tensors: &[Tensor], files: &[ModelFile]) -> Result<Pace> {
+    /// How experts are best read, and the file that says so. The best pace of a small model is not worth the
+    /// time to find it out.
+    fn way(&self, tensors: &[Tensor], files: &[ModelFile]) -> Result<(Way, PathBuf)> {
         let largest = tensors.iter().max_by_key(|t| t.n_bytes);
-        match largest {
-            Some(t) if expert_bytes(tensors) >= MEASURED_BYTES_MIN => {
-                Pace::measure(&files[t.file as usize], self.options.kind, t.n_bytes)
-            }
-            _ => Ok(self.options.pace),
-        }
+        let largest = largest.expect("a model that streams has experts");
+        let file = &files[largest.file as usize];
+        let is_worth_it = expert_bytes(tensors) >= MEASURED_BYTES_MIN;
+        let way = Way::find(file, self.options, largest.n_bytes, is_worth_it)?;
+        Ok((way, file.path().to_path_buf()))
     }
 
     /// The engine; made at the first call.
@@ -211,12 +212,21 @@ impl Model {
                 allowed: "there was no room for experts".to_string(),
             })?;
             let layout = room::layout(&tensors, &files, self.budget)?;
+            let (way, measured) = self.way(&tensors, &files)?;
             let options = QueueOptions {
-                pace: self.pace(&tensors, &files)?,
+                // What was refused is told of by the queue itself.
+                kind: match way.pace.why {
+                    Why::Usual => self.options.kind,
+                    Why::RingIsSerial => way.kind,
+                },
+                pace: way.pace,
                 ..self.options
             };
             let mut engine = Engine::new(layout, files, &self.policy, options)?;
             report::say(&report::start_line(&engine, &self.policy));
+            for line in report::disk_lines(&engine, &measured, &way) {
+                report::say(&line);
+            }
             if let Some(foresight) = foresight {
                 engine.look_ahead_with(Box::new(foresight), WARM_UP);
             }

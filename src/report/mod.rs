@@ -1,6 +1,7 @@
 //! What a person reads: the line at the start, the table at the end; and the same as JSON.
 
 mod device;
+mod disk;
 
 use crate::engine::{AheadTally, Engine, Warmed};
 use crate::error::{Error, Result};
@@ -16,6 +17,7 @@ use std::path::Path;
 
 use device::tiers_text;
 pub use device::{device_line, device_lines, device_text, guard_line};
+pub use disk::disk_lines;
 
 /// Writes `text` and a line end to standard error, at once: other threads write there too.
 pub fn say(text: &str) {
@@ -144,10 +146,14 @@ fn engine_text(stats: &Stats) -> String {
         )
     });
     let ahead = stats.ahead.as_ref().map_or(String::new(), ahead_line);
+    let retries = match stats.n_retries {
+        0 => String::new(),
+        n => format!("; {n} calls made again"),
+    };
     format!(
         "\n{table}\n \
          policy {}; {} of {} experts fit in {} ({:.0} % of {}){short}\n \
-         read {} in {} reads ({} a token), {:.2} s stalled of {:.2} s; {}\n\
+         read {} in {} reads ({} a token{retries}), {:.2} s stalled of {:.2} s; {}\n\
          {ahead}{hot}{regret}",
         stats.policy,
         stats.n_slots,

@@ -8,7 +8,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
+use super::core::is_no_to_direct;
+use super::patience::{Patience, is_passing};
 use crate::error::{Error, Result};
 
 /// The aligned range of a file that covers a slice of it.
@@ -61,6 +65,9 @@ pub struct ModelFile {
     path: PathBuf,
     stamp: Stamp,
     align: usize,
+    is_direct: AtomicBool,
+    /// Why the file system does not read past the page cache.
+    why_buffered: Option<io::Error>,
 }
 
 impl ModelFile {
@@ -74,13 +81,19 @@ impl ModelFile {
             path: path.clone(),
             cause,
         };
-        let (file, align) = open_again(fd, &path).map_err(failed)?;
+        let Opened {
+            file,
+            align,
+            why_buffered,
+        } = open_again(fd, &path).map_err(failed)?;
         let stamp = Stamp::of(&file).map_err(failed)?;
         Ok(Self {
             file,
             path,
             stamp,
             align,
+            is_direct: AtomicBool::new(align > 1),
+            why_buffered,
         })
     }
 
@@ -102,7 +115,19 @@ impl ModelFile {
 
     /// Whether reads bypass the page cache.
     pub fn is_direct(&self) -> bool {
-        self.align > 1
+        self.is_direct.load(Ordering::Acquire)
+    }
+
+    /// Why they did not from the beginning, if the file system refused it.
+    pub fn why_buffered(&self) -> Option<&io::Error> {
+        self.why_buffered.as_ref()
+    }
+
+    /// Reads go through the page cache from now on, of the same descriptor and so of the same file. What is
+    /// aligned for direct reads is good enough for any. Returns whether it was not so before.
+    pub(super) fn stop_direct(&self) -> io::Result<bool> {
+        system::stop_direct(&self.file)?;
+        Ok(self.is_direct.swap(false, Ordering::AcqRel))
     }
 
     /// Fails if the file was truncated or written to since it was opened: what is read from now
@@ -142,43 +167,76 @@ impl AsFd for ModelFile {
     }
 }
 
-/// The best descriptor for the file behind `fd`, and its alignment.
-fn open_again(fd: BorrowedFd<'_>, path: &Path) -> io::Result<(File, usize)> {
-    if let Ok(file) = system::open_direct(fd, path)
-        && let Some(align) = alignment(&file)
-    {
-        return Ok((file, align));
-    }
+/// A file, its alignment, and why it is not read past the page cache if the file system refused that.
+struct Opened {
+    file: File,
+    align: usize,
+    why_buffered: Option<io::Error>,
+}
+
+/// The best descriptor for the file behind `fd`.
+fn open_again(fd: BorrowedFd<'_>, path: &Path) -> io::Result<Opened> {
+    let opened = |file, align, why_buffered| Opened {
+        file,
+        align,
+        why_buffered,
+    };
+    let direct = system::open_direct(fd, path).and_then(|file| {
+        let align = alignment(&file)?;
+        Ok((file, align))
+    });
+    let why_buffered = match direct {
+        Ok((file, align)) => return Ok(opened(file, align, None)),
+        Err(cause) => is_no_to_direct(&cause).then_some(cause),
+    };
     if let Ok(file) = system::open_buffered(fd, path) {
-        return Ok((file, 1));
+        return Ok(opened(file, 1, why_buffered));
     }
     let file = File::from(fd.try_clone_to_owned()?);
     // What is shared is as direct as its owner made it.
-    let align = if system::is_direct(&file) {
-        alignment(&file).ok_or(io::ErrorKind::InvalidInput)?
-    } else {
-        1
+    let align = match system::is_direct(&file) {
+        true => alignment(&file)?,
+        false => 1,
     };
-    Ok((file, align))
+    Ok(opened(file, align, None))
 }
 
 /// The smallest alignment at which direct reads of `file` succeed.
-fn alignment(file: &File) -> Option<usize> {
+fn alignment(file: &File) -> io::Result<usize> {
     let candidates = match system::stated_alignment(file) {
         Some(align) => vec![align],
         None => vec![512, 4096],
     };
-    candidates.into_iter().find(|&n| is_readable_at(file, n))
+    let mut refused = io::ErrorKind::InvalidInput.into();
+    for align in candidates {
+        match read_at(file, align) {
+            Ok(()) => return Ok(align),
+            Err(cause) => refused = cause,
+        }
+    }
+    Err(refused)
 }
 
-/// Whether a read is accepted whose offset, length and address are odd multiples of `align`.
-fn is_readable_at(file: &File, align: usize) -> bool {
+/// Reads at odd multiples of `align`: offset, length and address.
+fn read_at(file: &File, align: usize) -> io::Result<()> {
     let mut memory = vec![0; 4 * align];
     let at = memory.as_ptr().align_offset(2 * align) + align;
     let len = file.metadata().map_or(0, |meta| meta.len());
     // Reads beyond the end succeed whatever their alignment.
     let offset = if len > align as u64 { align as u64 } else { 0 };
-    file.read_at(&mut memory[at..at + align], offset).is_ok()
+    let mut patience = Patience::default();
+    loop {
+        let Err(cause) = file.read_at(&mut memory[at..at + align], offset) else {
+            return Ok(());
+        };
+        if !is_passing(&cause) {
+            return Err(cause);
+        }
+        let Some(pause) = patience.pause(Instant::now()) else {
+            return Err(cause);
+        };
+        std::thread::sleep(pause);
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -211,6 +269,20 @@ mod system {
         // SAFETY: F_GETFL takes no argument; `file` is open.
         let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
         flags != -1 && flags & libc::O_DIRECT != 0
+    }
+
+    /// Descriptors that share what `file` has open change with it.
+    pub fn stop_direct(file: &File) -> io::Result<()> {
+        let fd = file.as_raw_fd();
+        // SAFETY: F_GETFL takes no argument; `file` is open.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        // SAFETY: F_SETFL takes an int; `file` is open.
+        match flags != -1
+            && unsafe { libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_DIRECT) } != -1
+        {
+            true => Ok(()),
+            false => Err(io::Error::last_os_error()),
+        }
     }
 
     /// What the kernel says, from Linux 6.1 on and for most file systems.
@@ -255,6 +327,14 @@ mod system {
         match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_NOCACHE, 1) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(file),
+        }
+    }
+
+    pub fn stop_direct(file: &File) -> io::Result<()> {
+        // SAFETY: F_NOCACHE takes an int; `file` is open.
+        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_NOCACHE, 0) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
         }
     }
 

@@ -2,15 +2,14 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::Read;
 use super::fault::Fault;
+use super::patience::{Patience, is_interruption, is_passing};
 
 /// A single system call reads at most this much; the rest follows as after a short read.
 const CALL_BYTES_MAX: usize = 1 << 30;
-
-/// How often a call of one read is made again although nothing arrived.
-const RETRIES_MAX: u32 = 64;
 
 /// A read on its way, in pieces.
 pub(super) struct Whole {
@@ -58,11 +57,16 @@ pub(super) struct Job {
     align: usize,
     fails: bool,
     stops_half_way: bool,
+    stall: Duration,
     /// Where the next call begins, a multiple of `align`.
     at: usize,
     /// Bytes from the beginning of the read that have arrived; `at` is this, rounded down.
     arrived: usize,
-    n_retries: u32,
+    patience: Patience,
+    /// Whether the last call was to bypass the page cache.
+    is_direct: bool,
+    /// When the system was given its first call.
+    since: Option<Instant>,
 }
 
 /// One system call of a job: `len` bytes from `offset` to `addr`, inside the arena.
@@ -70,6 +74,17 @@ pub(super) struct Call {
     pub offset: u64,
     pub addr: usize,
     pub len: usize,
+}
+
+/// What comes after a call.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Nothing: the piece has ended.
+    End(io::Result<()>),
+    /// Another call.
+    Call,
+    /// Another call, but not before this has passed.
+    Pause(Duration),
 }
 
 impl Job {
@@ -83,9 +98,12 @@ impl Job {
             align,
             fails: fault.fails,
             stops_half_way: fault.is_short,
+            stall: fault.stall,
             at: 0,
             arrived: 0,
-            n_retries: 0,
+            patience: Patience::default(),
+            is_direct: false,
+            since: None,
         }
     }
 
@@ -104,8 +122,20 @@ impl Job {
         self.arrived
     }
 
-    /// The call to make next; its outcome goes to [`Job::advance`].
-    pub fn call(&mut self) -> Call {
+    /// The read, and when the system was given the first call of this piece of it.
+    pub fn under_way(&self) -> Option<(Read, Instant)> {
+        self.since.map(|since| (self.whole.read, since))
+    }
+
+    /// Whether the last call was made of a file that `is_direct`.
+    pub fn was_direct(&self) -> bool {
+        self.is_direct
+    }
+
+    /// The call to make next, of a file that `is_direct`; its outcome goes to [`Job::advance`].
+    pub fn call(&mut self, is_direct: bool) -> Call {
+        self.is_direct = is_direct;
+        self.since.get_or_insert_with(Instant::now);
         let mut len = (self.read.len - self.at).min(CALL_BYTES_MAX);
         if std::mem::take(&mut self.stops_half_way) {
             let half = len / 2;
@@ -119,55 +149,60 @@ impl Job {
         }
     }
 
-    /// Takes the outcome of the last call: how the read ended, or None if another call is needed.
-    pub fn advance(&mut self, outcome: io::Result<usize>) -> Option<io::Result<()>> {
+    /// Takes the outcome of the last call.
+    pub fn advance(&mut self, outcome: io::Result<usize>) -> Next {
         if self.fails {
-            return Some(Err(io::Error::from_raw_os_error(libc::EIO)));
+            return Next::End(Err(io::Error::from_raw_os_error(libc::EIO)));
+        }
+        if !self.stall.is_zero() {
+            return Next::Pause(std::mem::take(&mut self.stall));
         }
         let n_bytes = match outcome {
             Ok(n) => n,
-            Err(e) if is_passing(&e) && self.n_retries < RETRIES_MAX => {
-                self.n_retries += 1;
-                return None;
-            }
-            Err(e) => return Some(Err(e)),
+            Err(cause) => return self.try_again(cause),
         };
         let arrived = self.at + n_bytes;
         let is_at_end = arrived <= self.arrived;
         self.arrived = self.arrived.max(arrived);
         if self.arrived >= self.read.need {
-            return Some(Ok(()));
+            return Next::End(Ok(()));
         }
         if is_at_end {
             let end = self.read.offset + self.arrived as u64;
-            return Some(Err(io::Error::new(
+            return Next::End(Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 format!("the file ends at offset {end}"),
             )));
         }
+        self.patience = Patience::default();
         self.at = self.arrived - self.arrived % self.align;
-        None
+        Next::Call
     }
-}
 
-/// Whether a call that failed like this may succeed when it is made again.
-///
-/// A ring loses the calls of a thread that ends: they are cancelled, or finish where the memory of
-/// the process cannot be reached (EFAULT). The arena can be, so EFAULT means nothing else.
-fn is_passing(cause: &io::Error) -> bool {
-    matches!(
-        cause.raw_os_error(),
-        Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED | libc::EFAULT)
-    )
+    fn try_again(&mut self, cause: io::Error) -> Next {
+        if !is_passing(&cause) {
+            return Next::End(Err(cause));
+        }
+        if is_interruption(&cause) && self.patience.is_fresh() {
+            self.patience.skip_first();
+            return Next::Call;
+        }
+        match self.patience.pause(Instant::now()) {
+            Some(pause) => Next::Pause(pause),
+            None => Next::End(Err(cause)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::patience::PAUSE_MAX;
     use super::*;
 
     const FINE: Fault = Fault {
         fails: false,
         is_short: false,
+        stall: Duration::ZERO,
     };
 
     fn job(len: usize, need: usize, align: usize, fault: Fault) -> Job {
@@ -184,10 +219,22 @@ mod tests {
 
     /// Where in the read the next call begins, and its length.
     fn call(job: &mut Job) -> (usize, usize) {
-        let call = job.call();
+        let call = job.call(false);
         let at = call.addr - (1 << 30);
         assert_eq!(call.offset, (1 << 20) + at as u64);
         (at, call.len)
+    }
+
+    /// How the job ended.
+    fn end(next: Next) -> io::Result<()> {
+        match next {
+            Next::End(result) => result,
+            next => panic!("{next:?}"),
+        }
+    }
+
+    fn assert_goes_on(next: Next) {
+        assert!(matches!(next, Next::Call), "{next:?}");
     }
 
     #[test]
@@ -211,12 +258,12 @@ mod tests {
     fn what_is_missing_is_read_from_the_last_aligned_byte() {
         let mut job = job(8192, 8000, 512, FINE);
         assert_eq!(call(&mut job), (0, 8192));
-        assert!(job.advance(Ok(1100)).is_none());
+        assert_goes_on(job.advance(Ok(1100)));
         assert_eq!(call(&mut job), (1024, 7168));
         // The same bytes and one more.
-        assert!(job.advance(Ok(77)).is_none());
+        assert_goes_on(job.advance(Ok(77)));
         assert_eq!(call(&mut job), (1024, 7168));
-        assert!(job.advance(Ok(8000 - 1024)).unwrap().is_ok());
+        assert!(end(job.advance(Ok(8000 - 1024))).is_ok());
         assert_eq!(job.arrived(), 8000);
     }
 
@@ -224,9 +271,9 @@ mod tests {
     fn no_byte_more_is_the_end_of_the_file() {
         let mut job = job(8192, 8000, 512, FINE);
         call(&mut job);
-        assert!(job.advance(Ok(1100)).is_none());
+        assert_goes_on(job.advance(Ok(1100)));
         call(&mut job);
-        let cause = job.advance(Ok(1100 - 1024)).unwrap().unwrap_err();
+        let cause = end(job.advance(Ok(1100 - 1024))).unwrap_err();
         assert_eq!(cause.kind(), io::ErrorKind::UnexpectedEof);
         let end = ((1 << 20) + 1100).to_string();
         assert!(cause.to_string().contains(&end), "{cause}");
@@ -237,27 +284,45 @@ mod tests {
         let mut job = job(3 << 30, 3 << 30, 4096, FINE);
         for at in [0, 1 << 30] {
             assert_eq!(call(&mut job), (at, 1 << 30));
-            assert!(job.advance(Ok(1 << 30)).is_none());
+            assert_goes_on(job.advance(Ok(1 << 30)));
         }
         assert_eq!(call(&mut job), (2 << 30, 1 << 30));
-        assert!(job.advance(Ok(1 << 30)).unwrap().is_ok());
+        assert!(end(job.advance(Ok(1 << 30))).is_ok());
     }
 
     #[test]
-    fn what_passes_is_tried_again_but_not_forever() {
-        for errno in [libc::EINTR, libc::EAGAIN, libc::ECANCELED, libc::EFAULT] {
+    fn what_passes_is_tried_again_after_a_pause() {
+        for errno in [libc::EAGAIN, libc::ENOMEM, libc::EINTR, libc::EFAULT] {
             let error = || Err(io::Error::from_raw_os_error(errno));
+            let is_interruption = [libc::EINTR, libc::EFAULT].contains(&errno);
             let mut job = job(4096, 4096, 512, FINE);
-            for _ in 0..RETRIES_MAX {
+            if is_interruption {
                 assert_eq!(call(&mut job), (0, 4096));
-                assert!(job.advance(error()).is_none());
+                assert_goes_on(job.advance(error()));
             }
-            let cause = job.advance(error()).unwrap().unwrap_err();
+            let mut last = Duration::ZERO;
+            for _ in 0..12 {
+                assert_eq!(call(&mut job), (0, 4096));
+                match job.advance(error()) {
+                    Next::Pause(pause) => assert!(pause > last || pause == PAUSE_MAX),
+                    next => panic!("{next:?}"),
+                }
+                last = PAUSE_MAX.min(last * 2).max(Duration::from_millis(1));
+            }
+            // What arrives is progress: the next failure is the first.
+            assert_goes_on(job.advance(Ok(1024)));
+            let is_soon = match job.advance(error()) {
+                Next::Pause(pause) => pause <= Duration::from_millis(1),
+                next => matches!(next, Next::Call),
+            };
+            assert!(is_soon);
+            assert!(end(job.advance(Ok(4096 - 1024))).is_ok());
+        }
+        for errno in [libc::EIO, libc::EINVAL, libc::ESTALE, libc::ENODEV] {
+            let mut job = job(4096, 4096, 512, FINE);
+            let cause = end(job.advance(Err(io::Error::from_raw_os_error(errno)))).unwrap_err();
             assert_eq!(cause.raw_os_error(), Some(errno));
         }
-        let error = io::Error::from_raw_os_error(libc::EIO);
-        let mut job = job(4096, 4096, 512, FINE);
-        assert!(job.advance(Err(error)).unwrap().is_err());
     }
 
     #[test]
@@ -265,6 +330,7 @@ mod tests {
         let short = Fault {
             fails: false,
             is_short: true,
+            ..FINE
         };
         for (len, align, first) in [
             (8192, 512, 4096),
@@ -274,8 +340,8 @@ mod tests {
         ] {
             let mut job = job(len, len, align, short);
             assert_eq!(call(&mut job), (0, first));
-            let end = job.advance(Ok(first));
-            assert_eq!(end.is_some(), first == len);
+            let next = job.advance(Ok(first));
+            assert_eq!(matches!(next, Next::End(_)), first == len);
             if first < len {
                 assert_eq!(call(&mut job), (first, len - first));
             }

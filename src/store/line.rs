@@ -36,6 +36,12 @@ impl Line {
         self.demand.push_front(job);
     }
 
+    /// Appends all that waits in `other`, in its order.
+    pub fn append(&mut self, other: &mut Self) {
+        self.demand.append(&mut other.demand);
+        self.ahead.append(&mut other.ahead);
+    }
+
     /// Somebody needs the reads ahead whose tags satisfy `is_needed`.
     pub fn hurry(&mut self, is_needed: &dyn Fn(u64) -> bool) {
         let ahead = std::mem::take(&mut self.ahead);

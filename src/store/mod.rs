@@ -3,11 +3,17 @@
 
 mod arena;
 mod cached;
+mod core;
+#[cfg(target_os = "linux")]
+mod events;
 mod fault;
 mod file;
 mod job;
 mod line;
+#[cfg(target_os = "linux")]
+mod lost;
 mod pace;
+mod patience;
 mod pread;
 pub mod probe;
 mod queue;
@@ -16,12 +22,16 @@ mod resident;
 mod sandbox;
 #[cfg(target_os = "linux")]
 mod uring;
+mod way;
 
 pub use arena::Arena;
 pub use cached::{Dropped, drop_cached};
 pub use fault::Faults;
 pub use file::{ModelFile, Span, span};
 pub use line::Recalled;
-pub use pace::Pace;
-pub use queue::{QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink};
+pub use pace::{Pace, Why};
+pub use queue::{
+    QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, UnderWay,
+};
 pub use resident::resident_bytes;
+pub use way::{Slow, Way};

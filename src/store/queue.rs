@@ -3,19 +3,20 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use super::fault::{Fault, Injector};
-use super::job::{Job, Whole};
-use super::line::{Line, Recalled};
+use super::core::{Backend, Core};
+use super::job::Job;
+use super::line::Recalled;
 use super::{Arena, Faults, ModelFile, Pace, pread};
 use crate::error::{Error, Result};
 
 /// How reads are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueKind {
-    /// io_uring if the system has it and lets us, else pread.
+    /// io_uring if the system has it and lets us, else pread. `Way::find` decides by what is faster.
     Auto,
     /// io_uring: one thread, which sleeps until the kernel has finished something.
     Uring,
@@ -83,6 +84,10 @@ pub trait Sink: Send + Sync {
     /// queue, which holds no lock; while it is here it does not report other reads. A panic here
     /// aborts the process.
     fn done(&self, tag: u64, result: std::result::Result<(), ReadFailure>);
+
+    /// Something went another way than it should, and reading goes on: a sentence, without its end, for
+    /// people. Called like `done`, a few times in the life of a queue at most.
+    fn note(&self, _: &str) {}
 }
 
 /// What a queue did so far.
@@ -94,6 +99,21 @@ pub struct QueueStats {
     pub bytes_read: u64,
     /// Reads submitted and not reported yet.
     pub n_in_flight: u64,
+    /// Calls that were made again because what they failed with passes.
+    pub n_retries: u64,
+}
+
+/// A read that the system was given and has not done yet.
+#[derive(Debug, Clone)]
+pub struct UnderWay {
+    /// Index into the queue's files.
+    pub file: u32,
+    /// Where in the file.
+    pub offset: u64,
+    /// How many bytes are needed.
+    pub n_bytes: usize,
+    /// When the system was given it.
+    pub since: Instant,
 }
 
 /// Reads slices of files into an arena.
@@ -121,16 +141,10 @@ impl ReadQueue {
         options: QueueOptions,
     ) -> Result<Self> {
         assert!(options.pace.depth > 0, "a queue of depth 0 reads nothing");
-        let core = Arc::new(Core {
-            files,
-            arena,
-            sink,
-            injector: Injector::new(options.faults),
-            piece_bytes: options.pace.piece_bytes,
-            counters: Counters::default(),
-        });
-        let mut why = String::new();
-        if options.kind != QueueKind::Pread {
+        let core = Arc::new(Core::new(files, arena, sink, options));
+        let asked = options.kind;
+        let mut why = options.pace.why.to_string();
+        if asked != QueueKind::Pread {
             match start_uring(&core, options) {
                 Ok(backend) => {
                     return Ok(Self {
@@ -140,20 +154,19 @@ impl ReadQueue {
                         about: format!("io_uring, {}", options.pace),
                     });
                 }
-                Err(cause) if options.kind == QueueKind::Uring => {
-                    return Err(refused("io_uring", options.pace.depth, &cause));
-                }
+                Err(cause) if asked == QueueKind::Uring => return Err(refused(asked, &cause)),
                 Err(cause) => why = format!(" (io_uring refused: {cause})"),
             }
         }
         let n_threads = options.pace.depth.min(pread::THREADS_MAX);
-        let pool = pread::Pool::start(&core, n_threads)
-            .map_err(|cause| refused("pread threads", n_threads, &cause))?;
+        let (pool, short) =
+            pread::Pool::start(&core, n_threads).map_err(|cause| refused(asked, &cause))?;
+        let short = short.map_or(String::new(), |cause| format!(" (no more: {cause})"));
         Ok(Self {
+            about: format!("pread, {} threads{short}{why}", pool.n_threads()),
             core,
             backend: Box::new(pool),
             kind: QueueKind::Pread,
-            about: format!("pread, {n_threads} threads{why}"),
         })
     }
 
@@ -198,14 +211,25 @@ impl ReadQueue {
         jobs.into_iter()
     }
 
-    /// How reads are really done: `Uring` or `Pread`.
+    /// How reads are really done: `Uring` or `Pread`. A ring that is lost later is still `Uring`.
     pub fn kind(&self) -> QueueKind {
         self.kind
     }
 
-    /// The same for people, with the reason if it is not what `Auto` prefers.
+    /// The same for people, by now, with the reason if it is not what `Auto` prefers.
     pub fn about(&self) -> &str {
-        &self.about
+        self.core.lost.get().unwrap_or(&self.about)
+    }
+
+    /// The read that the system has had for longest, if that can be told at once.
+    pub fn longest_under_way(&self) -> Option<UnderWay> {
+        let (read, since) = self.backend.longest_under_way()?;
+        Some(UnderWay {
+            file: read.file,
+            offset: read.offset,
+            n_bytes: read.need,
+            since,
+        })
     }
 
     /// The files, as indexed by [`Read::file`].
@@ -215,12 +239,7 @@ impl ReadQueue {
 
     /// What was done so far.
     pub fn stats(&self) -> QueueStats {
-        let counters = &self.core.counters;
-        QueueStats {
-            n_reads: counters.n_reads.load(Ordering::Relaxed),
-            bytes_read: counters.bytes_read.load(Ordering::Relaxed),
-            n_in_flight: counters.n_in_flight.load(Ordering::Relaxed),
-        }
+        self.core.counters.stats()
     }
 }
 
@@ -240,11 +259,24 @@ fn start_uring(_: &Arc<Core>, _: QueueOptions) -> io::Result<Box<dyn Backend>> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-fn refused(what: &str, n: u32, cause: &io::Error) -> Error {
+fn refused(kind: QueueKind, cause: &io::Error) -> Error {
+    let value = match kind {
+        QueueKind::Auto => "auto",
+        QueueKind::Uring => "uring",
+        QueueKind::Pread => "pread",
+    };
+    let what = match kind {
+        QueueKind::Uring => "io_uring is refused by the system",
+        _ => "threads that read are refused by the system",
+    };
+    let way_out = match kind {
+        QueueKind::Uring => "; auto reads without",
+        _ => "",
+    };
     Error::Setting {
-        name: what.into(),
-        value: n.to_string(),
-        allowed: format!("refused by the system: {cause}"),
+        name: "HOTSET_IO".into(),
+        value: value.into(),
+        allowed: format!("{what}: {cause}{way_out}"),
     }
 }
 
@@ -265,92 +297,5 @@ impl Drop for AbortOnPanic {
 pub(super) fn join(thread: JoinHandle<()>) {
     if thread.thread().id() != thread::current().id() {
         thread.join().expect("a panic would have aborted");
-    }
-}
-
-/// Performs pieces of reads and hands each to [`Core::report`] once.
-pub(super) trait Backend: Send + Sync {
-    /// Changes what waits, and starts what can be started.
-    fn change(&self, change: &mut dyn FnMut(&mut Line));
-}
-
-/// What a backend and its threads share with the queue.
-pub(super) struct Core {
-    pub files: Vec<ModelFile>,
-    arena: Arc<Arena>,
-    sink: Arc<dyn Sink>,
-    injector: Injector,
-    piece_bytes: usize,
-    counters: Counters,
-}
-
-#[derive(Default)]
-struct Counters {
-    n_reads: AtomicU64,
-    bytes_read: AtomicU64,
-    n_in_flight: AtomicU64,
-}
-
-impl Core {
-    /// The pieces of a read, in their order.
-    fn jobs(&self, read: &Read) -> impl Iterator<Item = Job> {
-        let file = &self.files[read.file as usize];
-        let align = file.align();
-        let addr = self.arena.addr() + read.dst;
-        assert!(
-            read.offset.is_multiple_of(align as u64)
-                && read.len.is_multiple_of(align)
-                && addr.is_multiple_of(align),
-            "{read:?} is not aligned to {align}"
-        );
-        assert!(
-            read.dst <= self.arena.len() && read.len <= self.arena.len() - read.dst,
-            "{read:?} leaves an arena of {} bytes",
-            self.arena.len()
-        );
-        assert!(0 < read.need && read.need <= read.len, "{read:?}");
-        let piece_bytes = self.piece_bytes.next_multiple_of(align);
-        let n_pieces = read.need.div_ceil(piece_bytes);
-        let whole = Arc::new(Whole::new(*read, n_pieces));
-        let fault = self.injector.next();
-        let read = *read;
-        (0..n_pieces).map(move |i| {
-            let begin = i * piece_bytes;
-            let piece = Read {
-                offset: read.offset + begin as u64,
-                len: piece_bytes.min(read.len - begin),
-                need: piece_bytes.min(read.need - begin),
-                dst: read.dst + begin,
-                ..read
-            };
-            // What is to go wrong with the read goes wrong with its first piece.
-            let fault = if i == 0 { fault } else { Fault::default() };
-            Job::new(whole.clone(), piece, addr + begin, align, fault)
-        })
-    }
-
-    /// A piece has ended: tells the sink if it was the last of its read. No lock may be held.
-    pub fn report(&self, job: Job, result: io::Result<()>) {
-        let counters = &self.counters;
-        if result.is_ok() {
-            let n_bytes = job.arrived() as u64;
-            counters.bytes_read.fetch_add(n_bytes, Ordering::Relaxed);
-        }
-        let Some((_, result)) = job.whole.leave(job.arrived(), result) else {
-            return;
-        };
-        self.injector.delay();
-        if result.is_ok() {
-            counters.n_reads.fetch_add(1, Ordering::Relaxed);
-        }
-        counters.n_in_flight.fetch_sub(1, Ordering::Relaxed);
-        let read = &job.whole.read;
-        let result = result.map_err(|cause| ReadFailure {
-            path: self.files[read.file as usize].path().into(),
-            offset: read.offset,
-            n_bytes: read.need,
-            cause,
-        });
-        self.sink.done(read.tag, result);
     }
 }

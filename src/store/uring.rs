@@ -1,25 +1,28 @@
 //! Reads with io_uring: whoever submits a read starts it, one thread waits for the results.
+//!
+//! Where the kernel stops taking reads, threads take over (`lost.rs`).
 
 // The ring is given raw pointers, and is shared between threads by rules of ours.
 #![allow(unsafe_code)]
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::Instant;
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
-use super::job::Job;
+use super::core::{Backend, Core};
+use super::events::Events;
+use super::job::{Job, Next};
 use super::line::Line;
-use super::queue::{AbortOnPanic, Backend, Core, join};
-use super::{Arena, ModelFile, Pace};
-
-/// Marks the entry that only wakes the thread. No job has this number.
-const WAKE: u64 = u64::MAX;
+use super::lost::Lost;
+use super::patience::Patience;
+use super::queue::{AbortOnPanic, join};
+use super::{Arena, ModelFile, Pace, Read};
 
 pub(super) struct Ring {
     shared: Arc<Shared>,
@@ -31,30 +34,42 @@ pub(super) struct Ring {
 struct Shared {
     core: Arc<Core>,
     ring: IoUring,
-    /// The kernel counts completions here. The thread sleeps in a plain read of it rather than in
-    /// io_uring_enter, which tools such as valgrind do not know to be a call that blocks.
-    events: File,
+    events: Events,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Jobs given to the kernel, by the number of their entry.
+    /// Jobs that have a place, by the number of their entry. Between two calls a job may be elsewhere.
     running: Vec<Option<Job>>,
     /// The numbers that are free in `running`.
     free: Vec<usize>,
+    /// The numbers of entries that the kernel has not taken yet.
+    pushed: VecDeque<usize>,
+    /// Numbers of jobs whose next call is to come later, and when.
+    delayed: Vec<(Instant, usize)>,
+    /// When to tell the kernel of entries that it had no memory for.
+    flush_at: Option<Instant>,
+    patience: Patience,
     line: Line,
+    /// What reads since the kernel has stopped.
+    lost: Option<Lost>,
+    /// Jobs that nothing reads, and why; the thread reports them.
+    stranded: Vec<(Job, io::Error)>,
+    /// What the thread should say.
+    note: Option<String>,
     is_closing: bool,
 }
 
 impl Ring {
     pub fn start(core: &Arc<Core>, pace: Pace) -> io::Result<Self> {
-        // One more for WAKE. The kernel doubles this for completions, which thus never overflow.
-        let mut ring = IoUring::new(pace.depth + 1)?;
+        // The kernel doubles this for completions, which thus never overflow.
+        let mut ring = IoUring::new(pace.depth)?;
         if let Some(file) = core.files.first() {
             probe(&mut ring, file)?;
         }
-        let events = eventfd()?;
-        ring.submitter().register_eventfd(events.as_raw_fd())?;
+        let events = Events::new()?;
+        ring.submitter()
+            .register_eventfd(events.as_fd().as_raw_fd())?;
         let shared = Arc::new(Shared {
             core: core.clone(),
             ring,
@@ -62,7 +77,14 @@ impl Ring {
             state: Mutex::new(State {
                 running: (0..pace.depth).map(|_| None).collect(),
                 free: (0..pace.depth as usize).rev().collect(),
+                pushed: VecDeque::new(),
+                delayed: Vec::new(),
+                flush_at: None,
+                patience: Patience::default(),
                 line: Line::default(),
+                lost: None,
+                stranded: Vec::new(),
+                note: None,
                 is_closing: false,
             }),
         });
@@ -74,16 +96,6 @@ impl Ring {
             shared,
             thread: Some(thread),
         })
-    }
-}
-
-/// A counter that a thread can sleep on.
-fn eventfd() -> io::Result<File> {
-    // SAFETY: the call takes no pointers.
-    match unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) } {
-        -1 => Err(io::Error::last_os_error()),
-        // SAFETY: a new descriptor, which nobody else owns.
-        fd => Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) })),
     }
 }
 
@@ -117,8 +129,18 @@ fn outcome(result: i32) -> io::Result<usize> {
 impl Backend for Ring {
     fn change(&self, change: &mut dyn FnMut(&mut Line)) {
         let mut state = self.shared.state.lock().unwrap();
+        if let Some(Lost::Threads(pool)) = &state.lost {
+            return pool.change(change);
+        }
         change(&mut state.line);
         self.shared.start_waiting(&mut state);
+    }
+
+    fn longest_under_way(&self) -> Option<(Read, Instant)> {
+        let state = self.shared.state.try_lock().ok()?;
+        let running = state.running.iter().flatten().filter_map(Job::under_way);
+        let elsewhere = state.lost.as_ref().and_then(Lost::longest_under_way);
+        running.chain(elsewhere).min_by_key(|(_, since)| *since)
     }
 }
 
@@ -126,17 +148,21 @@ impl Drop for Ring {
     fn drop(&mut self) {
         let mut state = self.shared.state.lock().unwrap();
         state.is_closing = true;
-        let wake = opcode::Nop::new().build().user_data(WAKE);
-        self.shared.push(&mut state, &wake);
-        self.shared.flush(&mut state);
+        self.shared.events.wake();
+        let pool = state.lost.take();
         drop(state);
         self.thread.take().into_iter().for_each(join);
+        drop(pool);
     }
 }
 
 impl Shared {
     /// Gives the kernel as many of the waiting jobs as it may have at once.
     fn start_waiting(&self, state: &mut State) {
+        if state.lost.is_some() {
+            self.hand_over(state);
+            return;
+        }
         while let Some(number) = state.free.pop() {
             let n_running = state.running.len() - state.free.len() - 1;
             let Some(job) = state.line.next(n_running) else {
@@ -145,19 +171,22 @@ impl Shared {
             };
             self.call(state, number, job);
         }
-        self.flush(state);
+        if state.flush_at.is_none() {
+            self.flush(state);
+        }
     }
 
     /// Queues the next call of `job`.
     fn call(&self, state: &mut State, number: usize, mut job: Job) {
-        let fd = types::Fd(self.core.files[job.file() as usize].raw_fd());
-        let call = job.call();
+        let (fd, call) = self.core.call(&mut job);
+        self.core.take_time();
         let dst = ptr::with_exposed_provenance_mut(call.addr);
-        let entry = opcode::Read::new(fd, dst, call.len as u32)
+        let entry = opcode::Read::new(types::Fd(fd), dst, call.len as u32)
             .offset(call.offset)
             .build()
             .user_data(number as u64);
         state.running[number] = Some(job);
+        state.pushed.push_back(number);
         self.push(state, &entry);
     }
 
@@ -165,21 +194,65 @@ impl Shared {
         // SAFETY: `State` is borrowed, so it is locked. A read stays inside the arena, which
         // `core` keeps mapped, and nobody else uses its bytes: the promise of whoever submitted it.
         let pushed = unsafe { self.ring.submission_shared().push(entry) };
-        pushed.expect("the ring has room for every running job and WAKE");
+        pushed.expect("the ring has room for every running job");
     }
 
-    /// Tells the kernel of all queued entries.
-    fn flush(&self, _: &mut State) {
-        // SAFETY: `State` is borrowed, so it is locked.
-        while !unsafe { self.ring.submission_shared() }.is_empty() {
-            match self.ring.submitter().submit() {
-                Ok(_) => {}
-                Err(e) => match e.raw_os_error() {
-                    Some(libc::EINTR) => {}
-                    // The kernel is short of memory; whoever submits must wait for it.
-                    Some(libc::EAGAIN | libc::EBUSY) => thread::sleep(Duration::from_millis(1)),
-                    _ => panic!("io_uring_enter: {e}"),
-                },
+    /// Tells the kernel of all queued entries, or notes when to try again.
+    fn flush(&self, state: &mut State) {
+        state.flush_at = None;
+        // What is still in the ring then belongs to nobody.
+        if state.is_closing || state.lost.is_some() {
+            return;
+        }
+        while !state.pushed.is_empty() {
+            let told = self.ring.submitter().submit();
+            // SAFETY: `State` is borrowed, so it is locked.
+            let n_left = unsafe { self.ring.submission_shared() }.len();
+            state.pushed.drain(..state.pushed.len() - n_left);
+            let Err(cause) = told else {
+                state.patience = Patience::default();
+                continue;
+            };
+            let now = Instant::now();
+            let pause = match cause.raw_os_error() {
+                Some(libc::EINTR) => continue,
+                // The kernel is short of memory. Whoever submits need not wait for it: the thread will.
+                Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => state.patience.pause(now),
+                _ => None,
+            };
+            let Some(pause) = pause else {
+                self.lose(state, &cause);
+                return;
+            };
+            state.flush_at = Some(now + pause);
+            self.events.wake();
+            return;
+        }
+    }
+
+    /// The kernel takes no more reads: what it has not taken is read by threads from now on. What it has
+    /// taken ends as ever.
+    fn lose(&self, state: &mut State, cause: &io::Error) {
+        let n_threads = state.running.len() as u32;
+        let (lost, note) = Lost::start(&self.core, n_threads, cause);
+        state.note = Some(note);
+        state.lost = Some(lost);
+        // Nobody tells the kernel of the entries that are still in the ring.
+        while let Some(number) = state.pushed.pop_back() {
+            let job = state.running[number].take().expect("it was pushed");
+            state.free.push(number);
+            state.line.add_first(job);
+        }
+        self.hand_over(state);
+        self.events.wake();
+    }
+
+    /// Gives what waits to what is there instead of the ring.
+    fn hand_over(&self, state: &mut State) {
+        if let Some(lost) = &state.lost {
+            lost.take_over(&mut state.line, &mut state.stranded);
+            if !state.stranded.is_empty() {
+                self.events.wake();
             }
         }
     }
@@ -191,45 +264,124 @@ impl Shared {
         loop {
             // SAFETY: only this thread takes completions.
             let completed: Vec<_> = unsafe { self.ring.completion_shared() }.collect();
-            if completed.is_empty() {
-                self.wait();
-                continue;
-            }
+            let jobs = self.take(&completed);
+            let nexts = jobs.into_iter().map(|(number, mut job, result)| {
+                let next = self.core.advance(&mut job, outcome(result));
+                (number, job, next)
+            });
+            // No lock is held while each looks at its outcome.
+            let nexts: Vec<_> = nexts.collect();
             let mut state = self.state.lock().unwrap();
-            for entry in completed.iter().filter(|entry| entry.user_data() != WAKE) {
-                let number = entry.user_data() as usize;
-                let mut job = state.running[number].take().expect("it was running");
-                match job.advance(outcome(entry.result())) {
-                    Some(result) => {
-                        state.free.push(number);
-                        ended.push((job, result));
-                    }
-                    None => self.call(&mut state, number, job),
-                }
+            for (number, job, next) in nexts {
+                self.go_on(&mut state, number, job, next, &mut ended);
             }
+            self.do_what_is_due(&mut state);
             if state.is_closing {
-                let cancelled = || Err(io::Error::from_raw_os_error(libc::ECANCELED));
-                while let Some(job) = state.line.pop() {
-                    ended.push((job, cancelled()));
-                }
+                self.cancel(&mut state, &mut ended);
             }
             self.start_waiting(&mut state);
+            for (job, cause) in state.stranded.drain(..) {
+                ended.push((job, Err(cause)));
+            }
+            let note = state.note.take();
             let is_over = state.is_closing && state.free.len() == state.running.len();
+            let due = state.due();
             drop(state);
+            if let Some(note) = note {
+                self.core.sink.note(&note);
+            }
+            let is_idle = completed.is_empty() && ended.is_empty();
             for (job, result) in ended.drain(..) {
                 self.core.report(job, result);
             }
             if is_over {
                 return;
             }
+            if is_idle {
+                self.events.wait(due);
+            }
         }
     }
 
-    /// Sleeps until there is a completion that was not waited for yet.
-    fn wait(&self) {
-        let mut count = [0; 8];
-        if let Err(e) = (&self.events).read(&mut count) {
-            assert_eq!(e.kind(), io::ErrorKind::Interrupted, "eventfd: {e}");
+    /// The jobs of these completions, by their numbers, and what the kernel says of them.
+    fn take(&self, completed: &[cqueue::Entry]) -> Vec<(usize, Job, i32)> {
+        if completed.is_empty() {
+            return Vec::new();
+        }
+        let mut state = self.state.lock().unwrap();
+        let take = |entry: &cqueue::Entry| {
+            let number = entry.user_data() as usize;
+            let job = state.running[number].take().expect("it was running");
+            (number, job, entry.result())
+        };
+        completed.iter().map(take).collect()
+    }
+
+    /// What becomes of a job after a call.
+    fn go_on(&self, state: &mut State, number: usize, job: Job, next: Next, ended: &mut Ended) {
+        match next {
+            Next::End(result) => {
+                state.free.push(number);
+                ended.push((job, result));
+            }
+            _ if state.lost.is_some() => {
+                state.free.push(number);
+                state.line.add_first(job);
+            }
+            Next::Call => self.call(state, number, job),
+            Next::Pause(pause) => {
+                state.running[number] = Some(job);
+                state.delayed.push((Instant::now() + pause, number));
+            }
+        }
+    }
+
+    /// Makes the calls whose pause is over.
+    fn do_what_is_due(&self, state: &mut State) {
+        let Some(due) = state.due() else { return };
+        let now = Instant::now();
+        if due > now {
+            return;
+        }
+        let delayed = std::mem::take(&mut state.delayed);
+        for (due, number) in delayed {
+            if due > now {
+                state.delayed.push((due, number));
+                continue;
+            }
+            let job = state.running[number].take().expect("it has a place");
+            self.go_on(state, number, job, Next::Call, &mut Vec::new());
+        }
+        if state.flush_at.is_some_and(|due| due <= now) {
+            self.flush(state);
+        }
+    }
+
+    /// Ends what the kernel has not been given.
+    fn cancel(&self, state: &mut State, ended: &mut Ended) {
+        let cancelled = || Err(io::Error::from_raw_os_error(libc::ECANCELED));
+        let delayed = std::mem::take(&mut state.delayed)
+            .into_iter()
+            .map(|(_, number)| number);
+        let not_taken = std::mem::take(&mut state.pushed);
+        for number in delayed.chain(not_taken) {
+            let job = state.running[number].take().expect("it has a place");
+            state.free.push(number);
+            ended.push((job, cancelled()));
+        }
+        while let Some(job) = state.line.pop() {
+            ended.push((job, cancelled()));
         }
     }
 }
+
+impl State {
+    /// When to do what was put off.
+    fn due(&self) -> Option<Instant> {
+        let delayed = self.delayed.iter().map(|(due, _)| *due);
+        delayed.chain(self.flush_at).min()
+    }
+}
+
+/// Jobs that the thread reports when it holds no lock.
+type Ended = Vec<(Job, io::Result<()>)>;

@@ -12,10 +12,7 @@ use hotset::store::{
 use crate::support::*;
 
 /// The smallest pieces there are, one at a time.
-const ONE_BY_ONE: Pace = Pace {
-    depth: 1,
-    piece_bytes: PIECE,
-};
+const ONE_BY_ONE: Pace = pace(1, PIECE);
 const PIECE: usize = 4096;
 /// The sink keeps the thread that reports this one, or one of a higher number.
 const STOPS: u64 = 1000;
@@ -213,7 +210,7 @@ fn reads_come_once_and_whole_whatever_is_hurried_and_recalled() {
     for kind in kinds() {
         for (i, piece_bytes) in [4 << 10, 20_000, 64 << 10, 1 << 20].into_iter().enumerate() {
             for depth in [1, 3, 9] {
-                let pace = Pace { depth, piece_bytes };
+                let pace = pace(depth, piece_bytes);
                 let model = model(&dir.path().join("m"), &file);
                 let seed = 31 * u64::from(depth) + i as u64;
                 let recalled = churn(model, *kind, pace, &file, seed);
@@ -330,10 +327,7 @@ fn a_read_fails_once_when_all_its_pieces_have_ended() {
                 reads: (0..8).map(|tag| pieces(tag, 16)).collect(),
                 reports: Reports::default(),
             });
-            let pace = Pace {
-                depth: 4,
-                piece_bytes: PIECE,
-            };
+            let pace = pace(4, PIECE);
             let queue = queue_into(vec![model], *kind, pace, "read=3", &arena, sink.clone());
             match is_ahead {
                 true => queue.submit_ahead(&sink.reads),

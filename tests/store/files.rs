@@ -153,8 +153,25 @@ fn faults_are_parsed_or_named() {
     assert_eq!((faults.read, faults.short), (Some(17), Some(5)));
     assert_eq!(faults.delay, Duration::from_millis(3));
     assert_eq!(Faults::parse("short=5").unwrap().read, None);
+    let faults = Faults::parse("again=2,nomem=3,direct=1,stall_ms=4,serial_ms=5").unwrap();
+    let counts = (faults.again, faults.nomem, faults.direct);
+    assert_eq!(counts, (Some(2), Some(3), Some(1)));
+    let times = [faults.stall, faults.serial].map(|time| time.as_millis());
+    assert_eq!(times, [4, 5]);
     for bad in [
-        "", "read", "read=", "read=0", "short=0", "short=-1", "read=1,", "reed=1",
+        "",
+        "read",
+        "read=",
+        "read=0",
+        "short=0",
+        "short=-1",
+        "read=1,",
+        "reed=1",
+        "again=0",
+        "nomem=-1",
+        "direct=0",
+        "stall_ms=",
+        "serial_ms=1s",
     ] {
         let error = Faults::parse(bad).unwrap_err().to_string();
         assert!(

@@ -8,4 +8,6 @@ mod files;
 mod queue;
 #[cfg(target_os = "linux")]
 mod refused;
+mod retry;
 mod support;
+mod way;

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::thread;
 
-use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions, ReadQueue};
+use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions, ReadQueue, Way};
 
 use crate::support::*;
 
@@ -16,6 +16,17 @@ fn refusing(call: libc::c_long, errno: i32, test: impl FnOnce() + Send) {
 
 /// Runs `test` in a thread, and in those it starts, where a filter's answer to `call` is this one.
 fn filtering(call: libc::c_long, verdict: u32, test: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        let test = scope.spawn(move || {
+            filter_here(call, verdict);
+            test();
+        });
+        test.join().unwrap();
+    });
+}
+
+/// A filter's answer to `call` is `verdict` in this thread and in those it starts.
+fn filter_here(call: libc::c_long, verdict: u32) {
     let filter = |code, k, skip_unless_equal| libc::sock_filter {
         code,
         jt: 0,
@@ -34,25 +45,16 @@ fn filtering(call: libc::c_long, verdict: u32, test: impl FnOnce() + Send) {
         filter(answer as u16, verdict, 0),
         filter(answer as u16, libc::SECCOMP_RET_ALLOW, 0),
     ];
-    let mut install = move || {
-        let program = libc::sock_fprog {
-            len: program.len() as u16,
-            filter: program.as_mut_ptr(),
-        };
-        // SAFETY: both calls change this thread only, and read `program` while they run.
-        unsafe {
-            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
-            let mode = libc::SECCOMP_SET_MODE_FILTER;
-            assert_eq!(libc::syscall(libc::SYS_seccomp, mode, 0, &program), 0);
-        }
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
     };
-    thread::scope(|scope| {
-        let test = scope.spawn(move || {
-            install();
-            test();
-        });
-        test.join().unwrap();
-    });
+    // SAFETY: both calls change this thread only, and read `program` while they run.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        assert_eq!(libc::syscall(libc::SYS_seccomp, mode, 0, &program), 0);
+    }
 }
 
 /// Where trying io_uring ends the process, this test cannot fail without ending all of them.
@@ -74,8 +76,13 @@ fn a_sandbox_that_kills_is_not_provoked() {
             assert_arrived(&arena, &reads, &file, queue.about());
         }
         let model = model(&dir.path().join("m"), &file);
-        let pace = Pace::measure(&model, QueueKind::Auto, SLOT);
-        assert!(pace.is_ok(), "{pace:?}");
+        let options = QueueOptions {
+            kind: QueueKind::Auto,
+            pace: Pace::default(),
+            faults: Faults::default(),
+        };
+        let way = Way::find(&model, options, SLOT, true);
+        assert_eq!(way.unwrap().kind, QueueKind::Pread);
     });
 }
 
@@ -106,7 +113,138 @@ fn without_io_uring_pread_takes_over_and_says_why() {
         let Err(error) = ReadQueue::new(vec![model()], arena, reports, options) else {
             panic!("io_uring is there all the same");
         };
-        assert!(error.to_string().contains("not permitted"), "{error}");
+        let error = error.to_string();
+        assert!(error.starts_with("HOTSET_IO=uring: "), "{error}");
+        assert!(error.contains("not permitted"), "{error}");
+    });
+}
+
+/// What the kernel does not take is read by threads, like all that follows.
+#[test]
+fn a_ring_that_is_lost_gives_way_to_threads() {
+    if !kinds().contains(&QueueKind::Uring) {
+        return;
+    }
+    let file = content(31);
+    let dir = tempfile::tempdir().unwrap();
+    for (round, kind) in [QueueKind::Auto, QueueKind::Uring].into_iter().enumerate() {
+        let path = dir.path().join("m");
+        let (queue, arena, reports) = queue(vec![model(&path, &file)], kind, 3, "", 40 * SLOT);
+        let align = queue.files()[0].align();
+        let read = |seed| random_reads(40, align, seed);
+        let before = read(37);
+        queue.submit(&only_reads(&before));
+        reports.take_ok(40);
+        let after = read(38 + round as u64);
+        refusing(libc::SYS_io_uring_enter, libc::EPERM, || {
+            queue.submit(&only_reads(&after));
+            reports.take_ok(40);
+            assert_arrived(&arena, &after, &file, queue.about());
+        });
+        let again = read(39);
+        queue.submit_ahead(&only_reads(&again));
+        queue.hurry(&|tag| tag.is_multiple_of(2));
+        reports.take_ok(40);
+        assert_arrived(&arena, &again, &file, queue.about());
+        let about = "pread, 3 threads (io_uring was lost: Operation not permitted (os error 1))";
+        assert_eq!(queue.about(), about);
+        let notes = reports.notes.lock().unwrap();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(
+            notes[0].contains("pread, 3 threads from now on"),
+            "{notes:?}"
+        );
+        assert_eq!(queue.stats().n_in_flight, 0);
+    }
+}
+
+/// The kernel may be short of memory for a while: whoever submits does not wait for that, and what was
+/// submitted is read when it has passed.
+#[test]
+fn what_the_kernel_has_no_memory_for_is_given_to_it_later() {
+    if !kinds().contains(&QueueKind::Uring) {
+        return;
+    }
+    let file = content(32);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    let (queue, arena, reports) =
+        queue(vec![model(&path, &file)], QueueKind::Uring, 3, "", 8 * SLOT);
+    let reads = random_reads(8, queue.files()[0].align(), 41);
+    for errno in [libc::EAGAIN, libc::EBUSY, libc::ENOMEM] {
+        // The filter is on who submits only: the thread of the queue finds memory.
+        refusing(libc::SYS_io_uring_enter, errno, || {
+            queue.submit(&only_reads(&reads));
+        });
+        reports.take_ok(8);
+        assert_arrived(&arena, &reads, &file, queue.about());
+    }
+    assert!(queue.about().starts_with("io_uring"), "{}", queue.about());
+}
+
+/// clone is how threads are made; newer systems try clone3 first, which they do without where it is unknown.
+#[test]
+fn without_any_thread_the_error_names_the_setting() {
+    let file = content(33);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    for kind in [QueueKind::Auto, QueueKind::Pread] {
+        let model = model(&path, &file);
+        let said = refused_threads(model, kind);
+        let name = if kind == QueueKind::Auto {
+            "auto"
+        } else {
+            "pread"
+        };
+        assert!(said.starts_with(&format!("HOTSET_IO={name}: ")), "{said}");
+        assert!(said.contains("Resource temporarily unavailable"), "{said}");
+    }
+}
+
+/// The error of a queue that gets no thread.
+fn refused_threads(model: ModelFile, kind: QueueKind) -> String {
+    let said = std::sync::Mutex::new(String::new());
+    let arena = std::sync::Arc::new(hotset::store::Arena::map(SLOT).unwrap());
+    refusing(libc::SYS_clone, libc::EAGAIN, || {
+        filter_here(
+            libc::SYS_clone3,
+            libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32,
+        );
+        let options = QueueOptions {
+            kind,
+            pace: Pace::default(),
+            faults: Faults::default(),
+        };
+        let reports = std::sync::Arc::new(Reports::default());
+        let queue = ReadQueue::new(vec![model], arena, reports, options);
+        let Err(error) = queue else {
+            panic!("there are threads all the same");
+        };
+        *said.lock().unwrap() = error.to_string();
+    });
+    said.into_inner().unwrap()
+}
+
+#[test]
+fn where_direct_reads_are_refused_the_file_says_why() {
+    let file = content(34);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    // A file system that lets a file be opened so, and then does not read it.
+    if model(&path, &file).is_direct() {
+        refusing(libc::SYS_pread64, libc::EINVAL, || {
+            let given = File::open(&path).unwrap();
+            let model = ModelFile::open(given.as_fd()).unwrap();
+            assert!(!model.is_direct() && model.align() == 1);
+            let why = model.why_buffered().unwrap();
+            assert_eq!(why.raw_os_error(), Some(libc::EINVAL));
+        });
+    }
+    // What could not be opened at all was not refused by the file system.
+    let given = File::open(&path).unwrap();
+    refusing(libc::SYS_openat, libc::EACCES, || {
+        let model = ModelFile::open(given.as_fd()).unwrap();
+        assert!(model.why_buffered().is_none());
     });
 }
 

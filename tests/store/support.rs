@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use hotset::store::{
     Arena, Faults, ModelFile, Pace, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink,
-    span,
+    Why, span,
 };
 
 /// Collects what a queue reports.
 #[derive(Default)]
 pub struct Reports {
     pub by_tag: Mutex<HashMap<u64, Result<(), ReadFailure>>>,
+    pub notes: Mutex<Vec<String>>,
     changed: Condvar,
 }
 
@@ -24,6 +25,10 @@ impl Sink for Reports {
         let before = self.by_tag.lock().unwrap().insert(tag, result);
         assert!(before.is_none(), "read {tag} is reported twice");
         self.changed.notify_all();
+    }
+
+    fn note(&self, note: &str) {
+        self.notes.lock().unwrap().push(note.to_string());
     }
 }
 
@@ -91,6 +96,15 @@ pub fn kinds() -> &'static [QueueKind] {
             kind => vec![kind],
         }
     })
+}
+
+/// So much at once.
+pub const fn pace(depth: u32, piece_bytes: usize) -> Pace {
+    Pace {
+        depth,
+        piece_bytes,
+        why: Why::Usual,
+    }
 }
 
 /// A queue of `depth`, suffering `faults`, into an arena of `len` bytes.

@@ -1,0 +1,193 @@
+//! What the ways of reading share with their queue: what becomes of calls and of reads.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use super::fault::{Fault, Injector};
+use super::job::{Call, Job, Next, Whole};
+use super::line::Line;
+use super::patience::PATIENCE;
+use super::{Arena, ModelFile, QueueOptions, QueueStats, Read, ReadFailure, Sink};
+
+/// Performs pieces of reads and hands each to [`Core::report`] once.
+pub(super) trait Backend: Send + Sync {
+    /// Changes what waits, and starts what can be started.
+    fn change(&self, change: &mut dyn FnMut(&mut Line));
+
+    /// The read that the system has had for longest, and since when. Does not wait for who reads.
+    fn longest_under_way(&self) -> Option<(Read, Instant)>;
+}
+
+/// What a backend and its threads share with the queue.
+pub(super) struct Core {
+    pub files: Vec<ModelFile>,
+    arena: Arc<Arena>,
+    pub sink: Arc<dyn Sink>,
+    injector: Injector,
+    piece_bytes: usize,
+    pub counters: Counters,
+    /// How reads are done since io_uring was lost.
+    pub lost: OnceLock<String>,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    n_reads: AtomicU64,
+    bytes_read: AtomicU64,
+    pub n_in_flight: AtomicU64,
+    n_retries: AtomicU64,
+}
+
+impl Counters {
+    pub fn stats(&self) -> QueueStats {
+        QueueStats {
+            n_reads: self.n_reads.load(Ordering::Relaxed),
+            bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            n_in_flight: self.n_in_flight.load(Ordering::Relaxed),
+            n_retries: self.n_retries.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Core {
+    pub fn new(
+        files: Vec<ModelFile>,
+        arena: Arc<Arena>,
+        sink: Arc<dyn Sink>,
+        options: QueueOptions,
+    ) -> Self {
+        Self {
+            files,
+            arena,
+            sink,
+            injector: Injector::new(options.faults),
+            piece_bytes: options.pace.piece_bytes,
+            counters: Counters::default(),
+            lost: OnceLock::new(),
+        }
+    }
+
+    /// The pieces of a read, in their order.
+    pub fn jobs(&self, read: &Read) -> impl Iterator<Item = Job> {
+        let file = &self.files[read.file as usize];
+        let align = file.align();
+        let addr = self.arena.addr() + read.dst;
+        assert!(
+            read.offset.is_multiple_of(align as u64)
+                && read.len.is_multiple_of(align)
+                && addr.is_multiple_of(align),
+            "{read:?} is not aligned to {align}"
+        );
+        assert!(
+            read.dst <= self.arena.len() && read.len <= self.arena.len() - read.dst,
+            "{read:?} leaves an arena of {} bytes",
+            self.arena.len()
+        );
+        assert!(0 < read.need && read.need <= read.len, "{read:?}");
+        let piece_bytes = self.piece_bytes.next_multiple_of(align);
+        let n_pieces = read.need.div_ceil(piece_bytes);
+        let whole = Arc::new(Whole::new(*read, n_pieces));
+        let fault = self.injector.next();
+        let read = *read;
+        (0..n_pieces).map(move |i| {
+            let begin = i * piece_bytes;
+            let piece = Read {
+                offset: read.offset + begin as u64,
+                len: piece_bytes.min(read.len - begin),
+                need: piece_bytes.min(read.need - begin),
+                dst: read.dst + begin,
+                ..read
+            };
+            // What is to go wrong with the read goes wrong with its first piece.
+            let fault = if i == 0 { fault } else { Fault::default() };
+            Job::new(whole.clone(), piece, addr + begin, align, fault)
+        })
+    }
+
+    /// The call that `job` makes next, and the descriptor that it is made of.
+    pub fn call(&self, job: &mut Job) -> (RawFd, Call) {
+        let file = &self.files[job.file() as usize];
+        (file.raw_fd(), job.call(file.is_direct()))
+    }
+
+    /// Lets a call take the time it should, for whoever makes it.
+    pub fn take_time(&self) {
+        self.injector.call();
+    }
+
+    /// Takes the outcome of the last call of `job`. No lock may be held.
+    pub fn advance(&self, job: &mut Job, outcome: io::Result<usize>) -> Next {
+        let outcome = self.injector.outcome(outcome, job.was_direct());
+        let cause = match outcome {
+            Ok(n_bytes) => return job.advance(Ok(n_bytes)),
+            Err(cause) => cause,
+        };
+        let read = job.whole.read;
+        let file = &self.files[read.file as usize];
+        let path = file.path().display();
+        if job.was_direct() && is_no_to_direct(&cause) {
+            return match file.stop_direct() {
+                Ok(is_first) => {
+                    if is_first {
+                        self.sink.note(&format!(
+                            "{path} cannot be read past the page cache any more ({cause}): experts are read \
+                             through it from now on, and it takes memory of its own"
+                        ));
+                    }
+                    Next::Call
+                }
+                Err(_) => Next::End(Err(cause)),
+            };
+        }
+        let said = cause.to_string();
+        let next = job.advance(Err(cause));
+        if !matches!(next, Next::End(_)) && self.count_retry() == 0 {
+            self.sink.note(&format!(
+                "reading {} bytes at offset {} of {path} failed: {said}; reads that fail so are tried again, \
+                 for {} seconds each",
+                read.need,
+                read.offset,
+                PATIENCE.as_secs(),
+            ));
+        }
+        next
+    }
+
+    /// Counts a call that is made again; returns how many there were before.
+    fn count_retry(&self) -> u64 {
+        self.counters.n_retries.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A piece has ended: tells the sink if it was the last of its read. No lock may be held.
+    pub fn report(&self, job: Job, result: io::Result<()>) {
+        let counters = &self.counters;
+        if result.is_ok() {
+            let n_bytes = job.arrived() as u64;
+            counters.bytes_read.fetch_add(n_bytes, Ordering::Relaxed);
+        }
+        let Some((_, result)) = job.whole.leave(job.arrived(), result) else {
+            return;
+        };
+        self.injector.delay();
+        if result.is_ok() {
+            counters.n_reads.fetch_add(1, Ordering::Relaxed);
+        }
+        counters.n_in_flight.fetch_sub(1, Ordering::Relaxed);
+        let read = &job.whole.read;
+        let result = result.map_err(|cause| ReadFailure {
+            path: self.files[read.file as usize].path().into(),
+            offset: read.offset,
+            n_bytes: read.need,
+            cause,
+        });
+        self.sink.done(read.tag, result);
+    }
+}
+
+/// Whether a file system says so when it does not read past the page cache.
+pub(super) fn is_no_to_direct(cause: &io::Error) -> bool {
+    matches!(cause.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+}

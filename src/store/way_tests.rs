@@ -1,0 +1,189 @@
+//! The way that is chosen for disks of many kinds, which are only said to be.
+
+use super::*;
+
+/// A disk as it is said to be. Its clock runs as far as it reads.
+struct Said {
+    latency: Duration,
+    bytes_per_second: f64,
+    /// Whether a ring works on one read after the other, and whether who submits one waits for it.
+    is_serial: bool,
+    is_blocking: bool,
+    /// Most reads that it works on at once.
+    n_at_once_max: u32,
+    has_ring: bool,
+    now: Duration,
+    tried: Vec<Try>,
+}
+
+impl Default for Said {
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_micros(100),
+            bytes_per_second: 2e9,
+            is_serial: false,
+            is_blocking: false,
+            n_at_once_max: 32,
+            has_ring: true,
+            now: Duration::ZERO,
+            tried: Vec::new(),
+        }
+    }
+}
+
+impl Tries for Said {
+    fn read(&mut self, what: Try) -> Result<(QueueKind, Trial)> {
+        self.tried.push(what);
+        let kind = match what.kind {
+            QueueKind::Pread => QueueKind::Pread,
+            _ if self.has_ring => QueueKind::Uring,
+            _ => QueueKind::Pread,
+        };
+        let is_one_by_one = self.is_serial && kind == QueueKind::Uring;
+        let n_at_once = match is_one_by_one {
+            true => 1,
+            false => what.n_at_once.min(self.n_at_once_max),
+        };
+        let round_bytes = n_at_once as usize * what.n_bytes;
+        let transfer = Duration::from_secs_f64(round_bytes as f64 / self.bytes_per_second);
+        let round = self.latency.max(transfer);
+        let n_min = what.n_at_once.max(2).div_ceil(n_at_once);
+        let n_max = what.n_reads.div_ceil(u64::from(n_at_once)) as u32;
+        let in_time = (TRIAL.as_secs_f64() / round.as_secs_f64()).ceil() as u32;
+        let n_rounds = in_time.clamp(n_min, n_max.max(n_min));
+        let begin = self.now;
+        // Whoever waits in a call of the system cannot stop waiting.
+        let most = DEADLINE_SLOW.saturating_sub(begin);
+        let all = round * n_rounds;
+        let is_cut = all > most && !(is_one_by_one && self.is_blocking);
+        let took = if is_cut { most } else { all };
+        self.now += took;
+        let share = took.as_secs_f64() / all.as_secs_f64();
+        let n_bytes = (f64::from(n_rounds) * share) as u64 * round_bytes as u64;
+        let submitting = match is_one_by_one && self.is_blocking {
+            true => round,
+            false => Duration::from_micros(5),
+        };
+        let trial = Trial {
+            n_bytes,
+            took,
+            fastest: (round, submitting),
+        };
+        Ok((kind, trial))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.now
+    }
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+#[test]
+fn an_ordinary_disk_is_read_by_a_ring_and_soon_looked_at() {
+    for n_bytes in [13_056, 600_000, 5 << 20] {
+        let mut disk = Said::default();
+        let way = find(&mut disk, QueueKind::Auto, n_bytes, false).unwrap();
+        let usual = (QueueKind::Uring, Pace::default(), None);
+        assert_eq!((way.kind, way.pace, way.slow), usual);
+        assert!(disk.now < ms(60), "{:?}", disk.now);
+        let mut disk = Said::default();
+        let way = find(&mut disk, QueueKind::Auto, n_bytes, true).unwrap();
+        assert_eq!((way.kind, way.pace.why), (QueueKind::Uring, Why::Usual));
+        assert!(disk.tried.len() > 5, "its pace was looked for");
+        assert!(disk.now < ms(200), "{:?}", disk.now);
+    }
+}
+
+#[test]
+fn a_ring_that_is_serial_gives_way_to_threads() {
+    for is_blocking in [false, true] {
+        for latency in [Duration::from_micros(300), ms(5), ms(30), ms(80)] {
+            for (n_bytes, is_worth_it) in [(13_056, false), (600_000, false), (600_000, true)] {
+                let mut disk = Said {
+                    latency,
+                    bytes_per_second: 20e9,
+                    is_serial: true,
+                    is_blocking,
+                    ..Said::default()
+                };
+                let way = find(&mut disk, QueueKind::Auto, n_bytes, is_worth_it).unwrap();
+                let said = format!("{latency:?} {is_blocking} {n_bytes}: {way:?}");
+                assert_eq!(way.kind, QueueKind::Pread, "{said}");
+                assert_eq!(way.pace.why, Why::RingIsSerial, "{said}");
+                assert!(disk.now <= ms(1000), "{said}: {:?}", disk.now);
+                assert_eq!(way.slow.is_some(), latency > ms(5), "{said}");
+                // What was asked for is not changed.
+                for kind in [QueueKind::Uring, QueueKind::Pread] {
+                    let way = find(&mut disk, kind, n_bytes, is_worth_it).unwrap();
+                    assert_eq!((way.kind, way.pace.why), (kind, Why::Usual));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn where_a_read_mostly_waits_more_are_given() {
+    for has_ring in [true, false] {
+        let mut disk = Said {
+            latency: ms(20),
+            has_ring,
+            ..Said::default()
+        };
+        let way = find(&mut disk, QueueKind::Auto, 100_000, false).unwrap();
+        assert_eq!(way.pace.depth, 32, "{way:?}");
+        assert!(disk.now < ms(300), "{:?}", disk.now);
+        let slow = way.slow.unwrap();
+        assert_eq!(slow.latency, ms(20));
+        assert!(slow.bytes_per_second > 32.0 * 4.5e6, "{slow:?}");
+    }
+    // A disk with one arm gains nothing, by whatever it is read.
+    let mut disk = Said {
+        latency: ms(8),
+        n_at_once_max: 1,
+        ..Said::default()
+    };
+    let way = find(&mut disk, QueueKind::Auto, 100_000, true).unwrap();
+    assert_eq!((way.kind, way.pace), (QueueKind::Uring, Pace::default()));
+    assert!(way.slow.is_some());
+}
+
+#[test]
+fn however_slow_a_disk_is_the_start_is_not() {
+    for is_blocking in [false, true] {
+        for latency in [ms(100), ms(300)] {
+            for bytes_per_second in [1e6, 1e9] {
+                let mut disk = Said {
+                    latency,
+                    bytes_per_second,
+                    is_serial: is_blocking,
+                    is_blocking,
+                    ..Said::default()
+                };
+                let way = find(&mut disk, QueueKind::Auto, 300_000, true).unwrap();
+                assert!(disk.now <= ms(1000), "{latency:?}: {:?}, {way:?}", disk.now);
+                assert!(way.slow.is_some());
+                let is_pread = way.kind == QueueKind::Pread;
+                assert!(
+                    !is_blocking || is_pread || bytes_per_second < 1e9,
+                    "{way:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_never_answers_is_not_waited_for() {
+    let mut disk = Said {
+        latency: ms(1_000_000),
+        ..Said::default()
+    };
+    let way = find(&mut disk, QueueKind::Auto, 100_000, true).unwrap();
+    assert!(disk.now <= DEADLINE_SLOW);
+    assert_eq!(way.kind, QueueKind::Uring);
+    assert_eq!(way.slow.unwrap().latency, DEADLINE_SLOW);
+}
