@@ -48,6 +48,9 @@ pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<Ex
     if tool == Tool::Bench && config.profile_save.take().is_some() {
         crate::report::say("hotset: llama-bench computes no text, so it teaches no profile");
     }
+    // A limit on the size of files is an error of what is written, and no end of the program.
+    // SAFETY: a plain call, before there are threads.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     hook::install(config)?;
     hook::hold_tables();
     ending::report_at_exit();

@@ -5,7 +5,9 @@ use super::place::unwritable;
 use super::{is_full, said};
 use crate::config::folder_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
+use rustix::fs::{
+    OFlags, XattrFlags, fsetxattr, getxattr, getxattr_query, listxattr, listxattr_query,
+};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
@@ -272,7 +274,25 @@ fn replacement(target: &Path, old: &Metadata) -> io::Result<NamedTempFile> {
     }
     // After the owner: with another one some bits go.
     file.as_file().set_permissions(old.permissions())?;
+    copy_attributes(target, file.as_file())?;
     Ok(file)
+}
+
+/// Copies who else may read it, and what users have noted of it. What the system notes is its own.
+fn copy_attributes(from: &Path, to: &File) -> io::Result<()> {
+    let Ok(n_bytes) = listxattr_query(from) else {
+        // The file system has none.
+        return Ok(());
+    };
+    let mut names = vec![0; n_bytes];
+    let n_bytes = listxattr(from, &mut names[..])?;
+    let names = names[..n_bytes].split(|&b| b == 0);
+    for name in names.filter(|name| !name.is_empty() && !name.starts_with(b"security.")) {
+        let mut value = vec![0; getxattr_query(from, name)?];
+        let n_bytes = getxattr(from, name, &mut value[..])?;
+        fsetxattr(to, name, &value[..n_bytes], XattrFlags::empty())?;
+    }
+    Ok(())
 }
 
 /// The end of the name of a temporary file.

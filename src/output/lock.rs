@@ -44,3 +44,42 @@ fn hold(path: &Path) -> Option<File> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output;
+    use std::fs;
+
+    /// Each adds to what is there, which is replaced each time; one more holds the lock for ever at last.
+    #[test]
+    fn nobody_writes_what_another_has_added_away() {
+        const N: u32 = 40;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..N {
+                        let _lock = lock(&path);
+                        let n = fs::read_to_string(&path).map_or(0, |n| n.parse().unwrap());
+                        output::write(&path, (n + 1).to_string().as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(&path).unwrap(), (4 * N).to_string());
+        let _held = lock(&path);
+        let begin = Instant::now();
+        drop(lock(&path));
+        assert!(begin.elapsed() >= WAIT_MAX);
+        assert!(begin.elapsed() < 20 * WAIT_MAX);
+    }
+
+    #[test]
+    fn what_cannot_be_locked_is_done_without() {
+        for path in ["/dev/null", "no/such/folder/x.json", "/proc/self/status"] {
+            drop(lock(Path::new(path)));
+        }
+    }
+}

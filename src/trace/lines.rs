@@ -5,6 +5,9 @@ use std::io::{BufRead, Read};
 
 pub type Checked<T> = std::result::Result<T, String>;
 
+/// What a second header says.
+const ANOTHER: &str = "another trace begins here";
+
 /// Lines of bounded length.
 pub struct Lines<R> {
     text: R,
@@ -35,6 +38,8 @@ impl<R: BufRead> Lines<R> {
         }
         if self.bytes.last() == Some(&b'\n') {
             self.bytes.pop();
+        } else if self.bytes.len() > n_bytes_max && self.number > 1 && self.bytes[0] == b'{' {
+            return Err(ANOTHER.to_string());
         } else if self.bytes.len() > n_bytes_max {
             return Err(format!("it is longer than {n_bytes_max} bytes"));
         }
@@ -76,7 +81,7 @@ pub fn fields(line: &str) -> Checked<Line<'_>> {
             ids,
             is_aside: mark.is_some(),
         }),
-        _ if line.starts_with('{') => Err("another trace begins here".to_string()),
+        _ if line.starts_with('{') => Err(ANOTHER.to_string()),
         _ => Err(format!("{line:?} is not `token layer id,id,...`")),
     }
 }

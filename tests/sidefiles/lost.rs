@@ -1,0 +1,65 @@
+//! What cannot be written in the end costs a line, and neither the run nor what was there.
+
+use super::child::{Running, run};
+use super::{Bench, SIDES, Side, mounted, names, warnings};
+use std::fs;
+use std::path::Path;
+
+/// On a disk that is full before the run begins what was there stays whole.
+#[test]
+fn a_full_disk_costs_three_lines() {
+    let bench = Bench::new();
+    run(bench.command(&bench.out())).text();
+    let kept = bench.dir.path().join("kept");
+    fs::create_dir(&kept).unwrap();
+    let script = "mkdir $OUT/../saved; cp $OUT/* $OUT/../saved; mount -t tmpfs -o size=64k none $OUT; \
+        cp $OUT/../saved/* $OUT; dd if=/dev/zero of=$OUT/filler bs=4k count=99 2> $OUT/../dd || true; \
+        \"$@\"; status=$?; rm $OUT/filler; cp $OUT/* $OUT/../kept; ls -A $OUT | wc -l > $OUT/../n; exit $status";
+    let command = bench.command(&bench.out());
+    let Some(command) = mounted(&command, &bench.out(), script) else {
+        return;
+    };
+    let ended = run(command);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert_eq!(ended.stdout, bench.stock_text());
+    let said = warnings(&ended.stderr);
+    assert_eq!(said.len(), 3, "{}", ended.stderr);
+    for (side, line) in SIDES.iter().zip(sorted_like_sides(&said)) {
+        assert!(line.contains("No space left on device"), "{line}");
+        let read = |folder: &Path| fs::read(folder.join(side.file)).unwrap();
+        assert_eq!(read(&kept), read(&bench.out()), "{}", side.name);
+    }
+    let n = fs::read_to_string(bench.dir.path().join("n")).unwrap();
+    assert_eq!(n.trim(), "3", "no temporary file stays");
+}
+
+/// The line of each file.
+fn sorted_like_sides<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let of = |side: &Side| {
+        let line = lines.iter().find(|line| line.contains(side.name));
+        *line.unwrap_or_else(|| panic!("no {} in {lines:?}", side.name))
+    };
+    SIDES.iter().map(of).collect()
+}
+
+/// The folder goes while the program runs, which does not care.
+#[test]
+fn a_folder_that_goes_costs_a_line_for_each_file() {
+    let bench = Bench::new();
+    let mut command = bench.command(&bench.out());
+    command
+        .env("HOTSET_FAULT", "delay_ms=20")
+        .args(["-n", "40"]);
+    let mut running = Running::start(command);
+    let is_loaded = |r: &Running| r.stderr().contains("layers stream");
+    running.wait_until("loading", is_loaded);
+    fs::remove_dir_all(bench.out()).unwrap();
+    let ended = running.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let lines = warnings(&ended.stderr);
+    assert_eq!(lines.len(), 3, "{}", ended.stderr);
+    for line in sorted_like_sides(&lines) {
+        assert!(line.contains("No such file or directory"), "{line}");
+    }
+    assert!(!bench.out().exists());
+}
