@@ -4,6 +4,7 @@
 //! it is under way, because pins stay until reads have arrived. So its bytes go back to the system
 //! without the state being locked.
 
+use super::commit::Step;
 use super::layout::Layout;
 use super::{Engine, State};
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::memory::Expected;
 use crate::store::Arena;
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Slots that are taken out of use at a time: choosing as many victims takes the policy a fraction of a
 /// millisecond, for which an event may have to wait.
@@ -31,8 +32,8 @@ pub(super) struct Sizing {
     /// The slots of each pool that may be used. Changes come one after the other, and while nothing is
     /// committed in advance.
     opened: Mutex<Vec<u32>>,
-    /// By slot of all pools, and then the ring: whether it has memory.
-    has_memory: Box<[AtomicBool]>,
+    /// By slot of all pools, and then the ring: how many of its bytes have memory.
+    has_memory: Box<[AtomicUsize]>,
     /// What in use has no memory yet.
     expected: Expected,
     n_slots_min: AtomicU32,
@@ -58,25 +59,20 @@ impl Sizing {
         expected.add(layout.arena_bytes_start() as i64);
         Ok(Self {
             opened: Mutex::new(layout.pools.iter().map(|pool| pool.n_slots_start).collect()),
-            has_memory: (0..n_pieces).map(|_| AtomicBool::new(false)).collect(),
+            has_memory: (0..n_pieces).map(|_| AtomicUsize::new(0)).collect(),
             expected,
             n_slots_min: AtomicU32::new(layout.n_slots_start()),
         })
     }
 
-    /// Commits `range` of `arena`, in which are the pieces with these numbers of `n_bytes` each, while the size
-    /// does not change. Returns whether it has memory now.
-    pub fn commit(
-        &self,
-        arena: &Arena,
-        range: Range<usize>,
-        pieces: Range<u32>,
-        n_bytes: usize,
-    ) -> bool {
+    /// Commits a part of `arena` while the size does not change. Returns whether it has memory now.
+    pub fn commit(&self, arena: &Arena, step: Step) -> bool {
         let _turn = self.opened.lock().expect("no thread panics with it");
-        let is_done = arena.commit(range);
-        if is_done {
-            pieces.for_each(|piece| self.use_piece(piece, n_bytes));
+        let is_done = arena.commit(step.range);
+        for piece in step.pieces.filter(|_| is_done) {
+            let before = self.has_memory[piece as usize].fetch_max(step.n_bytes, Ordering::Relaxed);
+            self.expected
+                .add(-(step.n_bytes.saturating_sub(before) as i64));
         }
         is_done
     }
@@ -85,17 +81,16 @@ impl Sizing {
     pub fn use_piece(&self, piece: u32, n_bytes: usize) {
         let has_memory = &self.has_memory[piece as usize];
         // Mostly it has, and nobody need hear of that.
-        if !has_memory.load(Ordering::Relaxed) && !has_memory.swap(true, Ordering::Relaxed) {
-            self.expected.add(-(n_bytes as i64));
+        if has_memory.load(Ordering::Relaxed) != n_bytes {
+            let before = has_memory.swap(n_bytes, Ordering::Relaxed);
+            self.expected.add(-((n_bytes - before) as i64));
         }
     }
 
-    /// A slot of `n_bytes` has gone out of use.
+    /// A slot of `n_bytes` has gone out of use: what of it has no memory is not expected to get any.
     fn retire(&self, slot: u32, n_bytes: usize) {
-        // What has no memory is not expected to get it any more.
-        if !self.has_memory[slot as usize].swap(false, Ordering::Relaxed) {
-            self.expected.add(-(n_bytes as i64));
-        }
+        let before = self.has_memory[slot as usize].swap(0, Ordering::Relaxed);
+        self.expected.add(-((n_bytes - before) as i64));
     }
 }
 
