@@ -167,6 +167,7 @@ fn trials_leave_no_trace() {
         }
         let stats = Stats::of(&engine, "adaptive").unwrap();
         Stats {
+            model: String::new(),
             busy_ms: 0.0,
             stalled_ms: 0.0,
             // The only counter that is of what was read, whatever for.

@@ -11,6 +11,7 @@ mod exactness;
 mod fit;
 mod gpu;
 mod learning;
+mod nodes;
 mod programs;
 mod readme;
 mod replaying;
