@@ -15,10 +15,10 @@ pub struct Terminal {
 impl Terminal {
     pub fn open() -> Self {
         let (mut person, mut program) = (-1, -1);
-        let null = std::ptr::null_mut;
+        let (name, modes, size) = (std::ptr::null_mut(), std::ptr::null(), std::ptr::null());
         // SAFETY: places for two files, which are ours then; names and modes are not asked for.
         unsafe {
-            let status = libc::openpty(&mut person, &mut program, null(), null(), null());
+            let status = libc::openpty(&mut person, &mut program, name, modes, size);
             assert_eq!(status, 0, "a terminal");
             Self {
                 _person: File::from_raw_fd(person),
