@@ -8,8 +8,10 @@ use crate::error::{Error, Result};
 use crate::expert::Shape;
 use crate::trace::Header;
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The routed experts of a model.
@@ -141,13 +143,17 @@ fn others(path: &Path, first: &Listing) -> Result<Vec<PathBuf>> {
         return Err(damaged(path, why));
     }
     let end = format!("-00001-of-{n_files:05}.gguf");
-    let name = path.file_name().map(|name| name.to_string_lossy());
-    let base = name.as_deref().and_then(|name| name.strip_suffix(&end));
+    let name = path.file_name().map(OsStr::as_bytes);
+    let base = name.and_then(|name| name.strip_suffix(end.as_bytes()));
     let Some(base) = base else {
         let why = format!("it is one of {n_files} files: name the first, which ends in {end}");
         return Err(damaged(path, why));
     };
-    let other = |i| path.with_file_name(format!("{base}-{i:05}-of-{n_files:05}.gguf"));
+    let other = |i| {
+        let mut name = OsStr::from_bytes(base).to_os_string();
+        name.push(format!("-{i:05}-of-{n_files:05}.gguf"));
+        path.with_file_name(name)
+    };
     Ok((2..=n_files).map(other).collect())
 }
 

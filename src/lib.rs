@@ -28,6 +28,7 @@ pub mod regret;
 pub mod replay;
 pub mod report;
 pub mod residency;
+pub mod sharing;
 pub mod stats;
 pub mod store;
 pub mod sync;

@@ -48,7 +48,7 @@ fn lora_on_attention_and_experts() {
         );
 
         // Below a token's experts, and so little that all experts pass through the staging ring.
-        for ram in [Ram::Percent(30.0), Ram::Percent(8.0), Ram::Bytes(1)] {
+        for ram in [Ram::Percent(30.0), Ram::Percent(8.0), Ram::Percent(0.0001)] {
             let config = Config {
                 ram: Some(ram),
                 stats: StatsTo::Off,
@@ -62,7 +62,7 @@ fn lora_on_attention_and_experts() {
             assert!(stats.generation.misses > 0, "{what}");
             assert_eq!(
                 stats.generation.evictions > 0,
-                ram != Ram::Bytes(1),
+                ram != Ram::Percent(0.0001),
                 "{what}"
             );
         }

@@ -103,9 +103,9 @@ fn budgets() {
             assert!(few.generation.evictions > 0, "{spec:?}");
             assert!(few.generation.hits <= some.generation.hits, "{spec:?}");
 
-            // One byte: no slot at all, everything passes through the ring.
+            // Less than an expert: no slot at all, everything passes through the ring.
             let mut none = streaming(100.0);
-            none.ram = Some(Ram::Bytes(1));
+            none.ram = Some(Ram::Percent(0.0001));
             let none = same(path, &none, options, &stock);
             assert_eq!(none.n_slots, 0);
             assert!(none.has_staged);

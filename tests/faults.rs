@@ -174,7 +174,8 @@ fn bad_settings() {
         ("HOTSET", "yes", "on or off"),
         ("HOTSET_POLICY", "mru", "lru"),
         ("HOTSET_IO", "dma", "pread"),
-        ("HOTSET_STATS", "0", "seconds above 0"),
+        ("HOTSET_STATS", "0", "seconds from 1 to 86400"),
+        ("HOTSET_RAM", "6", "that is 6 bytes; write 6GiB"),
         ("HOTSET_STATS", "no/such/folder/x.json", "does not exist"),
         ("HOTSET_TRACE", "run.json", ".trace.gz"),
         (
@@ -315,7 +316,7 @@ fn recording_on_a_full_disk() {
 #[test]
 fn tiny_budgets() {
     let stock = run(completion(&polyglot(), &[("HOTSET", "off")], &[]));
-    for ram in ["1", "5%", "30%"] {
+    for ram in ["0.001%", "5%", "30%"] {
         let file = StatsFile::new();
         let json = file.path();
         let vars = [("HOTSET_RAM", ram), ("HOTSET_STATS", &json)];
@@ -325,7 +326,7 @@ fn tiny_budgets() {
         let stats = file.read();
         let number = |name: &str| stats[name].as_u64().unwrap();
         let n_slots = number("n_slots");
-        if ram == "1" {
+        if ram == "0.001%" {
             assert_eq!((n_slots, count(&stats, "hits")), (0, 0));
         } else {
             assert!(count(&stats, "evictions") > 0);

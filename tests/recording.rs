@@ -222,10 +222,12 @@ fn assert_tokens(path: &Path, spec: &tiny::Spec) {
 /// Two models of one process, one of which streams nothing because the other has all of the budget.
 #[test]
 fn each_model_has_a_file_of_its_own() {
+    /// A few experts: less than the ring that lies beside them.
+    const FEW: Ram = Ram::Bytes(64 << 10);
     let [bench, other] = [0, 1].map(|i| Bench::new(&tiny::all()[i]));
     let path = bench.file("run.trace.gz");
-    let mut config = recording(&path, Some(Ram::Bytes(1)), "lru");
-    for (ram, n_pools) in [(Ram::Bytes(1), 0), (Ram::Percent(30.0), 1)] {
+    let mut config = recording(&path, Some(FEW), "lru");
+    for (ram, n_pools) in [(FEW, 0), (Ram::Percent(30.0), 1)] {
         config.ram = Some(ram);
         let _hook = take_hook(Some(&config));
         let load = |path| Runner::load(path, Options::default()).expect("the model loads");

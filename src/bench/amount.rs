@@ -1,6 +1,6 @@
 //! How much memory: a share of something, or a size.
 
-use crate::config::Ram;
+use crate::config::{Ram, too_small};
 use crate::error::{Error, Result};
 use serde::Serialize;
 
@@ -25,6 +25,7 @@ impl Amount {
             };
             let ram = match Ram::parse(option, text) {
                 Ok(ram @ (Ram::Bytes(_) | Ram::Percent(_))) => ram,
+                Err(error) if too_small(text).is_some() => return Err(error),
                 Ok(Ram::Auto) | Err(_) => {
                     return Err(wrong(
                         "expected shares above 0% and up to 100%, or sizes above 0 such as 6GiB, \
@@ -72,7 +73,8 @@ mod tests {
             ("", "", "separated by commas"),
             ("70%,,40%", "", "separated by commas"),
             ("6 parrots", "6 parrots", "6GiB"),
-            ("1KiB,1024", "1024", "twice"),
+            ("1MiB,1048576", "1048576", "twice"),
+            ("70%,6", "6", "6 bytes; write 6GiB"),
         ] {
             let error = Amount::parse_list("--cap", list).unwrap_err().to_string();
             assert!(error.starts_with(&format!("--cap={value}: ")), "{error}");

@@ -3,16 +3,17 @@
 use clap::builder::NonEmptyStringValueParser;
 use hotset::config::Config;
 use hotset::error::Error;
+use std::ffi::OsString;
 
 /// Show the bundled model writing Italian with 30% of its experts in memory
 #[derive(clap::Args)]
 pub struct Args {
     /// Memory for experts [env: HOTSET_RAM] [default: 30%]
     #[arg(long, value_name = "VALUE")]
-    ram: Option<String>,
+    ram: Option<OsString>,
     /// Which experts stay in memory [env: HOTSET_POLICY]
     #[arg(long, value_name = "VALUE")]
-    policy: Option<String>,
+    policy: Option<OsString>,
     /// Tokens to write
     #[arg(short, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=480))]
     n: u32,
@@ -83,13 +84,13 @@ mod show {
             Some(Ram::Bytes(n)) => format!("{} for its experts", report::bytes(n)),
             Some(Ram::Auto) | None => "the memory that is free".to_string(),
         };
-        eprintln!(
+        report::say(&format!(
             "demo: polyglot-moe (6 layers of 64 experts) writes {} tokens with {share} in memory, policy {}",
             args.n, config.policy
-        );
+        ));
         let code = main_with(Tool::Completion, &arguments(args, &model), config)?;
         if code == ExitCode::SUCCESS {
-            eprintln!("\nWith a model of yours: hotset run --ram auto -- -m model.gguf");
+            report::say("\nWith a model of yours: hotset run --ram auto -- -m model.gguf");
         }
         Ok(code)
     }

@@ -1,13 +1,14 @@
 //! The settings as options: one for each of [`KNOBS`], under the same name.
 
-use clap::{Arg, ArgAction, ArgMatches, Command, error::Error};
+use clap::{Arg, ArgAction, ArgMatches, Command, error::Error, value_parser};
 use hotset::config::{Config, KNOBS, Knob};
 use hotset::error::Result;
+use std::ffi::OsString;
 use std::fmt::Write;
 
 /// What the command line sets, as variables and values.
 #[derive(Debug)]
-pub struct Knobs(Vec<(&'static str, String)>);
+pub struct Knobs(Vec<(&'static str, OsString)>);
 
 impl Knobs {
     /// The settings of the environment, changed by the command line.
@@ -21,7 +22,7 @@ impl Knobs {
 
     /// What the command line sets, for the environment of programs that this one starts.
     #[cfg(feature = "llama")]
-    pub fn given(&self) -> &[(&'static str, String)] {
+    pub fn given(&self) -> &[(&'static str, OsString)] {
         &self.0
     }
 }
@@ -35,10 +36,14 @@ fn option(knob: &Knob) -> Option<String> {
 fn arg(knob: &'static Knob) -> Arg {
     let arg = Arg::new(knob.name).help(format!("{} [env: {}]", knob.about, knob.name));
     match option(knob) {
-        Some(name) => arg.long(name).value_name("VALUE").long_help(format!(
-            "{} [env: {}]\n{}; default: {}",
-            knob.about, knob.name, knob.values, knob.default
-        )),
+        Some(name) => arg
+            .long(name)
+            .value_name("VALUE")
+            .value_parser(value_parser!(OsString))
+            .long_help(format!(
+                "{} [env: {}]\n{}; default: {}",
+                knob.about, knob.name, knob.values, knob.default
+            )),
         None => arg
             .long("off")
             .action(ArgAction::SetTrue)
@@ -59,8 +64,8 @@ impl clap::Args for Knobs {
 impl clap::FromArgMatches for Knobs {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, Error> {
         let value = |knob: &Knob| match option(knob) {
-            Some(_) => matches.get_one::<String>(knob.name).cloned(),
-            None => matches.get_flag(knob.name).then(|| "off".to_string()),
+            Some(_) => matches.get_one::<OsString>(knob.name).cloned(),
+            None => matches.get_flag(knob.name).then(|| "off".into()),
         };
         let set = KNOBS.iter().filter_map(|k| Some((k.name, value(k)?)));
         Ok(Self(set.collect()))

@@ -3,7 +3,9 @@
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use hotset::error::Error;
+use hotset::report::say;
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 mod bench;
@@ -12,6 +14,8 @@ mod curve;
 mod demo;
 mod files;
 mod knobs;
+mod numbers;
+mod out;
 mod plan;
 mod policies;
 mod profile;
@@ -69,7 +73,10 @@ pub fn main() -> ExitCode {
         Command::BenchRow(args) => bench::row::run(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("hotset: error: {error:#}");
+        if out::is_unread(&error) {
+            return out::end_unread();
+        }
+        say(&format!("hotset: error: {error:#}"));
         match error.downcast_ref() {
             Some(Error::Setting { .. } | Error::File { .. }) => ExitCode::from(BAD_INPUT),
             _ => ExitCode::FAILURE,
@@ -91,9 +98,7 @@ fn arguments() -> Vec<OsString> {
 /// Prints help where it was asked for, else one line: what is wrong, and what would be right.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        // Nobody is left to tell if it cannot be printed.
-        let _ = error.print();
-        return ExitCode::from(error.exit_code() as u8);
+        return help(error);
     }
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
@@ -104,15 +109,28 @@ fn usage(error: &clap::Error) -> ExitCode {
         .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect();
     parts.extend(alternatives(error.kind()));
-    eprintln!("hotset: error: {}", parts.join("; "));
+    say(&format!("hotset: error: {}", parts.join("; ")));
     ExitCode::from(BAD_INPUT)
+}
+
+/// Prints help, as it looks where it goes.
+fn help(error: &clap::Error) -> ExitCode {
+    let status = ExitCode::from(error.exit_code() as u8);
+    match error.print().and_then(|()| std::io::stdout().flush()) {
+        Ok(()) => status,
+        Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => out::end_unread(),
+        Err(cause) => {
+            say(&format!("hotset: error: standard output: {cause}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The commands or options there are, when one that there is not was asked for.
 fn alternatives(kind: ErrorKind) -> Option<String> {
     let cli = Cli::command();
     let mut command = &cli;
-    for name in std::env::args().skip(1) {
+    for name in std::env::args_os().skip(1) {
         match command.find_subcommand(&name) {
             Some(found) => command = found,
             None => break,

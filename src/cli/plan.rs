@@ -1,6 +1,8 @@
 //! `hotset plan`: what each amount of memory would bring, and how much a speed needs.
 
 use super::files::open_trace;
+use super::numbers::{speed, throughput};
+use super::out::print;
 use bytesize::ByteSize;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, Table, presets};
@@ -13,7 +15,6 @@ use hotset::report::bytes;
 use hotset::trace::Trace;
 use hotset::{gguf, policy};
 use serde::Serialize;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// What is assumed of a disk that nobody has measured: a solid-state drive of the cheaper kind.
@@ -38,7 +39,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
     /// What the disk reads in a second, as in 2GB/s [default: 2GB/s is assumed]
-    #[arg(long, value_name = "SIZE", value_parser = disk)]
+    #[arg(long, value_name = "SIZE", value_parser = throughput)]
     disk: Option<u64>,
     /// Find the memory that this many tokens per second need
     #[arg(long, value_name = "TOKENS", value_parser = speed)]
@@ -64,10 +65,10 @@ enum Format {
 #[derive(Serialize)]
 struct Report<'a> {
     /// Null for a profile.
-    trace: Option<&'a Path>,
+    trace: Option<String>,
     /// Null for a trace.
-    profile: Option<&'a Path>,
-    model: Option<&'a Path>,
+    profile: Option<String>,
+    model: Option<String>,
     /// `static` for a profile.
     policy: &'a str,
     /// Tokens of the trace, or that the profile has seen generated (or read, if that is none).
@@ -120,10 +121,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ..
     } = &workload;
     let plan = Plan::new(shape, *top_k, disk_bytes_per_s as f64, measured);
+    // JSON has no other text than Unicode.
+    let (name, model) = (args.workload.display().to_string(), args.model.as_ref());
     let report = Report {
-        trace: (!is_profile).then_some(&args.workload),
-        profile: is_profile.then_some(&args.workload),
-        model: args.model.as_deref(),
+        trace: (!is_profile).then(|| name.clone()),
+        profile: is_profile.then(|| name.clone()),
+        model: model.map(|path| path.display().to_string()),
         policy: &workload.policy,
         n_tokens: workload.n_tokens,
         n_layers: workload.n_layers,
@@ -142,7 +145,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Format::Table => report.text(),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
     };
-    Ok(std::io::stdout().write_all(text.as_bytes())?)
+    print(&text)
 }
 
 impl Args {
@@ -235,22 +238,6 @@ fn bad_file(path: &Path, why: &str) -> Error {
     }
 }
 
-/// Reads `2GB/s`.
-fn disk(text: &str) -> Result<u64, String> {
-    let size = text.strip_suffix("/s").unwrap_or(text);
-    let n_bytes = size.parse().map_or(0, |size: ByteSize| size.as_u64());
-    match n_bytes {
-        0 => Err("expected a size above 0 such as 2GB/s or 500MB/s".to_string()),
-        n => Ok(n),
-    }
-}
-
-fn speed(text: &str) -> Result<f64, String> {
-    let speed: Option<f64> = text.parse().ok();
-    let speed = speed.filter(|speed| *speed > 0.0 && speed.is_finite());
-    speed.ok_or_else(|| "expected a number above 0".to_string())
-}
-
 impl Report<'_> {
     fn text(&self) -> String {
         let plan = self.plan;
@@ -258,9 +245,9 @@ impl Report<'_> {
             "{}, policy {}: {} tokens; {} layers of {} experts, {} in all, \
              a token uses {} of a layer\n\n{}\n\n",
             self.trace
-                .or(self.profile)
-                .unwrap_or(Path::new(""))
-                .display(),
+                .as_ref()
+                .or(self.profile.as_ref())
+                .map_or("", String::as_str),
             self.policy,
             self.n_tokens,
             self.n_layers,

@@ -1,9 +1,9 @@
 //! `hotset policies`: what the registry holds.
 
+use super::out::print;
 use comfy_table::{Table, presets};
 use hotset::policy::{Param, REGISTRY, Spec};
 use serde_json::{Value, json};
-use std::io::Write;
 
 /// List the policies
 #[derive(clap::Args)]
@@ -18,8 +18,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         true => serde_json::to_string_pretty(&REGISTRY.iter().map(value).collect::<Vec<_>>())?,
         false => table(),
     };
-    writeln!(std::io::stdout(), "{text}")?;
-    Ok(())
+    print(&format!("{text}\n"))
 }
 
 fn value(spec: &Spec) -> Value {

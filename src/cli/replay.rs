@@ -1,17 +1,17 @@
 //! `hotset replay`: recorded routing under other policies and budgets.
 
 use super::files::{check_output, open_trace, save};
-use super::{cells, curve};
+use super::out::print;
+use super::{cells, curve, numbers};
 use anyhow::Context;
-use bytesize::ByteSize;
 use clap::ValueEnum;
+use hotset::config;
 use hotset::error::Error;
 use hotset::replay::grid::{Grid, Named, Report, Request, policies};
 use hotset::replay::{Budget, Scope};
 use hotset::trace::{Header, Prefill, Trace};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Replay recorded routing with other policies and budgets, beside the best possible one
@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let text = args.render(&report)?;
     match &args.output {
         Some(path) => save(path, &text).with_context(|| path.display().to_string()),
-        None => Ok(std::io::stdout().write_all(text.as_bytes())?),
+        None => print(&text),
     }
 }
 
@@ -154,7 +154,12 @@ fn check_names(traces: &[Named]) -> Result<(), Error> {
 
 /// Reads `decode`, `batch:512` or `skip`.
 fn prefill(text: &str) -> Result<Prefill, String> {
-    let n_tokens = || text.strip_prefix("batch:")?.parse().ok().filter(|&n| n > 0);
+    let n_tokens = || {
+        config::whole(text.strip_prefix("batch:")?)?
+            .try_into()
+            .ok()
+            .filter(|&n| n > 0)
+    };
     match text {
         "decode" => Ok(Prefill::Decode),
         "skip" => Ok(Prefill::Skip),
@@ -165,10 +170,10 @@ fn prefill(text: &str) -> Result<Prefill, String> {
 }
 
 fn expert_bytes(text: &str) -> Result<u64, String> {
-    let n_bytes = text.parse().map_or(0, |size: ByteSize| size.as_u64());
-    match (1..=Header::EXPERT_BYTES_MAX).contains(&n_bytes) {
-        true => Ok(n_bytes),
-        false => Err("expected a size such as 6MiB, up to 1TiB".to_string()),
+    match numbers::size(text) {
+        Ok(n_bytes) if n_bytes <= Header::EXPERT_BYTES_MAX => Ok(n_bytes),
+        Err(why) if config::too_small(text).is_some() => Err(why),
+        _ => Err("expected a size above 0 such as 6MiB, up to 1TiB".to_string()),
     }
 }
 

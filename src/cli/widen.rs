@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// Larger than this is no model that anybody measures with.
+const FACTOR_MAX: i64 = 4096;
+
 /// Make the experts of a GGUF model several times larger without changing what it computes
 #[derive(clap::Args)]
 #[command(
@@ -11,7 +14,7 @@ pub struct Args {
     /// The model: one GGUF file
     input: PathBuf,
     /// How many times larger
-    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=FACTOR_MAX))]
     factor: u32,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
@@ -30,6 +33,7 @@ pub use writer::run;
 
 #[cfg(feature = "llama")]
 mod writer {
+    use super::super::out;
     use super::super::tiles::{Format, Part, divide, write_tiled};
     use super::Args;
     use anyhow::{Context, bail};
@@ -73,13 +77,12 @@ mod writer {
             signal => low_level::emulate_default_handler(signal as i32)?,
         }
         result?;
-        println!(
-            "{}: {}, experts x{}",
+        out::print(&format!(
+            "{}: {}, experts x{}\n",
             args.output.display(),
             report::bytes(plan.n_bytes),
             args.factor
-        );
-        Ok(())
+        ))
     }
 
     fn bad(path: &Path, why: impl Into<String>) -> Error {

@@ -1,13 +1,19 @@
 //! The settings, and the one place where the environment is read.
 
+mod numbers;
 mod paths;
+mod router;
 mod values;
 
 use crate::error::Result;
 use crate::policy;
 use crate::store::{Faults, QueueKind};
-use paths::{PROFILE_SUFFIXES, TRACE_SUFFIX};
+pub use numbers::{decimal, size, too_small, whole};
+use paths::{PROFILE_SUFFIXES, TRACE_SUFFIX, ends_with};
 pub use paths::{folder_of, model_path, profile_name, profile_path, trace_path};
+pub use router::Routed;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 pub use values::{Known, Ram, StatsTo};
@@ -131,6 +137,8 @@ pub struct Config {
     pub trace: Option<PathBuf>,
     /// Errors to inject.
     pub faults: Faults,
+    /// Whose process this is, if a router has started it.
+    pub routed: Option<Routed>,
 }
 
 impl Default for Config {
@@ -148,6 +156,7 @@ impl Default for Config {
             prewarm: Duration::from_secs(30),
             trace: None,
             faults: Faults::default(),
+            routed: None,
         }
     }
 }
@@ -157,29 +166,71 @@ impl Config {
     ///
     /// An empty value counts as unset. An unknown variable that begins with `HOTSET` is an error,
     /// because a misspelt setting that is ignored costs more than it saves.
-    pub fn from_vars(vars: impl IntoIterator<Item = (String, String)>) -> Result<Self> {
+    pub fn from_vars<N, V>(vars: impl IntoIterator<Item = (N, V)>) -> Result<Self>
+    where
+        N: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
         let mut config = Self::default();
         for (name, value) in vars {
-            if !name.starts_with("HOTSET") || name == BUILD_VARIABLE || value.is_empty() {
-                continue;
+            let (name, value) = (name.as_ref(), value.as_ref());
+            let is_ours = name.as_bytes().starts_with(b"HOTSET") && name != BUILD_VARIABLE;
+            if is_ours && !value.is_empty() {
+                // No setting is called like what is lost here.
+                config.set(&name.to_string_lossy(), value)?;
             }
-            config.set(&name, &value)?;
         }
         Ok(config)
     }
 
     /// Reads the environment of this process.
     pub fn from_env() -> Result<Self> {
-        Self::from_vars(std::env::vars_os().filter_map(|(name, value)| {
-            Some((
-                name.into_string().ok()?,
-                value.to_string_lossy().into_owned(),
-            ))
-        }))
+        let mut config = Self::from_vars(std::env::vars_os())?;
+        if let Some(routed) = Routed::of_process() {
+            config.name_files_of(routed);
+        }
+        Ok(config)
     }
 
     /// Sets one variable.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<()> {
+    pub fn set(&mut self, name: &str, value: impl AsRef<OsStr>) -> Result<()> {
+        let value = value.as_ref();
+        match name {
+            "HOTSET_STATS" => self.stats = StatsTo::parse(name, value)?,
+            "HOTSET_PROFILE" => self.profile = Some(Known::parse(name, value)?),
+            "HOTSET_PROFILE_SAVE" => {
+                if !PROFILE_SUFFIXES.iter().any(|s| ends_with(value, s)) {
+                    let allowed = "expected a file ending in .json or .json.gz";
+                    return Err(setting(name, value, allowed));
+                }
+                self.profile_save = Some(PathBuf::from(value));
+            }
+            "HOTSET_TRACE" => {
+                if !ends_with(value, TRACE_SUFFIX) {
+                    return Err(setting(name, value, "expected a file ending in .trace.gz"));
+                }
+                self.trace = Some(PathBuf::from(value));
+            }
+            _ if !KNOBS.iter().any(|knob| knob.name == name) => {
+                let known: Vec<_> = KNOBS.iter().map(|k| k.name).collect();
+                let allowed = format!("no such setting; there are {}", known.join(", "));
+                return Err(setting(name, value, &allowed));
+            }
+            _ => match value.to_str() {
+                Some(text) => self.set_text(name, text)?,
+                None => {
+                    let knob = KNOBS.iter().find(|knob| knob.name == name);
+                    let values = knob.map_or("", |knob| knob.values);
+                    let allowed = format!("it is not UTF-8; expected {values}");
+                    return Err(setting(name, value, &allowed));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    /// Sets a variable of [`KNOBS`] that names no file.
+    fn set_text(&mut self, name: &str, value: &str) -> Result<()> {
         match name {
             "HOTSET" => {
                 self.enabled = match value {
@@ -215,31 +266,9 @@ impl Config {
                     _ => return Err(setting(name, value, "expected auto, uring or pread")),
                 }
             }
-            "HOTSET_STATS" => self.stats = StatsTo::parse(name, value)?,
-            "HOTSET_PROFILE" => self.profile = Some(Known::parse(name, value)?),
-            "HOTSET_PROFILE_SAVE" => {
-                if !PROFILE_SUFFIXES
-                    .iter()
-                    .any(|suffix| value.ends_with(suffix))
-                {
-                    let allowed = "expected a file ending in .json or .json.gz";
-                    return Err(setting(name, value, allowed));
-                }
-                self.profile_save = Some(PathBuf::from(value));
-            }
             "HOTSET_PREWARM" => self.prewarm = prewarm(name, value)?,
-            "HOTSET_TRACE" => {
-                if !value.ends_with(TRACE_SUFFIX) {
-                    return Err(setting(name, value, "expected a file ending in .trace.gz"));
-                }
-                self.trace = Some(PathBuf::from(value));
-            }
             "HOTSET_FAULT" => self.faults = Faults::parse(value)?,
-            _ => {
-                let known: Vec<_> = KNOBS.iter().map(|k| k.name).collect();
-                let allowed = format!("no such setting; there are {}", known.join(", "));
-                return Err(setting(name, value, &allowed));
-            }
+            _ => unreachable!("the caller has looked"),
         }
         Ok(())
     }
@@ -262,7 +291,7 @@ mod tests {
         assert_eq!(ram("6GiB"), Ram::Bytes(6 << 30));
         assert_eq!(ram("512 MiB"), Ram::Bytes(512 << 20));
         assert_eq!(ram("1GB"), Ram::Bytes(1_000_000_000));
-        assert_eq!(ram("12345"), Ram::Bytes(12345));
+        assert_eq!(ram("12345678"), Ram::Bytes(12_345_678));
         assert_eq!(ram("40%"), Ram::Percent(40.0));
         assert_eq!(ram("auto"), Ram::Auto);
     }
@@ -281,7 +310,7 @@ mod tests {
             ("HOTSET_PREFETCH", "on", "auto"),
             ("HOTSET_DEVICE_CACHE", "off", "auto or on"),
             ("HOTSET_IO", "dma", "uring"),
-            ("HOTSET_STATS", "0", "above 0"),
+            ("HOTSET_STATS", "0", "from 1 to 86400"),
             ("HOTSET_PROFILE", "no/such/file.json:2", "no such file"),
             ("HOTSET_PROFILE", "no/such/folder/", "no such folder"),
             ("HOTSET_PROFILE", "Cargo.toml:0", "Cargo.toml:0"),

@@ -65,7 +65,7 @@ fn numbered(path: &Path, n: u32) -> PathBuf {
 }
 
 /// `path` with `what` before the end that says what kind of file it is.
-fn inserted(path: &Path, what: &str) -> PathBuf {
+pub(super) fn inserted(path: &Path, what: &str) -> PathBuf {
     let path = path.as_os_str();
     let (stem, suffix) = split(path).unwrap_or((path.as_bytes(), b""));
     let parts = [stem, b".", what.as_bytes(), suffix];
@@ -82,6 +82,11 @@ fn split(name: &OsStr) -> Option<(&[u8], &[u8])> {
     Some(name.split_at(n_bytes))
 }
 
+/// Whether a name ends so.
+pub(super) fn ends_with(name: &OsStr, suffix: &str) -> bool {
+    name.as_bytes().ends_with(suffix.as_bytes())
+}
+
 /// The folder that holds `path`, the current one for a bare name.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
@@ -96,7 +101,7 @@ impl Config {
     pub fn check_files(&self) -> Result<()> {
         let mut seen: Vec<(&str, Identity)> = Vec::new();
         for (name, path) in self.files() {
-            let wrong = |why: &str| setting(name, &path.to_string_lossy(), why);
+            let wrong = |why: &str| setting(name, path, why);
             output::check(path).map_err(|why| wrong(&why))?;
             let Some(identity) = output::identity(path) else {
                 continue;
@@ -114,7 +119,7 @@ impl Config {
     }
 
     /// The files that a run writes, with the variables that name them.
-    fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let json = match &self.stats {
             StatsTo::Json(path) => Some(path),
             _ => None,

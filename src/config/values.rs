@@ -1,8 +1,10 @@
 //! What settings can be.
 
+use super::{decimal, size, too_small, whole};
 use crate::error::{Error, Result};
 use crate::profile;
-use bytesize::ByteSize;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,14 +30,12 @@ impl Ram {
             return Ok(Self::Auto);
         }
         if let Some(number) = text.strip_suffix('%') {
-            let percent: f64 = number.trim().parse().map_err(|_| wrong())?;
-            return (percent > 0.0 && percent <= 100.0)
-                .then_some(Self::Percent(percent))
-                .ok_or_else(wrong);
+            let percent = decimal(number.trim()).filter(|p| *p > 0.0 && *p <= 100.0);
+            return percent.map(Self::Percent).ok_or_else(wrong);
         }
-        match text.parse::<ByteSize>() {
-            Ok(size) if size.as_u64() > 0 => Ok(Self::Bytes(size.as_u64())),
-            _ => Err(wrong()),
+        match too_small(text) {
+            Some(why) => Err(setting(name, value, &why)),
+            None => size(text).map(Self::Bytes).ok_or_else(wrong),
         }
     }
 }
@@ -53,25 +53,27 @@ pub enum StatsTo {
     Json(PathBuf),
 }
 
+/// Longest time between two reports, in seconds: a day.
+const STATS_SECONDS_MAX: u64 = 86_400;
+
 impl StatsTo {
-    pub(super) fn parse(name: &str, value: &str) -> Result<Self> {
-        match value {
-            "exit" => return Ok(Self::Exit),
-            "off" => return Ok(Self::Off),
-            _ => {}
-        }
-        if let Ok(seconds) = value.parse::<u32>() {
-            if seconds > 0 {
-                return Ok(Self::Every(Duration::from_secs(seconds.into())));
-            }
-        } else if value.ends_with(".json") {
+    pub(super) fn parse(name: &str, value: &OsStr) -> Result<Self> {
+        if value.as_bytes().ends_with(b".json") {
             return Ok(Self::Json(PathBuf::from(value)));
         }
-        Err(setting(
-            name,
-            value,
-            "expected exit, off, a number of seconds above 0, or a file ending in .json",
-        ))
+        let seconds = |text: &str| whole(text).filter(|s| (1..=STATS_SECONDS_MAX).contains(s));
+        match value.to_str() {
+            Some("exit") => Ok(Self::Exit),
+            Some("off") => Ok(Self::Off),
+            text => match text.and_then(seconds) {
+                Some(seconds) => Ok(Self::Every(Duration::from_secs(seconds))),
+                None => Err(setting(
+                    name,
+                    value,
+                    "expected exit, off, whole seconds from 1 to 86400, or a file ending in .json",
+                )),
+            },
+        }
     }
 }
 
@@ -85,23 +87,42 @@ pub enum Known {
 }
 
 impl Known {
-    pub(super) fn parse(name: &str, value: &str) -> Result<Self> {
+    pub(super) fn parse(name: &str, value: &OsStr) -> Result<Self> {
         let path = Path::new(value);
         if path.is_dir() {
             return Ok(Self::Folder(path.to_path_buf()));
         }
-        if value.ends_with('/') {
+        if value.as_bytes().ends_with(b"/") {
             return Err(setting(name, value, "there is no such folder"));
         }
-        let part = |text: &str| {
-            let (path, weight) = profile::part(text).map_err(|why| setting(name, text, &why))?;
-            match path.is_file() {
-                true => Ok((path, weight)),
-                false => Err(setting(name, text, "there is no such file or folder")),
+        let pieces: Vec<&[u8]> = value.as_bytes().split(|b| *b == b',').collect();
+        let mut parts = Vec::new();
+        let mut at = 0;
+        while at < pieces.len() {
+            let (part, n_pieces) = Self::part(name, &pieces[at..])?;
+            parts.push(part);
+            at += n_pieces;
+        }
+        Ok(Self::Files(parts))
+    }
+
+    /// The first file of a list that was split at its commas, and of how many pieces its name is: most
+    /// names have no comma, but one that there is wins.
+    fn part(name: &str, pieces: &[&[u8]]) -> Result<((PathBuf, f64), usize)> {
+        for n_pieces in (2..=pieces.len()).rev() {
+            let text = OsString::from_vec(pieces[..n_pieces].join(&b','));
+            if let Ok(part) = profile::part(&text)
+                && part.0.is_file()
+            {
+                return Ok((part, n_pieces));
             }
-        };
-        let parts: Result<_> = value.split(',').map(part).collect();
-        Ok(Self::Files(parts?))
+        }
+        let text = OsStr::from_bytes(pieces[0]);
+        let part = profile::part(text).map_err(|why| setting(name, text, &why))?;
+        match part.0.is_file() {
+            true => Ok((part, 1)),
+            false => Err(setting(name, text, "there is no such file or folder")),
+        }
     }
 }
 
@@ -112,7 +133,7 @@ const PREWARM_MAX: u64 = 86_400;
 pub(super) fn prewarm(name: &str, value: &str) -> Result<Duration> {
     let seconds = match value {
         "off" => Some(0),
-        _ => value.parse().ok().filter(|s| (1..=PREWARM_MAX).contains(s)),
+        _ => whole(value).filter(|s| (1..=PREWARM_MAX).contains(s)),
     };
     let allowed = "expected off or whole seconds from 1 to 86400";
     let seconds = seconds.ok_or_else(|| setting(name, value, allowed))?;
@@ -120,10 +141,10 @@ pub(super) fn prewarm(name: &str, value: &str) -> Result<Duration> {
 }
 
 /// The error of a setting.
-pub(super) fn setting(name: &str, value: &str, allowed: &str) -> Error {
+pub(super) fn setting(name: &str, value: impl AsRef<OsStr>, allowed: &str) -> Error {
     Error::Setting {
         name: name.to_string(),
-        value: value.to_string(),
+        value: value.as_ref().to_string_lossy().into_owned(),
         allowed: allowed.to_string(),
     }
 }

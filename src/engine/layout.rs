@@ -218,6 +218,12 @@ impl Layout {
         self.pools.iter().map(|p| p.n_slots).sum()
     }
 
+    /// The smallest budget that holds an expert.
+    pub fn least_bytes(&self) -> u64 {
+        let slot_bytes = self.pools.iter().map(|p| p.slot_bytes).min().unwrap_or(0);
+        slot_bytes as u64 + ring_cost(self.ring.n_places * self.ring.place_bytes)
+    }
+
     /// Slots of all pools at the start.
     pub fn n_slots_start(&self) -> u32 {
         self.pools.iter().map(|p| p.n_slots_start).sum()
@@ -423,6 +429,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_least_budget_holds_one_expert() {
+        let n_slots = |budget| {
+            let layout = Layout::new(&tensors(), &[512], budget).unwrap();
+            (layout.n_slots(), layout.least_bytes())
+        };
+        let (_, least) = n_slots(1);
+        assert_eq!(n_slots(least), (1, least));
+        assert_eq!(n_slots(least - 1), (0, least));
     }
 
     #[test]

@@ -6,13 +6,13 @@ use super::model::Model;
 use super::record;
 use super::registry::{BOUND, Bound, Registry, registry, try_registry};
 use super::reports;
-use super::signals;
 use super::sys::{
     GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook,
     ggml_tensor, llama_model,
 };
 use super::workload::Given;
 use super::{batch_hook, device, device_hook};
+use super::{shares, signals};
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::layout::Tensor;
 use crate::engine::{Batch, Inputs, Routing};
@@ -70,10 +70,16 @@ pub fn install(config: Config) -> Result<()> {
         uninstall();
         return Ok(());
     }
-    if let Some(Ram::Bytes(n)) = config.ram {
-        crate::memory::check(n)?;
+    match (config.ram, &config.routed) {
+        // What others of the router have, they give back when the model is loaded.
+        (Some(Ram::Bytes(_)), Some(_)) => {}
+        (Some(Ram::Bytes(n)), None) => crate::memory::check(n)?,
+        _ => {}
     }
     config.check_files()?;
+    if let Some(line) = config.named_files() {
+        report::say(&line);
+    }
     let given = Given::read(&config)?;
     let is_silent = config.stats == StatsTo::Off;
     ending::want(config.profile_save.is_some() || config.trace.is_some() || !is_silent);
@@ -132,6 +138,7 @@ fn finish_with(
     n_picks_max: usize,
 ) -> bool {
     registry.report_rest(stats, n_picks_max);
+    shares::leave();
     registry.release_tables();
     !registry.has_failed
 }
@@ -231,7 +238,11 @@ unsafe fn name_of<'a>(weights: *const ggml_tensor) -> Option<&'a str> {
 unsafe extern "C" fn wants(_: *mut c_void, weights: *const ggml_tensor) -> bool {
     // SAFETY: llama.cpp passes NULL or a tensor.
     let is_expert = || unsafe { name_of(weights) }.is_some_and(|n| expert_part(n).is_some());
-    (weights.is_null() || is_expert()) && registry().has_budget()
+    // SAFETY: the same.
+    match unsafe { weights.as_ref() } {
+        None => registry().has_budget(),
+        Some(tensor) => is_expert() && registry().wants(tensor.nb[2] as u64),
+    }
 }
 
 unsafe extern "C" fn bind(

@@ -25,6 +25,7 @@ mod reports;
 mod room;
 #[cfg(feature = "llama")]
 pub mod session;
+mod shares;
 mod signals;
 #[allow(missing_docs)]
 pub mod sys;

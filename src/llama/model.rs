@@ -3,6 +3,7 @@
 use super::foresight::LayerRouters;
 use super::record::Target;
 use super::room::{self, Budget};
+use super::shares;
 use super::workload::Workload;
 use crate::config::{Config, Ram};
 use crate::engine::Engine;
@@ -66,7 +67,15 @@ impl Model {
             Ram::Percent(p) => Budget::Fixed((total as f64 * p / 100.0) as u64),
             Ram::Auto => Budget::UpTo(u64::MAX),
         };
-        let budget = room::check(&parts.tensors, &parts.files, budget)?;
+        // What other models have left is nobody's choice.
+        let is_chosen = matches!(config.ram, Some(Ram::Bytes(_))) && used_bytes == 0;
+        room::check_least(&parts.tensors, &parts.files, budget, is_chosen)?;
+        let budget = match (&config.routed, config.ram) {
+            (Some(routed), Some(Ram::Bytes(n))) => {
+                shares::budget(routed, n, used_bytes, (&parts.tensors, &parts.files))?
+            }
+            _ => room::check(&parts.tensors, &parts.files, budget)?,
+        };
         let mut blocks: Vec<u32> = parts.tensors.iter().map(|t| t.block).collect();
         blocks.dedup();
         let model = Self {
@@ -90,6 +99,11 @@ impl Model {
         Ok(model)
     }
 
+    /// Whether the budget is a part of what other processes have, too.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.budget, Budget::Shared { .. })
+    }
+
     /// Whether the budget is what is available.
     pub fn is_elastic(&self) -> bool {
         matches!(self.budget, Budget::UpTo(_))
@@ -106,6 +120,7 @@ impl Model {
             (_, Some(engine)) => engine.layout().arena_bytes as u64,
             (Budget::UpTo(u64::MAX), None) => 0,
             (Budget::UpTo(n) | Budget::Fixed(n), None) => n,
+            (Budget::Shared { most, .. }, None) => most,
         }
     }
 

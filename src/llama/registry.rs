@@ -10,6 +10,7 @@ use super::loading::Loading;
 use super::model::{Model, Parts, places};
 use super::pressure;
 use super::record::{self, Observer, Target};
+use super::shares;
 use super::tapes::Tapes;
 use super::workload::{Given, Shelves, Workload};
 use crate::config::{Config, Ram};
@@ -61,6 +62,8 @@ pub struct Registry {
     /// The settings in force.
     pub(super) config: Config,
     loading: Vec<Loading>,
+    /// Whether there is room for the model whose tensors are asked for, if that is decided.
+    is_wanted: Option<bool>,
     pub(super) models: Vec<(usize, Arc<Model>)>,
     /// Of models that do not stream.
     pub(super) observers: Vec<(usize, Arc<Observer>)>,
@@ -87,6 +90,7 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
     Mutex::new(Registry {
         config: Config::default(),
         loading: Vec::new(),
+        is_wanted: None,
         models: Vec::new(),
         observers: Vec::new(),
         given: Given::default(),
@@ -132,6 +136,20 @@ impl Registry {
             None => false,
             Some(Ram::Bytes(n)) => self.used_bytes() < n,
             Some(Ram::Percent(_) | Ram::Auto) => true,
+        }
+    }
+
+    /// Whether an expert tensor of a model that is being loaded, of which one expert has `part_bytes`, is left on
+    /// disk. All tensors of a model get the answer of the first one.
+    pub fn wants(&mut self, part_bytes: u64) -> bool {
+        let used_bytes = self.used_bytes();
+        match self.config.ram {
+            Some(Ram::Bytes(n)) if used_bytes > 0 => {
+                // What others have left is of use if it holds one expert: three parts, or two that are larger.
+                let holds_one = used_bytes + 3 * part_bytes <= n;
+                *self.is_wanted.get_or_insert(holds_one)
+            }
+            _ => self.has_budget(),
         }
     }
 
@@ -195,6 +213,7 @@ impl Registry {
     }
 
     fn try_start(&mut self, key: usize, title: Title, n_used: u32) -> Result<()> {
+        let has_room = self.is_wanted.take().unwrap_or_else(|| self.has_budget());
         let at = self.loading.iter().position(|l| l.key == key);
         let Some(mut loading) = at.map(|at| self.loading.remove(at)) else {
             return Ok(());
@@ -203,7 +222,7 @@ impl Registry {
             return Err(error);
         }
         if self.config.ram.is_some() && loading.tensors.is_empty() {
-            let why = match (loading.blocks.len(), self.has_budget()) {
+            let why = match (loading.blocks.len(), has_room) {
                 (0, _) => "the model has no experts",
                 (_, false) => "other models have used up HOTSET_RAM",
                 (_, true) => "its experts cannot be left on disk on this system",
@@ -242,6 +261,9 @@ impl Registry {
         let model = Arc::new(model);
         if model.is_elastic() {
             pressure::watch(&model);
+        }
+        if model.is_shared() {
+            shares::follow(&model);
         }
         let mut table = BOUND.load().to_vec();
         for (i, (layer, part)) in order.into_iter().zip(places) {
@@ -317,6 +339,7 @@ impl Registry {
     /// Forgets the model at address `key`, which no graph uses, and reports on it.
     pub fn stop(&mut self, key: usize) {
         self.loading.retain(|l| l.key != key);
+        self.is_wanted = None;
         let devices = self.take_devices(key);
         if let Some(at) = self.observers.iter().position(|(k, _)| *k == key) {
             let observer = self.observers.remove(at).1;

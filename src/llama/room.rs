@@ -3,7 +3,7 @@
 use crate::auto;
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor, expert_bytes};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory;
 use crate::report;
 use crate::store::ModelFile;
@@ -20,10 +20,54 @@ pub enum Budget {
     Fixed(u64),
     /// What is available, up to these bytes.
     UpTo(u64),
+    /// A part of what several processes share.
+    Shared {
+        /// Bytes at the start.
+        n_bytes: u64,
+        /// What it may become when others go.
+        most: u64,
+    },
 }
 
 /// Device and inode of the first file of each model that was loaded.
 static LOADED: LazyLock<Mutex<HashSet<(u64, u64)>>> = LazyLock::new(Mutex::default);
+
+/// A fixed budget below one expert is an error where somebody chose it, and worth a line where it came about.
+pub fn check_least(
+    tensors: &[Tensor],
+    files: &[ModelFile],
+    budget: Budget,
+    is_chosen: bool,
+) -> Result<()> {
+    let Budget::Fixed(n_bytes) = budget else {
+        return Ok(());
+    };
+    let layout = Layout::new(tensors, &aligns(files), n_bytes)?;
+    if layout.n_slots() > 0 || !is_chosen {
+        say_if_least(&layout, n_bytes);
+        return Ok(());
+    }
+    let least = layout.least_bytes();
+    Err(Error::Setting {
+        name: "HOTSET_RAM".to_string(),
+        value: report::bytes(n_bytes),
+        allowed: format!(
+            "one expert of this model takes {}: {least} bytes are the least that is of use",
+            report::bytes(least)
+        ),
+    })
+}
+
+/// Says so if no expert finds a place in `n_bytes`.
+fn say_if_least(layout: &Layout, n_bytes: u64) {
+    if layout.n_slots_start() == 0 {
+        report::say(&format!(
+            "hotset: warning: {} for experts are less than one of them takes ({}): each is read whenever it is used",
+            report::bytes(n_bytes),
+            report::bytes(layout.least_bytes())
+        ));
+    }
+}
 
 /// What a model of `tensors` gets of `budget`. A fixed one must be available when the model is loaded for the
 /// first time. A model that comes back, as one that slept while nobody asked, takes what there is: its users have
@@ -56,12 +100,13 @@ pub fn check(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result<
 /// Lays `budget` out for `tensors`. What is available is the start of a layout that can grow.
 pub fn layout(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result<Layout> {
     let aligns = aligns(files);
-    let capacity = match budget {
+    let (mut size, capacity) = match budget {
         Budget::Fixed(n_bytes) => return Layout::new(tensors, &aligns, n_bytes),
-        Budget::UpTo(n_bytes) => n_bytes,
+        Budget::UpTo(n_bytes) => (affordable().min(n_bytes), n_bytes),
+        Budget::Shared { n_bytes, most } => (n_bytes, most),
     };
-    let mut size = affordable().min(capacity);
     let whole = Layout::growing(tensors, &aligns, size, capacity)?;
+    say_if_least(&whole, size);
     let addresses = auto::at_start(memory::addresses().bytes, 0);
     if whole.arena_bytes as u64 <= addresses && Engine::can_have(&whole) {
         return Ok(whole);
@@ -81,14 +126,15 @@ pub fn layout(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result
 }
 
 /// Bytes for experts that all limits leave now.
-fn affordable() -> u64 {
+pub fn affordable() -> u64 {
     let memory = auto::at_start(memory::room(), memory::committed_untouched());
     // What was promised already, or mapped, has been subtracted there, used or not.
     let promised = auto::at_start(memory::promised().bytes, 0);
     memory.min(promised)
 }
 
-fn aligns(files: &[ModelFile]) -> Vec<usize> {
+/// What reads of the files must be multiples of.
+pub fn aligns(files: &[ModelFile]) -> Vec<usize> {
     files.iter().map(ModelFile::align).collect()
 }
 

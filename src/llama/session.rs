@@ -9,6 +9,8 @@ use super::sys::{
 };
 use crate::error::{Error, Result};
 use std::ffi::{CString, c_char, c_void};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A loaded model and its context, freed in this order.
@@ -50,7 +52,7 @@ impl Session {
             path: path.to_path_buf(),
             why: why.to_string(),
         };
-        let name = path.to_str().and_then(|path| CString::new(path).ok());
+        let name = CString::new(path.as_os_str().as_bytes()).ok();
         let name = name.ok_or_else(|| wrong("llama.cpp cannot open files of such names"))?;
         // SAFETY: default parameters with plain values changed, a C string, and a model that lives.
         unsafe {
@@ -172,6 +174,7 @@ unsafe extern "C" fn errors(level: ggml_log_level, text: *const c_char, _: *mut 
     if level == GGML_LOG_LEVEL_ERROR {
         // SAFETY: llama.cpp passes a C string.
         let text = unsafe { std::ffi::CStr::from_ptr(text) };
-        eprint!("{}", text.to_string_lossy());
+        // Nobody is left to tell if this fails.
+        let _ = std::io::stderr().write_all(text.to_bytes());
     }
 }

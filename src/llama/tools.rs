@@ -67,7 +67,7 @@ pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<Ex
 
 /// Puts settings into the environment, for the programs that llama-server starts for its models.
 /// Call it before there are threads.
-pub fn export(settings: &[(&str, String)]) {
+pub fn export(settings: &[(&str, OsString)]) {
     for (name, value) in settings {
         // SAFETY: the caller says that no other thread can read the environment.
         unsafe { std::env::set_var(name, value) };

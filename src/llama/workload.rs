@@ -21,6 +21,8 @@ pub struct Given {
     prewarm: Duration,
     /// Where a profile is saved.
     save: Option<PathBuf>,
+    /// Whether other models of a router have the same settings.
+    is_routed: bool,
     /// Whether a profile is learnt, saved or not.
     pub learns: bool,
 }
@@ -54,6 +56,7 @@ impl Given {
     pub fn read(config: &Config) -> Result<Self> {
         let mut given = Self {
             prewarm: config.prewarm,
+            is_routed: config.routed.is_some(),
             ..Self::default()
         };
         match &config.profile {
@@ -94,6 +97,10 @@ impl Given {
         for (path, profile, weight) in &self.files {
             match shelves.difference(profile) {
                 None => parts.push((profile.clone(), *weight)),
+                Some(why) if self.is_routed => report::say(&format!(
+                    "hotset: {}: {why}; this model does not start with it",
+                    path.display()
+                )),
                 Some(why) if n == 1 => return Err(wrong(path, why)),
                 Some(_) => {}
             }

@@ -167,26 +167,37 @@ pub fn find(name: &str) -> Result<(&'static Spec, u32)> {
             .and_then(|n| n.parse().ok())
             .filter(|v| (param.min..=param.max).contains(v)),
     });
+    let wrong = |allowed| Error::Setting {
+        name: "HOTSET_POLICY".into(),
+        value: name.into(),
+        allowed,
+    };
     match (spec, value) {
         (Some(spec), Some(value)) => Ok((spec, value)),
-        _ => Err(Error::Setting {
-            name: "HOTSET_POLICY".into(),
-            value: name.into(),
-            allowed: format!("must be one of {}", choices()),
-        }),
+        (Some(spec), None) if spec.param.is_some() => {
+            Err(wrong(format!("must be {}", spec.choice())))
+        }
+        _ => Err(wrong(format!("must be one of {}", choices()))),
     }
 }
 
 /// All names with their parameters: `lru, decay[:half-life in tokens, 1 to 4096, default 16]`.
 pub fn choices() -> String {
-    let choice = |spec: &Spec| match spec.param {
-        None => spec.name.to_string(),
-        Some(Param {
-            name,
-            default,
-            min,
-            max,
-        }) => format!("{}[:{name}, {min} to {max}, default {default}]", spec.name),
-    };
-    REGISTRY.iter().map(choice).collect::<Vec<_>>().join(", ")
+    let choices: Vec<String> = REGISTRY.iter().map(Spec::choice).collect();
+    choices.join(", ")
+}
+
+impl Spec {
+    /// `decay[:half-life in tokens, 1 to 4096, default 16]`.
+    fn choice(&self) -> String {
+        match self.param {
+            None => self.name.to_string(),
+            Some(Param {
+                name,
+                default,
+                min,
+                max,
+            }) => format!("{}[:{name}, {min} to {max}, default {default}]", self.name),
+        }
+    }
 }

@@ -1,25 +1,35 @@
 //! A profile and how much of it: `FILE` or `FILE:WEIGHT`.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// The highest weight.
 pub(crate) const WEIGHT_MAX: f64 = 1000.0;
 
-/// Reads `FILE:WEIGHT`, or `FILE`, whose weight is 1. A colon that no number follows belongs to the name.
+/// Reads `FILE:WEIGHT`, or `FILE`, whose weight is 1. A colon that no number follows belongs to the name, and so
+/// does one in the name of a file that is there.
 ///
 /// Says what is wrong with a weight that is not above 0 and at most 1000, and with a file without a name.
-pub fn part(text: &str) -> Result<(PathBuf, f64), String> {
-    let split = text.rsplit_once(':');
-    let weighed = split.and_then(|(file, weight)| Some((file, weight.parse::<f64>().ok()?)));
-    let (file, weight) = weighed.unwrap_or((text, 1.0));
+pub fn part(text: &OsStr) -> Result<(PathBuf, f64), String> {
+    let bytes = text.as_bytes();
+    let colon = bytes.iter().rposition(|b| *b == b':');
+    let split = colon.filter(|_| !Path::new(text).is_file());
+    let weighed = split.and_then(|at| {
+        let weight = std::str::from_utf8(&bytes[at + 1..]).ok()?;
+        Some((&bytes[..at], weight, weight.parse::<f64>().ok()?))
+    });
+    let (file, written, weight) = weighed.unwrap_or((bytes, "1", 1.0));
+    let file = OsStr::from_bytes(file);
     // Not a number is in no range.
     if !(weight > 0.0 && weight <= WEIGHT_MAX) {
         return Err(format!(
-            "the weight {weight} of {file} is not above 0 and at most {WEIGHT_MAX}"
+            "the weight {written} of {} is not above 0 and at most {WEIGHT_MAX}",
+            file.display()
         ));
     }
     match file.is_empty() {
-        true => Err(format!("\"{text}\" names no file")),
+        true => Err(format!("\"{}\" names no file", text.display())),
         false => Ok((PathBuf::from(file), weight)),
     }
 }
@@ -38,18 +48,20 @@ mod tests {
             ("a:3:0.25", "a:3", 0.25),
             ("a.json:", "a.json:", 1.0),
         ] {
-            assert_eq!(part(text), Ok((PathBuf::from(file), weight)), "{text}");
+            let found = part(OsStr::new(text));
+            assert_eq!(found, Ok((PathBuf::from(file), weight)), "{text}");
         }
         for (text, why) in [
             ("a:0", "the weight 0 of a"),
             ("a:-1", "the weight -1"),
             ("a:1000.1", "the weight 1000.1"),
-            ("a:nan", "the weight NaN"),
+            ("a:nan", "the weight nan"),
             ("a:inf", "the weight inf"),
+            ("a:1e308", "the weight 1e308 "),
             (":1", "names no file"),
             ("", "names no file"),
         ] {
-            let error = part(text).unwrap_err();
+            let error = part(OsStr::new(text)).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
     }

@@ -1,6 +1,6 @@
 //! Budgets of a replay, and the pools they buy.
 
-use crate::config::Ram;
+use crate::config::{Ram, too_small};
 use crate::error::{Error, Result};
 use crate::expert::Shape;
 use crate::residency::pools::{Demand, group, share_slots};
@@ -36,6 +36,7 @@ impl Budget {
         match Ram::parse("--budgets", text) {
             Ok(Ram::Percent(percent)) => Ok(Self::Share(percent / 100.0)),
             Ok(Ram::Bytes(n_bytes)) => Ok(Self::Bytes(n_bytes)),
+            Err(error) if too_small(text).is_some() => Err(error),
             Ok(Ram::Auto) | Err(_) => Err(Error::Setting {
                 name: "--budgets".into(),
                 value: text.into(),

@@ -4,7 +4,11 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::config::whole;
 use crate::error::{Error, Result};
+
+/// The longest time: a minute.
+const MS_MAX: u64 = 60_000;
 
 /// What is to go wrong. The default is nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,20 +43,23 @@ impl Faults {
         for item in value.split(',') {
             let (name, number) = item.split_once('=').unwrap_or((item, ""));
             let ms = Duration::from_millis;
-            match (name, number.parse()) {
-                ("read", Ok(n @ 1..)) => faults.read = Some(n),
-                ("short", Ok(n @ 1..)) => faults.short = Some(n),
-                ("again", Ok(n @ 1..)) => faults.again = Some(n),
-                ("nomem", Ok(n @ 1..)) => faults.nomem = Some(n),
-                ("direct", Ok(n @ 1..)) => faults.direct = Some(n),
-                ("delay_ms", Ok(n)) => faults.delay = ms(n),
-                ("stall_ms", Ok(n)) => faults.stall = ms(n),
-                ("serial_ms", Ok(n)) => faults.serial = ms(n),
+            match (name, whole(number)) {
+                ("read", Some(n @ 1..)) => faults.read = Some(n),
+                ("short", Some(n @ 1..)) => faults.short = Some(n),
+                ("again", Some(n @ 1..)) => faults.again = Some(n),
+                ("nomem", Some(n @ 1..)) => faults.nomem = Some(n),
+                ("direct", Some(n @ 1..)) => faults.direct = Some(n),
+                ("delay_ms", Some(n @ ..=MS_MAX)) => faults.delay = ms(n),
+                ("stall_ms", Some(n @ ..=MS_MAX)) => faults.stall = ms(n),
+                ("serial_ms", Some(n @ ..=MS_MAX)) => faults.serial = ms(n),
                 _ => {
                     return Err(Error::Setting {
                         name: "HOTSET_FAULT".into(),
                         value: value.into(),
-                        allowed: format!("`{item}` is none of {}; counts begin at 1", Self::VALUES),
+                        allowed: format!(
+                            "`{item}` is none of {}; counts begin at 1, times end at {MS_MAX}",
+                            Self::VALUES
+                        ),
                     });
                 }
             }

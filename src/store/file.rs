@@ -6,11 +6,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::content::Content;
 use super::core::is_no_to_direct;
 use super::patience::{Patience, is_passing};
 use crate::error::{Error, Result};
@@ -36,34 +37,12 @@ pub fn span(offset: u64, len: usize, align: usize) -> Span {
     }
 }
 
-/// What tells whether a file still has the content it had. The inode is not part of it: an open
-/// descriptor never changes to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    len: u64,
-    /// Seconds and nanoseconds.
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(file: &File) -> io::Result<Self> {
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
-        Ok(Self {
-            len: meta.len(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-        })
-    }
-}
-
 /// A file of weights, independent of the descriptor it was opened from.
 #[derive(Debug)]
 pub struct ModelFile {
     file: File,
     path: PathBuf,
-    stamp: Stamp,
+    content: Content,
     align: usize,
     is_direct: AtomicBool,
     /// Why the file system does not read past the page cache.
@@ -86,11 +65,10 @@ impl ModelFile {
             align,
             why_buffered,
         } = open_again(fd, &path).map_err(failed)?;
-        let stamp = Stamp::of(&file).map_err(failed)?;
         Ok(Self {
+            content: Content::of(&file, align).map_err(failed)?,
             file,
             path,
-            stamp,
             align,
             is_direct: AtomicBool::new(align > 1),
             why_buffered,
@@ -105,7 +83,7 @@ impl ModelFile {
     /// Its length in bytes when it was opened.
     #[allow(clippy::len_without_is_empty)] // an empty model is found out elsewhere
     pub fn len(&self) -> u64 {
-        self.stamp.len
+        self.content.len()
     }
 
     /// What offsets, lengths and addresses of reads must be multiples of; 1 if nothing.
@@ -132,27 +110,19 @@ impl ModelFile {
 
     /// Fails if the file was truncated or written to since it was opened: what is read from now
     /// on would not fit to what was read before. A new file renamed over this one is no problem,
-    /// the old one stays until it is closed.
+    /// the old one stays until it is closed; nor is another time of the same content.
     pub fn check_unchanged(&self) -> Result<()> {
-        let now = Stamp::of(&self.file).map_err(|cause| Error::Io {
-            path: self.path.clone(),
-            cause,
-        })?;
-        if now == self.stamp {
-            return Ok(());
+        match self.content.change(&self.file) {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(Error::File {
+                path: self.path.clone(),
+                why,
+            }),
+            Err(cause) => Err(Error::Io {
+                path: self.path.clone(),
+                cause,
+            }),
         }
-        let why = if now.len == self.stamp.len {
-            "was overwritten while in use".into()
-        } else {
-            format!(
-                "had {} bytes when it was opened and has {} now",
-                self.stamp.len, now.len
-            )
-        };
-        Err(Error::File {
-            path: self.path.clone(),
-            why,
-        })
     }
 
     /// For the queue, which reads.
@@ -310,6 +280,7 @@ mod system {
     use super::*;
     use std::ffi::{CStr, OsStr};
     use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
 
     pub fn path(fd: BorrowedFd<'_>) -> PathBuf {
         let mut name = [0u8; libc::PATH_MAX as usize];

@@ -3,6 +3,7 @@
 
 mod arena;
 mod cached;
+mod content;
 mod core;
 #[cfg(target_os = "linux")]
 mod events;
@@ -18,10 +19,13 @@ mod pread;
 pub mod probe;
 mod queue;
 mod resident;
+mod sample;
 #[cfg(target_os = "linux")]
 mod sandbox;
 #[cfg(target_os = "linux")]
 mod uring;
+#[cfg(target_os = "linux")]
+mod watch;
 mod way;
 
 pub use arena::Arena;

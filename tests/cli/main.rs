@@ -1,5 +1,7 @@
 //! The program `hotset` as a user types it.
 
+#![allow(unsafe_code)]
+
 use hotset::policy::REGISTRY;
 use std::process::{Command, Output};
 
@@ -7,12 +9,14 @@ use std::process::{Command, Output};
 mod bench;
 #[cfg(feature = "llama")]
 mod bench_chat;
+mod pipes;
 mod plan;
 mod profile;
 #[cfg(feature = "llama")]
 mod programs;
 mod replay;
 mod replay_output;
+mod values;
 #[cfg(feature = "llama")]
 mod widen;
 

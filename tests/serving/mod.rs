@@ -83,6 +83,21 @@ impl LlamaServer {
         answer.into_body().read_json().unwrap()
     }
 
+    /// What it answers to a request, which must succeed.
+    pub fn post(&self, what: &str, body: &Value) -> Value {
+        let answer = self
+            .agent
+            .post(format!("{}/{what}", self.url))
+            .send_json(body);
+        let answer = answer.unwrap_or_else(|e| panic!("{body}: {e}\n{}", self.running.stderr()));
+        answer.into_body().read_json().unwrap()
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.running.id()
+    }
+
     /// The tokens of each prompt, one request at a time.
     pub fn tokens(&self, prompts: &[Value]) -> Vec<Value> {
         prompts
@@ -127,10 +142,15 @@ impl LlamaServer {
 
     /// Ends it as a service manager does, and returns what it reported.
     pub fn stop(self) -> String {
+        self.end().stderr
+    }
+
+    /// The same with what it printed.
+    pub fn end(self) -> Ended {
         self.running.terminate();
         let ended = self.running.wait();
         assert_eq!(ended.code(), 0, "{}", ended.stderr);
-        ended.stderr
+        ended
     }
 }
 

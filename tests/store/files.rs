@@ -1,10 +1,11 @@
 //! Model files and what may happen to them; arenas; the names of faults.
 
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hotset::error::Error;
 use hotset::store::{Arena, Faults, ModelFile, Read, span};
@@ -85,6 +86,32 @@ fn a_file_overwritten_in_place_is_noticed() {
         matches!(&error, Error::File { path: p, .. } if *p == path),
         "{error}"
     );
+}
+
+#[test]
+fn what_leaves_the_content_alone_is_no_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, link) = (dir.path().join("m"), dir.path().join("l"));
+    let model = model(&path, &content(5));
+    let file = File::options().write(true).open(&path).unwrap();
+    // As `touch` does: both times are the present.
+    let now = SystemTime::now();
+    let times = FileTimes::new().set_accessed(now).set_modified(now);
+    file.set_times(times).unwrap();
+    model.check_unchanged().unwrap();
+    for time in [SystemTime::now() + Duration::from_secs(5), UNIX_EPOCH] {
+        file.set_modified(time).unwrap();
+        model.check_unchanged().unwrap();
+    }
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(&path, &link).unwrap();
+    fs::remove_file(&path).unwrap();
+    model.check_unchanged().unwrap();
+    // A few bytes are still a change, wherever they are.
+    thread::sleep(Duration::from_millis(50));
+    let file = File::options().write(true).open(&link).unwrap();
+    file.write_all_at(b"x", 100_000).unwrap();
+    model.check_unchanged().unwrap_err();
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub fn measure(plan: &Plan) -> anyhow::Result<Measured> {
         },
     };
     session.measured.rest_bytes = match plan.args.rest {
-        Some(rest) => rest.as_u64(),
+        Some(rest) => rest,
         None => session.probe()?,
     };
     for limit in &plan.limits {
@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
             peak_bytes: None,
             run: Run::default(),
         };
-        self.record(record, workload, variant, budget.map(|n| n.to_string()))
+        self.record(record, workload, variant, budget.map(|n| format!("{n}B")))
     }
 
     /// Makes the run that `record` describes and keeps it.

@@ -17,6 +17,11 @@ mod table;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// No context of a model is longer.
+const TOKENS_MAX: i64 = 1 << 24;
+/// A GiB.
+const READ_AHEAD_KB_MAX: u64 = 1 << 20;
+
 /// Measure stock llama.cpp and hotset side by side, under limits on memory
 #[derive(Debug, clap::Args)]
 #[command(
@@ -37,8 +42,8 @@ pub struct Args {
     #[arg(long, value_name = "LIST")]
     ram: Option<String>,
     /// What the process takes besides experts [default: measured, and 64 MiB more]
-    #[arg(long, value_name = "SIZE")]
-    rest: Option<bytesize::ByteSize>,
+    #[arg(long, value_name = "SIZE", value_parser = super::numbers::size)]
+    rest: Option<u64>,
     /// Policies of hotset, as in lru,decay:16
     #[arg(long, value_name = "NAMES", default_value = "adaptive,lru")]
     policies: String,
@@ -50,13 +55,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 1.., value_delimiter = ',')]
     prompts: Vec<PathBuf>,
     /// Tokens to generate in each turn
-    #[arg(short, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
     n: u32,
     /// Tokens of each prompt: the first ones of its text, or the next ones if a turn before had that
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
     prompt_tokens: u32,
     /// Runs of each row
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: u32,
     /// Seed of the sampler
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -65,16 +70,16 @@ pub struct Args {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     threads: Option<u32>,
     /// Tokens of the context [default: those of all prompts and those generated]
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
     ctx_size: Option<u32>,
     /// Tokens of the prompt that are computed at once; also -ub
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
     ubatch_size: u32,
     /// Set no limits: for where control groups cannot be made
     #[arg(long)]
     no_limit: bool,
     /// Set the read-ahead of the model's disk meanwhile; it needs root
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=READ_AHEAD_KB_MAX))]
     read_ahead_kb: Option<u64>,
     /// A folder for the report: README.md, raw.json, chart.svg; it must be empty or not exist
     #[arg(long, value_name = "DIR")]

@@ -4,6 +4,7 @@ use super::measure::Measured;
 use super::plan::Plan;
 use super::{chart, table};
 use crate::cli::files;
+use crate::cli::out::print;
 use anyhow::Context;
 use comfy_table::presets;
 use hotset::bench::disk::Speed;
@@ -12,7 +13,7 @@ use hotset::bench::{ALL, Difference, Record, Spread, Summary, differences, summa
 use hotset::report::bytes;
 use hotset::store::Dropped;
 use serde::Serialize;
-use std::io::Write;
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -94,7 +95,7 @@ pub fn write(plan: &Plan, measured: &Measured) -> anyhow::Result<ExitCode> {
     }
     let table = table::table(&report.rows, presets::NOTHING);
     let notes = report.notes().join("\n");
-    std::io::stdout().write_all(format!("{table}\n\n{notes}\n").as_bytes())?;
+    print(&format!("{table}\n\n{notes}\n"))?;
     Ok(match report.tokens_equal {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -282,11 +283,11 @@ impl<'a> Report<'a> {
 
 /// The command line, without folders that are this machine's.
 fn command() -> String {
-    let short = |arg: String| match Path::new(&arg).is_absolute() {
+    let short = |arg: OsString| match Path::new(&arg).is_absolute() {
         true => file_name(Path::new(&arg)),
-        false => arg,
+        false => arg.to_string_lossy().into_owned(),
     };
-    let args: Vec<String> = std::env::args().skip(1).map(short).collect();
+    let args: Vec<String> = std::env::args_os().skip(1).map(short).collect();
     format!("hotset {}", args.join(" "))
 }
 

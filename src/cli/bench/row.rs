@@ -43,7 +43,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     use hotset::config::Config;
     use hotset::llama::bench::{Job, run};
     use hotset::llama::session::Sizes;
-    use std::io::Write;
 
     // Before anything is allocated that should count.
     if let Some(group) = &args.group {
@@ -67,9 +66,5 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         warms_up: args.warm_up,
     };
     let run = run(&job, config)?;
-    Ok(writeln!(
-        std::io::stdout(),
-        "{}",
-        serde_json::to_string(&run)?
-    )?)
+    crate::cli::out::print(&(serde_json::to_string(&run)? + "\n"))
 }

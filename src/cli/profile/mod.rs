@@ -1,6 +1,6 @@
 //! `hotset profile`: looks at activation profiles, and makes one of others.
 
-use super::files;
+use super::{files, out};
 use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
 use comfy_table::{CellAlignment, Table, presets};
@@ -8,7 +8,6 @@ use hotset::error::{Error, Result};
 use hotset::profile::{Profile, is_named_so};
 use hotset::tracker::Phase;
 use serde_json::Value;
-use std::io::Write;
 use std::path::Path;
 
 mod diff;
@@ -84,12 +83,10 @@ fn name_of(phase: Phase) -> &'static str {
 
 /// Prints one of the two.
 fn print(is_json: bool, value: &Value, text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    match is_json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
-        false => writeln!(out, "{}", text.trim_end())?,
-    }
-    Ok(())
+    out::print(&match is_json {
+        true => serde_json::to_string_pretty(value)? + "\n",
+        false => format!("{}\n", text.trim_end()),
+    })
 }
 
 /// A table whose first `n_numbers` columns are numbers.

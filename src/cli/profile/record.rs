@@ -54,6 +54,7 @@ pub use reading::run;
 
 #[cfg(feature = "llama")]
 mod reading {
+    use super::super::super::out::print;
     use super::{Args, Role};
     use hotset::config::{Config, Ram, StatsTo};
     use hotset::error::Error;
@@ -61,7 +62,6 @@ mod reading {
     use hotset::output;
     use hotset::profile::{Layer, Profile};
     use hotset::report::tokens_bar;
-    use std::io::Write;
     use std::path::{Path, PathBuf};
 
     pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -93,7 +93,7 @@ mod reading {
                 args.file.display()
             ),
         };
-        Ok(writeln!(std::io::stdout(), "{text}")?)
+        print(&format!("{text}\n"))
     }
 
     impl Args {

@@ -72,7 +72,7 @@ fn pick(heat: &mut Heat, expert: usize, n: u32) {
 }
 
 /// Of 2 layers of 4 experts; the first picks as told, the second nothing.
-fn small(name: &str, picks: [u32; 4]) -> Profile {
+pub fn small(name: &str, picks: [u32; 4]) -> Profile {
     let mut profile = profile(name, &[4, 4], 2);
     for (expert, n) in picks.into_iter().enumerate() {
         pick(&mut profile.layers[0].generation, expert, n);

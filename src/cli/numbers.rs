@@ -1,0 +1,34 @@
+//! Options that are numbers.
+
+use hotset::config;
+
+/// Most tokens that a second can have.
+const SPEED_MAX: f64 = 1e12;
+
+/// Reads `6GiB`.
+pub fn size(text: &str) -> Result<u64, String> {
+    match config::too_small(text) {
+        Some(why) => Err(why),
+        None => {
+            config::size(text).ok_or_else(|| "expected a size above 0 such as 6GiB".to_string())
+        }
+    }
+}
+
+/// Reads `2GB/s`.
+pub fn throughput(text: &str) -> Result<u64, String> {
+    let per_s = text.strip_suffix("/s").unwrap_or(text);
+    match config::too_small(per_s) {
+        Some(why) => Err(why + "/s"),
+        None => config::size(per_s)
+            .ok_or_else(|| "expected a size above 0 such as 2GB/s or 500MB/s".to_string()),
+    }
+}
+
+/// Reads tokens per second.
+pub fn speed(text: &str) -> Result<f64, String> {
+    let speed: Option<f64> = text.parse().ok();
+    // Not a number is in no range.
+    let speed = speed.filter(|speed| *speed > 0.0 && *speed <= SPEED_MAX);
+    speed.ok_or_else(|| format!("expected a number above 0 and up to {SPEED_MAX}"))
+}

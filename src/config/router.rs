@@ -1,0 +1,155 @@
+//! Servers that a router has started: one process for each model, all with the same environment.
+
+use super::paths::inserted;
+use super::{Config, StatsTo};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What llama-server sets for those that it starts.
+const PORT: &str = "LLAMA_SERVER_ROUTER_PORT";
+
+/// A process that serves one model of a router.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routed {
+    /// The router's name of the model, as it is part of the names of files.
+    pub name: String,
+    /// The folder in which the processes of this router tell each other what they have of a size.
+    pub ledger: PathBuf,
+}
+
+impl Routed {
+    /// What this process is, if a router has started it.
+    pub(super) fn of_process() -> Option<Self> {
+        let port = std::env::var_os(PORT).filter(|port| !port.is_empty())?;
+        let args: Vec<OsString> = std::env::args_os().collect();
+        // What only this user's processes can reach, if there is such a folder.
+        let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let base = base.filter(|base| base.is_absolute() && base.is_dir());
+        let base = base.unwrap_or_else(std::env::temp_dir);
+        let user = rustix::process::geteuid().as_raw();
+        let router = std::os::unix::process::parent_id();
+        Some(Self {
+            name: name_of(&args),
+            ledger: base.join(format!("hotset-{user}")).join(format!(
+                "router-{router}-{}",
+                plain(&port.to_string_lossy())
+            )),
+        })
+    }
+}
+
+impl Config {
+    /// Gives a process of a router files of its own, whose names have that of its model in them: the same ones
+    /// whenever the router starts it again.
+    pub(super) fn name_files_of(&mut self, routed: Routed) {
+        let json = match &mut self.stats {
+            StatsTo::Json(path) => Some(path),
+            _ => None,
+        };
+        let files = [self.profile_save.as_mut(), self.trace.as_mut(), json];
+        for path in files.into_iter().flatten() {
+            *path = inserted(path, &routed.name);
+        }
+        self.routed = Some(routed);
+    }
+
+    /// What tells whoever reads the router's log which files are those of this process, if there are any.
+    pub fn named_files(&self) -> Option<String> {
+        let routed = self.routed.as_ref()?;
+        let files: Vec<String> = self
+            .files()
+            .map(|(name, path)| format!("{name}={}", path.display()))
+            .collect();
+        let model = &routed.name;
+        (!files.is_empty()).then(|| format!("hotset: model {model} has {}", files.join(", ")))
+    }
+}
+
+/// The name that a router gives the model of a server with these arguments.
+fn name_of(args: &[OsString]) -> String {
+    let value = |names: [&str; 2]| {
+        let at = args
+            .iter()
+            .rposition(|arg| names.iter().any(|name| arg == name))?;
+        args.get(at + 1)
+    };
+    let alias = value(["--alias", "-a"]);
+    let file = || value(["--model", "-m"]).and_then(|path| Path::new(path).file_stem());
+    let name = alias.map(OsString::as_os_str).or_else(file);
+    file_part(name.unwrap_or(OsStr::new("model")))
+}
+
+/// A name as part of a file's, which no other name becomes: letters, digits and a few signs stay, and where others are
+/// lost, a number is added that follows from them.
+fn file_part(name: &OsStr) -> String {
+    /// Short enough for any file system.
+    const CHARS_MAX: usize = 60;
+    let text = name.to_string_lossy();
+    let mut part: String = plain(&text).chars().take(CHARS_MAX).collect();
+    if part.is_empty() || part != text || OsStr::new(&*text) != name {
+        part += &format!("-{:08x}", number_of(name.as_bytes()));
+    }
+    part
+}
+
+/// FNV-1a: the same whatever this program was built with.
+fn number_of(bytes: &[u8]) -> u32 {
+    let add = |number: u32, byte: &u8| (number ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    bytes.iter().fold(0x811c_9dc5, add)
+}
+
+fn plain(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
+    let chars = text.chars();
+    chars.map(|c| if is_plain(c) { c } else { '-' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(args: &[&str]) -> String {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        name_of(&args)
+    }
+
+    #[test]
+    fn files_are_named_after_what_the_router_calls_a_model() {
+        assert_eq!(name(&["server", "--alias", "chat"]), "chat");
+        assert_eq!(name(&["s", "-m", "a/b.gguf", "-a", "x_1"]), "x_1");
+        assert_eq!(name(&["s", "-m", "a/b.gguf"]), "b");
+        assert_eq!(name(&["s", "--alias"]), "model");
+        let routed = Routed {
+            name: "chat".to_string(),
+            ledger: PathBuf::new(),
+        };
+        let mut config = Config::default();
+        config.set("HOTSET_PROFILE_SAVE", "p.json.gz").unwrap();
+        config.set("HOTSET_TRACE", "/tmp/t.trace.gz").unwrap();
+        config.set("HOTSET_STATS", "s.json").unwrap();
+        config.name_files_of(routed);
+        assert_eq!(config.profile_save.unwrap(), Path::new("p.chat.json.gz"));
+        assert_eq!(config.trace.unwrap(), Path::new("/tmp/t.chat.trace.gz"));
+        assert_eq!(config.stats, StatsTo::Json("s.chat.json".into()));
+    }
+
+    #[test]
+    fn two_names_never_become_one() {
+        let long = "x".repeat(99);
+        let longer = "x".repeat(100);
+        let names = [
+            "a-b", "a/b", "a:b", "a b", "a-b ", "", "A-b", &long, &longer,
+        ];
+        let mut parts: Vec<String> = names.map(|name| file_part(OsStr::new(name))).into();
+        parts.push(file_part(OsStr::from_bytes(b"a\xffb")));
+        for part in &parts {
+            assert!(part.len() < 80 && part.is_ascii(), "{part}");
+            assert_eq!(*part, plain(part));
+        }
+        let n = parts.len();
+        parts.sort();
+        parts.dedup();
+        assert_eq!(parts.len(), n, "{parts:?}");
+    }
+}

@@ -1,0 +1,222 @@
+//! A server that routes between models starts a process for each, all with the same settings.
+
+#![cfg(feature = "llama")]
+#![allow(unsafe_code)]
+
+mod child;
+mod serving;
+
+use child::{command, polyglot, run, widen};
+use hotset::profile::Profile;
+use hotset::sharing::{Entry, Ledger};
+use hotset::trace::Trace;
+use serde_json::{Value, json};
+use serving::LlamaServer;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const MIB: u64 = 1 << 20;
+/// Less than what the experts of one of the models take.
+const SIZE: u64 = 12 * MIB;
+
+/// Two models of one name in their files and of two in the router's, and one of another shape.
+struct Router {
+    dir: TempDir,
+}
+
+impl Router {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let models = dir.path().join("models");
+        fs::create_dir(&models).unwrap();
+        fs::create_dir(dir.path().join("run")).unwrap();
+        for name in ["one", "two"] {
+            fs::copy(polyglot(), models.join(name).with_extension("gguf")).unwrap();
+        }
+        widen("2", &models.join("wide.gguf"));
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn start(&self, vars: &[(&str, &str)]) -> LlamaServer {
+        let mut router = command(env!("CARGO_BIN_EXE_llama-server"), vars);
+        router.env("XDG_RUNTIME_DIR", self.path("run"));
+        router.args(["--models-max", "4", "--models-dir"]);
+        router.arg(self.path("models"));
+        LlamaServer::start_with(router, &["-c", "512"])
+    }
+
+    /// What the processes of the only router that runs say of themselves.
+    fn entries(&self) -> Vec<Entry> {
+        let ledgers = fs::read_dir(self.path("run")).unwrap();
+        let user = ledgers.flatten().next().map(|entry| entry.path());
+        let folders = user.and_then(|user| fs::read_dir(user).ok());
+        let folder = folders.into_iter().flatten().flatten().next();
+        let Some(folder) = folder.map(|entry| entry.path()) else {
+            return Vec::new();
+        };
+        let watcher = Ledger::join(&folder, Entry::default());
+        watcher.and_then(|w| w.others()).unwrap_or_default()
+    }
+
+    fn held(&self) -> Vec<u64> {
+        let mut held: Vec<u64> = self.entries().iter().map(|e| e.held / MIB).collect();
+        held.sort_unstable();
+        held
+    }
+}
+
+fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "no {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn json_of(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn each_model_has_files_of_its_own_and_goes_on_with_them() {
+    let router = Router::new();
+    let [profile, trace, stats] =
+        ["p.json", "t.trace.gz", "s.json"].map(|n| router.path(n).display().to_string());
+    let size = format!("{SIZE}B");
+    let mut vars = vec![
+        ("HOTSET_RAM", size.as_str()),
+        ("HOTSET_PROFILE_SAVE", profile.as_str()),
+        ("HOTSET_TRACE", trace.as_str()),
+        ("HOTSET_STATS", stats.as_str()),
+    ];
+    let first_profile = router.path("p.one.json");
+    let first = first_profile.display().to_string();
+    let mut tokens = 0;
+    for session in 0..2 {
+        let server = router.start(&vars);
+        for name in ["one", "two", "wide"] {
+            let body =
+                json!({"model": name, "prompt": "Il disco", "n_predict": 24, "temperature": 0});
+            server.post("completion", &body);
+        }
+        // The router prints what its processes report.
+        let log = server.end().text().into_owned();
+        for name in ["one", "two", "wide"] {
+            assert!(log.contains(&format!("hotset: model {name} has ")), "{log}");
+            let of = |start: &str, end: &str| router.path(&format!("{start}.{name}.{end}"));
+            let read = Profile::read(&of("p", "json")).unwrap();
+            let is_wide = read.model.name.ends_with("-x2");
+            assert_eq!(is_wide, name == "wide", "{}", read.model.name);
+            Trace::open(&of("t", "trace.gz"), u32::MAX).unwrap();
+            let counters = json_of(&of("s", "json"));
+            let model = counters[0]["model"].as_str().unwrap();
+            assert!(model.contains(name), "{counters:#}");
+            if name == "one" {
+                let sum = read.tokens.generation + read.tokens.prompt;
+                assert!(sum > tokens, "session {session} has learnt nothing");
+                tokens = sum;
+            }
+        }
+        for name in ["p.json", "t.trace.gz", "s.json"] {
+            assert!(!router.path(name).exists(), "{name} is of nobody");
+        }
+        // In the next session all start with the profile of one, which the third cannot use.
+        vars.push(("HOTSET_PROFILE", &first));
+        assert_eq!(
+            log.contains("does not start with it"),
+            session == 1,
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn a_size_is_shared_by_those_who_live() {
+    let router = Router::new();
+    let size = format!("{SIZE}B");
+    let server = router.start(&[("HOTSET_RAM", &size)]);
+    let ask = |name: &str| {
+        server.post(
+            "completion",
+            &json!({"model": name, "prompt": "Il disco", "n_predict": 8}),
+        );
+    };
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // More than the size for no longer than a second.
+        let watcher = scope.spawn(|| {
+            let mut since = None;
+            while !is_over.load(Ordering::Relaxed) {
+                let sum: u64 = router.entries().iter().map(|e| e.held).sum();
+                let now = Instant::now();
+                since = (sum > SIZE).then(|| since.unwrap_or(now));
+                let for_long = since.is_some_and(|t| now - t > Duration::from_secs(1));
+                assert!(!for_long, "{sum} bytes of {SIZE}");
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        ask("one");
+        wait_for("whole size for one", || router.held() == [11]);
+        ask("two");
+        wait_for("half for each of two", || router.held() == [5, 5]);
+        ask("wide");
+        wait_for("third for each", || router.held() == [3, 3, 3]);
+        ["one", "two", "wide"].into_iter().for_each(ask);
+        server.post("models/unload", &json!({"model": "two"}));
+        wait_for("half for each that stays", || router.held() == [5, 5]);
+        kill_one(server.id());
+        wait_for("whole size for the last one", || router.held() == [11]);
+        ["one", "two", "wide"].into_iter().for_each(ask);
+        is_over.store(true, Ordering::Relaxed);
+        watcher.join().unwrap();
+    });
+    server.stop();
+}
+
+/// Kills a process that the router has started.
+fn kill_one(router: u32) {
+    let children = format!("/proc/{router}/task/{router}/children");
+    let mut all = Vec::new();
+    for task in fs::read_dir(format!("/proc/{router}/task"))
+        .unwrap()
+        .flatten()
+    {
+        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        all.extend(
+            text.split_whitespace()
+                .map(|pid| pid.parse::<i32>().unwrap()),
+        );
+    }
+    let pid = all
+        .first()
+        .unwrap_or_else(|| panic!("nobody in {children}"));
+    // SAFETY: a plain system call.
+    unsafe { libc::kill(*pid, libc::SIGKILL) };
+}
+
+/// A size that is too small for one model stops that one alone, and says why.
+#[test]
+fn a_size_below_one_expert_is_refused() {
+    let mut completion = child::completion(&polyglot(), &[("HOTSET_RAM", "2KiB")], &[]);
+    let ended = run({
+        completion.args(["-n", "1"]);
+        completion
+    });
+    assert_ne!(ended.code(), 0);
+    let parts = [
+        "HOTSET_RAM=2.0 KiB: one expert of this model takes ",
+        " bytes are the least",
+    ];
+    for part in parts {
+        assert!(ended.stderr.contains(part), "{}", ended.stderr);
+    }
+}
