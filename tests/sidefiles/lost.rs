@@ -1,7 +1,7 @@
 //! What cannot be written in the end costs a line, and neither the run nor what was there.
 
 use super::child::{Running, run};
-use super::{Bench, SIDES, Side, mounted, names, warnings};
+use super::{Bench, SIDES, Side, mounted, warnings};
 use std::fs;
 use std::path::Path;
 
