@@ -158,6 +158,36 @@ fn a_ring_that_is_lost_gives_way_to_threads() {
     }
 }
 
+/// Where there are no threads either, every read ends, and says why.
+#[test]
+fn a_ring_that_is_lost_with_nothing_in_its_place_ends_its_reads() {
+    if !kinds().contains(&QueueKind::Uring) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let model = model(&dir.path().join("m"), &content(35));
+    let (queue, _, reports) = queue(vec![model], QueueKind::Uring, 3, "", 8 * SLOT);
+    let reads = random_reads(8, queue.files()[0].align(), 43);
+    refusing(libc::SYS_io_uring_enter, libc::EPERM, || {
+        filter_here(
+            libc::SYS_clone,
+            libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32,
+        );
+        filter_here(
+            libc::SYS_clone3,
+            libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32,
+        );
+        for _ in 0..2 {
+            queue.submit(&only_reads(&reads));
+            for result in reports.take(8).into_values() {
+                let cause = result.unwrap_err().cause;
+                assert_eq!(cause.raw_os_error(), Some(libc::EAGAIN));
+            }
+        }
+    });
+    assert_eq!(reports.notes.lock().unwrap().len(), 1);
+}
+
 /// The kernel may be short of memory for a while: whoever submits does not wait for that, and what was
 /// submitted is read when it has passed.
 #[test]
