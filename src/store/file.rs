@@ -246,12 +246,13 @@ mod system {
         let fd = file.as_raw_fd();
         // SAFETY: F_GETFL takes no argument; `file` is open.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        if flags == -1 {
+            return Err(io::Error::last_os_error());
+        }
         // SAFETY: F_SETFL takes an int; `file` is open.
-        match flags != -1
-            && unsafe { libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_DIRECT) } != -1
-        {
-            true => Ok(()),
-            false => Err(io::Error::last_os_error()),
+        match unsafe { libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_DIRECT) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
         }
     }
 
