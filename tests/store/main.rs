@@ -4,6 +4,8 @@
 #![allow(unsafe_code)]
 
 mod ahead;
+#[cfg(target_os = "linux")]
+mod arena;
 mod files;
 mod queue;
 #[cfg(target_os = "linux")]

@@ -2,6 +2,7 @@
 
 use super::child::{Job, Starter};
 use super::plan::{Plan, Variant, Workload};
+use hotset::auto;
 use hotset::bench::disk::{self, Speed};
 use hotset::bench::host::{Machine, READ_AHEAD_KB, ReadAhead};
 use hotset::bench::run::Counters;
@@ -273,9 +274,14 @@ impl<'a> Session<'a> {
 /// Uses as much memory as a model takes, as far as there is so much, and gives it back: the host of a virtual
 /// machine provides memory at its first use, slower than a disk reads, and which run pays for that is chance.
 fn touch(n_bytes: u64) -> Result<(), Error> {
-    let n_bytes = n_bytes.min(memory::available().bytes) as usize;
+    let n_bytes = touched(n_bytes, memory::available().bytes) as usize;
     Arena::map(n_bytes.max(1))?.commit(0..n_bytes);
     Ok(())
+}
+
+/// What is used of `available` for a model of `n_bytes`: others keep what the experts of a model leave them, too.
+fn touched(n_bytes: u64, available: u64) -> u64 {
+    n_bytes.min(auto::at_start(available, 0))
 }
 
 /// What a reader must know before the numbers.
@@ -320,4 +326,17 @@ fn warnings(measured: &Measured, plan: &Plan, skips_compute: Option<String>) -> 
         ));
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_not_used_to_the_last_byte() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(touched(3 * GIB, 16 * GIB), 3 * GIB);
+        assert_eq!(touched(100 * GIB, 16 * GIB), 15 * GIB);
+        assert_eq!(touched(100 * GIB, 0), 0);
+    }
 }
