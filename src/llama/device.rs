@@ -39,6 +39,8 @@ pub struct Cached {
     /// The address of its model.
     pub model: usize,
     loaded: AnyModel,
+    /// Blocks of which llama.cpp has repacked experts.
+    repacked: Vec<u32>,
     policy: String,
     told: Mutex<Told>,
     made: OnceCell<Made>,
@@ -84,12 +86,19 @@ pub fn all() -> Vec<Arc<Cached>> {
     CACHES.load().to_vec()
 }
 
-/// A new cache at address `key`, of the model at address `model`.
-pub fn add(key: usize, model: usize, loaded: AnyModel, config: &Config) -> Arc<Cached> {
+/// A new cache at address `key`, of the model at address `model`, of which experts of these blocks are `repacked`.
+pub fn add(
+    key: usize,
+    model: usize,
+    loaded: AnyModel,
+    repacked: Vec<u32>,
+    config: &Config,
+) -> Arc<Cached> {
     let cached = Arc::new(Cached {
         key,
         model,
         loaded,
+        repacked,
         policy: config.policy.clone(),
         told: Mutex::default(),
         made: OnceCell::new(),
@@ -225,7 +234,7 @@ impl Cached {
             &made.cache,
             &self.policy,
             self.loaded.blocks(),
-            &told.too_small,
+            [&told.too_small, &self.repacked],
         );
         if let Some(workload) = self.loaded.workload() {
             if let Some(guide) = workload.guide() {

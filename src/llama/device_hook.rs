@@ -112,11 +112,24 @@ pub unsafe extern "C" fn copy(
     copied.unwrap_or_else(|error| fatal(&error))
 }
 
-pub unsafe extern "C" fn uncached(_: *mut c_void, _: *const c_void, why: *const c_char) -> bool {
+pub unsafe extern "C" fn uncached(
+    _: *mut c_void,
+    model: *const c_void,
+    why: *const c_char,
+) -> bool {
     // SAFETY: llama.cpp passes a C string.
     let why = unsafe { CStr::from_ptr(why) }.to_string_lossy();
+    let mut registry = registry();
+    let n_repacked = registry.repacked(model as usize).len();
+    // The only reason that it can have to do with.
+    let why = match n_repacked {
+        n if n > 0 && why.ends_with("in host memory") => {
+            format!("{why}, those of {n} are repacked for the processor (--no-repack)")
+        }
+        _ => why.into_owned(),
+    };
     // llama.cpp makes contexts that only measure, for one reason after the other.
-    if registry().has_news(&why) {
+    if registry.has_news(&why) {
         report::say(&format!("hotset: no experts are kept on a device: {why}"));
     }
     true

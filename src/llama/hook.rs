@@ -7,8 +7,9 @@ use super::record;
 use super::registry::{BOUND, Bound, Registry, registry, try_registry};
 use super::reports;
 use super::sys::{
-    GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_expert_hook, ggml_set_expert_hook,
-    ggml_tensor, llama_model,
+    GGML_BACKEND_DEVICE_TYPE_CPU, GGML_TYPE_F32, ggml_backend_buffer, ggml_backend_buffer_get_type,
+    ggml_backend_buffer_is_host, ggml_backend_buft_get_device, ggml_backend_dev_type,
+    ggml_expert_hook, ggml_set_expert_hook, ggml_tensor, llama_model,
 };
 use super::workload::Given;
 use super::{batch_hook, device, device_hook};
@@ -264,6 +265,10 @@ unsafe extern "C" fn bind(
     loading.blocks.insert(block, tensor.ne[2] as u32);
     // SAFETY: a loaded tensor has a buffer.
     if fd < 0 && !unsafe { ggml_backend_buffer_is_host(tensor.buffer) } {
+        // SAFETY: the same.
+        if unsafe { is_of_processor(tensor.buffer) } {
+            loading.repacked.insert(block);
+        }
         return;
     }
     let tensor = Tensor {
@@ -278,6 +283,19 @@ unsafe extern "C" fn bind(
         loading.add_resident(weights as usize, tensor);
     } else {
         loading.add_streamed(weights as usize, tensor, fd);
+    }
+}
+
+/// Whether a buffer is in the processor's memory, in whatever form.
+///
+/// # Safety
+///
+/// It is a buffer.
+unsafe fn is_of_processor(buffer: *mut ggml_backend_buffer) -> bool {
+    // SAFETY: a buffer has a type, which may have a device.
+    unsafe {
+        let device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buffer));
+        !device.is_null() && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU
     }
 }
 

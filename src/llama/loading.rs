@@ -4,7 +4,7 @@ use super::foresight::Routers;
 use crate::engine::layout::Tensor;
 use crate::error::{Error, Result};
 use crate::store::ModelFile;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
 
@@ -22,6 +22,8 @@ pub struct Loading {
     pub residents: Vec<Tensor>,
     /// The addresses of `residents`.
     pub resident_addresses: Vec<usize>,
+    /// Blocks with experts that are in memory in the order that suits the processor, which only it can read.
+    pub repacked: BTreeSet<u32>,
     /// The experts of each block that has any, wherever these are.
     pub blocks: BTreeMap<u32, u32>,
     /// The routers.
@@ -40,6 +42,7 @@ impl Loading {
             files: Vec::new(),
             residents: Vec::new(),
             resident_addresses: Vec::new(),
+            repacked: BTreeSet::new(),
             blocks: BTreeMap::new(),
             routers: Routers::default(),
             error: None,

@@ -71,6 +71,8 @@ pub struct Registry {
     given: Given,
     /// What is recorded with these settings.
     pub(super) tapes: Tapes,
+    /// The blocks of loaded models whose experts are repacked.
+    repacked: Vec<(usize, Vec<u32>)>,
     /// Why there was no cache, the last time.
     uncached: String,
     /// The counters of caches that are gone, with the addresses of their models.
@@ -95,6 +97,7 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         observers: Vec::new(),
         given: Given::default(),
         tapes: Tapes::default(),
+        repacked: Vec::new(),
         uncached: String::new(),
         devices: Vec::new(),
         reports: Vec::new(),
@@ -188,8 +191,15 @@ impl Registry {
                 (None, Some((_, observer))) => AnyModel::Loaded(observer.clone()),
                 (None, None) => return None,
             };
-            Some(device::add(key, model, any, &self.config))
+            let repacked = self.repacked(model).to_vec();
+            Some(device::add(key, model, any, repacked, &self.config))
         })
+    }
+
+    /// The blocks of the model at address `key` whose experts are repacked, ascending.
+    pub fn repacked(&self, key: usize) -> &[u32] {
+        let of_model = self.repacked.iter().find(|(k, _)| *k == key);
+        of_model.map_or(&[], |(_, blocks)| blocks)
     }
 
     /// There can be no cache. Returns whether that has not just been said.
@@ -220,6 +230,10 @@ impl Registry {
         };
         if let Some(error) = loading.error.take() {
             return Err(error);
+        }
+        if !loading.repacked.is_empty() {
+            let blocks = loading.repacked.iter().copied().collect();
+            self.repacked.push((key, blocks));
         }
         if self.config.ram.is_some() && loading.tensors.is_empty() {
             let why = match (loading.blocks.len(), has_room) {
@@ -340,6 +354,7 @@ impl Registry {
     pub fn stop(&mut self, key: usize) {
         self.loading.retain(|l| l.key != key);
         self.is_wanted = None;
+        self.repacked.retain(|(k, _)| *k != key);
         let devices = self.take_devices(key);
         if let Some(at) = self.observers.iter().position(|(k, _)| *k == key) {
             let observer = self.observers.remove(at).1;

@@ -5,10 +5,16 @@ use crate::device::guard::News;
 use crate::device::{Cache, DeviceStats};
 use crate::stats::Tier;
 use comfy_table::{CellAlignment, Table, presets};
+use std::collections::BTreeSet;
 
 /// Says what devices keep, and why they do not keep the other layers of those that are `blocks`; for the blocks
-/// `too_small` it is the budget.
-pub fn device_lines(cache: &Cache, policy: &str, blocks: &[u32], too_small: &[u32]) {
+/// `too_small` it is the budget, and those that are `repacked` cannot be read.
+pub fn device_lines(
+    cache: &Cache,
+    policy: &str,
+    blocks: &[u32],
+    [too_small, repacked]: [&[u32]; 2],
+) {
     let pools = cache.pools();
     for pool in &pools {
         say(&format!(
@@ -21,13 +27,18 @@ pub fn device_lines(cache: &Cache, policy: &str, blocks: &[u32], too_small: &[u3
         ));
     }
     let is_kept = |number: usize| pools.iter().any(|pool| pool.layers.contains(&number));
-    for (number, block) in blocks.iter().enumerate() {
-        if is_kept(number) {
-            continue;
-        }
-        let why = match too_small.contains(block) {
-            true => "--moe-cache-mib is too small for them",
-            false => "its layer is not computed on a device with a cache",
+    let unkept = blocks.iter().enumerate().filter(|(i, _)| !is_kept(*i));
+    let unkept: BTreeSet<u32> = unkept.map(|(_, block)| *block).collect();
+    for block in unkept
+        .iter()
+        .chain(repacked.iter().filter(|b| !unkept.contains(b)))
+    {
+        let why = if repacked.contains(block) {
+            "they are repacked for the processor (--no-repack)"
+        } else if too_small.contains(block) {
+            "--moe-cache-mib is too small for them"
+        } else {
+            "its layer is not computed on a device with a cache"
         };
         say(&format!(
             "hotset: no device keeps experts of block {block}: {why}"

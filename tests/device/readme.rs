@@ -1,13 +1,26 @@
 //! The commands of README's "More than one machine", run as they stand there but for addresses and the model.
 
-use crate::child::{StatsFile, widen};
+use crate::child::{self, StatsFile, completion};
 use crate::rpc::Server;
 use crate::serving::{LlamaServer, prompts};
+use crate::tiny::{self, Arch, Spec, Type};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Upstream's servers keep tensors of more than 10 MiB in files: an expert tensor is to be one.
-const FACTOR: &str = "16";
+/// Of a type that llama.cpp repacks for processors, unless it is told not to. Upstream's servers keep tensors of more than
+/// 10 MiB in files: an expert tensor is to be one.
+const LARGE: Spec = Spec {
+    name: "model",
+    arch: Arch::Qwen3Moe,
+    n_layer: 3,
+    n_embd: 256,
+    n_expert: 64,
+    n_used: 4,
+    n_ff: 1280,
+    types: &[[Type::Q4K; 3]],
+    seed: 12,
+    splits: 1,
+};
 
 /// The commands below a heading, without comments.
 fn commands(heading: &str) -> Vec<Vec<String>> {
@@ -36,8 +49,7 @@ fn n_files(dir: &Path) -> usize {
 #[test]
 fn more_than_one_machine() {
     let dir = tempfile::tempdir().unwrap();
-    let model = dir.path().join("model.gguf");
-    widen(FACTOR, &model);
+    let model = tiny::write(&LARGE, dir.path());
 
     let commands = commands("\n## More than one machine\n");
     let of = |program: &'static str| commands.iter().filter(move |c| c[0] == program);
@@ -79,7 +91,9 @@ fn more_than_one_machine() {
         assert_eq!(args[..2], ["-m", "model.gguf"]);
         let file = StatsFile::new();
         let vars = [("HOTSET_STATS", &*file.path())];
-        let server = LlamaServer::start(&model, &vars, &args[2..]);
+        // Undoes what other tests want; what README says comes after it.
+        let args = [&["--repack"], &args[2..]].concat();
+        let server = LlamaServer::start(&model, &vars, &args);
         texts.push(server.tokens(&prompts()));
         let said = server.stop();
         let keeps = command.contains(&"--moe-cache-mib".to_string());
@@ -101,4 +115,57 @@ fn more_than_one_machine() {
             "-c keeps large tensors"
         );
     }
+}
+
+/// The lines of a run with a cache that are about what is repacked.
+fn said_of_repacked(spec: &Spec, more: &[&str]) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let model = tiny::write(spec, dir.path());
+    let device = Server::start();
+    let on_device = super::on_device(&device.endpoint());
+    let on_device: Vec<_> = on_device.iter().map(String::as_str).collect();
+    let args = ["-n", "2", "--moe-cache-mib", "64", "--repack"];
+    let args = [&on_device, &args[..], more].concat();
+    let ended = child::run(completion(&model, &[], &args));
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let is_of_it = |l: &&str| l.contains("hotset") && l.contains("(--no-repack)");
+    let lines = ended.stderr.lines().filter(is_of_it);
+    lines.map(String::from).collect()
+}
+
+#[test]
+fn what_is_repacked_is_not_kept_and_a_line_says_so() {
+    if super::gpu::is_meant() {
+        return;
+    }
+    let all = Spec {
+        n_expert: 16,
+        n_ff: 256,
+        ..LARGE
+    };
+    assert_eq!(
+        said_of_repacked(&all, &[]),
+        [
+            "hotset: no experts are kept on a device: no layer has all of its experts in host memory, those of 3 are \
+             repacked for the processor (--no-repack)"
+        ]
+    );
+    assert!(said_of_repacked(&all, &["--no-repack"]).is_empty());
+    // One layer as a whole, of another one part.
+    let some = Spec {
+        types: &[
+            [Type::Q8_0; 3],
+            [Type::Q4K; 3],
+            [Type::Q8_0, Type::Q8_0, Type::Q4K],
+        ],
+        ..all
+    };
+    let line = |block| {
+        format!(
+            "hotset: no device keeps experts of block {block}: they are repacked for the processor (--no-repack)"
+        )
+    };
+    let mut said = said_of_repacked(&some, &[]);
+    said.sort();
+    assert_eq!(said, [line(1), line(2)]);
 }
