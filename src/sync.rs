@@ -1,5 +1,7 @@
-//! Locks that are waited for, but not for ever.
+//! Locks: waited for, but not for ever, and free while somebody is told of what was found.
 
+use crate::report;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,49 @@ pub fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
             }
             Err(_) => return None,
         }
+    }
+}
+
+/// What is kept under a lock, and has something to say now and then.
+pub trait Speaks {
+    /// Lines for standard error that nobody has heard yet.
+    fn take_news(&mut self) -> Vec<String>;
+}
+
+/// A lock that is held. What there is to say is said after it is free again: nobody else waits for whoever reads
+/// standard error.
+pub struct Held<'a, T: Speaks> {
+    /// `None` once it is dropped.
+    guard: Option<MutexGuard<'a, T>>,
+}
+
+impl<'a, T: Speaks> Held<'a, T> {
+    /// Takes a lock of which no thread panics.
+    pub fn of(mutex: &'a Mutex<T>) -> Self {
+        Self {
+            guard: Some(mutex.lock().expect("no thread panics with the state")),
+        }
+    }
+}
+
+impl<T: Speaks> Deref for Held<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.guard.as_ref().expect("it is held")
+    }
+}
+
+impl<T: Speaks> DerefMut for Held<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.guard.as_mut().expect("it is held")
+    }
+}
+
+impl<T: Speaks> Drop for Held<'_, T> {
+    fn drop(&mut self) {
+        let news = self.guard.take().map(|mut state| state.take_news());
+        news.iter().flatten().for_each(|line| report::say(line));
     }
 }
 

@@ -177,7 +177,7 @@ impl Engine {
         state.n_events += 1;
         let n_tokens = wanted.picks.n_tokens();
         if loan.layer == 0 {
-            self.note_batch(state, n_tokens);
+            self.note_batch(state, None, n_tokens);
         }
         let all = loan.all.event(layer.pool_layer, n_tokens);
         let missing = loan.missing.event(layer.pool_layer, n_tokens);

@@ -73,8 +73,9 @@ impl Engine {
         let Some(mut guide) = state.guide.take() else {
             return;
         };
-        if let Some(known) = guide.observe(layer, event) {
+        if let Some((known, line)) = guide.observe(layer, event) {
             self.prime_pools(state, known);
+            state.news.push(line);
         }
         state.guide = Some(guide);
     }

@@ -73,6 +73,8 @@ pub fn install(config: Config) -> Result<()> {
     if config.profile_save.is_some() {
         // Before any thread is started.
         signals::save_before_the_end();
+    }
+    if config.profile_save.is_some() || matches!(config.stats, StatsTo::Json(_)) {
         std::thread::spawn(|| save_every_few_minutes());
     }
     if let StatsTo::Every(interval) = config.stats {
@@ -125,34 +127,30 @@ pub fn finish_quickly() -> bool {
 }
 
 fn finish_with(stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) -> bool {
-    let Some(mut registry) = try_registry() else {
-        return true;
-    };
-    registry.report_rest(stats, n_picks_max);
-    registry.release_tables();
-    !registry.has_failed
+    reports::rest(stats, n_picks_max)
 }
 
 /// The counters of every loaded model.
 pub fn stats() -> Vec<Stats> {
-    registry().stats(Model::stats, usize::MAX)
+    reports::stats(Model::stats, usize::MAX)
 }
 
 /// The same without the comparison with other policies, which takes time and memory.
 #[cfg(feature = "llama")]
 pub fn counters() -> Vec<Stats> {
-    registry().stats(Model::counters, 0)
+    reports::stats(Model::counters, 0)
 }
 
-/// How often profiles are saved.
+/// How often profiles are saved, and counters.
 const SAVE_INTERVAL: Duration = Duration::from_secs(120);
 
-/// Saves profiles again and again; ends with the process.
+/// Saves profiles and counters again and again; ends with the process.
 fn save_every_few_minutes() -> ! {
     loop {
         std::thread::sleep(SAVE_INTERVAL);
         let models = registry().all();
         save(&models);
+        reports::write_so_far();
     }
 }
 
@@ -247,7 +245,7 @@ unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) ->
 }
 
 unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {
-    registry().stop(model as usize);
+    reports::stop(model as usize);
 }
 
 unsafe extern "C" fn warmup(_: *mut c_void, model: *const c_void) -> bool {

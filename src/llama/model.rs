@@ -4,10 +4,11 @@ use super::foresight::LayerRouters;
 use super::record::Target;
 use super::workload::Workload;
 use crate::auto;
-use crate::config::{Config, Ram};
+use crate::config::{Config, Ram, StatsTo};
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor, expert_bytes};
 use crate::error::{Error, Result};
+use crate::log;
 use crate::memory;
 use crate::report;
 use crate::stats::Stats;
@@ -40,6 +41,8 @@ pub struct Model {
     engine: OnceCell<Engine>,
     parts: Mutex<Option<Parts>>,
     policy: String,
+    /// Whether somebody will ask what other policies would have done.
+    is_compared: bool,
     options: QueueOptions,
     n_used: u32,
     /// The blocks of its layers.
@@ -71,6 +74,7 @@ impl Model {
             engine: OnceCell::new(),
             blocks,
             policy: config.policy.clone(),
+            is_compared: config.stats != StatsTo::Off,
             options: QueueOptions {
                 kind: config.io,
                 pace: Pace::default(),
@@ -94,8 +98,17 @@ impl Model {
             Some(engine) => Ok(engine),
             None => {
                 let available = memory::available().bytes;
-                self.make_engine(auto::at_start(available, memory::committed_untouched()))
+                let untouched = memory::committed_untouched() + self.log_bytes();
+                self.make_engine(auto::at_start(available, untouched))
             }
+        }
+    }
+
+    /// What the logs of its routing will take in memory.
+    fn log_bytes(&self) -> u64 {
+        match self.is_compared {
+            true => log::MODEL_BYTES as u64,
+            false => 0,
         }
     }
 
@@ -229,6 +242,9 @@ impl Model {
                 ..self.options
             };
             let mut engine = Engine::new(layout, files, &self.policy, options)?;
+            if !self.is_compared {
+                engine.log_nothing();
+            }
             report::say(&report::start_line(&engine, &self.policy));
             if let Some(foresight) = foresight {
                 engine.look_ahead_with(Box::new(foresight), WARM_UP);

@@ -28,6 +28,8 @@ const VALUES_MAX: usize = 1 << 18;
 const FINISH_MAX: Duration = Duration::from_secs(10);
 /// Threads whose passes are told apart.
 const LANES_MAX: usize = 64;
+/// Tokens of a recording, at most: readers know no higher numbers.
+const N_TOKENS_MAX: u32 = u32::MAX - 1;
 
 /// The pass over the layers that a thread is in.
 struct Lane {
@@ -47,6 +49,8 @@ struct Buffer {
     n_tokens: u32,
     /// Nothing more is taken: the recording was ended, or cannot be written.
     is_closed: bool,
+    /// It was ended because there are no numbers for more tokens.
+    is_full: bool,
     /// The writer has gone.
     is_done: bool,
 }
@@ -105,6 +109,15 @@ impl Shared {
         }
     }
 
+    /// Takes nothing more. Returns whether that is because there are no numbers left.
+    fn close(&self) -> bool {
+        let mut buffer = self.buffer();
+        buffer.values = Vec::new();
+        buffer.is_closed = true;
+        self.changed.notify_all();
+        buffer.is_full
+    }
+
     /// Waits for enough, or for some time, or for the end; swaps what there is for `values`, which is
     /// empty. Returns true at the end.
     fn take(&self, values: &mut Vec<u32>) -> bool {
@@ -135,22 +148,28 @@ impl Recorder {
                 lanes: Vec::new(),
                 n_tokens: 0,
                 is_closed: false,
+                is_full: false,
                 is_done: false,
             }),
             changed: Condvar::new(),
         });
         let writer = shared.clone();
         std::thread::spawn(move || {
-            if let Err(cause) = write(&writer, &path, &header) {
+            let written = write(&writer, &path, &header);
+            // Before anything is said: nobody who records waits for whoever reads that.
+            let is_full = writer.close();
+            let why = match written {
+                Err(cause) => Some(cause.to_string()),
+                Ok(()) if is_full => Some(format!("it has {N_TOKENS_MAX} tokens")),
+                Ok(()) => None,
+            };
+            if let Some(why) = why {
                 let path = path.display();
                 report::say(&format!(
-                    "hotset: warning: {path}: {cause}; routing is no longer recorded"
+                    "hotset: warning: {path}: {why}; routing is no longer recorded"
                 ));
             }
-            let mut buffer = writer.buffer();
-            buffer.values = Vec::new();
-            buffer.is_closed = true;
-            buffer.is_done = true;
+            writer.buffer().is_done = true;
             writer.changed.notify_all();
         });
         Self { shared }
@@ -169,6 +188,12 @@ impl Recorder {
             return;
         }
         let n_tokens = picks.n_tokens();
+        if n_tokens > N_TOKENS_MAX - buffer.n_tokens {
+            buffer.is_full = true;
+            buffer.is_closed = true;
+            self.shared.changed.notify_all();
+            return;
+        }
         let first_token = buffer.first_token(layer, n_tokens);
         let head = Head {
             layer,
