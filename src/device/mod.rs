@@ -16,11 +16,11 @@ use crate::guide::{Guide, Known};
 use crate::log::{self, EventLog};
 use crate::policy::{self, Prior};
 use crate::residency::{Plan, Residency};
-use crate::sync::{Held, Speaks, lock_soon};
+use crate::sync::{Held, Lock, Speaks};
 use crate::trace::{Picks, PoolSpec};
 use crate::tracker::Tracker;
 pub use stats::DeviceStats;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::MutexGuard;
 
 /// What a pool of slots is made for.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ pub struct Cache {
     policy: String,
     /// By layer of the model: its pool, and its number there.
     places: Vec<Option<(usize, u32)>>,
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 impl Cache {
@@ -112,7 +112,7 @@ impl Cache {
         Ok(Self {
             policy: policy.to_string(),
             places,
-            state: Mutex::new(State {
+            state: Lock::new(State {
                 pools: pools.into_iter().map(pool).collect::<Result<_>>()?,
                 drafts: Drafts::default(),
                 guide: None,
@@ -308,7 +308,7 @@ impl Cache {
     /// The state, unless it is not to be had: this may be called where the end of the process has
     /// interrupted a plan.
     fn state_soon(&self) -> Option<MutexGuard<'_, State>> {
-        lock_soon(&self.state)
+        self.state.soon()
     }
 }
 

@@ -14,7 +14,6 @@ use super::runs::STALE_EVENTS;
 use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
 use crate::store::{Read, Recalled};
-use crate::sync::lock_soon;
 use std::time::{Duration, Instant};
 
 /// Nothing is read ahead into a pool of fewer slots than this many times what a token uses: all that is resident is
@@ -90,7 +89,7 @@ impl Engine {
     /// What became of the guesses so far; `None` if nothing is read ahead, or an event is being planned
     /// and does not end.
     pub fn ahead(&self) -> Option<AheadTally> {
-        let state = lock_soon(&self.state)?;
+        let state = self.state.soon()?;
         let ahead = state.ahead.as_ref()?;
         let ms = |took: Duration| took.as_secs_f64() * 1e3;
         let verdict = ahead.governor.verdict();

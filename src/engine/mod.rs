@@ -39,7 +39,7 @@ use crate::guide::Guide;
 use crate::log::{self, EventLog};
 use crate::residency::{Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
-use crate::sync::{Held, Speaks, lock_soon};
+use crate::sync::{Held, Lock, Speaks};
 use crate::trace::{Picks, Recording};
 use crate::tracker::Tracker;
 use ahead::Ahead;
@@ -141,7 +141,7 @@ pub struct Engine {
     queue: ReadQueue,
     arrivals: Arc<Arrivals>,
     lanes: Vec<Lane>,
-    state: Mutex<State>,
+    state: Lock<State>,
     /// Whether an operation uses the staging ring.
     ring_is_taken: Mutex<bool>,
     ring_is_free: Condvar,
@@ -187,7 +187,7 @@ impl Engine {
             lanes: (0..N_LANES)
                 .map(|_| Lane::new(n_experts as usize))
                 .collect(),
-            state: Mutex::new(State {
+            state: Lock::new(State {
                 residencies,
                 runs: (0..N_LANES).map(|_| Run::default()).collect(),
                 n_lanes: 0,
@@ -218,10 +218,7 @@ impl Engine {
 
     /// Keeps no log of the routing: nobody will ask what other policies would have done.
     pub fn log_nothing(&mut self) {
-        let state = self
-            .state
-            .get_mut()
-            .expect("no thread panics with the state");
+        let state = self.state.get_mut();
         state.logs.fill_with(|| EventLog::within(0, 0));
     }
 
@@ -259,7 +256,7 @@ impl Engine {
         &self,
         mut look: impl FnMut(&layout::Pool, &Residency, &EventLog, &Tracker),
     ) -> Option<Duration> {
-        let state = lock_soon(&self.state)?;
+        let state = self.state.soon()?;
         for (i, pool) in self.layout.pools.iter().enumerate() {
             look(
                 pool,

@@ -344,6 +344,23 @@ mod tests {
         assert_eq!(lines.next(), None);
     }
 
+    /// The last number is that of the last token: no reader takes a higher one.
+    #[test]
+    fn a_recording_ends_before_its_numbers_do() {
+        let text = lines(1, |recorder| {
+            recorder.record(0, Picks::new(&[1, 0], 2, 2), false);
+            recorder.shared.buffer().n_tokens = u32::MAX - 2;
+            recorder.record(0, Picks::new(&[2, 3, 4, 5], 2, 2), false);
+            recorder.record(0, Picks::new(&[1, 2], 2, 2), false);
+        });
+        assert_eq!(text, "0 0 1,0\n");
+        let text = lines(1, |recorder| {
+            recorder.shared.buffer().n_tokens = u32::MAX - 2;
+            (0..3).for_each(|id| recorder.record(0, Picks::new(&[id, 7], 2, 2), false));
+        });
+        assert_eq!(text, "4294967293 0 0,7\n");
+    }
+
     #[test]
     fn without_events_no_file_is_touched() {
         let dir = tempfile::tempdir().unwrap();

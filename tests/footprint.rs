@@ -1,8 +1,9 @@
-//! What the logs of routing take in memory, and the comparison at the end, whatever the model: counted by an
-//! allocator.
+//! What the logs of routing, the comparison at the end and the caches of other engines take in memory, whatever the
+//! model: counted by an allocator.
 
 #![allow(unsafe_code)]
 
+use hotset::cache::{Cache, N_LAYERS_MAX, N_TOTAL_MAX};
 use hotset::expert::{Event, Shape};
 use hotset::log::{ENGINE_BYTES, EventLog, MODEL_BYTES, PICKS_MAX, device_bytes, share};
 use hotset::policy::REGISTRY;
@@ -239,4 +240,45 @@ fn a_log_of_no_bytes_takes_none() {
     assert_eq!(NOW.load(Relaxed), before);
     assert_eq!(log.n_events(), 0);
     assert!(log.n_events_dropped() > 0);
+}
+
+/// The largest caches that another engine can have, on a smaller scale: what they take grows with their size.
+#[test]
+fn a_cache_of_another_engine_takes_a_gibibyte_at_most() {
+    let _one = ONE_AT_A_TIME.lock();
+    const SCALE: usize = 32;
+    let (n_most, n_layers_most) = (N_TOTAL_MAX as usize / SCALE, N_LAYERS_MAX / SCALE);
+    for (n_layers, n_experts) in [(1, n_most), (n_layers_most, n_most / n_layers_most)] {
+        for policy in ["lru", "window", "adaptive"] {
+            let before = NOW.load(Relaxed);
+            MOST.store(before, Relaxed);
+            let n_each = vec![n_experts as u32; n_layers];
+            let mut cache = Cache::new(&n_each, None, u32::MAX, policy).unwrap();
+            // A token, and a prompt that picks all: there are policies that take memory for the first of either.
+            let ids: Vec<i32> = (0..n_experts as i32).collect();
+            for (n_tokens, n_ids) in [(1, n_experts.min(8)), (100, n_experts)] {
+                for layer in 0..n_layers as u32 {
+                    cache.plan(layer, n_tokens, &ids[..n_ids], &mut []).unwrap();
+                    assert!(cache.commit());
+                }
+            }
+            let taken = MOST.load(Relaxed) - before - MODEL_BYTES;
+            let about = format!("{policy}, {n_layers} layers of {n_experts}: {taken} bytes");
+            println!("{about}");
+            assert!(taken * SCALE <= 1 << 30, "{about}");
+        }
+    }
+    let refused = |n_each: &[u32]| {
+        Cache::new(n_each, None, 1, "lru")
+            .err()
+            .unwrap()
+            .to_string()
+    };
+    let text = refused(&[N_TOTAL_MAX as u32, 1]);
+    assert!(
+        text.contains("n_experts=2097153: at most 2097152 in all"),
+        "{text}"
+    );
+    let text = refused(&vec![1; N_LAYERS_MAX + 1]);
+    assert!(text.contains("n_layers=262145: at most 262144"), "{text}");
 }
