@@ -62,6 +62,18 @@ fn engine(policy: &str, n_slots: usize, piece_bytes: usize, faults: &str) -> (En
 /// Computes an event of one lane of one thread: a row of experts for each token, and what the router sees
 /// of it. Checks every byte.
 fn compute(engine: &Engine, key: usize, layer: usize, rows: &[Vec<i32>], seen: &[f32]) {
+    compute_parts(engine, key, layer, rows, seen, PART_BYTES.len());
+}
+
+/// The same, cut short after `n_parts` operations.
+fn compute_parts(
+    engine: &Engine,
+    key: usize,
+    layer: usize,
+    rows: &[Vec<i32>],
+    seen: &[f32],
+    n_parts: usize,
+) {
     let ids = rows.concat();
     let mut n_rows = [0; N_EXPERTS];
     ids.iter().for_each(|&e| n_rows[e as usize] += 1);
@@ -71,7 +83,7 @@ fn compute(engine: &Engine, key: usize, layer: usize, rows: &[Vec<i32>], seen: &
         batch: &Batch::default(),
         inputs: Inputs::new(seen, 1, 1),
     };
-    for (part, n_bytes) in PART_BYTES.into_iter().enumerate() {
+    for (part, n_bytes) in PART_BYTES.into_iter().enumerate().take(n_parts) {
         engine.route(layer, part, key, 1, &routing).unwrap();
         let mut is_seen = [false; N_EXPERTS];
         for i in 0.. {
@@ -342,8 +354,8 @@ fn a_recalled_guess_is_one_of_which_nothing_was_read() {
 fn guesses_of_a_thread_that_is_gone_end() {
     let (engine, _) = engine("lru", 24, IN_PIECES, "");
     let engine = &engine;
-    // This thread has a lane of its own already.
-    compute(engine, 1, 0, &[vec![0]], &[]);
+    // This thread is in the middle of an event, so that the other one gets another lane.
+    compute_parts(engine, 1, 0, &[vec![0]], &[], 1);
     engine.look_ahead_with(Box::new(Seer::Wrong), 0);
     std::thread::scope(|scope| {
         let rows = [picks(7, 0, 3), picks(7, 0, 3)];
