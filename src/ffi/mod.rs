@@ -178,3 +178,6 @@ pub extern "C" fn hotset_abi_version() -> u32 {
 pub extern "C" fn hotset_error() -> *const c_char {
     LAST_ERROR.with(|last| last.borrow().as_ptr())
 }
+
+#[cfg(test)]
+mod tests;

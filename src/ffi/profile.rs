@@ -27,6 +27,22 @@ pub struct HotsetProfileParams {
     top_k: u32,
 }
 
+#[cfg(test)]
+impl HotsetProfileParams {
+    /// Of a model with so many experts by layer, of which a token uses two.
+    pub(super) fn of(n_experts: &[u32]) -> Self {
+        Self {
+            size: size_of::<Self>(),
+            name: c"text".as_ptr(),
+            architecture: c"arch".as_ptr(),
+            model_name: c"model".as_ptr(),
+            n_experts: n_experts.as_ptr(),
+            n_layers: n_experts.len() as u32,
+            top_k: 2,
+        }
+    }
+}
+
 /// What `make` returns, or NULL.
 fn made(make: impl FnOnce() -> Result<Profile, Error>) -> Option<Box<HotsetProfile>> {
     let mut made = None;
