@@ -2,7 +2,6 @@
 
 use crate::expert::Event;
 use crate::profile::Chooser;
-use crate::report;
 use crate::tracker::Phase;
 
 /// A workload that is known: how often a token picks each expert, by layer and expert, 0 to 1. Layers are
@@ -35,15 +34,16 @@ impl Guide {
         }
     }
 
-    /// Hears of an event of `layer`. Returns what to follow where it has just made up its mind, and says so.
-    pub fn observe(&mut self, layer: usize, event: &Event) -> Option<&Known> {
+    /// Hears of an event of `layer`. Returns what to follow where it has just made up its mind, and a line that says
+    /// so.
+    pub fn observe(&mut self, layer: usize, event: &Event) -> Option<(&Known, String)> {
         let (n, phase) = (event.n_tokens, Phase::of(event));
         let number = self.numbers[layer];
         let verdict = self
             .chooser
             .observe(number, phase, n, event.experts, event.rows)?;
         let known = &self.known[verdict.profile];
-        report::say(&format!(
+        let line = format!(
             "hotset: the workload {} profile '{}': {:.0} % sure after {} tokens",
             if verdict.is_change {
                 "changed to"
@@ -53,7 +53,7 @@ impl Guide {
             known.name,
             100.0 * verdict.confidence,
             verdict.n_tokens,
-        ));
-        Some(known)
+        );
+        Some((known, line))
     }
 }

@@ -3,19 +3,48 @@
 use crate::expert::Event;
 use std::collections::VecDeque;
 
+/// What the logs of one model may take in memory, those of its engine and of its devices together.
+pub const MODEL_BYTES: usize = 8 << 20;
+/// What the logs of its engine may take. The devices of its contexts have the rest, see [`device_bytes`].
+pub const ENGINE_BYTES: usize = MODEL_BYTES / 2;
+/// Routed experts that the logs of one engine, or of the devices of one context, hold at most: with the policies that
+/// take most, of large models, the comparison takes a third of a second for these.
+pub const PICKS_MAX: usize = 3 << 15;
+/// Values of a block. Small enough for a share of [`MODEL_BYTES`] to have many.
+const BLOCK_VALUES: usize = 1 << 10;
+
+/// What the logs of the devices of a context may take, in a model that has `n_contexts` others with devices now:
+/// half of what the others leave, so that there is always something left.
+pub fn device_bytes(n_contexts: usize) -> usize {
+    let shift = u32::try_from(n_contexts)
+        .unwrap_or(u32::MAX)
+        .saturating_add(1);
+    (MODEL_BYTES - ENGINE_BYTES).checked_shr(shift).unwrap_or(0)
+}
+
+/// The part of `whole` that the log of a pool of `n_layers` layers gets, of `n_layers_of_all`: a pass over the layers
+/// picks as many experts of each, so the logs of all pools go back as far.
+pub fn share(whole: usize, n_layers: usize, n_layers_of_all: usize) -> usize {
+    (whole as u128 * n_layers as u128 / n_layers_of_all.max(1) as u128) as usize
+}
+
 /// A bounded list of events; when it is full the oldest are dropped.
 ///
-/// A pick takes 4 bytes, 4 more unless one token picked each expert, and 4 more where ranks are
-/// known; an event takes 16, and all of it twice that until the dropped ones are cleared away.
+/// An event takes 12 bytes and 4 for each pick, 4 more unless one token picked each expert, and 4 more where ranks
+/// are known. Memory comes in blocks, so that little is there for nothing and nothing is copied to grow.
 #[derive(Debug)]
 pub struct EventLog {
     n_picks_max: usize,
+    n_bytes_max: usize,
     n_picks: usize,
-    heads: VecDeque<Head>,
-    /// The experts of each event, followed by its rows unless all are 1, and by its ranks if they are
-    /// known. The first `n_stale` values belong to dropped events.
-    values: Vec<u32>,
+    n_events: usize,
+    /// Whole events, one after the other: the values of a [`Head`], then the experts, then the rows unless all are
+    /// 1, then the ranks if they are known. None is empty.
+    blocks: VecDeque<Vec<u32>>,
+    /// Values of the first block that belong to dropped events.
     n_stale: usize,
+    /// Bytes of the blocks.
+    n_block_bytes: usize,
     /// As many ones as the longest event has experts.
     ones: Vec<u32>,
     n_events_dropped: u64,
@@ -31,7 +60,35 @@ struct Head {
 }
 
 impl Head {
-    fn n_values(&self) -> usize {
+    const N_VALUES: usize = 3;
+    const ROWS_BIT: u32 = 1 << 31;
+    const RANKS_BIT: u32 = 1 << 30;
+
+    fn values(&self) -> [u32; Self::N_VALUES] {
+        assert!(
+            self.n_experts < Self::RANKS_BIT,
+            "so many experts have no ids"
+        );
+        let bit = |is_set, bit| if is_set { bit } else { 0 };
+        let bits = bit(self.has_rows, Self::ROWS_BIT) | bit(self.has_ranks, Self::RANKS_BIT);
+        [self.layer, self.n_tokens, self.n_experts | bits]
+    }
+
+    /// Of values that begin with a head; the others too.
+    fn split(values: &[u32]) -> (Self, &[u32]) {
+        let (&[layer, n_tokens, n], rest) = values.split_first_chunk().expect("events are whole");
+        let head = Self {
+            layer,
+            n_tokens,
+            n_experts: n & !(Self::ROWS_BIT | Self::RANKS_BIT),
+            has_rows: n & Self::ROWS_BIT != 0,
+            has_ranks: n & Self::RANKS_BIT != 0,
+        };
+        (head, rest)
+    }
+
+    /// Values that follow it.
+    fn n_following(&self) -> usize {
         self.n_experts as usize * (1 + usize::from(self.has_rows) + usize::from(self.has_ranks))
     }
 }
@@ -39,99 +96,174 @@ impl Head {
 impl EventLog {
     /// An empty log that keeps at most `n_picks_max` picks; a pick is one expert of one event.
     pub fn new(n_picks_max: usize) -> Self {
+        Self::within(usize::MAX, n_picks_max)
+    }
+
+    /// An empty log that keeps at most `n_picks_max` picks and takes at most `n_bytes_max` bytes, see
+    /// [`Self::n_bytes`].
+    pub fn within(n_bytes_max: usize, n_picks_max: usize) -> Self {
         Self {
             n_picks_max,
+            n_bytes_max,
             n_picks: 0,
-            heads: VecDeque::new(),
-            values: Vec::new(),
+            n_events: 0,
+            blocks: VecDeque::new(),
             n_stale: 0,
+            n_block_bytes: 0,
             ones: Vec::new(),
             n_events_dropped: 0,
         }
     }
 
-    /// Appends `event` and drops the oldest ones, itself included, until the bound holds.
+    /// Appends `event` and drops the oldest ones, itself included, until the bounds hold.
     pub fn push(&mut self, event: &Event) {
-        let has_rows = event.rows.iter().any(|&rows| rows != 1);
-        self.heads.push_back(Head {
+        let head = Head {
             layer: event.layer,
             n_tokens: event.n_tokens,
             n_experts: event.experts.len() as u32,
-            has_rows,
+            has_rows: event.rows.iter().any(|&rows| rows != 1),
             has_ranks: !event.ranks.is_empty(),
-        });
-        self.values.extend_from_slice(event.experts);
-        if has_rows {
-            self.values.extend_from_slice(event.rows);
-        } else if self.ones.len() < event.experts.len() {
-            self.ones.resize(event.experts.len(), 1);
+        };
+        let n_picks = event.experts.len();
+        let n_values = Head::N_VALUES + head.n_following();
+        if n_picks > self.n_picks_max || !self.has_room(n_values, n_picks) {
+            self.n_events_dropped += self.n_events as u64 + 1;
+            self.clear();
+            return;
         }
-        self.values.extend_from_slice(event.ranks);
-        self.n_picks += event.experts.len();
+        if !head.has_rows && self.ones.len() < n_picks {
+            self.ones.reserve_exact(n_picks - self.ones.len());
+            self.ones.resize(n_picks, 1);
+        }
+        let block = self.blocks.back_mut().expect("there is room");
+        block.extend_from_slice(&head.values());
+        block.extend_from_slice(event.experts);
+        if head.has_rows {
+            block.extend_from_slice(event.rows);
+        }
+        block.extend_from_slice(event.ranks);
+        self.n_events += 1;
+        self.n_picks += n_picks;
         while self.n_picks > self.n_picks_max {
-            let head = self
-                .heads
-                .pop_front()
-                .expect("there are picks, so there are events");
+            self.drop_first();
+        }
+    }
+
+    /// Makes room for `n_values` in the last block, of an event of `n_picks`. Drops what is oldest for that, and
+    /// returns false if there is none when all is dropped.
+    fn has_room(&mut self, n_values: usize, n_picks: usize) -> bool {
+        let is_left = |block: &Vec<u32>| block.capacity() - block.len() >= n_values;
+        if self.blocks.back().is_some_and(is_left) {
+            return true;
+        }
+        let n_new = n_values.max(BLOCK_VALUES);
+        let n_list = if self.blocks.len() == self.blocks.capacity() {
+            // As the list grows.
+            (2 * self.blocks.capacity()).max(4)
+        } else {
+            self.blocks.capacity()
+        };
+        let n_besides = size_of::<Self>()
+            + n_list * size_of::<Vec<u32>>()
+            + n_picks.max(self.ones.len()) * size_of::<u32>();
+        let mut used = None;
+        while n_besides + self.n_block_bytes + bytes_of(n_new) > self.n_bytes_max {
+            let Some(block) = self.drop_block() else {
+                return false;
+            };
+            used = Some(block);
+        }
+        let mut block = match used.filter(|block| block.capacity() == n_new) {
+            Some(block) => block,
+            None => Vec::with_capacity(n_new),
+        };
+        block.clear();
+        self.n_block_bytes += bytes_of(block.capacity());
+        self.blocks.push_back(block);
+        true
+    }
+
+    /// Drops the first event, which there is.
+    fn drop_first(&mut self) {
+        let (head, _) = Head::split(&self.blocks[0][self.n_stale..]);
+        self.n_picks -= head.n_experts as usize;
+        self.n_events -= 1;
+        self.n_events_dropped += 1;
+        self.n_stale += Head::N_VALUES + head.n_following();
+        if self.n_stale == self.blocks[0].len() {
+            self.drop_block();
+        }
+    }
+
+    /// Drops all events of the first block, and returns it.
+    fn drop_block(&mut self) -> Option<Vec<u32>> {
+        let block = self.blocks.pop_front()?;
+        let mut values = &block[std::mem::take(&mut self.n_stale)..];
+        while !values.is_empty() {
+            let (head, rest) = Head::split(values);
+            values = &rest[head.n_following()..];
             self.n_picks -= head.n_experts as usize;
-            self.n_stale += head.n_values();
+            self.n_events -= 1;
             self.n_events_dropped += 1;
         }
-        // Each value is moved at most once per value dropped, so pushing stays O(k).
-        if self.n_stale > self.values.len() / 2 {
-            self.values.drain(..self.n_stale);
-            self.n_stale = 0;
-        }
+        self.n_block_bytes -= bytes_of(block.capacity());
+        Some(block)
+    }
+
+    fn clear(&mut self) {
+        self.blocks = VecDeque::new();
+        (self.n_stale, self.n_block_bytes) = (0, 0);
+        (self.n_events, self.n_picks) = (0, 0);
     }
 
     /// The events kept, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = Event<'_>> {
-        let mut start = self.n_stale;
-        self.heads.iter().map(move |head| {
+        let mut blocks = self.blocks.iter();
+        let mut values = blocks
+            .next()
+            .map_or(&[][..], |block| &block[self.n_stale..]);
+        std::iter::from_fn(move || {
+            if values.is_empty() {
+                values = blocks.next()?;
+            }
+            let (head, rest) = Head::split(values);
+            let (own, rest) = rest.split_at(head.n_following());
+            values = rest;
             let n_experts = head.n_experts as usize;
-            let values = &self.values[start..start + head.n_values()];
-            start += head.n_values();
-            let (experts, values) = values.split_at(n_experts);
+            let (experts, own) = own.split_at(n_experts);
             let (rows, ranks) = match head.has_rows {
-                true => values.split_at(n_experts),
-                false => (&self.ones[..n_experts], values),
+                true => own.split_at(n_experts),
+                false => (&self.ones[..n_experts], own),
             };
-            Event {
+            Some(Event {
                 layer: head.layer,
                 n_tokens: head.n_tokens,
                 experts,
                 rows,
                 ranks,
-            }
+            })
         })
     }
 
     /// A copy of the newest whole events, of at most `n_picks_max` picks together.
     pub fn tail(&self, n_picks_max: usize) -> Self {
-        let (mut n_events, mut n_picks, mut n_values) = (0, 0, 0);
-        for head in self.heads.iter().rev() {
-            if n_picks + head.n_experts as usize > n_picks_max {
-                break;
+        let mut tail = Self::within(self.n_bytes_max, n_picks_max);
+        let (mut n_left_out, mut n_picks) = (0, self.n_picks);
+        for event in self.iter() {
+            if n_picks <= n_picks_max {
+                tail.push(&event);
+            } else {
+                n_picks -= event.experts.len();
+                n_left_out += 1;
             }
-            n_events += 1;
-            n_picks += head.n_experts as usize;
-            n_values += head.n_values();
         }
-        let n_left_out = self.heads.len() - n_events;
-        Self {
-            n_picks_max,
-            n_picks,
-            heads: self.heads.range(n_left_out..).copied().collect(),
-            values: self.values[self.values.len() - n_values..].to_vec(),
-            n_stale: 0,
-            ones: self.ones.clone(),
-            n_events_dropped: self.n_events_dropped + n_left_out as u64,
-        }
+        tail.n_events_dropped += self.n_events_dropped + n_left_out;
+        tail
     }
 
     /// Events kept.
     pub fn n_events(&self) -> usize {
-        self.heads.len()
+        self.n_events
     }
 
     /// The bound.
@@ -144,117 +276,23 @@ impl EventLog {
         self.n_picks
     }
 
+    /// Bytes that it takes in memory, whether they are used or not.
+    pub fn n_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.n_block_bytes
+            + self.blocks.capacity() * size_of::<Vec<u32>>()
+            + bytes_of(self.ones.capacity())
+    }
+
     /// Events that were pushed and are no longer kept.
     pub fn n_events_dropped(&self) -> u64 {
         self.n_events_dropped
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Layer, tokens, experts, rows, ranks.
-    type Copied = (u32, u32, Vec<u32>, Vec<u32>, Vec<u32>);
-
-    fn copied(log: &EventLog) -> Vec<Copied> {
-        let copy = |e: Event| {
-            let [experts, rows, ranks] = [e.experts, e.rows, e.ranks].map(<[u32]>::to_vec);
-            (e.layer, e.n_tokens, experts, rows, ranks)
-        };
-        log.iter().map(copy).collect()
-    }
-
-    /// Against a list that keeps everything, with events of 0 to 6 picks in a log of 10, which wraps
-    /// many times, and of 3, which some events exceed.
-    #[test]
-    fn keeps_the_newest_whole_events() {
-        for n_picks_max in [0, 3, 10] {
-            let mut log = EventLog::new(n_picks_max);
-            let mut all: Vec<Copied> = Vec::new();
-            for i in 0..200u32 {
-                let experts: Vec<u32> = (0..(i * 5) % 7).map(|e| e * 3 + i).collect();
-                let rows = experts
-                    .iter()
-                    .map(|e| if i % 3 == 0 { e % 4 + 1 } else { 1 })
-                    .collect();
-                let ranks = experts
-                    .iter()
-                    .map(|e| e % 5)
-                    .filter(|_| i % 4 < 2)
-                    .collect();
-                all.push((i % 4, i + 1, experts, rows, ranks));
-                let (layer, n_tokens, experts, rows, ranks) = &all[i as usize];
-                log.push(&Event {
-                    layer: *layer,
-                    n_tokens: *n_tokens,
-                    experts,
-                    rows,
-                    ranks,
-                });
-
-                let mut n_picks = 0;
-                let n_kept = all.iter().rev().take_while(|event| {
-                    n_picks += event.2.len();
-                    n_picks <= n_picks_max
-                });
-                // An event without picks takes no room, so the ones at the edge may stay or go.
-                let n_kept = n_kept.count();
-                let n_events = log.n_events();
-                assert!(n_events <= n_kept, "max {n_picks_max} event {i}");
-                assert!(
-                    all[all.len() - n_kept..all.len() - n_events]
-                        .iter()
-                        .all(|e| e.2.is_empty())
-                );
-                let expected = &all[all.len() - n_events..];
-                assert_eq!(copied(&log), expected, "max {n_picks_max} event {i}");
-                assert_eq!(
-                    log.n_picks(),
-                    expected.iter().map(|e| e.2.len()).sum::<usize>()
-                );
-                assert_eq!(log.n_events_dropped(), (all.len() - n_events) as u64);
-                assert!(
-                    log.values.len() <= 6 * n_picks_max + 18,
-                    "dropped values pile up"
-                );
-            }
-        }
-    }
-    /// A tail is what a smaller log would hold, and can be written to like one.
-    #[test]
-    fn a_tail_is_a_smaller_log() {
-        let mut log = EventLog::new(40);
-        for i in 0..100u32 {
-            let experts: Vec<u32> = (0..1 + (i * 5) % 7).collect();
-            let rows = vec![1 + i % 2; experts.len()];
-            let ranks = &rows[..experts.len() * (i as usize / 2 % 2)];
-            let event = Event {
-                layer: i,
-                n_tokens: 2,
-                experts: &experts,
-                rows: &rows,
-                ranks,
-            };
-            log.push(&event);
-            for n_picks_max in [0, 1, 6, 20, 40, 99] {
-                let mut tail = log.tail(n_picks_max);
-                let all = copied(&log);
-                let n = tail.n_events();
-                assert_eq!(
-                    copied(&tail),
-                    all[all.len() - n..],
-                    "{n_picks_max}, event {i}"
-                );
-                let n_picks = |events: &[Copied]| events.iter().map(|e| e.2.len()).sum::<usize>();
-                assert_eq!(tail.n_picks(), n_picks(&all[all.len() - n..]));
-                assert!(tail.n_picks() <= n_picks_max);
-                assert!(n == all.len() || n_picks(&all[all.len() - n - 1..]) > n_picks_max);
-                let n_pushed = tail.n_events_dropped() + n as u64;
-                assert_eq!(n_pushed, u64::from(i) + 1);
-                tail.push(&event);
-                assert!(n_picks_max < experts.len() || copied(&tail).last() == all.last());
-            }
-        }
-    }
+fn bytes_of(n_values: usize) -> usize {
+    n_values * size_of::<u32>()
 }
+
+#[cfg(test)]
+mod tests;

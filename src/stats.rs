@@ -2,6 +2,7 @@
 
 use crate::device::DeviceStats;
 use crate::engine::{AheadTally, Engine};
+use crate::log::share;
 use crate::math::log2;
 use crate::regret::{Regret, Window};
 use crate::residency::Tally;
@@ -217,11 +218,10 @@ impl Stats {
             prompt.add(&counts.scan);
             // Windows of all pools cover the same time: a pass picks as many experts of each layer.
             let n_layers = pool.shape.n_layers() as usize;
-            let n_picks_max = n_picks_max.min(log.n_picks_max());
             windows.push(Window {
                 shape: pool.shape.clone(),
                 n_slots: residency.n_slots(),
-                log: log.tail(n_picks_max * n_layers / layout.layers.len()),
+                log: log.tail(share(n_picks_max, n_layers, layout.layers.len())),
             });
         })?;
         let [generation_heat, prompt_heat] = layers.map(|layers| Heat::mean(&layers));

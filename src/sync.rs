@@ -1,13 +1,17 @@
-//! Locks that are waited for, but not for ever.
+//! Locks: waited for, but not for ever, and free while somebody is told of what was found.
 
+use crate::report;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 /// How long a lock is waited for: many times what anybody holds one, and short enough for the end of a process.
 const WAIT_MAX: Duration = Duration::from_secs(1);
-/// Between two tries. Shorter than most holds, so that a thread which takes the lock again and again cannot keep
-/// it from us.
+/// Between two tries.
 const PAUSE: Duration = Duration::from_micros(50);
+/// How often whoever can wait lets others have the lock first, for as long as two tries take each time.
+const N_PAUSES: u32 = 10;
 
 /// Takes a lock that others hold for moments only. `None` if it is not to be had: if the end of the process has
 /// interrupted who holds it, for example, or a thread has panicked with it.
@@ -24,30 +28,137 @@ pub fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
+/// A lock that can be had soon even if a thread takes it again and again.
+pub struct Lock<T> {
+    mutex: Mutex<T>,
+    /// Threads in [`Self::soon`].
+    n_waiting: AtomicU32,
+}
+
+impl<T> Lock<T> {
+    /// A lock of `value`.
+    pub fn new(value: T) -> Self {
+        Self {
+            mutex: Mutex::new(value),
+            n_waiting: AtomicU32::new(0),
+        }
+    }
+
+    /// As [`lock_soon`]. Who takes the lock with [`Self::lock`] lets us have it first.
+    pub fn soon(&self) -> Option<MutexGuard<'_, T>> {
+        self.n_waiting.fetch_add(1, Relaxed);
+        let guard = lock_soon(&self.mutex);
+        self.n_waiting.fetch_sub(1, Relaxed);
+        guard
+    }
+
+    /// Takes the lock, however long that takes. No thread panics with it.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        // A few pauses at most: who waits may be slow, and there are few that do.
+        for _ in 0..N_PAUSES {
+            if self.n_waiting.load(Relaxed) == 0 {
+                break;
+            }
+            std::thread::sleep(2 * PAUSE);
+        }
+        self.mutex.lock().expect(NOBODY_PANICS)
+    }
+
+    /// What is locked, which nobody else can have now.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.mutex.get_mut().expect(NOBODY_PANICS)
+    }
+}
+
+const NOBODY_PANICS: &str = "no thread panics with the state";
+
+/// What is kept under a lock, and has something to say now and then.
+pub trait Speaks {
+    /// Lines for standard error that nobody has heard yet.
+    fn take_news(&mut self) -> Vec<String>;
+}
+
+/// A lock that is held. What there is to say is said after it is free again: nobody else waits for whoever reads
+/// standard error.
+pub struct Held<'a, T: Speaks> {
+    /// `None` once it is dropped.
+    guard: Option<MutexGuard<'a, T>>,
+}
+
+impl<'a, T: Speaks> Held<'a, T> {
+    /// Takes `lock`, as [`Lock::lock`].
+    pub fn of(lock: &'a Lock<T>) -> Self {
+        Self {
+            guard: Some(lock.lock()),
+        }
+    }
+}
+
+impl<T: Speaks> Deref for Held<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.guard.as_ref().expect("it is held")
+    }
+}
+
+impl<T: Speaks> DerefMut for Held<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        self.guard.as_mut().expect("it is held")
+    }
+}
+
+impl<T: Speaks> Drop for Held<'_, T> {
+    fn drop(&mut self) {
+        let news = self.guard.take().map(|mut state| state.take_news());
+        news.iter().flatten().for_each(|line| report::say(line));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::sync::atomic::AtomicBool;
 
     /// A thread that drops the lock only to take it again keeps nobody out.
     #[test]
     fn a_busy_lock_is_had_and_a_stuck_one_is_not() {
-        let mutex = Mutex::new(());
+        let lock = Lock::new(());
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over.load(Relaxed) {
-                    let _held = mutex.lock().unwrap();
+                    let _held = lock.lock();
                     std::thread::sleep(Duration::from_micros(300));
                 }
             });
-            let all_had = (0..50).all(|_| lock_soon(&mutex).is_some());
+            let n_had = (0..50).filter(|_| lock.soon().is_some()).count();
             is_over.store(true, Relaxed);
-            assert!(all_had);
+            assert_eq!(n_had, 50);
         });
-        let _held = mutex.lock().unwrap();
+        let _held = lock.lock();
         let begin = Instant::now();
-        assert!(lock_soon(&mutex).is_none());
+        assert!(lock.soon().is_none());
         assert!(begin.elapsed() >= WAIT_MAX);
+    }
+
+    /// Has something to say, and notes whether the lock is free when it is taken away.
+    struct Talker(Vec<String>);
+
+    impl Speaks for Talker {
+        fn take_news(&mut self) -> Vec<String> {
+            std::mem::take(&mut self.0)
+        }
+    }
+
+    #[test]
+    fn what_is_said_is_said_once() {
+        let lock = Lock::new(Talker(Vec::new()));
+        Held::of(&lock)
+            .0
+            .push("hotset: a line of a test".to_string());
+        assert!(lock.soon().expect("it is free").0.is_empty());
     }
 }

@@ -63,6 +63,18 @@ fn engine(policy: &str, n_slots: usize, piece_bytes: usize, faults: &str) -> (En
 /// Computes an event of one lane of one thread: a row of experts for each token, and what the router sees
 /// of it. Checks every byte.
 fn compute(engine: &Engine, key: usize, layer: usize, rows: &[Vec<i32>], seen: &[f32]) {
+    compute_parts(engine, key, layer, rows, seen, PART_BYTES.len());
+}
+
+/// The same, cut short after `n_parts` operations.
+fn compute_parts(
+    engine: &Engine,
+    key: usize,
+    layer: usize,
+    rows: &[Vec<i32>],
+    seen: &[f32],
+    n_parts: usize,
+) {
     let ids = rows.concat();
     let mut n_rows = [0; N_EXPERTS];
     ids.iter().for_each(|&e| n_rows[e as usize] += 1);
@@ -72,7 +84,7 @@ fn compute(engine: &Engine, key: usize, layer: usize, rows: &[Vec<i32>], seen: &
         batch: &Batch::default(),
         inputs: Inputs::new(seen, 1, 1),
     };
-    for (part, n_bytes) in PART_BYTES.into_iter().enumerate() {
+    for (part, n_bytes) in PART_BYTES.into_iter().enumerate().take(n_parts) {
         engine.route(layer, part, key, 1, &routing).unwrap();
         let mut is_seen = [false; N_EXPERTS];
         for i in 0.. {
@@ -336,6 +348,69 @@ fn a_recalled_guess_is_one_of_which_nothing_was_read() {
         assert!(queued.1 <= metered.1, "{metered:?} {queued:?}");
         assert!(queued.1 + ahead.wasted_bytes >= metered.1);
     }
+}
+
+/// A thread goes after it has guessed, and no other takes its lane: what it guessed is let go of in the end.
+#[test]
+fn guesses_of_a_thread_that_is_gone_end() {
+    let (engine, _) = engine("lru", 24, IN_PIECES, "");
+    let engine = &engine;
+    // This thread is in the middle of an event, so that the other one gets another lane.
+    compute_parts(engine, 1, 0, &[vec![0]], &[], 1);
+    engine.look_ahead_with(Box::new(Seer::Wrong), 0);
+    std::thread::scope(|scope| {
+        let rows = [picks(7, 0, 3), picks(7, 0, 3)];
+        scope.spawn(move || compute(engine, 2, 0, &rows, &[7.0; 2]));
+    });
+    wait_until_idle(engine);
+    let n_pinned = || {
+        let mut n = 0;
+        engine.inspect(|_, residency, _, _| n = residency.n_pinned());
+        n
+    };
+    let n_reads = engine.ahead().unwrap().reads;
+    compute(engine, 1, 0, &[vec![0]], &[]);
+    assert!(n_reads > 0 && n_pinned() > 1, "nothing is held");
+    for _ in 0..10_002 {
+        compute(engine, 1, 0, &[vec![0]], &[]);
+    }
+    assert_eq!(n_pinned(), 1, "of {n_reads} guesses");
+    assert_eq!(engine.resize(0).unwrap().n_slots, 1);
+}
+
+/// Sees what one router gets wrong: some scores are no numbers.
+struct Broken;
+
+impl Foresight for Broken {
+    fn scores(&self, layer: usize, input: &[f32], scores: &mut Vec<f32>) -> bool {
+        let is_told = Seer::Right.scores(layer, input, scores);
+        let token = input[0] as usize;
+        if token < 40 {
+            let worst = order(token, layer)[N_EXPERTS - 1] as usize;
+            let best = order(token, layer)[0] as usize;
+            match token % 4 {
+                0 => scores[worst] = f32::NAN,
+                1 => scores[best] = f32::INFINITY,
+                2 => scores[worst] = f32::NEG_INFINITY,
+                _ => scores.fill(f32::NAN),
+            }
+        }
+        is_told
+    }
+}
+
+/// They do no harm, and what comes after is guessed as ever.
+#[test]
+fn scores_that_are_no_numbers_spoil_nothing() {
+    let (engine, _) = engine("lru", 24, IN_PIECES, "");
+    engine.look_ahead_with(Box::new(Broken), 0);
+    let pass = |n| pass(&engine, 1, &[n, n], 3, || wait_until_idle(&engine));
+    (0..40).for_each(pass);
+    let early = engine.ahead().unwrap();
+    (40..70).for_each(pass);
+    let late = engine.ahead().unwrap();
+    let n_right = late.right_reads - early.right_reads;
+    assert!(n_right > 50, "{early:?} {late:?}");
 }
 
 /// What the router sees is the expert that the next layer will pick.

@@ -2,6 +2,7 @@
 
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing};
+use hotset::log::{ENGINE_BYTES, PICKS_MAX};
 use hotset::report;
 use hotset::residency::Tally;
 use hotset::stats::Stats;
@@ -9,7 +10,7 @@ use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use std::io::Write;
 use std::os::fd::AsFd;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 const N_EXPERTS: usize = 8;
 /// By layer: the last one has a pool of its own.
@@ -215,4 +216,68 @@ fn the_fields_of_the_json_file_stay() {
     let heat = "hottest_tenth hottest_quarter hottest_half entropy_bits flat_bits";
     assert_eq!(names(&value["generation_heat"]), fields(heat));
     assert!(value["prompt_heat"].is_null());
+}
+
+/// However often the lock is taken meanwhile, and however long it is held by a change of the size.
+#[test]
+fn no_report_is_left_out_because_the_engine_is_busy() {
+    let engine = engine("lru", 100);
+    compute(&engine, 50);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                engine.resize(0).unwrap();
+                (0..100).for_each(|_| {
+                    engine.size();
+                });
+                engine.resize(u64::MAX).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                engine.size();
+            }
+        });
+        let n_reports = (0..100)
+            .filter(|_| Stats::of(&engine, "lru").is_some())
+            .count();
+        is_over.store(true, Relaxed);
+        assert_eq!(n_reports, 100);
+    });
+}
+
+/// The log of an engine of which nobody will ask.
+#[test]
+fn without_a_log_there_is_nothing_to_compare() {
+    let mut engine = engine("lru", 50);
+    engine.log_nothing();
+    compute(&engine, 50);
+    let regret = Stats::of(&engine, "lru").unwrap().regret.unwrap();
+    assert_eq!(
+        (regret.picks, regret.warm_picks, regret.is_whole_run),
+        (0, 0, false)
+    );
+    engine.inspect(|_, _, log, _| assert_eq!(log.n_bytes(), size_of_val(log)));
+}
+
+/// More than the log holds: what is compared is the end of the run, and says so.
+#[test]
+fn a_long_run_is_compared_with_its_end() {
+    let engine = engine("lru", 50);
+    compute(&engine, 20_000);
+    let stats = Stats::of(&engine, "lru").unwrap();
+    let regret = stats.regret.as_ref().unwrap();
+    assert!(!regret.is_whole_run);
+    let n_picks = regret.picks + regret.warm_picks;
+    assert!(
+        n_picks <= PICKS_MAX as u64 && n_picks > PICKS_MAX as u64 * 9 / 10,
+        "{regret:?}"
+    );
+    let text = report::text(&stats);
+    let expected = format!("hit rate on the last {} routed experts", regret.picks);
+    assert!(text.contains(&expected), "{text}");
+    let mut n_bytes = 0;
+    engine.inspect(|_, _, log, _| n_bytes += log.n_bytes());
+    assert!(n_bytes <= ENGINE_BYTES, "{n_bytes}");
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Picked, Shape};
-use crate::log::EventLog;
+use crate::log::{EventLog, MODEL_BYTES};
 use crate::policy::{self, Prior};
 use crate::profile::{Lesson, PRIOR_TOKENS};
 use crate::regret::{Regret, Window};
@@ -18,8 +18,10 @@ pub use profile::{begin_profile, merge_profiles, profile_similarity};
 pub const NO_SLOT: u32 = u32::MAX;
 
 /// Most experts of all layers together. What is allocated grows with them, and a failed allocation
-/// would end the caller's process.
-const N_TOTAL_MAX: u64 = 1 << 24;
+/// would end the caller's process: this many, in as many layers as there may be, take less than a GiB.
+pub const N_TOTAL_MAX: u64 = 1 << 21;
+/// Most layers.
+pub const N_LAYERS_MAX: usize = 1 << 18;
 /// Routed experts that the comparison with other policies can look back at.
 const LOG_PICKS: usize = 1 << 20;
 
@@ -59,6 +61,10 @@ impl Cache {
                 format!("at most {N_TOTAL_MAX} in all"),
             ));
         }
+        if n_experts.len() > N_LAYERS_MAX {
+            let allowed = format!("at most {N_LAYERS_MAX}");
+            return Err(wrong("n_layers", n_experts.len(), allowed));
+        }
         if let Some(at) = expert_bytes.and_then(|bytes| bytes.iter().position(|&n| n == 0)) {
             return Err(wrong(
                 "expert_bytes",
@@ -79,7 +85,7 @@ impl Cache {
             prior: None,
             guide: None,
             taught: Lesson::new(&profile::sizes(n_experts)),
-            log: EventLog::new(LOG_PICKS),
+            log: EventLog::within(MODEL_BYTES, LOG_PICKS),
             n_tokens: 0,
             picked: Picked::default(),
         })
@@ -120,6 +126,21 @@ impl Cache {
         ids: &[i32],
         slots: &mut [u32],
     ) -> Result<&[Fill]> {
+        self.plan_with(layer, n_tokens, ids, |i, slot| {
+            if let Some(place) = slots.get_mut(i) {
+                *place = slot;
+            }
+        })
+    }
+
+    /// As [`Self::plan`]; calls `put` with the place of each of `ids` in the list, and its slot.
+    pub fn plan_with(
+        &mut self,
+        layer: u32,
+        n_tokens: u32,
+        ids: &[i32],
+        mut put: impl FnMut(usize, u32),
+    ) -> Result<&[Fill]> {
         let n_experts = self.n_experts(layer)?;
         let is_expert = |id: i32| u32::try_from(id).is_ok_and(|e| e < n_experts);
         if let Some(&id) = ids.iter().find(|&&id| !is_expert(id)) {
@@ -141,10 +162,10 @@ impl Cache {
             ranks: &self.picked.ranks,
         };
         self.residency.plan(&event, &mut self.plan)?;
-        for (slot, &id) in slots.iter_mut().zip(ids) {
+        for (i, &id) in ids.iter().enumerate() {
             let expert = id as u32;
             let found = self.residency.slot_of(ExpertId { layer, expert });
-            *slot = found.unwrap_or(NO_SLOT);
+            put(i, found.unwrap_or(NO_SLOT));
         }
         Ok(&self.plan.fills)
     }

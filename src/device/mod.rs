@@ -13,17 +13,14 @@ use crate::drafts::{Batch, Drafts, Sure};
 use crate::error::Result;
 use crate::expert::{Event, ExpertId, Picked, Shape};
 use crate::guide::{Guide, Known};
-use crate::log::EventLog;
+use crate::log::{self, EventLog};
 use crate::policy::{self, Prior};
 use crate::residency::{Plan, Residency};
-use crate::sync::lock_soon;
+use crate::sync::{Held, Lock, Speaks};
 use crate::trace::{Picks, PoolSpec};
 use crate::tracker::Tracker;
 pub use stats::DeviceStats;
-use std::sync::{Mutex, MutexGuard};
-
-/// Routed experts that the log for the comparison with other policies holds.
-const LOG_PICKS: usize = 1 << 20;
+use std::sync::MutexGuard;
 
 /// What a pool of slots is made for.
 #[derive(Debug, Clone)]
@@ -62,6 +59,14 @@ struct State {
     picks: Vec<(u32, u32)>,
     picked: Picked,
     plan: Plan,
+    /// Lines to say when the lock is free.
+    news: Vec<String>,
+}
+
+impl Speaks for State {
+    fn take_news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
+    }
 }
 
 /// The pools of one context. It is used by one thread at a time, and looked at by others.
@@ -69,12 +74,18 @@ pub struct Cache {
     policy: String,
     /// By layer of the model: its pool, and its number there.
     places: Vec<Option<(usize, u32)>>,
-    state: Mutex<State>,
+    state: Lock<State>,
 }
 
 impl Cache {
     /// Empty `pools`, no two of which have a layer in common, ranked by the policy of this name.
     pub fn new(pools: Vec<PoolOf>, policy: &str) -> Result<Self> {
+        Self::with_log(pools, policy, log::device_bytes(0))
+    }
+
+    /// The same, with logs for the comparison with other policies that take at most `n_bytes_max` together.
+    pub fn with_log(pools: Vec<PoolOf>, policy: &str, n_bytes_max: usize) -> Result<Self> {
+        let n_layers: usize = pools.iter().map(|pool| pool.layers.len()).sum();
         let layers = pools.iter().flat_map(|pool| &pool.layers);
         let mut places = vec![None; layers.max().map_or(0, |last| last + 1)];
         for (number, pool) in pools.iter().enumerate() {
@@ -85,10 +96,11 @@ impl Cache {
         }
         let pool = |of: PoolOf| {
             let ranks = policy::by_name(policy, &of.shape)?;
+            let share = |whole| log::share(whole, of.layers.len(), n_layers);
             Ok(Pool {
                 residency: Residency::new(of.shape.clone(), of.n_slots, ranks),
                 tracker: Tracker::new(of.shape.clone()),
-                log: EventLog::new(LOG_PICKS),
+                log: EventLog::within(share(n_bytes_max), share(log::PICKS_MAX)),
                 bytes_uploaded: 0,
                 n_warmed: 0,
                 bytes_warmed: 0,
@@ -100,13 +112,14 @@ impl Cache {
         Ok(Self {
             policy: policy.to_string(),
             places,
-            state: Mutex::new(State {
+            state: Lock::new(State {
                 pools: pools.into_iter().map(pool).collect::<Result<_>>()?,
                 drafts: Drafts::default(),
                 guide: None,
                 picks: Vec::new(),
                 picked: Picked::default(),
                 plan: Plan::default(),
+                news: Vec::new(),
             }),
         })
     }
@@ -291,14 +304,14 @@ impl Cache {
         self.places.get(layer).copied().flatten()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no thread panics with the state")
+    fn state(&self) -> Held<'_, State> {
+        Held::of(&self.state)
     }
 
     /// The state, unless it is not to be had: this may be called where the end of the process has
     /// interrupted a plan.
     fn state_soon(&self) -> Option<MutexGuard<'_, State>> {
-        lock_soon(&self.state)
+        self.state.soon()
     }
 }
 
@@ -328,8 +341,9 @@ impl State {
         let Some(mut guide) = self.guide.take() else {
             return;
         };
-        if let Some(known) = guide.observe(layer, event) {
+        if let Some((known, line)) = guide.observe(layer, event) {
             self.prime(known);
+            self.news.push(line);
         }
         self.guide = Some(guide);
     }

@@ -1,6 +1,7 @@
 //! The counters of one device.
 
 use super::{Cache, Pool};
+use crate::log::share;
 use crate::regret::{Regret, Window};
 use crate::residency::Tally;
 use crate::stats::Heat;
@@ -52,6 +53,7 @@ impl Cache {
         let mut all: Vec<(DeviceStats, Vec<Window>)> = Vec::new();
         if let Some(state) = self.state_soon() {
             let mut heats: Vec<(String, Vec<_>)> = Vec::new();
+            let n_layers = state.pools.iter().map(|p| p.of.layers.len()).sum();
             for pool in &state.pools {
                 let device = &pool.of.device;
                 let at = all.iter().position(|(stats, _)| stats.device == *device);
@@ -67,7 +69,7 @@ impl Cache {
                 });
                 let (stats, windows) = &mut all[at];
                 stats.add(pool);
-                windows.push(pool.window(n_picks_max));
+                windows.push(pool.window(share(n_picks_max, pool.of.layers.len(), n_layers)));
                 let layers = 0..pool.of.shape.n_layers();
                 let counts = layers.map(|layer| {
                     pool.tracker
@@ -110,7 +112,7 @@ impl Pool {
         Window {
             shape: self.of.shape.clone(),
             n_slots: self.of.n_slots,
-            log: self.log.tail(n_picks_max.min(self.log.n_picks_max())),
+            log: self.log.tail(n_picks_max),
         }
     }
 }

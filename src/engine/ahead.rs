@@ -10,10 +10,10 @@ use super::foresight::{AheadTally, Foresight, Inputs};
 use super::governor::Governor;
 use super::layout::Layer;
 use super::odds::Lead;
+use super::runs::STALE_EVENTS;
 use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
 use crate::store::{Read, Recalled};
-use crate::sync::lock_soon;
 use std::time::{Duration, Instant};
 
 /// Nothing is read ahead into a pool of fewer slots than this many times what a token uses: all that is resident is
@@ -31,6 +31,8 @@ struct Miss {
 /// An expert that is being read ahead, or was. Its slot is held until its reads have ended.
 struct Guess {
     lane: usize,
+    /// The value of `State::n_events` when it was made.
+    begun_at: u64,
     layer: usize,
     id: ExpertId,
     slot: u32,
@@ -87,7 +89,7 @@ impl Engine {
     /// What became of the guesses so far; `None` if nothing is read ahead, or an event is being planned
     /// and does not end.
     pub fn ahead(&self) -> Option<AheadTally> {
-        let state = lock_soon(&self.state)?;
+        let state = self.state.soon()?;
         let ahead = state.ahead.as_ref()?;
         let ms = |took: Duration| took.as_secs_f64() * 1e3;
         let verdict = ahead.governor.verdict();
@@ -124,7 +126,9 @@ impl Engine {
             if is_picked && !has_arrived && !guess.is_abandoned {
                 hurried.push(slot);
             }
-            if guess.is_settled || guess.lane != at {
+            // Of a lane whose thread may never come back, others say that it is over.
+            let is_over = guess.lane == at || state.n_events - guess.begun_at > STALE_EVENTS;
+            if guess.is_settled || !is_over {
                 continue;
             }
             guess.is_settled = true;
@@ -279,6 +283,7 @@ impl Engine {
             }
             let guess = Guess {
                 lane: at,
+                begun_at: state.n_events,
                 layer: layer_index,
                 id: wanted,
                 slot,
@@ -373,6 +378,10 @@ impl Ahead {
         let spread = deviation(scores);
         for &expert in best.iter() {
             let lead = (scores[expert as usize] - bar) / spread;
+            // A router that says infinity, or what is no number, has said nothing.
+            if !lead.is_finite() {
+                continue;
+            }
             match self.wanted.iter_mut().find(|(e, _)| *e == expert) {
                 Some((_, largest)) => *largest = lead.max(*largest),
                 None => self.wanted.push((expert, lead)),
@@ -381,10 +390,11 @@ impl Ahead {
     }
 }
 
-/// The standard deviation of `scores`, above 0.
+/// The standard deviation of those of `scores` that are numbers, above 0.
 fn deviation(scores: &[f32]) -> f32 {
-    let n = scores.len() as f32;
-    let mean = scores.iter().sum::<f32>() / n;
-    let squares = scores.iter().map(|score| (score - mean).powi(2));
+    let scores = scores.iter().filter(|score| score.is_finite());
+    let n = scores.clone().count().max(1) as f32;
+    let mean = scores.clone().sum::<f32>() / n;
+    let squares = scores.map(|score| (score - mean).powi(2));
     (squares.sum::<f32>() / n).sqrt().max(f32::MIN_POSITIVE)
 }

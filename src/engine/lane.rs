@@ -145,12 +145,23 @@ impl Lane {
         before + 1 == self.n_threads.load(Relaxed)
     }
 
-    /// A thread reaches the end of the list. Returns true for the last one.
+    /// A thread reaches the end of the list. Returns true for the last one, if the operation has the ring.
     pub fn finish(&self) -> bool {
+        self.finish_and(|| ())
+    }
+
+    /// The same; calls `then` when the others may know.
+    ///
+    /// As soon as all threads are counted another one may have the lane, whose fields are its own then. So what is
+    /// to be known of this operation is read before.
+    fn finish_and(&self, then: impl FnOnce()) -> bool {
+        let n_threads = self.n_threads.load(Relaxed);
+        let has_ring = self.n_staged.load(Relaxed) > 0;
         let before = self
             .n_finished
             .fetch_add(1, std::sync::atomic::Ordering::AcqRel);
-        before + 1 == self.n_threads.load(Relaxed)
+        then();
+        before + 1 == n_threads && has_ring
     }
 
     /// Whether all threads have reached the end of the list.
@@ -174,5 +185,35 @@ mod tests {
         ] {
             assert_eq!(Source::unpacked(source.packed()), source);
         }
+    }
+
+    /// The next operation of the lane, of another thread, begins at the worst moment: when the last thread of this
+    /// one is counted, and has not decided yet whether the ring is free.
+    #[test]
+    fn whoever_takes_a_lane_over_does_not_change_how_it_ended() {
+        for (n_staged, n_staged_next) in [(3, 0), (0, 3)] {
+            let lane = Lane::new(4);
+            let next = |n_threads, n_staged| {
+                lane.begin(n_threads, false);
+                lane.n_staged.store(n_staged, Relaxed);
+            };
+            next(2, n_staged);
+            assert!(!lane.finish());
+            assert!(!lane.is_finished());
+            let is_free = lane.finish_and(|| {
+                assert!(lane.is_finished());
+                next(1, n_staged_next);
+            });
+            assert_eq!(is_free, n_staged > 0);
+        }
+        // The one before the last, while the last one and the next operation pass it by.
+        let lane = Lane::new(4);
+        lane.begin(2, false);
+        lane.n_staged.store(1, Relaxed);
+        let is_free = lane.finish_and(|| {
+            assert!(lane.finish());
+            lane.begin(1, false);
+        });
+        assert!(!is_free, "the ring is freed twice");
     }
 }

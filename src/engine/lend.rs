@@ -210,7 +210,7 @@ impl Engine {
         }
         state.is_lent[layer] = true;
         if layer == 0 {
-            self.note_batch(state, n_tokens);
+            self.note_batch(state, None, n_tokens);
         }
     }
 

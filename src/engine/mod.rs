@@ -37,10 +37,10 @@ mod warm;
 pub use crate::drafts::{Batch, Drafts, Sure, Token};
 use crate::error::Result;
 use crate::guide::Guide;
-use crate::log::EventLog;
+use crate::log::{self, EventLog};
 use crate::residency::{Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
-use crate::sync::lock_soon;
+use crate::sync::{Held, Lock, Speaks};
 use crate::trace::{Picks, Recording};
 use crate::tracker::Tracker;
 use ahead::Ahead;
@@ -51,19 +51,17 @@ use layout::Layout;
 pub use lend::{Loan, Piece, Wanted};
 use list::Scratch;
 pub use meter::Meter;
-use prompt::Prompt;
+use prompt::Prompts;
 pub use resize::Size;
 use resize::Sizing;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 pub use warm::Warmed;
 
 /// Graphs of one model that can be computed at the same time.
 const N_LANES: usize = 64;
-/// Routed experts that the log for the comparison with other policies holds.
-const LOG_PICKS: usize = 1 << 20;
 
 /// What a lane's thread 0 remembers between operations; under the state lock.
 #[derive(Default)]
@@ -100,12 +98,20 @@ struct State {
     drafts: Drafts,
     guide: Option<Guide>,
     ahead: Option<Ahead>,
-    prompt: Prompt,
+    prompts: Prompts,
     scratch: Scratch,
     next_sequence: u64,
     reads: Vec<Read>,
     /// First and last routing event.
     busy: Option<(Instant, Instant)>,
+    /// Lines to say when the lock is free.
+    news: Vec<String>,
+}
+
+impl Speaks for State {
+    fn take_news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
+    }
 }
 
 impl State {
@@ -136,7 +142,7 @@ pub struct Engine {
     queue: ReadQueue,
     arrivals: Arc<Arrivals>,
     lanes: Vec<Lane>,
-    state: Mutex<State>,
+    state: Lock<State>,
     /// Whether an operation uses the staging ring.
     ring_is_taken: Mutex<bool>,
     ring_is_free: Condvar,
@@ -172,7 +178,12 @@ impl Engine {
             let policy = crate::policy::by_name(policy, &pool.shape)?;
             let n_slots = pool.n_slots_start;
             residencies.push(Residency::new(pool.shape.clone(), n_slots, policy));
-            logs.push(EventLog::new(LOG_PICKS));
+            let share = |whole| {
+                let n_layers = pool.shape.n_layers() as usize;
+                log::share(whole, n_layers, layout.layers.len())
+            };
+            let n_bytes_max = share(log::ENGINE_BYTES);
+            logs.push(EventLog::within(n_bytes_max, share(log::PICKS_MAX)));
             trackers.push(Tracker::new(pool.shape.clone()));
         }
         let n_experts = layout.layers.iter().map(|l| l.n_experts).max().unwrap_or(0);
@@ -181,7 +192,7 @@ impl Engine {
             lanes: (0..N_LANES)
                 .map(|_| Lane::new(n_experts as usize))
                 .collect(),
-            state: Mutex::new(State {
+            state: Lock::new(State {
                 residencies,
                 runs: (0..N_LANES).map(|_| Run::default()).collect(),
                 n_lanes: 0,
@@ -192,11 +203,12 @@ impl Engine {
                 drafts: Drafts::default(),
                 guide: None,
                 ahead: None,
-                prompt: Prompt::default(),
+                prompts: Prompts::default(),
                 scratch: Scratch::default(),
                 next_sequence: 0,
                 reads: Vec::new(),
                 busy: None,
+                news: Vec::new(),
             }),
             layout,
             arena,
@@ -208,6 +220,12 @@ impl Engine {
             tells_of_stall: AtomicBool::new(false),
             recording: None,
         })
+    }
+
+    /// Keeps no log of the routing: nobody will ask what other policies would have done.
+    pub fn log_nothing(&mut self) {
+        let state = self.state.get_mut();
+        state.logs.fill_with(|| EventLog::within(0, 0));
     }
 
     /// Records the routing from now on.
@@ -244,7 +262,7 @@ impl Engine {
         &self,
         mut look: impl FnMut(&layout::Pool, &Residency, &EventLog, &Tracker),
     ) -> Option<Duration> {
-        let state = lock_soon(&self.state)?;
+        let state = self.state.soon()?;
         for (i, pool) in self.layout.pools.iter().enumerate() {
             look(
                 pool,
@@ -314,7 +332,7 @@ impl Engine {
     fn note_routing(&self, state: &mut State, at: usize, layer: usize, routing: &Routing) {
         state.is_lent[layer] = false;
         if layer == 0 {
-            self.note_batch(state, routing.picks.n_tokens());
+            self.note_batch(state, Some(at), routing.picks.n_tokens());
         }
         self.settle_guesses(state, at, layer, routing);
         self.expect_next(state, layer, routing);
@@ -337,7 +355,7 @@ impl Engine {
             self.leave_staged(lane, layer, number as usize);
         }
         if i >= lane.n_entries.load(Ordering::Relaxed) {
-            if lane.finish() && lane.n_staged.load(Ordering::Relaxed) > 0 {
+            if lane.finish() {
                 self.free_ring();
             }
             return Ok(None);
@@ -359,8 +377,8 @@ impl Engine {
         Ok(Some((entry.expert, entry.address)))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no thread panics with the state")
+    fn state(&self) -> Held<'_, State> {
+        Held::of(&self.state)
     }
 
     #[inline]

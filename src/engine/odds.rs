@@ -37,8 +37,11 @@ impl Odds {
         1.0 / (1.0 + (-log_odds).exp())
     }
 
-    /// Such a guess turned out right or wrong.
+    /// Such a guess turned out right or wrong. Of a lead that is no number nothing is learnt: it would stay for ever.
     pub fn learn(&mut self, layer: usize, lead: Lead, is_right: bool) {
+        if !lead.is_finite() {
+            return;
+        }
         let error = f32::from(u8::from(is_right)) - self.chance(layer, lead);
         if self.layers.len() <= layer {
             self.layers.resize(layer + 1, START);
@@ -82,6 +85,18 @@ mod tests {
             assert!((chance - 0.731).abs() < 0.07, "{lead}: {chance}");
             assert_eq!(odds.chance(2, lead), odds.chance(9, lead));
         }
+    }
+
+    #[test]
+    fn what_is_no_number_teaches_nothing() {
+        let mut odds = Odds::default();
+        teach(&mut odds, 0, 2.0, 2.0);
+        let before = odds.chance(0, 1.0);
+        for lead in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            odds.learn(0, lead, true);
+            odds.learn(0, lead, false);
+        }
+        assert_eq!(odds.chance(0, 1.0), before);
     }
 
     #[test]

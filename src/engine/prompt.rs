@@ -1,6 +1,6 @@
 //! Prompts that are computed in several batches read their experts as often.
 
-use super::{Engine, State};
+use super::{Engine, N_LANES, State};
 use crate::expert::Event;
 use crate::report;
 use std::sync::atomic::Ordering;
@@ -15,8 +15,33 @@ pub(super) struct Prompt {
     n_tokens: u64,
     /// Bytes that had been read when the second batch began.
     bytes_before: u64,
+}
+
+/// The prompts of all lanes, and the last one that of what devices compute by themselves.
+#[derive(Default)]
+pub(super) struct Prompts {
+    by_lane: Vec<Prompt>,
     /// Whether a larger batch was suggested: once is enough.
     is_told: bool,
+}
+
+impl Prompts {
+    /// A batch of `n_tokens` begins in lane `at`, or on a device, as [`Prompt::note`].
+    fn note(&mut self, at: Option<usize>, n_tokens: u32, bytes_read: u64) -> Option<String> {
+        let at = at.unwrap_or(N_LANES);
+        if self.by_lane.len() <= at {
+            self.by_lane.resize_with(at + 1, Prompt::default);
+        }
+        let text = self.by_lane[at].note(n_tokens, bytes_read)?;
+        (!std::mem::replace(&mut self.is_told, true)).then_some(text)
+    }
+
+    /// Another thread has lane `at`: what it computes is another prompt.
+    pub fn forget(&mut self, at: usize) {
+        if let Some(prompt) = self.by_lane.get_mut(at) {
+            *prompt = Prompt::default();
+        }
+    }
 }
 
 impl Prompt {
@@ -32,12 +57,11 @@ impl Prompt {
             return None;
         }
         let ended = std::mem::take(self);
-        self.is_told = ended.is_told;
-        let n_bytes = bytes_read - ended.bytes_before;
-        if ended.is_told || ended.n_batches < 2 || n_bytes < BYTES_MIN {
+        // Reads that were counted may have been recalled since.
+        let n_bytes = bytes_read.saturating_sub(ended.bytes_before);
+        if ended.n_batches < 2 || n_bytes < BYTES_MIN {
             return None;
         }
-        self.is_told = true;
         let n_batch = ended.n_tokens.next_power_of_two();
         Some(format!(
             "hotset: this prompt of {} tokens was computed in {} batches, and those after the first read {} of \
@@ -50,12 +74,11 @@ impl Prompt {
 }
 
 impl Engine {
-    /// A batch of `n_tokens` begins.
-    pub(super) fn note_batch(&self, state: &mut State, n_tokens: u32) {
+    /// A batch of `n_tokens` begins in lane `at`, or on a device.
+    pub(super) fn note_batch(&self, state: &mut State, at: Option<usize>, n_tokens: u32) {
         let bytes_read = self.meter.bytes_read.load(Ordering::Relaxed);
-        if let Some(text) = state.prompt.note(n_tokens, bytes_read) {
-            report::say(&text);
-        }
+        let news = state.prompts.note(at, n_tokens, bytes_read);
+        state.news.extend(news);
     }
 }
 
@@ -66,19 +89,20 @@ mod tests {
     #[test]
     fn a_larger_batch_is_suggested_once_and_only_where_it_would_save_reads() {
         const GIB: u64 = 1 << 30;
-        let mut prompt = Prompt::default();
-        assert_eq!(prompt.note(1, 0), None);
+        let mut prompts = Prompts::default();
+        let mut note = |n_tokens, bytes_read| prompts.note(Some(0), n_tokens, bytes_read);
+        assert_eq!(note(1, 0), None);
         // One batch reads what it must.
-        assert_eq!(prompt.note(512, 0), None);
-        assert_eq!(prompt.note(1, GIB), None);
+        assert_eq!(note(512, 0), None);
+        assert_eq!(note(1, GIB), None);
         // The second one reads nothing.
-        assert_eq!(prompt.note(512, GIB), None);
-        assert_eq!(prompt.note(500, 2 * GIB), None);
-        assert_eq!(prompt.note(1, 2 * GIB), None);
+        assert_eq!(note(512, GIB), None);
+        assert_eq!(note(500, 2 * GIB), None);
+        assert_eq!(note(1, 2 * GIB), None);
         for batch in 0..4 {
-            assert_eq!(prompt.note(128, (2 + batch) * GIB), None);
+            assert_eq!(note(128, (2 + batch) * GIB), None);
         }
-        let text = prompt.note(1, 6 * GIB).unwrap();
+        let text = note(1, 6 * GIB).unwrap();
         assert!(
             text.contains("512 tokens") && text.contains("4 batches"),
             "{text}"
@@ -88,8 +112,35 @@ mod tests {
             "{text}"
         );
         for batch in 0..4 {
-            assert_eq!(prompt.note(128, (6 + batch) * GIB), None);
+            assert_eq!(note(128, (6 + batch) * GIB), None);
         }
-        assert_eq!(prompt.note(1, 10 * GIB), None);
+        assert_eq!(note(1, 10 * GIB), None);
+    }
+
+    /// Another context generates meanwhile, on a device or in a lane; and what was counted can be recalled.
+    #[test]
+    fn prompts_of_several_lanes_are_apart() {
+        const GIB: u64 = 1 << 30;
+        for other in [None, Some(1)] {
+            let mut prompts = Prompts::default();
+            for batch in 0..4 {
+                assert_eq!(prompts.note(Some(0), 128, batch * GIB), None);
+                assert_eq!(prompts.note(other, 1, batch * GIB), None);
+            }
+            let text = prompts.note(Some(0), 1, 4 * GIB).unwrap();
+            assert!(
+                text.contains("512 tokens") && text.contains("3.0 GiB"),
+                "{text}"
+            );
+        }
+        let mut prompts = Prompts::default();
+        for bytes_read in [0, 2 * GIB, 3 * GIB] {
+            assert_eq!(prompts.note(Some(0), 128, bytes_read), None);
+        }
+        assert_eq!(prompts.note(Some(0), 1, GIB), None);
+        assert_eq!(prompts.note(Some(0), 128, GIB), None);
+        assert_eq!(prompts.note(Some(0), 128, GIB), None);
+        prompts.forget(0);
+        assert_eq!(prompts.note(Some(0), 1, 4 * GIB), None);
     }
 }

@@ -6,7 +6,7 @@ use crate::expert::Event;
 use std::sync::atomic::Ordering;
 
 /// Events after which one that has not ended is taken for given up: many tokens of any model.
-const STALE_EVENTS: u64 = 10_000;
+pub(super) const STALE_EVENTS: u64 = 10_000;
 
 impl Engine {
     /// Finds the lane of the calling thread, or an idle one, and lets `key` lead to it.
@@ -43,6 +43,7 @@ impl Engine {
         if state.runs[at].owner != owner {
             state.runs[at].owner = owner;
             state.runs[at].parts_begun = 0;
+            state.prompts.forget(at);
         }
         if self.lanes[at].key.load(Ordering::Relaxed) != key {
             for lane in &self.lanes {

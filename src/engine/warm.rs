@@ -8,7 +8,6 @@ use crate::guide::{Guide, Known};
 use crate::policy::Prior;
 use crate::profile::Lesson;
 use crate::store::Read;
-use crate::sync::lock_soon;
 use crate::tracker::{Phase, Span};
 use std::time::{Duration, Instant};
 
@@ -73,8 +72,9 @@ impl Engine {
         let Some(mut guide) = state.guide.take() else {
             return;
         };
-        if let Some(known) = guide.observe(layer, event) {
+        if let Some((known, line)) = guide.observe(layer, event) {
             self.prime_pools(state, known);
+            state.news.push(line);
         }
         state.guide = Some(guide);
     }
@@ -199,7 +199,7 @@ impl Engine {
     /// What each layer has picked so far, of tokens that stay. `None` if an event is being planned and
     /// does not end: this may be called where the end of the process has interrupted that.
     pub fn lesson(&self) -> Option<Lesson> {
-        let state = lock_soon(&self.state)?;
+        let state = self.state.soon()?;
         let n_experts: Vec<u32> = self.layout.layers.iter().map(|l| l.n_experts).collect();
         let mut lesson = Lesson::new(&n_experts);
         let layers = self.layout.layers.iter().zip(&mut lesson.layers);

@@ -1,6 +1,6 @@
 //! A cache: made, planned with, resized.
 
-use super::{Hotset, Status, guard, params_in, slice_in, slice_out, str_in};
+use super::{Hotset, Status, guard, out, params_in, slice_in, slice_out, str_in};
 use crate::cache::Cache;
 use crate::error::Error;
 use std::ffi::c_char;
@@ -120,25 +120,29 @@ pub unsafe extern "C" fn hotset_plan(
     n_ids: usize,
     slots_out: *mut u32,
     fills_out: *mut HotsetFill,
-    n_fills_out: Option<&mut usize>,
+    n_fills_out: *mut usize,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        let n_fills_out = n_fills_out.ok_or(Error::Null("n_fills_out"))?;
+        // SAFETY: passed on from our caller.
+        let n_fills_out = unsafe { out(n_fills_out, "n_fills_out") }?;
         // SAFETY: passed on from our caller, see the contract above.
         let ids = unsafe { slice_in(ids, n_ids, "ids") }?;
         // SAFETY: likewise.
         let slots = unsafe { slice_out(slots_out, n_ids, "slots_out") }?;
         // SAFETY: likewise.
         let fills_out = unsafe { slice_out(fills_out, n_ids, "fills_out") }?;
-        let fills = cache.cache.plan(layer, n_tokens, ids, slots)?;
+        let put = |i: usize, slot| {
+            slots[i].write(slot);
+        };
+        let fills = cache.cache.plan_with(layer, n_tokens, ids, put)?;
         for (out, fill) in fills_out.iter_mut().zip(fills) {
-            *out = HotsetFill {
+            out.write(HotsetFill {
                 expert: fill.expert,
                 slot: fill.slot,
-            };
+            });
         }
-        *n_fills_out = fills.len();
+        n_fills_out.write(fills.len());
         Ok(())
     })
 }
@@ -171,17 +175,18 @@ pub unsafe extern "C" fn hotset_resize(
     cache: Option<&mut Hotset>,
     n_slots: u32,
     retired_out: *mut u32,
-    n_retired_out: Option<&mut usize>,
+    n_retired_out: *mut usize,
 ) -> Status {
     guard(|| {
         let cache = &mut cache.ok_or(Error::Null("cache"))?.cache;
-        let n_retired_out = n_retired_out.ok_or(Error::Null("n_retired_out"))?;
+        // SAFETY: passed on from our caller.
+        let n_retired_out = unsafe { out(n_retired_out, "n_retired_out") }?;
         let n_retired = cache.n_slots().saturating_sub(n_slots) as usize;
         // SAFETY: passed on from our caller, see the contract above.
         let retired_out = unsafe { slice_out(retired_out, n_retired, "retired_out") }?;
         let retired = cache.resize(n_slots)?;
-        retired_out.copy_from_slice(&retired);
-        *n_retired_out = n_retired;
+        retired_out.write_copy_of_slice(&retired);
+        n_retired_out.write(n_retired);
         Ok(())
     })
 }

@@ -1,6 +1,6 @@
 //! The policies by name, and what they would do with a recorded trace.
 
-use super::{Status, guard, str_in};
+use super::{Status, guard, out, str_in};
 use crate::error::Error;
 use crate::policy::{REGISTRY, Spec};
 use crate::replay::{belady, replay};
@@ -85,13 +85,18 @@ pub extern "C" fn hotset_policy(i: usize) -> *const c_char {
 }
 
 /// `hotset_get_policy_info`.
+///
+/// # Safety
+///
+/// `info_out` must be NULL or point to a place for it.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_get_policy_info(
+pub unsafe extern "C" fn hotset_get_policy_info(
     i: usize,
-    info_out: Option<&mut HotsetPolicyInfo>,
+    info_out: *mut HotsetPolicyInfo,
 ) -> Status {
     guard(|| {
-        let out = info_out.ok_or(Error::Null("info_out"))?;
+        // SAFETY: passed on from our caller.
+        let out = unsafe { out(info_out, "info_out") }?;
         let (Some(texts), Some(spec)) = (TEXTS.get(i), REGISTRY.get(i)) else {
             return Err(Error::Setting {
                 name: "i".to_string(),
@@ -100,7 +105,7 @@ pub extern "C" fn hotset_get_policy_info(
             });
         };
         let param = texts.param.as_ref();
-        *out = HotsetPolicyInfo {
+        out.write(HotsetPolicyInfo {
             name: texts.name.as_ptr(),
             about: texts.about.as_ptr(),
             when: texts.when.as_ptr(),
@@ -109,7 +114,7 @@ pub extern "C" fn hotset_get_policy_info(
             param_default: spec.param.map_or(0, |param| param.default),
             param_min: spec.param.map_or(0, |param| param.min),
             param_max: spec.param.map_or(0, |param| param.max),
-        };
+        });
         Ok(())
     })
 }
@@ -125,10 +130,11 @@ pub unsafe extern "C" fn hotset_replay(
     policy: *const c_char,
     n_slots: u32,
     n_tokens_max: u32,
-    result_out: Option<&mut HotsetReplayResult>,
+    result_out: *mut HotsetReplayResult,
 ) -> Status {
     guard(|| {
-        let out = result_out.ok_or(Error::Null("result_out"))?;
+        // SAFETY: passed on from our caller.
+        let out = unsafe { out(result_out, "result_out") }?;
         // SAFETY: passed on from our caller.
         let path = unsafe { str_in(path, "path") }?;
         // SAFETY: likewise.
@@ -138,13 +144,13 @@ pub unsafe extern "C" fn hotset_replay(
         let shape = trace.header().shape();
         let n_slots = n_slots.min(shape.n_total() as u32);
         let events = || trace.events().map(|(_, event)| event);
-        *out = HotsetReplayResult {
+        out.write(HotsetReplayResult {
             n_tokens: trace.n_tokens().into(),
             n_experts: shape.n_total() as u64,
             policy: replay(events(), &shape, n_slots, policy)?.into(),
             lru: replay(events(), &shape, n_slots, "lru")?.into(),
             belady: belady(events(), &shape, n_slots)?.into(),
-        };
+        });
         Ok(())
     })
 }

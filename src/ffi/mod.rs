@@ -5,6 +5,7 @@ use crate::cache::{Cache, NO_SLOT};
 use crate::error::Error;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 mod cache;
@@ -94,7 +95,7 @@ unsafe fn slice_in<'a, T>(ptr: *const T, len: usize, name: &'static str) -> Resu
     Ok(unsafe { std::slice::from_raw_parts(ptr, len) })
 }
 
-/// Borrows a C array to write to. A zero length is an empty slice whatever the pointer.
+/// Borrows a C array to write to, which may hold anything. A zero length is an empty slice whatever the pointer.
 ///
 /// # Safety
 ///
@@ -104,15 +105,25 @@ unsafe fn slice_out<'a, T>(
     ptr: *mut T,
     len: usize,
     name: &'static str,
-) -> Result<&'a mut [T], Error> {
+) -> Result<&'a mut [MaybeUninit<T>], Error> {
     if len == 0 {
         return Ok(&mut []);
     }
     if ptr.is_null() {
         return Err(Error::Null(name));
     }
-    // SAFETY: not NULL, and the caller vouches for the rest.
-    Ok(unsafe { std::slice::from_raw_parts_mut(ptr, len) })
+    // SAFETY: not NULL, the caller vouches for the rest, and nothing has to be there yet.
+    Ok(unsafe { std::slice::from_raw_parts_mut(ptr.cast(), len) })
+}
+
+/// Borrows a C value to write to, which may hold anything.
+///
+/// # Safety
+///
+/// `ptr` must be NULL or point to an aligned `T` that nothing else uses for `'a`.
+unsafe fn out<'a, T>(ptr: *mut T, name: &'static str) -> Result<&'a mut MaybeUninit<T>, Error> {
+    // SAFETY: the caller vouches for it, and nothing has to be there yet.
+    unsafe { ptr.cast::<MaybeUninit<T>>().as_mut() }.ok_or(Error::Null(name))
 }
 
 /// Copies a struct of parameters, whose first member says how large the caller thinks it is.
@@ -167,3 +178,6 @@ pub extern "C" fn hotset_abi_version() -> u32 {
 pub extern "C" fn hotset_error() -> *const c_char {
     LAST_ERROR.with(|last| last.borrow().as_ptr())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Profiles: made, read, written, taught, compared; and what caches do with them.
 
 use super::queries::phase;
-use super::{Hotset, HotsetFill, Status, guard, params_in, slice_in, slice_out, str_in};
+use super::{Hotset, HotsetFill, Status, guard, out, params_in, slice_in, slice_out, str_in};
 use crate::cache::{begin_profile, merge_profiles, profile_similarity};
 use crate::error::Error;
 use crate::profile::Profile;
@@ -25,6 +25,22 @@ pub struct HotsetProfileParams {
     n_experts: *const u32,
     n_layers: u32,
     top_k: u32,
+}
+
+#[cfg(test)]
+impl HotsetProfileParams {
+    /// Of a model with so many experts by layer, of which a token uses two.
+    pub(super) fn of(n_experts: &[u32]) -> Self {
+        Self {
+            size: size_of::<Self>(),
+            name: c"text".as_ptr(),
+            architecture: c"arch".as_ptr(),
+            model_name: c"model".as_ptr(),
+            n_experts: n_experts.as_ptr(),
+            n_layers: n_experts.len() as u32,
+            top_k: 2,
+        }
+    }
 }
 
 /// What `make` returns, or NULL.
@@ -183,18 +199,27 @@ pub unsafe extern "C" fn hotset_profile_merge(
 }
 
 /// `hotset_profile_similarity`.
+///
+/// # Safety
+///
+/// `similarity_out` must be NULL or point to a place for it.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_profile_similarity(
+pub unsafe extern "C" fn hotset_profile_similarity(
     a: Option<&HotsetProfile>,
     b: Option<&HotsetProfile>,
     phase_number: u32,
-    similarity_out: Option<&mut f64>,
+    similarity_out: *mut f64,
 ) -> Status {
     guard(|| {
         let a = a.ok_or(Error::Null("a"))?;
         let b = b.ok_or(Error::Null("b"))?;
-        let out = similarity_out.ok_or(Error::Null("similarity_out"))?;
-        *out = profile_similarity(&a.profile, &b.profile, phase(phase_number)?)?;
+        // SAFETY: passed on from our caller.
+        let out = unsafe { out(similarity_out, "similarity_out") }?;
+        out.write(profile_similarity(
+            &a.profile,
+            &b.profile,
+            phase(phase_number)?,
+        )?);
         Ok(())
     })
 }
@@ -231,11 +256,12 @@ pub unsafe extern "C" fn hotset_warm(
     n_max: usize,
     layers_out: *mut u32,
     fills_out: *mut HotsetFill,
-    n_fills_out: Option<&mut usize>,
+    n_fills_out: *mut usize,
 ) -> Status {
     guard(|| {
         let cache = &mut cache.ok_or(Error::Null("cache"))?.cache;
-        let n_fills_out = n_fills_out.ok_or(Error::Null("n_fills_out"))?;
+        // SAFETY: passed on from our caller.
+        let n_fills_out = unsafe { out(n_fills_out, "n_fills_out") }?;
         let n_max = n_max.min(cache.n_slots() as usize);
         // SAFETY: passed on from our caller, see the contract above.
         let layers_out = unsafe { slice_out(layers_out, n_max, "layers_out") }?;
@@ -243,13 +269,13 @@ pub unsafe extern "C" fn hotset_warm(
         let fills_out = unsafe { slice_out(fills_out, n_max, "fills_out") }?;
         let filled = cache.warm(n_max)?;
         for ((layer, fill), &(id, slot)) in layers_out.iter_mut().zip(fills_out).zip(&filled) {
-            *layer = id.layer;
-            *fill = HotsetFill {
+            layer.write(id.layer);
+            fill.write(HotsetFill {
                 expert: id.expert,
                 slot,
-            };
+            });
         }
-        *n_fills_out = filled.len();
+        n_fills_out.write(filled.len());
         Ok(())
     })
 }
@@ -274,19 +300,25 @@ pub unsafe extern "C" fn hotset_follow(
 }
 
 /// `hotset_get_followed`.
+///
+/// # Safety
+///
+/// `index_out` and `confidence_out` must each be NULL or point to a place for it.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_get_followed(
+pub unsafe extern "C" fn hotset_get_followed(
     cache: Option<&Hotset>,
-    index_out: Option<&mut usize>,
-    confidence_out: Option<&mut f64>,
+    index_out: *mut usize,
+    confidence_out: *mut f64,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        let index_out = index_out.ok_or(Error::Null("index_out"))?;
-        let confidence_out = confidence_out.ok_or(Error::Null("confidence_out"))?;
+        // SAFETY: passed on from our caller.
+        let index_out = unsafe { out(index_out, "index_out") }?;
+        // SAFETY: passed on from our caller.
+        let confidence_out = unsafe { out(confidence_out, "confidence_out") }?;
         let verdict = cache.cache.followed()?;
-        *index_out = verdict.map_or(usize::MAX, |verdict| verdict.profile);
-        *confidence_out = verdict.map_or(0.0, |verdict| verdict.confidence);
+        index_out.write(verdict.map_or(usize::MAX, |verdict| verdict.profile));
+        confidence_out.write(verdict.map_or(0.0, |verdict| verdict.confidence));
         Ok(())
     })
 }

@@ -1,7 +1,7 @@
 //! What a cache knows: where experts are, how often they were used, what other policies would have
 //! done.
 
-use super::{Hotset, Status, guard, slice_out};
+use super::{Hotset, Status, guard, out, slice_out};
 use crate::cache::NO_SLOT;
 use crate::error::Error;
 use crate::tracker::{Phase, Span};
@@ -70,16 +70,21 @@ fn unknown(name: &str, number: u32, n: usize) -> Error {
 }
 
 /// `hotset_get_counts`.
+///
+/// # Safety
+///
+/// `counts_out` must be NULL or point to a place for it.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_get_counts(
+pub unsafe extern "C" fn hotset_get_counts(
     cache: Option<&Hotset>, // NULL is None: nullability is in the type
-    counts_out: Option<&mut HotsetCounts>,
+    counts_out: *mut HotsetCounts,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        let out = counts_out.ok_or(Error::Null("counts_out"))?;
+        // SAFETY: passed on from our caller.
+        let out = unsafe { out(counts_out, "counts_out") }?;
         let counts = cache.cache.counts();
-        *out = HotsetCounts {
+        out.write(HotsetCounts {
             hits: counts.decode.hits,
             misses: counts.decode.misses,
             evictions: counts.decode.evictions,
@@ -87,44 +92,54 @@ pub extern "C" fn hotset_get_counts(
             prompt_hits: counts.scan.hits,
             prompt_misses: counts.scan.misses,
             prompt_bypassed: counts.scan.bypassed,
-        };
+        });
         Ok(())
     })
 }
 
 /// `hotset_get_slot`.
+///
+/// # Safety
+///
+/// `slot_out` must be NULL or point to a place for it.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_get_slot(
+pub unsafe extern "C" fn hotset_get_slot(
     cache: Option<&Hotset>,
     layer: u32,
     expert: u32,
-    slot_out: Option<&mut u32>,
+    slot_out: *mut u32,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        let out = slot_out.ok_or(Error::Null("slot_out"))?;
-        *out = cache.cache.slot_of(layer, expert)?.unwrap_or(NO_SLOT);
+        // SAFETY: passed on from our caller.
+        let out = unsafe { out(slot_out, "slot_out") }?;
+        out.write(cache.cache.slot_of(layer, expert)?.unwrap_or(NO_SLOT));
         Ok(())
     })
 }
 
 /// `hotset_get_usage`.
+///
+/// # Safety
+///
+/// `usage_out` must be NULL or point to a place for it.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_get_usage(
+pub unsafe extern "C" fn hotset_get_usage(
     cache: Option<&Hotset>,
     phase_number: u32,
     layer: u32,
     expert: u32,
-    usage_out: Option<&mut HotsetUsage>,
+    usage_out: *mut HotsetUsage,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        let out = usage_out.ok_or(Error::Null("usage_out"))?;
+        // SAFETY: passed on from our caller.
+        let out = unsafe { out(usage_out, "usage_out") }?;
         let usage = cache.cache.usage(phase(phase_number)?, layer, expert)?;
-        *out = HotsetUsage {
+        out.write(HotsetUsage {
             n_tokens: usage.n_tokens,
             age: usage.age.unwrap_or(u64::MAX),
-        };
+        });
         Ok(())
     })
 }
@@ -157,55 +172,65 @@ pub unsafe extern "C" fn hotset_get_frequencies(
                 allowed: format!("layer {layer} has {} experts", frequencies.len()),
             });
         }
-        out.copy_from_slice(&frequencies);
+        out.write_copy_of_slice(&frequencies);
         Ok(())
     })
 }
 
 /// `hotset_get_heat`.
+///
+/// # Safety
+///
+/// `heat_out` must be NULL or point to a place for it.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_get_heat(
+pub unsafe extern "C" fn hotset_get_heat(
     cache: Option<&Hotset>,
     phase_number: u32,
     span_number: u32,
     layer: u32,
-    heat_out: Option<&mut HotsetHeat>,
+    heat_out: *mut HotsetHeat,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        let out = heat_out.ok_or(Error::Null("heat_out"))?;
+        // SAFETY: passed on from our caller.
+        let out = unsafe { out(heat_out, "heat_out") }?;
         let (phase, span) = (phase(phase_number)?, span(span_number)?);
         let counts = cache.cache.layer_counts(phase, span, layer)?;
         let hottest = |percent| counts.coverage(percent).unwrap_or_default();
-        *out = HotsetHeat {
+        out.write(HotsetHeat {
             n_tokens: counts.n_tokens,
             hottest_tenth: hottest(10),
             hottest_quarter: hottest(25),
             hottest_half: hottest(50),
             entropy_bits: counts.entropy().unwrap_or_default(),
-        };
+        });
         Ok(())
     })
 }
 
 /// `hotset_get_regret`.
+///
+/// # Safety
+///
+/// `regret_out` must be NULL or point to a place for it.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_get_regret(
+pub unsafe extern "C" fn hotset_get_regret(
     cache: Option<&Hotset>,
     n_picks_max: usize,
-    regret_out: Option<&mut HotsetRegret>,
+    regret_out: *mut HotsetRegret,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
-        let out = regret_out.ok_or(Error::Null("regret_out"))?;
+        // SAFETY: passed on from our caller.
+        let out = unsafe { out(regret_out, "regret_out") }?;
         let regret = cache.cache.regret(n_picks_max);
-        *out = HotsetRegret {
+        out.write(HotsetRegret {
             picks: regret.picks,
             warm_picks: regret.warm_picks,
             policy_hits: regret.active_hits,
             lru_hits: regret.lru_hits,
             belady_hits: regret.belady_hits,
-        };
+        });
         Ok(())
     })
 }

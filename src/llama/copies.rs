@@ -87,9 +87,14 @@ fn close(open: &mut Option<Open>) -> Result<()> {
     let Some(mut open) = open.take() else {
         return Ok(());
     };
-    match open.model.upgrade() {
-        Some(model) => model.engine()?.end_loan(&mut open.loan),
-        None => Ok(()),
+    open.end()
+}
+
+/// A thread may end in the middle of a layer. What was sent to the device has been waited for.
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Whoever uses the model next sees that it cannot be read.
+        let _ = self.end();
     }
 }
 
@@ -119,6 +124,14 @@ impl Open {
             parts_left: layer.all_parts(),
             loan,
         })
+    }
+
+    /// The loan ends, if it has not.
+    fn end(&mut self) -> Result<()> {
+        match self.model.upgrade() {
+            Some(model) => model.engine()?.end_loan(&mut self.loan),
+            None => Ok(()),
+        }
     }
 
     /// Whether an operation on these weights is one of this layer's that are still to come.

@@ -6,11 +6,12 @@
 use super::any::AnyModel;
 use super::banks::{Bank, Layer, Made, Source};
 use super::sys::{ggml_backend_t, ggml_tensor};
-use crate::config::Config;
+use crate::config::{Config, StatsTo};
 use crate::device::guard::Guard;
 use crate::device::{Cache, DeviceStats};
 use crate::drafts::Batch;
 use crate::error::Result;
+use crate::log;
 use crate::report;
 use crate::trace::Picks;
 use arc_swap::ArcSwap;
@@ -42,6 +43,8 @@ pub struct Cached {
     /// Blocks of which llama.cpp has repacked experts.
     repacked: Vec<u32>,
     policy: String,
+    /// What the logs of its routing may take.
+    n_log_bytes: usize,
     told: Mutex<Told>,
     made: OnceCell<Made>,
     is_warm: OnceCell<()>,
@@ -94,12 +97,17 @@ pub fn add(
     repacked: Vec<u32>,
     config: &Config,
 ) -> Arc<Cached> {
+    let n_contexts = all().iter().filter(|c| c.model == model).count();
     let cached = Arc::new(Cached {
         key,
         model,
         loaded,
         repacked,
         policy: config.policy.clone(),
+        n_log_bytes: match config.stats {
+            StatsTo::Off => 0,
+            _ => log::device_bytes(n_contexts),
+        },
         told: Mutex::default(),
         made: OnceCell::new(),
         is_warm: OnceCell::new(),
@@ -225,7 +233,7 @@ impl Cached {
         let banks: Vec<_> = told.banks.into_iter().filter(|b| !b.is_left).collect();
         let pools = banks.iter().map(Bank::pool).collect();
         let made = Made {
-            cache: Cache::new(pools, &self.policy)?,
+            cache: Cache::with_log(pools, &self.policy, self.n_log_bytes)?,
             banks,
             model: self.loaded.clone(),
         };

@@ -9,7 +9,7 @@
 use super::hook::{BATCH, fatal};
 use super::registry::registry;
 use super::sys::{ggml_backend, ggml_tensor};
-use super::{copies, device, ending};
+use super::{copies, device, ending, reports};
 use crate::report;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn close(_: *mut c_void, cache: *const c_void) {
         if let Err(error) = cached.end() {
             fatal(&error);
         }
-        ending::apart(|| registry().close(&cached));
+        ending::apart(|| reports::close(&cached));
     }
 }
 

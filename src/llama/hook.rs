@@ -4,7 +4,7 @@ use super::any::AnyModel;
 use super::ending;
 use super::model::Model;
 use super::record;
-use super::registry::{BOUND, Bound, Registry, registry, try_registry};
+use super::registry::{BOUND, Bound, registry};
 use super::reports;
 use super::sys::{
     GGML_BACKEND_DEVICE_TYPE_CPU, GGML_TYPE_F32, ggml_backend_buffer, ggml_backend_buffer_get_type,
@@ -25,8 +25,8 @@ use crate::report;
 use crate::stats::Stats;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// The table is only read, and `user_data` is not used.
 struct Hook(ggml_expert_hook);
@@ -130,54 +130,38 @@ pub fn hold_tables() {
 ///
 /// Returns false if any report of this process could not be written.
 pub fn finish() -> bool {
-    ending::apart(|| finish_with(registry(), Model::stats, usize::MAX))
+    ending::apart(|| finish_with(Model::stats, usize::MAX))
 }
 
-fn finish_with(
-    mut registry: MutexGuard<Registry>,
-    stats: fn(&Model) -> Option<Stats>,
-    n_picks_max: usize,
-) -> bool {
-    registry.report_rest(stats, n_picks_max);
+fn finish_with(stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) -> bool {
+    let is_reported = reports::rest(stats, n_picks_max);
     shares::leave();
-    registry.release_tables();
-    !registry.has_failed
+    is_reported
 }
 
 /// The counters of every loaded model.
 pub fn stats() -> Vec<Stats> {
-    registry().stats(Model::stats, usize::MAX)
+    reports::stats(Model::stats, usize::MAX)
 }
 
 /// The same without the comparison with other policies, which takes time and memory.
 #[cfg(feature = "llama")]
 pub fn counters() -> Vec<Stats> {
-    registry().stats(Model::counters, 0)
+    reports::stats(Model::counters, 0)
 }
 
 /// The end of the process: saves and reports all there is, but for the comparison with other policies. Locks that an
 /// interrupted thread holds are given up after a while.
 pub(super) fn end() {
-    /// A model that goes is reported by a thread that is not interrupted, and holds the registry until that is done.
-    const LIMIT: Duration = Duration::from_secs(2);
     save_profiles();
-    let begin = Instant::now();
-    while begin.elapsed() < LIMIT {
-        if let Some(registry) = try_registry() {
-            finish_with(registry, Model::counters, 0);
-            return;
-        }
-        ending::pause();
-    }
+    finish_with(Model::counters, 0);
     live().iter().for_each(AnyModel::end_recording);
 }
 
 /// Saves what there is so far.
 pub(super) fn save() {
     save_profiles();
-    if let Some(mut registry) = try_registry() {
-        registry.write_so_far();
-    }
+    reports::write_so_far();
 }
 
 /// The models of which there may be something to save. The registry may be in use for long, by a model that is being
@@ -319,7 +303,7 @@ unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) ->
 
 unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {
     let model = model as usize;
-    ending::apart(|| registry().stop(model));
+    ending::apart(|| reports::stop(model));
 }
 
 /// Sees to it that signals do not end the process before what the models leave is saved.

@@ -5,10 +5,11 @@ use super::record::Target;
 use super::room::{self, Budget};
 use super::shares;
 use super::workload::Workload;
-use crate::config::{Config, Ram};
+use crate::config::{Config, Ram, StatsTo};
 use crate::engine::Engine;
 use crate::engine::layout::{Tensor, expert_bytes};
 use crate::error::{Error, Result};
+use crate::log;
 use crate::report;
 use crate::stats::Stats;
 use crate::store::{ModelFile, Pace, QueueOptions, Way, Why};
@@ -41,6 +42,8 @@ pub struct Model {
     engine: OnceCell<Engine>,
     parts: Mutex<Option<Parts>>,
     policy: String,
+    /// Whether somebody will ask what other policies would have done.
+    is_compared: bool,
     options: QueueOptions,
     n_used: u32,
     /// The blocks of its layers.
@@ -82,6 +85,7 @@ impl Model {
             engine: OnceCell::new(),
             blocks,
             policy: config.policy.clone(),
+            is_compared: config.stats != StatsTo::Off,
             options: QueueOptions {
                 kind: config.io,
                 pace: Pace::default(),
@@ -107,6 +111,14 @@ impl Model {
     /// Whether the budget is what is available.
     pub fn is_elastic(&self) -> bool {
         matches!(self.budget, Budget::UpTo(_))
+    }
+
+    /// What the logs of its routing will take in memory.
+    fn log_bytes(&self) -> u64 {
+        match self.is_compared {
+            true => log::MODEL_BYTES as u64,
+            false => 0,
+        }
     }
 
     /// The engine, if it is made.
@@ -226,7 +238,7 @@ impl Model {
                 value: "auto".to_string(),
                 allowed: "there was no room for experts".to_string(),
             })?;
-            let layout = room::layout(&tensors, &files, self.budget)?;
+            let layout = room::layout(&tensors, &files, self.budget, self.log_bytes())?;
             let (way, measured) = self.way(&tensors, &files)?;
             let options = QueueOptions {
                 // What was refused is told of by the queue itself.
@@ -238,6 +250,9 @@ impl Model {
                 ..self.options
             };
             let mut engine = Engine::new(layout, files, &self.policy, options)?;
+            if !self.is_compared {
+                engine.log_nothing();
+            }
             report::say(&report::start_line(&engine, &self.policy));
             for line in report::disk_lines(&engine, &measured, &way) {
                 report::say(&line);

@@ -79,7 +79,9 @@ pub struct Registry {
     pub(super) devices: Vec<(usize, DeviceStats)>,
     /// The counters of models that are gone.
     pub(super) reports: Vec<Stats>,
-    /// Whether tables wait for [`Registry::release_tables`]: until a program's own text is written.
+    /// Of each model of the file that was written during the run: how much it had heard.
+    pub(super) n_heard: Vec<u64>,
+    /// Whether tables wait until a program's own text is written.
     pub holds_tables: bool,
     pub(super) tables: Vec<String>,
     /// Why the counters could not be written, the last time.
@@ -101,6 +103,7 @@ static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
         uncached: String::new(),
         devices: Vec::new(),
         reports: Vec::new(),
+        n_heard: Vec::new(),
         holds_tables: false,
         tables: Vec::new(),
         unwritten: String::new(),
@@ -350,31 +353,20 @@ impl Registry {
         self.given.of_model(shelves, n).map(Some)
     }
 
-    /// Forgets the model at address `key`, which no graph uses, and reports on it.
-    pub fn stop(&mut self, key: usize) {
+    /// The model at address `key` leaves, if it was there: no graph uses it. Compute threads do not find its tensors
+    /// any more; it stays here until it is reported on.
+    pub(super) fn leave(&mut self, key: usize) -> Option<AnyModel> {
         self.loading.retain(|l| l.key != key);
         self.is_wanted = None;
         self.repacked.retain(|(k, _)| *k != key);
-        let devices = self.take_devices(key);
-        if let Some(at) = self.observers.iter().position(|(k, _)| *k == key) {
-            let observer = self.observers.remove(at).1;
-            observer.settle();
-            record::end(&observer);
-            self.tapes.park(key);
-            self.end(&observer, devices);
-            return;
+        if let Some((_, observer)) = self.observers.iter().find(|(k, _)| *k == key) {
+            return Some(AnyModel::Loaded(observer.clone()));
         }
-        let Some(at) = self.models.iter().position(|(k, _)| *k == key) else {
-            return;
-        };
-        let (_, model) = self.models.remove(at);
+        let (_, model) = self.models.iter().find(|(k, _)| *k == key)?;
         let mut table = BOUND.load().to_vec();
-        table.retain(|(_, bound)| !Arc::ptr_eq(&bound.model, &model));
+        table.retain(|(_, bound)| !Arc::ptr_eq(&bound.model, model));
         BOUND.store(Arc::new(table));
-        model.settle();
-        self.tapes.park(key);
-        model.save_profile();
-        self.report(|| Some(model.stats()?.with_devices(devices)));
+        Some(AnyModel::Streamed(model.clone()))
     }
 
     /// All models that are loaded, for saving their profiles: to be done when the registry is free.

@@ -1,60 +1,223 @@
 //! What is reported of models: while they are loaded, when they go, and at the end.
+//!
+//! The comparison with other policies takes time. It is made before a model leaves the registry, which is free
+//! meanwhile: others come and go, and an end of the process that comes sooner still finds the model there.
 
+use super::any::AnyModel;
 use super::device::{self, Cached};
 use super::model::Model;
-use super::record::Observer;
-use super::registry::{Registry, registry};
+use super::record::{self, Observer};
+use super::registry::{Registry, registry, try_registry};
 use super::workload::Workload;
 use crate::config::StatsTo;
 use crate::device::DeviceStats;
 use crate::error::Result;
 use crate::report;
 use crate::stats::{RECENT_PICKS, Stats};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+/// The counters of a streaming model, with the comparison or without.
+type Counting = fn(&Model) -> Option<Stats>;
+
+/// Takes the registry, as long as that may take or not.
+type Lock = fn() -> Option<MutexGuard<'static, Registry>>;
+
+/// However long it takes, as a load of another model may.
+const WAITING: Lock = || Some(registry());
+
+/// A cache goes away: its counters wait for the end of the model.
+pub fn close(cached: &Arc<Cached>) {
+    count(cached, usize::MAX, WAITING);
+    device::remove(cached);
+}
+
+/// Notes the counters of a cache, with a comparison over `n_picks_max` routed experts at most. Does nothing if the
+/// registry is not to be had.
+fn count(cached: &Cached, n_picks_max: usize, lock: Lock) {
+    let settled = cached.settle();
+    let n_picks_max = match is_wanted(lock) {
+        true => n_picks_max,
+        false => 0,
+    };
+    let stats = cached.stats(n_picks_max).into_iter();
+    if let Some(mut registry) = lock() {
+        registry.note_failure(settled);
+        let stats = stats.map(|stats| (cached.model, stats));
+        registry.devices.extend(stats);
+    }
+}
+
+/// Whether somebody wants a report, and can have one.
+fn is_wanted(lock: Lock) -> bool {
+    lock().is_some_and(|registry| registry.config.stats != StatsTo::Off)
+}
+
+/// Forgets the model at address `key`, which no graph uses, and reports on it.
+pub fn stop(key: usize) {
+    let leaving = registry().leave(key);
+    match leaving {
+        None => {}
+        Some(AnyModel::Loaded(observer)) => {
+            observer.settle();
+            record::end(&observer);
+            registry().tapes.park(key);
+            end_observer(key, &observer, WAITING);
+        }
+        Some(AnyModel::Streamed(model)) => {
+            model.settle();
+            registry().tapes.park(key);
+            end_model(key, &model, Model::stats, WAITING);
+        }
+    }
+}
+
+/// Reports on the models that are still loaded, as if they went now, and prints the tables that were held back.
+/// Returns false if any report of this process could not be written.
+///
+/// They stay: threads may still compute with them. What is in use by a thread that the end of the process has
+/// interrupted is left out.
+pub fn rest(stats: Counting, n_picks_max: usize) -> bool {
+    if let Some(mut registry) = try_registry() {
+        registry.tapes.finish();
+    }
+    for cached in device::all() {
+        count(&cached, n_picks_max, try_registry);
+    }
+    let loaded = try_registry().map(|registry| {
+        let (models, observers) = (&registry.models, &registry.observers);
+        (models.clone(), observers.clone())
+    });
+    let (models, observers) = loaded.unwrap_or_default();
+    for (key, observer) in observers {
+        end_observer(key, &observer, try_registry);
+    }
+    for (key, model) in models {
+        end_model(key, &model, stats, try_registry);
+    }
+    try_registry().is_none_or(|mut registry| {
+        registry.release_tables();
+        !registry.has_failed
+    })
+}
+
+/// Saves what a model that streams has taught, and reports on it, if nobody else has.
+fn end_model(key: usize, model: &Model, stats: Counting, lock: Lock) {
+    model.save_profile();
+    let counted = match is_wanted(lock) {
+        true => stats(model),
+        false => None,
+    };
+    let Some(mut registry) = lock() else { return };
+    let n_before = registry.models.len();
+    registry.models.retain(|(k, _)| *k != key);
+    if registry.models.len() == n_before {
+        return;
+    }
+    let devices = registry.take_devices(key);
+    if let Some(stats) = counted {
+        registry.report(stats.with_devices(devices));
+    }
+}
+
+/// Saves what a model that does not stream has taught, and reports on its devices, if nobody else has.
+fn end_observer(key: usize, observer: &Observer, lock: Lock) {
+    observer.save_profile();
+    let Some(mut registry) = lock() else { return };
+    let n_before = registry.observers.len();
+    registry.observers.retain(|(k, _)| *k != key);
+    if registry.observers.len() == n_before {
+        return;
+    }
+    let devices = registry.take_devices(key);
+    if !devices.is_empty() {
+        let stats = registry.device_stats(observer, devices);
+        registry.report(stats);
+    } else if observer.workload().is_some_and(Workload::uses_any) {
+        report::say(
+            "hotset: HOTSET_PROFILE does nothing for a model that is not streamed (HOTSET_RAM) and has no experts \
+             on a device (--moe-cache-mib)",
+        );
+    }
+}
+
+/// The counters of all loaded models, those that stream and those with experts on devices.
+pub fn stats(of: Counting, n_picks_max: usize) -> Vec<Stats> {
+    live(of, n_picks_max)
+        .into_iter()
+        .map(|(_, stats)| stats)
+        .collect()
+}
+
+/// The same with the addresses of the models.
+fn live(of: Counting, n_picks_max: usize) -> Vec<(usize, Stats)> {
+    let (models, observers, gone) = {
+        let registry = registry();
+        let (models, observers) = (&registry.models, &registry.observers);
+        (models.clone(), observers.clone(), registry.devices.clone())
+    };
+    let devices = |key: usize| -> Vec<DeviceStats> {
+        let gone = gone.iter().filter(|(model, _)| *model == key);
+        let caches = device::all().into_iter().filter(|c| c.model == key);
+        let live = caches.flat_map(|cached| cached.stats(n_picks_max));
+        gone.map(|(_, stats)| stats.clone()).chain(live).collect()
+    };
+    let streamed = models.iter().filter_map(|(key, model)| {
+        let devices = devices(*key);
+        Some((*key, of(model)?.with_devices(devices)))
+    });
+    let loaded = observers.iter().filter_map(|(key, observer)| {
+        let devices = devices(*key);
+        let stats = || registry().device_stats(observer, devices.clone());
+        (!devices.is_empty()).then(|| (*key, stats()))
+    });
+    streamed.chain(loaded).collect()
+}
+
+/// Writes the counters so far, without comparisons, to where those of the end will be, if that is a file and
+/// anything has changed: for a process that does not live to its end.
+pub fn write_so_far() {
+    let is_json = try_registry().is_some_and(|r| matches!(r.config.stats, StatsTo::Json(_)));
+    if !is_json {
+        return;
+    }
+    let live = live(Model::counters, 0);
+    let Some(mut registry) = try_registry() else {
+        return;
+    };
+    let StatsTo::Json(path) = registry.config.stats.clone() else {
+        return;
+    };
+    // Some may have ended meanwhile.
+    let is_loaded = |key: &usize| {
+        let models = registry.models.iter().map(|(k, _)| k);
+        let observers = registry.observers.iter().map(|(k, _)| k);
+        models.chain(observers).any(|k| k == key)
+    };
+    let live = live.into_iter().filter(|(key, _)| is_loaded(key));
+    let mut all = registry.reports.clone();
+    all.extend(live.map(|(_, stats)| stats));
+    let n_heard: Vec<u64> = all.iter().map(n_heard).collect();
+    if all.is_empty() || n_heard == registry.n_heard {
+        return;
+    }
+    registry.n_heard = n_heard;
+    registry.note_written(report::write_json(&all, &path));
+}
+
+/// A number that grows whenever something is computed.
+fn n_heard(stats: &Stats) -> u64 {
+    let devices = stats.devices.iter();
+    let on_devices = devices.map(|d| d.generation.events + d.n_beside + d.bytes_uploaded);
+    stats.generation.events + stats.prompt.events + on_devices.sum::<u64>()
+}
+
 impl Registry {
-    /// A cache goes away: its counters wait for the end of the model.
-    pub fn close(&mut self, cached: &Arc<Cached>) {
-        device::remove(cached);
-        self.count(cached, usize::MAX);
-    }
-
-    fn count(&mut self, cached: &Cached, n_picks_max: usize) {
-        let settled = cached.settle();
-        self.note_failure(settled);
-        let n_picks_max = match self.config.stats {
-            StatsTo::Off => 0,
-            _ => n_picks_max,
-        };
-        let stats = cached.stats(n_picks_max).into_iter();
-        self.devices
-            .extend(stats.map(|stats| (cached.model, stats)));
-    }
-
     /// The counters of the devices of the model at address `key`, whose caches are gone.
-    pub(super) fn take_devices(&mut self, key: usize) -> Vec<DeviceStats> {
+    fn take_devices(&mut self, key: usize) -> Vec<DeviceStats> {
         let mine = self.devices.extract_if(.., |(model, _)| *model == key);
         mine.map(|(_, stats)| stats).collect()
-    }
-
-    /// The counters of all loaded models, those that stream and those with experts on devices.
-    pub fn stats(&self, of: fn(&Model) -> Option<Stats>, n_picks_max: usize) -> Vec<Stats> {
-        let devices = |key: usize| -> Vec<DeviceStats> {
-            let gone = self.devices.iter().filter(|(model, _)| *model == key);
-            let caches = device::all().into_iter().filter(|c| c.model == key);
-            let live = caches.flat_map(|cached| cached.stats(n_picks_max));
-            gone.map(|(_, stats)| stats.clone()).chain(live).collect()
-        };
-        let streamed = self.models.iter().filter_map(|(key, model)| {
-            let devices = devices(*key);
-            Some(of(model)?.with_devices(devices))
-        });
-        let loaded = self.observers.iter().filter_map(|(key, observer)| {
-            let devices = devices(*key);
-            (!devices.is_empty()).then(|| self.device_stats(observer, devices))
-        });
-        streamed.chain(loaded).collect()
     }
 
     fn device_stats(&self, observer: &Observer, devices: Vec<DeviceStats>) -> Stats {
@@ -66,51 +229,7 @@ impl Registry {
         .with_devices(devices)
     }
 
-    /// Saves what a model that does not stream has taught, and reports on its devices.
-    pub(super) fn end(&mut self, observer: &Observer, devices: Vec<DeviceStats>) {
-        observer.save_profile();
-        if !devices.is_empty() {
-            let stats = self.device_stats(observer, devices);
-            self.report(|| Some(stats));
-        } else if observer.workload().is_some_and(Workload::uses_any) {
-            report::say(
-                "hotset: HOTSET_PROFILE does nothing for a model that is not streamed (HOTSET_RAM) and has no experts \
-                 on a device (--moe-cache-mib)",
-            );
-        }
-    }
-
-    /// Reports on the models that are still loaded, as if they went now.
-    pub fn report_rest(&mut self, stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) {
-        self.tapes.finish();
-        // They stay: threads may still compute with them.
-        for cached in device::all() {
-            self.count(&cached, n_picks_max);
-        }
-        for (key, observer) in std::mem::take(&mut self.observers) {
-            let devices = self.take_devices(key);
-            self.end(&observer, devices);
-        }
-        for (key, model) in std::mem::take(&mut self.models) {
-            model.save_profile();
-            let devices = self.take_devices(key);
-            self.report(|| Some(stats(&model)?.with_devices(devices)));
-        }
-    }
-
-    /// Writes the counters of all models so far, if they go to a file.
-    pub fn write_so_far(&mut self) {
-        let StatsTo::Json(path) = self.config.stats.clone() else {
-            return;
-        };
-        let live = self.stats(Model::counters, 0);
-        let all: Vec<_> = self.reports.iter().cloned().chain(live).collect();
-        if !all.is_empty() {
-            self.note_failure(report::write_json(&all, &path));
-        }
-    }
-
-    pub(super) fn note_failure(&mut self, result: Result<()>) {
+    fn note_failure(&mut self, result: Result<()>) {
         if let Err(error) = result {
             report::say(&format!("hotset: error: {error}"));
             self.has_failed = true;
@@ -118,21 +237,18 @@ impl Registry {
     }
 
     /// Prints the tables that were held back.
-    pub fn release_tables(&mut self) {
+    fn release_tables(&mut self) {
         for table in std::mem::take(&mut self.tables) {
             report::say(&table);
         }
     }
 
-    /// Reports what `stats` says, which takes time, if anybody wants it.
-    pub(super) fn report(&mut self, stats: impl FnOnce() -> Option<Stats>) {
+    /// Reports `stats`, if anybody wants it.
+    fn report(&mut self, stats: Stats) {
         let to = self.config.stats.clone();
         if to == StatsTo::Off {
             return;
         }
-        let Some(stats) = stats() else {
-            return;
-        };
         self.reports.push(stats);
         let result = match &to {
             StatsTo::Json(path) => report::write_json(&self.reports, path),
@@ -145,6 +261,11 @@ impl Registry {
                 Ok(())
             }
         };
+        self.note_written(result);
+    }
+
+    /// Says why the counters are not written, if that is news.
+    fn note_written(&mut self, result: Result<()>) {
         let unwritten = result.map_or_else(|error| error.to_string(), |()| String::new());
         if !unwritten.is_empty() && unwritten != self.unwritten {
             report::say(&format!(
@@ -155,17 +276,74 @@ impl Registry {
     }
 }
 
-/// Prints a line for each model, again and again; ends with the process.
+/// Prints a line for each model and each device, again and again, when something was computed since the last one;
+/// ends with the process.
 pub fn report_every(interval: Duration) -> ! {
+    let mut said = News::default();
     loop {
         std::thread::sleep(interval);
+        said.next_round();
         // The registry is free while the comparison runs: models come and go meanwhile.
         let models: Vec<_> = registry().models().cloned().collect();
-        for stats in models.iter().filter_map(|model| model.recent()) {
-            report::say(&report::line(&stats));
+        for model in &models {
+            let counted = model.counters();
+            if counted.is_some_and(|stats| said.is_new(Arc::as_ptr(model).cast(), n_heard(&stats)))
+                && let Some(stats) = model.recent()
+            {
+                report::say(&report::line(&stats));
+            }
         }
-        for stats in device::all().iter().flat_map(|c| c.stats(RECENT_PICKS)) {
-            report::say(&report::device_line(&stats));
+        for cached in device::all() {
+            let n_heard = |stats: &DeviceStats| stats.generation.events + stats.n_beside;
+            let n = cached.stats(0).iter().map(n_heard).sum();
+            if said.is_new(Arc::as_ptr(&cached).cast(), n) {
+                for stats in cached.stats(RECENT_PICKS) {
+                    report::say(&report::device_line(&stats));
+                }
+            }
         }
+    }
+}
+
+/// What the last round of reports has heard.
+#[derive(Default)]
+struct News {
+    /// By address: the numbers of the round before, and of this one.
+    before: HashMap<*const (), u64>,
+    now: HashMap<*const (), u64>,
+}
+
+impl News {
+    /// Another round begins. What the last one did not look at is forgotten: another thing may be at its address.
+    fn next_round(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
+
+    /// Whether what is at this address has heard something since the last round.
+    fn is_new(&mut self, address: *const (), n_heard: u64) -> bool {
+        self.now.insert(address, n_heard);
+        self.before.get(&address).copied().unwrap_or(0) != n_heard
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_heard_nothing_is_no_news() {
+        let [a, b] = [&1u8, &2].map(|n| std::ptr::from_ref(n).cast::<()>());
+        let mut news = News::default();
+        assert!(!news.is_new(a, 0), "it has not begun");
+        for round in 1..4 {
+            news.next_round();
+            assert!(news.is_new(a, 7 * round));
+            assert_eq!(news.is_new(b, 5), round == 1);
+        }
+        news.next_round();
+        assert!(!news.is_new(a, 21));
+        news.next_round();
+        news.next_round();
+        assert!(news.is_new(a, 21), "it is another one");
     }
 }

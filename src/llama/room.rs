@@ -97,12 +97,21 @@ pub fn check(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result<
     }
 }
 
-/// Lays `budget` out for `tensors`. What is available is the start of a layout that can grow.
-pub fn layout(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result<Layout> {
+/// Lays `budget` out for `tensors`. What is available, less `n_bytes_beside` that the model will take for other
+/// things, is the start of a layout that can grow.
+pub fn layout(
+    tensors: &[Tensor],
+    files: &[ModelFile],
+    budget: Budget,
+    n_bytes_beside: u64,
+) -> Result<Layout> {
     let aligns = aligns(files);
     let (mut size, capacity) = match budget {
         Budget::Fixed(n_bytes) => return Layout::new(tensors, &aligns, n_bytes),
-        Budget::UpTo(n_bytes) => (affordable().min(n_bytes), n_bytes),
+        Budget::UpTo(n_bytes) => {
+            let there_is = affordable().saturating_sub(n_bytes_beside);
+            (there_is.min(n_bytes), n_bytes)
+        }
         Budget::Shared { n_bytes, most } => (n_bytes, most),
     };
     let whole = Layout::growing(tensors, &aligns, size, capacity)?;

@@ -28,6 +28,8 @@ const VALUES_MAX: usize = 1 << 18;
 const FINISH_MAX: Duration = Duration::from_secs(10);
 /// Threads whose passes are told apart.
 const LANES_MAX: usize = 64;
+/// Tokens of a recording, at most: readers know no higher numbers.
+const N_TOKENS_MAX: u32 = u32::MAX - 1;
 
 /// The pass over the layers that a thread is in.
 struct Lane {
@@ -49,6 +51,8 @@ struct Buffer {
     is_closed: bool,
     /// What is recorded is to be written now.
     is_urgent: bool,
+    /// It was ended because there are no numbers for more tokens.
+    is_full: bool,
     /// The writer has gone.
     is_done: bool,
     /// Whether the writer has written all that it took.
@@ -109,6 +113,15 @@ impl Shared {
         }
     }
 
+    /// Takes nothing more. Returns whether that is because there are no numbers left.
+    fn close(&self) -> bool {
+        let mut buffer = self.buffer();
+        buffer.values = Vec::new();
+        buffer.is_closed = true;
+        self.changed.notify_all();
+        buffer.is_full
+    }
+
     /// Waits for enough, or for some time, or for the end; swaps what there is for `values`, which is
     /// empty. Returns true at the end.
     fn take(&self, values: &mut Vec<u32>) -> bool {
@@ -143,6 +156,7 @@ impl Recorder {
                 n_tokens: 0,
                 is_closed: false,
                 is_urgent: false,
+                is_full: false,
                 is_done: false,
                 is_written: true,
             }),
@@ -150,16 +164,21 @@ impl Recorder {
         });
         let writer = shared.clone();
         std::thread::spawn(move || {
-            if let Err(cause) = write(&writer, &path, &header) {
+            let written = write(&writer, &path, &header);
+            // Before anything is said: nobody who records waits for whoever reads that.
+            let is_full = writer.close();
+            let why = match written {
+                Err(cause) => Some(cause.to_string()),
+                Ok(()) if is_full => Some(format!("it has {N_TOKENS_MAX} tokens")),
+                Ok(()) => None,
+            };
+            if let Some(why) = why {
                 let path = path.display();
                 report::say(&format!(
-                    "hotset: warning: HOTSET_TRACE: {path}: {cause}; routing is no longer recorded"
+                    "hotset: warning: HOTSET_TRACE: {path}: {why}; routing is no longer recorded"
                 ));
             }
-            let mut buffer = writer.buffer();
-            buffer.values = Vec::new();
-            buffer.is_closed = true;
-            buffer.is_done = true;
+            writer.buffer().is_done = true;
             writer.changed.notify_all();
         });
         Self { shared }
@@ -178,6 +197,12 @@ impl Recorder {
             return;
         }
         let n_tokens = picks.n_tokens();
+        if n_tokens > N_TOKENS_MAX - buffer.n_tokens {
+            buffer.is_full = true;
+            buffer.is_closed = true;
+            self.shared.changed.notify_all();
+            return;
+        }
         let first_token = buffer.first_token(layer, n_tokens);
         let head = Head {
             layer,
@@ -350,6 +375,23 @@ mod tests {
             assert_eq!(lines.next(), Some(expected.as_str()));
         }
         assert_eq!(lines.next(), None);
+    }
+
+    /// The last number is that of the last token: no reader takes a higher one.
+    #[test]
+    fn a_recording_ends_before_its_numbers_do() {
+        let text = lines(1, |recorder| {
+            recorder.record(0, Picks::new(&[1, 0], 2, 2), false);
+            recorder.shared.buffer().n_tokens = u32::MAX - 2;
+            recorder.record(0, Picks::new(&[2, 3, 4, 5], 2, 2), false);
+            recorder.record(0, Picks::new(&[1, 2], 2, 2), false);
+        });
+        assert_eq!(text, "0 0 1,0\n");
+        let text = lines(1, |recorder| {
+            recorder.shared.buffer().n_tokens = u32::MAX - 2;
+            (0..3).for_each(|id| recorder.record(0, Picks::new(&[id, 7], 2, 2), false));
+        });
+        assert_eq!(text, "4294967293 0 0,7\n");
     }
 
     #[test]

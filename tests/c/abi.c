@@ -69,7 +69,7 @@ static void test_init(void) {
     p = params(); p.size = sizeof(p) + 8;          init_fails(&p, "size");
     p = params(); p.size = 0;                      init_fails(&p, "size=0");
     p = params(); p.n_experts = NULL;              init_fails(&p, "`n_experts` is NULL");
-    p = params(); p.n_experts = too_many;          init_fails(&p, "at most 16777216");
+    p = params(); p.n_experts = too_many;          init_fails(&p, "at most 2097152");
     p = params(); p.expert_bytes = bad_bytes;      init_fails(&p, "layer 1 needs a size");
     p = params(); p.policy = NULL;                 init_fails(&p, "`policy` is NULL");
     p = params(); p.policy = "decay:0";            init_fails(&p, "decay:0");
