@@ -14,7 +14,7 @@ use flate2::write::GzEncoder;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
-use std::thread::ThreadId;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// How much of a run may be lost when its process is killed.
@@ -23,6 +23,9 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
 const ENOUGH_VALUES: usize = 1 << 16;
 /// Recording waits for the writer when so many values wait.
 const VALUES_MAX: usize = 1 << 18;
+/// How long a thread that computes waits for the writer. A disk that does not answer, or a pipe that nobody reads, costs
+/// the recording and not the run.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the end of a recording waits for the disk, or for a thread that the end of the process
 /// has interrupted.
 const FINISH_MAX: Duration = Duration::from_secs(10);
@@ -53,7 +56,7 @@ struct Buffer {
     is_urgent: bool,
     /// It was ended because there are no numbers for more tokens.
     is_full: bool,
-    /// The writer has gone.
+    /// The writer has gone, or is waited for no more.
     is_done: bool,
     /// Whether the writer has written all that it took.
     is_written: bool,
@@ -142,6 +145,8 @@ impl Shared {
 /// A trace that is being written.
 pub struct Recorder {
     shared: Arc<Shared>,
+    path: PathBuf,
+    patience: Duration,
 }
 
 impl Recorder {
@@ -163,7 +168,8 @@ impl Recorder {
             changed: Condvar::new(),
         });
         let writer = shared.clone();
-        std::thread::spawn(move || {
+        let at = path.clone();
+        let run = move || {
             let written = write(&writer, &path, &header);
             // Before anything is said: nobody who records waits for whoever reads that.
             let is_full = writer.close();
@@ -172,28 +178,49 @@ impl Recorder {
                 Ok(()) if is_full => Some(format!("it has {N_TOKENS_MAX} tokens")),
                 Ok(()) => None,
             };
-            if let Some(why) = why {
-                let path = path.display();
-                report::say(&format!(
-                    "hotset: warning: HOTSET_TRACE: {path}: {why}; routing is no longer recorded"
-                ));
+            // Who has given it up has said so.
+            if let Some(why) = why.filter(|_| !writer.buffer().is_done) {
+                report::say(&unrecorded(&path, &why));
             }
             writer.buffer().is_done = true;
             writer.changed.notify_all();
-        });
-        Self { shared }
+        };
+        let thread = thread::Builder::new().name("hotset-trace".into());
+        if let Err(cause) = thread.spawn(run) {
+            let mut buffer = shared.buffer();
+            buffer.is_closed = true;
+            buffer.is_done = true;
+            report::say(&unrecorded(&at, &format!("no thread: {cause}")));
+        }
+        Self {
+            shared,
+            path: at,
+            patience: PATIENCE,
+        }
     }
 
     /// Records an event of `layer`, and whether the cache of its device was left aside. The calling thread's
-    /// events of ascending layers are of the same tokens. Waits if the writer is far behind.
+    /// events of ascending layers are of the same tokens. Waits for some seconds if the writer is far behind, and gives
+    /// the recording up, with a line, if that does not help.
     pub fn record(&self, layer: u32, picks: Picks, is_aside: bool) {
         let is_full = |b: &mut Buffer| b.values.len() >= VALUES_MAX && !b.is_closed;
-        let waited = self
-            .shared
-            .changed
-            .wait_while(self.shared.buffer(), is_full);
-        let mut buffer = waited.expect("no thread panics with it");
+        let waited =
+            self.shared
+                .changed
+                .wait_timeout_while(self.shared.buffer(), self.patience, is_full);
+        let (mut buffer, _) = waited.expect("no thread panics with it");
         if buffer.is_closed {
+            return;
+        }
+        if is_full(&mut buffer) {
+            buffer.values = Vec::new();
+            buffer.is_closed = true;
+            buffer.is_done = true;
+            self.shared.changed.notify_all();
+            drop(buffer);
+            let path = self.path.clone();
+            // Nobody who computes waits for whoever reads that.
+            say_apart(move || unrecorded(&path, "writing takes too long"));
             return;
         }
         let n_tokens = picks.n_tokens();
@@ -257,6 +284,18 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         self.finish();
     }
+}
+
+fn unrecorded(path: &Path, why: &str) -> String {
+    let path = path.display();
+    format!("hotset: warning: HOTSET_TRACE: {path}: {why}; routing is no longer recorded")
+}
+
+/// Says it in a thread of its own, if there can be one.
+fn say_apart(text: impl FnOnce() -> String + Send + 'static) {
+    let thread = thread::Builder::new().name("hotset-said".into());
+    // Nobody is left to tell if it cannot be said.
+    let _ = thread.spawn(move || report::say(&text()));
 }
 
 /// The writer: until the end, or until the file cannot be written.
@@ -328,6 +367,29 @@ mod tests {
             header(n_layers)
         );
         lines.to_string()
+    }
+
+    /// A pipe that somebody has opened and does not read.
+    #[test]
+    fn a_writer_that_hangs_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.trace.gz");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let _reader = File::options().read(true).write(true).open(&path).unwrap();
+        let mut recorder = Recorder::new(path, header(1));
+        recorder.patience = Duration::from_millis(50);
+        let begin = Instant::now();
+        // What no pipe holds, also compressed.
+        let mut noise = 1u32;
+        for _ in 0..VALUES_MAX {
+            noise = noise.wrapping_mul(1664525).wrapping_add(1013904223);
+            let ids = [(noise >> 16) as i32 & 7, (noise >> 24) as i32 & 7];
+            recorder.record(0, Picks::new(&ids, 2, 2), false);
+        }
+        assert!(recorder.shared.buffer().is_closed, "the pipe took it all");
+        drop(recorder);
+        assert!(begin.elapsed() < FINISH_MAX, "{:?}", begin.elapsed());
     }
 
     #[test]
