@@ -10,7 +10,6 @@ use super::{Engine, State};
 use crate::error::{Error, Result};
 use crate::memory::Expected;
 use crate::store::Arena;
-use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
