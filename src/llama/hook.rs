@@ -201,12 +201,15 @@ fn say_soon(text: String) {
     const LIMIT: Duration = Duration::from_secs(2);
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name("hotset-said".to_string());
+    let said = text.clone();
     let speak = move || {
-        report::say(&text);
+        report::say(&said);
         let _ = sender.send(());
     };
-    if thread.spawn(speak).is_ok() {
-        let _ = receiver.recv_timeout(LIMIT);
+    match thread.spawn(speak) {
+        Ok(_) => drop(receiver.recv_timeout(LIMIT)),
+        // That there are no more threads may be what there is to say.
+        Err(_) => report::say(&text),
     }
 }
 

@@ -238,8 +238,9 @@ impl Model {
                 value: "auto".to_string(),
                 allowed: "there was no room for experts".to_string(),
             })?;
-            let layout = room::layout(&tensors, &files, self.budget, self.log_bytes())?;
+            // First, because its threads take addresses and keep them.
             let (way, measured) = self.way(&tensors, &files)?;
+            let layout = room::layout(&tensors, &files, self.budget, self.log_bytes())?;
             let options = QueueOptions {
                 // What was refused is told of by the queue itself.
                 kind: match way.pace.why {

@@ -353,6 +353,21 @@ mod system {
             assert_limited(&dir, GIB, "/c g/memory.max");
         }
 
+        /// Only where the system promises no more than it has.
+        #[test]
+        fn what_is_promised_is_a_limit() {
+            let promised = |mode: &'static str| {
+                let dir = system("", "", &[("/proc/sys/vm/overcommit_memory", mode)]);
+                let text =
+                    "MemAvailable: 8388608 kB\nCommitLimit: 5000 kB\nCommitted_AS: 2000 kB\n";
+                fs::write(dir.path().join("proc/meminfo"), text).unwrap();
+                let found = available_below(dir.path());
+                (found.bytes, promises::promises(dir.path()).count())
+            };
+            assert_eq!(promised("2\n"), (3000 << 10, 1));
+            assert_eq!(promised("0\n"), (8 * GIB, 0));
+        }
+
         #[test]
         fn this_machine_has_memory() {
             let found = super::super::available();

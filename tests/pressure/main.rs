@@ -13,3 +13,8 @@ mod group;
 mod huge_pages;
 #[cfg(feature = "llama")]
 mod limit;
+#[cfg(feature = "llama")]
+#[path = "../serving/mod.rs"]
+mod serving;
+#[cfg(feature = "llama")]
+mod waiting;

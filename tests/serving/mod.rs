@@ -93,6 +93,11 @@ impl LlamaServer {
         answer.into_body().read_json().unwrap()
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
     /// Its process.
     pub fn id(&self) -> u32 {
         self.running.id()

@@ -1,0 +1,134 @@
+//! A server with `HOTSET_RAM` in a group: its clients' threads need no memory, and experts come back after a sleep.
+
+use crate::child::{Running, command, widen};
+use crate::group::Group;
+use crate::serving::LlamaServer;
+use serde_json::json;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const MIB: u64 = 1 << 20;
+/// Makes 230 MiB of experts.
+const FACTOR: &str = "16";
+/// Room for all of them.
+const PLENTY: u64 = 420 * MIB;
+const LESS: u64 = 150 * MIB;
+const ARGS: &[&str] = &["-np", "1", "-ub", "32", "-b", "32", "-c", "256"];
+
+/// Starts it in `group`, so that all it takes counts there.
+fn start(group: &Group, model: &Path, ram: &str, args: &[&str]) -> LlamaServer {
+    let program = command(env!("CARGO_BIN_EXE_llama-server"), &[("HOTSET_RAM", ram)]);
+    let mut shell = Command::new("sh");
+    let join = r#"echo $$ > "$0"/cgroup.procs && exec "$@""#;
+    shell
+        .args(["-c", join])
+        .arg(group.dir())
+        .arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.arg("-m").arg(model);
+    LlamaServer::start_with(shell, &[ARGS, args].concat())
+}
+
+fn ask(server: &LlamaServer) {
+    let body =
+        json!({ "prompt": "int main", "n_predict": 8, "temperature": 0, "cache_prompt": false });
+    server.post("completion", &body);
+}
+
+fn n_threads(process: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task"));
+    tasks.map_or(0, |tasks| tasks.count())
+}
+
+/// The bytes of the last line about a change.
+fn experts_get(running: &Running) -> Option<f64> {
+    let stderr = running.stderr();
+    let (_, line) = stderr.rsplit_once("experts get ")?;
+    let (number, unit) = line.split_once(' ')?;
+    unit.starts_with("MiB").then(|| number.parse().ok())?
+}
+
+/// Each has a thread with a stack of 8 MiB, of which it uses next to nothing.
+#[test]
+fn clients_that_wait_cost_no_experts() {
+    let Some(group) = Group::new("clients") else {
+        return;
+    };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let model = dir.path().join("heavy.gguf");
+    widen(FACTOR, &model);
+    group.limit(PLENTY).unwrap();
+    let mut server = start(&group, &model, "auto", &[]);
+    ask(&server);
+    let before = group.used();
+    assert!(before > 200 * MIB, "the experts are in memory: {before}");
+
+    let process = server.id();
+    let n_before = n_threads(process);
+    let client = || {
+        let mut client = TcpStream::connect(server.address()).unwrap();
+        let begun = b"POST /completion HTTP/1.1\r\nContent-Length: 100\r\n\r\n{";
+        client.write_all(begun).unwrap();
+        client
+    };
+    let clients: Vec<_> = (0..64).map(|_| client()).collect();
+    server
+        .running()
+        .wait_until("threads", |_| n_threads(process) >= n_before + 50);
+    // For some looks at the memory.
+    std::thread::sleep(Duration::from_secs(2));
+    ask(&server);
+    drop(clients);
+    ask(&server);
+    let after = group.used();
+    let said = server.stop();
+    drop(group);
+    assert!(!said.contains("memory is"), "{said}");
+    assert!(after >= before / 10 * 9, "{after} of {before}");
+}
+
+/// It slept while memory was taken away, and its users wait for an answer. All of it is there again in some seconds.
+#[test]
+fn a_server_that_wakes_with_less_memory_works_and_grows() {
+    let Some(group) = Group::new("wakes") else {
+        return;
+    };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let model = dir.path().join("heavy.gguf");
+    widen(FACTOR, &model);
+    for (ram, most) in [("auto", 230.0), ("200MiB", 200.0)] {
+        group.limit(PLENTY).unwrap();
+        let mut server = start(&group, &model, ram, &["--sleep-idle-seconds", "1"]);
+        ask(&server);
+        let awake = group.used();
+        let is_asleep = |_: &Running| group.used() < awake / 4;
+        server.running().wait_until("sleep", is_asleep);
+        group.limit(LESS).unwrap();
+        ask(&server);
+        assert!(group.used() <= LESS, "{ram}");
+        group.limit(PLENTY).unwrap();
+        let begin = Instant::now();
+        // Without a pause, so that it stays awake.
+        while experts_get(server.running()).is_none_or(|mib| mib < 0.9 * most) {
+            ask(&server);
+            assert!(
+                begin.elapsed() < Duration::from_secs(60),
+                "{}",
+                server.stop()
+            );
+        }
+        let said = server.stop();
+        let word = "hotset: only ";
+        assert_eq!(said.contains(word), ram != "auto", "{said}");
+        assert!(said.contains("memory is free again"), "{said}");
+    }
+    drop(group);
+}
