@@ -125,16 +125,6 @@ impl LlamaServer {
         std::thread::spawn(move || agent.post(format!("{url}/completion")).send_json(&body));
     }
 
-    /// What a tool of the server says.
-    pub fn use_tool(&self, body: &Value) -> Value {
-        let answer = self
-            .agent
-            .post(format!("{}/tools", self.url))
-            .send_json(body);
-        let answer = answer.unwrap_or_else(|e| panic!("{e}\n{}", self.running.stderr()));
-        answer.into_body().read_json().unwrap()
-    }
-
     /// Its process.
     pub fn running(&mut self) -> &mut Running {
         &mut self.running
