@@ -223,7 +223,7 @@ fn assert_tokens(path: &Path, spec: &tiny::Spec) {
 #[test]
 fn each_model_has_a_file_of_its_own() {
     /// A few experts: less than the ring that lies beside them.
-    const FEW: Ram = Ram::Bytes(64 << 10);
+    const FEW: Ram = Ram::Bytes(256 << 10);
     let [bench, other] = [0, 1].map(|i| Bench::new(&tiny::all()[i]));
     let path = bench.file("run.trace.gz");
     let mut config = recording(&path, Some(FEW), "lru");

@@ -4,6 +4,7 @@ use super::paths::inserted;
 use super::{Config, StatsTo};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What llama-server sets for those that it starts.
@@ -28,13 +29,14 @@ impl Routed {
         let base = base.filter(|base| base.is_absolute() && base.is_dir());
         let base = base.unwrap_or_else(std::env::temp_dir);
         let user = rustix::process::geteuid().as_raw();
+        // Containers may have a folder in common, and processes of the same numbers.
+        let world = std::fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino());
         let router = std::os::unix::process::parent_id();
+        let port = plain(&port.to_string_lossy());
+        let folder = format!("router-{world}-{router}-{port}");
         Some(Self {
             name: name_of(&args),
-            ledger: base.join(format!("hotset-{user}")).join(format!(
-                "router-{router}-{}",
-                plain(&port.to_string_lossy())
-            )),
+            ledger: base.join(format!("hotset-{user}")).join(folder),
         })
     }
 }

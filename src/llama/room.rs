@@ -126,7 +126,7 @@ pub fn layout(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result
 }
 
 /// Bytes for experts that all limits leave now.
-pub fn affordable() -> u64 {
+fn affordable() -> u64 {
     let memory = auto::at_start(memory::room(), memory::committed_untouched());
     // What was promised already, or mapped, has been subtracted there, used or not.
     let promised = auto::at_start(memory::promised().bytes, 0);

@@ -7,6 +7,7 @@ use crate::config::Routed;
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor};
 use crate::error::Result;
+use crate::memory;
 use crate::report;
 use crate::sharing::{self, Entry, Ledger};
 use crate::store::ModelFile;
@@ -33,6 +34,8 @@ struct Share {
     coming: Entry,
     /// What the models got when that was last said.
     said: u64,
+    /// Whether a thread follows, or has given up.
+    is_followed: bool,
 }
 
 fn share() -> MutexGuard<'static, Option<Share>> {
@@ -71,11 +74,12 @@ pub fn follow(model: &Arc<Model>) {
     let Some(share) = share.as_mut() else {
         return;
     };
-    let is_first = share.models.is_empty();
     let coming = std::mem::take(&mut share.coming);
     share.models.push((Arc::downgrade(model), coming.wanted));
     let thread = thread::Builder::new().name("hotset-shares".into());
-    if is_first && let Err(cause) = thread.spawn(run) {
+    if !std::mem::replace(&mut share.is_followed, true)
+        && let Err(cause) = thread.spawn(run)
+    {
         say_unfollowed(&cause);
     }
 }
@@ -101,10 +105,8 @@ fn run() {
         match followed {
             Some(Ok(true)) => {}
             Some(Ok(false)) | None => return *share = None,
-            Some(Err(why)) => {
-                say_unfollowed(&why);
-                return *share = None;
-            }
+            // The others still see what this process has.
+            Some(Err(why)) => return say_unfollowed(&why),
         }
     }
 }
@@ -137,6 +139,7 @@ impl Share {
                     models: Vec::new(),
                     coming,
                     said: 0,
+                    is_followed: false,
                 })
             }
         };
@@ -148,7 +151,7 @@ impl Share {
             let all = sharing::allotment(size, own.wanted, &others);
             let mine = all.saturating_sub(own.held).min(coming.wanted);
             let unheld = sharing::unheld(size, &others).saturating_sub(own.held);
-            let there_is = unheld.min(room::affordable());
+            let there_is = unheld.min(memory::available().bytes);
             if mine <= there_is || begin.elapsed() > PATIENCE {
                 share.coming.held = mine.min(there_is);
                 share.said = own.held + share.coming.held;
@@ -189,7 +192,7 @@ impl Share {
             // No more than others have given back, and than there is.
             let unheld = sharing::unheld(self.size, &others).max(own.held);
             let more = unheld.min(target) - own.held;
-            target = own.held + more.min(room::affordable());
+            target = own.held + more.min(memory::spare().max(0) as u64);
             let growing = Entry {
                 held: target,
                 ..own
