@@ -146,6 +146,24 @@ fn overwritten_while_running() {
     );
 }
 
+/// As `touch`, backups and `chmod` do it: the content stays.
+#[test]
+fn touched_while_running() {
+    let (_dir, path) = copy_of_polyglot();
+    let mut running = start_slow(&path, SLOW);
+    let now = std::time::SystemTime::now();
+    let times = std::fs::FileTimes::new()
+        .set_accessed(now)
+        .set_modified(now);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_times(times).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert!(running.is_running());
+    let n_before = running.stdout().len();
+    assert!(n_before < RIGHT_TEXT.len() / 2, "touched too late");
+    assert_eq!(running.wait().text(), *RIGHT_TEXT);
+}
+
 #[test]
 fn replaced_while_running() {
     let (dir, path) = copy_of_polyglot();
