@@ -84,7 +84,10 @@ fn what_is_counted_is_the_request() {
 fn a_server_that_nobody_asks_counts_nothing() {
     for vars in CASES {
         let files = Files::new();
-        let stderr = files.start(vars).stop();
+        let mut server = files.start(vars);
+        // Before that, a signal ends it at once.
+        server.wait_for("listening on", 1);
+        let stderr = server.stop();
         let trace = Path::new(&files.path("run.trace.gz")).exists();
         assert!(!trace || files.trace().n_tokens() == 0, "{vars:?}");
         if !vars.is_empty() {
