@@ -13,3 +13,8 @@ mod group;
 mod huge_pages;
 #[cfg(feature = "llama")]
 mod limit;
+#[cfg(feature = "llama")]
+mod routing;
+#[cfg(feature = "llama")]
+#[path = "../tiny/mod.rs"]
+mod tiny;
