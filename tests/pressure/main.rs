@@ -14,7 +14,12 @@ mod huge_pages;
 #[cfg(feature = "llama")]
 mod limit;
 #[cfg(feature = "llama")]
+mod routing;
+#[cfg(feature = "llama")]
 #[path = "../serving/mod.rs"]
 mod serving;
+#[cfg(feature = "llama")]
+#[path = "../tiny/mod.rs"]
+mod tiny;
 #[cfg(feature = "llama")]
 mod waiting;
