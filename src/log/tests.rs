@@ -119,10 +119,12 @@ fn a_log_stays_within_its_bytes() {
     for n_bytes_max in [0, 100, 5_000, 20_000, 1 << 20] {
         for sizes in [&[1][..], &[8], &[3, 700, 1, 40], &[2000]] {
             let mut log = EventLog::within(n_bytes_max, usize::MAX);
-            let n_pushed = 3 * (1 << 20) / 12 / sizes[0];
+            // Miri checks each access, and needs fewer of them.
+            let n_bytes: u32 = if cfg!(miri) { 1 << 15 } else { 3 << 20 };
+            let n_pushed = n_bytes / 12 / sizes[0];
             for i in 0..n_pushed {
                 push_some(&mut log, i, sizes[i as usize % sizes.len()]);
-                if i % 97 == 0 || i > n_pushed - 9 {
+                if i % 97 == 0 || i + 9 > n_pushed {
                     let heap = log.n_bytes() - size_of::<EventLog>();
                     let about = format!("{heap} of {n_bytes_max}, {sizes:?}, event {i}");
                     assert!(heap == 0 || log.n_bytes() <= n_bytes_max, "{about}");
@@ -139,7 +141,8 @@ fn a_log_stays_within_its_bytes() {
             }
             let n_used = log.n_picks() * 8;
             // Little is there for nothing, where there is room for more than a few events.
-            let is_roomy = n_bytes_max >= 20_000 && sizes.len() == 1 && sizes[0] < 100;
+            let is_roomy =
+                !cfg!(miri) && n_bytes_max >= 20_000 && sizes.len() == 1 && sizes[0] < 100;
             assert!(
                 !is_roomy || 5 * n_used > n_bytes_max,
                 "{n_used} {n_bytes_max}"
@@ -161,14 +164,15 @@ fn the_logs_of_a_model_share_what_it_may_take() {
     let mut logs: Vec<_> = (0..40)
         .map(|_| EventLog::within(share(ENGINE_BYTES, 1, 40), share(PICKS_MAX, 1, 40)))
         .collect();
-    for i in 0..400_000u32 {
+    let n_events = if cfg!(miri) { 4_000 } else { 400_000 };
+    for i in 0..n_events {
         push_some(&mut logs[i as usize % 40], i, 8);
     }
     let n_bytes: usize = logs.iter().map(EventLog::n_bytes).sum();
     let n_picks: usize = logs.iter().map(EventLog::n_picks).sum();
     assert!(n_bytes <= ENGINE_BYTES, "{n_bytes}");
     assert!(
-        n_picks <= PICKS_MAX && n_picks > PICKS_MAX * 9 / 10,
+        n_picks <= PICKS_MAX && (cfg!(miri) || n_picks > PICKS_MAX * 9 / 10),
         "{n_picks}"
     );
 }
