@@ -1,6 +1,6 @@
 //! A cache: made, planned with, resized.
 
-use super::{Hotset, Status, guard, out, params_in, slice_in, slice_out, str_in};
+use super::{Hotset, Status, guard, out, params_in, slice_in, slice_out, str_in, write_all};
 use crate::cache::Cache;
 use crate::error::Error;
 use std::ffi::c_char;
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn hotset_resize(
         // SAFETY: passed on from our caller, see the contract above.
         let retired_out = unsafe { slice_out(retired_out, n_retired, "retired_out") }?;
         let retired = cache.resize(n_slots)?;
-        retired_out.write_copy_of_slice(&retired);
+        write_all(retired_out, &retired);
         n_retired_out.write(n_retired);
         Ok(())
     })

@@ -116,6 +116,14 @@ unsafe fn slice_out<'a, T>(
     Ok(unsafe { std::slice::from_raw_parts_mut(ptr.cast(), len) })
 }
 
+/// Writes to all of a C array that holds nothing yet. Panics if that has another length.
+fn write_all<T: Copy>(places: &mut [MaybeUninit<T>], values: &[T]) {
+    assert_eq!(places.len(), values.len());
+    for (place, &value) in places.iter_mut().zip(values) {
+        place.write(value);
+    }
+}
+
 /// Borrows a C value to write to, which may hold anything.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! What a cache knows: where experts are, how often they were used, what other policies would have
 //! done.
 
-use super::{Hotset, Status, guard, out, slice_out};
+use super::{Hotset, Status, guard, out, slice_out, write_all};
 use crate::cache::NO_SLOT;
 use crate::error::Error;
 use crate::tracker::{Phase, Span};
@@ -172,7 +172,7 @@ pub unsafe extern "C" fn hotset_get_frequencies(
                 allowed: format!("layer {layer} has {} experts", frequencies.len()),
             });
         }
-        out.write_copy_of_slice(&frequencies);
+        write_all(out, &frequencies);
         Ok(())
     })
 }

@@ -1,6 +1,9 @@
 //! What C does with the functions, in Rust, so that a tool can watch every access: all places to write to hold
 //! nothing before.
 
+// All calls are as the header says: saying so at each of them would help nobody.
+#![allow(clippy::undocumented_unsafe_blocks)]
+
 use super::*;
 use std::ptr::{null, null_mut};
 

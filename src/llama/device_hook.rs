@@ -122,10 +122,10 @@ pub unsafe extern "C" fn uncached(
     let mut registry = registry();
     let n_repacked = registry.repacked(model as usize).len();
     // The only reason that it can have to do with.
-    let why = match n_repacked {
-        n if n > 0 && why.ends_with("in host memory") => {
-            format!("{why}, those of {n} are repacked for the processor (--no-repack)")
-        }
+    let why = match (why.ends_with("in host memory"), n_repacked) {
+        // All of them are on devices: nothing is missing.
+        (true, 0) => return true,
+        (true, n) => format!("{why}, those of {n} are repacked for the processor (--no-repack)"),
         _ => why.into_owned(),
     };
     // llama.cpp makes contexts that only measure, for one reason after the other.

@@ -40,14 +40,16 @@ struct Link {
 }
 
 impl Link {
-    const NEW: Self = Self {
-        course: AtomicPtr::new(std::ptr::null_mut()),
-        first: AtomicPtr::new(std::ptr::null_mut()),
-        caller: AtomicUsize::new(0),
-    };
+    const fn new() -> Self {
+        Self {
+            course: AtomicPtr::new(std::ptr::null_mut()),
+            first: AtomicPtr::new(std::ptr::null_mut()),
+            caller: AtomicUsize::new(0),
+        }
+    }
 }
 
-static LINKS: [Link; SIGNALS.len()] = [Link::NEW; SIGNALS.len()];
+static LINKS: [Link; SIGNALS.len()] = [const { Link::new() }; SIGNALS.len()];
 
 /// The thread in which a signal waits for what is saved; 0 if there is none.
 static WAITING: AtomicUsize = AtomicUsize::new(0);

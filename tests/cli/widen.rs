@@ -119,7 +119,7 @@ fn the_input_is_never_the_output() {
 fn what_cannot_be_written_is_not_written_in_part() {
     let folder = tempfile::tempdir().unwrap();
     let no_folder = folder.path().join("no/such/out.gguf");
-    let error = error_of(&mut widen(&model(), "2", &no_folder), 1);
+    let error = error_of(&mut widen(&model(), "2", &no_folder), 2);
     assert!(error.contains("no/such/out.gguf"), "{error}");
 
     let output = folder.path().join("out.gguf");
