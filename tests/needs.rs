@@ -32,7 +32,7 @@ fn only_what_will_fill_is_needed() {
         thread::scope(|scope| {
             for _ in 0..n_threads {
                 let thread = thread::Builder::new().stack_size(stack_bytes);
-                let parked = thread.spawn_scoped(scope, || drop((barrier.wait(), barrier.wait())));
+                let parked = thread.spawn_scoped(scope, || [barrier.wait(), barrier.wait()]);
                 parked.expect("a thread costs addresses only");
             }
             barrier.wait();
