@@ -135,7 +135,10 @@ fn server_that_routes_between_models() {
     let server = LlamaServer::start_with(router, &[]);
     assert_eq!(server.tokens(&prompts()), right);
     server.stop();
-    assert_eq!(stats.read_streamed()["policy"], "lru");
+    assert_eq!(
+        stats.of_child("polyglot-moe").read_streamed()["policy"],
+        "lru"
+    );
 }
 
 const SPECULATIVE: &[&str] = &["-np", "1", "-c", "512", "--spec-type", "draft-simple"];

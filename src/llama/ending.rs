@@ -236,11 +236,15 @@ fn listen(bell: &mut PipeReader, limit: Duration) {
 }
 
 /// Does `work`, which takes locks or writes files, in another thread: the calling one may be stopped by a signal
-/// that ends the process.
+/// that ends the process. Signals that come meanwhile interrupt other threads.
 pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     if !is_here() {
         return work();
     }
+    signals::elsewhere(|| in_a_thread(work))
+}
+
+fn in_a_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let work = Mutex::new(Some(work));
     let take = || work.lock().expect("nobody panics with it").take();
     std::thread::scope(|scope| {

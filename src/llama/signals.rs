@@ -182,17 +182,35 @@ fn bit(at: usize) -> u32 {
     1 << at
 }
 
-/// The calling thread, which starts no other, takes none of the signals.
-pub fn leave_to_others() {
-    // SAFETY: plain data, which sigemptyset initialises; the old mask is not asked for.
+/// The calling thread, which starts no program, takes none of the signals from now on. Returns which it took none of
+/// before.
+pub fn leave_to_others() -> libc::sigset_t {
+    // SAFETY: plain data, which sigemptyset and the last call initialise.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
+        let mut before = set;
         libc::sigemptyset(&mut set);
         for signal in SIGNALS {
             libc::sigaddset(&mut set, signal);
         }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before);
+        before
     }
+}
+
+/// Does `work`, for which the program waits here, perhaps with a lock that its handlers want: meanwhile other threads
+/// take the signals. A handler that waits there for the lock gets it in the end.
+pub fn elsewhere<T>(work: impl FnOnce() -> T) -> T {
+    let takes = match is_main() {
+        true => MAIN_TAKES.swap(0, AcqRel),
+        false => 0,
+    };
+    let before = leave_to_others();
+    let done = work();
+    // SAFETY: the mask that this thread had.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    MAIN_TAKES.fetch_or(takes, AcqRel);
+    done
 }
 
 /// Lets the signals that came while another waited take their course.

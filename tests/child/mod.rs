@@ -262,6 +262,13 @@ impl StatsFile {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// Where the child of a router writes those of its model, which has this name.
+    pub fn of_child(self, model: &str) -> Self {
+        let child = self.0.path().join(format!("stats.{model}.json"));
+        std::fs::rename(child, self.path()).expect("the child wrote its counters");
+        self
+    }
+
     /// What was written for the only model.
     pub fn read(&self) -> Value {
         let all = self.read_all();
