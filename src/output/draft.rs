@@ -312,6 +312,16 @@ fn beside(target: &Path) -> io::Result<NamedTempFile> {
         // As for any new file: the system takes the umask away.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)
+        .map_err(without_name)
+}
+
+/// What the system said, without the temporary file that it was said of: it has another name each time.
+fn without_name(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    match text.split_once(" at path ") {
+        Some((said, _)) => io::Error::new(error.kind(), said),
+        None => error,
+    }
 }
 
 /// How the names of temporary files of the file `name` begin.

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -42,7 +43,7 @@ pub fn span(offset: u64, len: usize, align: usize) -> Span {
 pub struct ModelFile {
     file: File,
     path: PathBuf,
-    content: Content,
+    content: Arc<Content>,
     align: usize,
     is_direct: AtomicBool,
     /// Why the file system does not read past the page cache.
@@ -66,12 +67,33 @@ impl ModelFile {
             why_buffered,
         } = open_again(fd, &path).map_err(failed)?;
         Ok(Self {
-            content: Content::of(&file, align).map_err(failed)?,
+            content: Arc::new(Content::of(&file, align).map_err(failed)?),
             file,
             path,
             align,
             is_direct: AtomicBool::new(align > 1),
             why_buffered,
+        })
+    }
+
+    /// The same file with a descriptor of its own, where the system lets us: read in the same way, and nothing of
+    /// it is read for that.
+    pub(super) fn again(&self) -> Result<Self> {
+        let opened = match self.is_direct() {
+            true => system::open_direct(self.as_fd(), &self.path),
+            false => system::open_buffered(self.as_fd(), &self.path),
+        };
+        let file = opened.or_else(|_| self.file.try_clone());
+        Ok(Self {
+            file: file.map_err(|cause| Error::Io {
+                path: self.path.clone(),
+                cause,
+            })?,
+            path: self.path.clone(),
+            content: self.content.clone(),
+            align: self.align,
+            is_direct: AtomicBool::new(self.is_direct()),
+            why_buffered: None,
         })
     }
 

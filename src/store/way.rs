@@ -158,13 +158,14 @@ impl Tries for Disk<'_> {
 fn find(disk: &mut dyn Tries, asked: QueueKind, n_bytes: usize, is_worth_it: bool) -> Result<Way> {
     let n_bytes = n_bytes.min(LOOK_BYTES);
     let (kind, trial) = disk.read(look(asked, n_bytes, LOOK_DEPTH, 1))?;
-    let (latency, submitting) = match trial.n_bytes {
-        0 => (trial.took, Duration::ZERO),
-        _ => trial.fastest,
-    };
+    let (latency, submitting) = trial.fastest;
     let lone = Lone {
         n_bytes,
-        speed: trial.bytes_per_second(),
+        speed: match trial.n_bytes {
+            // It is no more than that.
+            0 => n_bytes as f64 / latency.as_secs_f64().max(1e-9),
+            _ => trial.bytes_per_second(),
+        },
         latency,
         is_blocking: submitting * 2 > latency,
     };
@@ -230,19 +231,19 @@ fn choose(
     }
     n_at_once = LOOK_DEPTH.min(lone.n_in_time(disk));
     let threads = match n_at_once {
-        // Then waiting at the same time is the better guess.
-        0..2 if lone.is_blocking => None,
-        0..2 => return Ok((best, 1)),
+        0..2 => 0.0,
         _ => {
             let what = look(QueueKind::Pread, lone.n_bytes, LOOK_DEPTH, n_at_once);
             // The ring does, if there are no threads to be had.
             let Ok((_, trial)) = disk.read(what) else {
                 return Ok((best, 1));
             };
-            Some(trial.bytes_per_second())
+            trial.bytes_per_second()
         }
     };
-    let wins = |best: f64| threads.is_none_or(|threads| threads > GAIN * best);
+    // If there was no time to see, waiting at the same time is the better guess.
+    let is_guess = threads == 0.0 && lone.is_blocking;
+    let wins = |best: f64| is_guess || threads > GAIN * best;
     // Once more with the ring: it may have been something else that was slow for a moment.
     if wins(best) && lone.n_in_time(disk) > LOOK_DEPTH {
         let what = look(way.kind, lone.n_bytes, LOOK_DEPTH, LOOK_DEPTH);
@@ -251,7 +252,7 @@ fn choose(
     if wins(best) {
         way.kind = QueueKind::Pread;
         way.pace.why = Why::RingIsSerial;
-        best = threads.unwrap_or(best);
+        best = if is_guess { best } else { threads };
     }
     Ok((best, n_at_once))
 }

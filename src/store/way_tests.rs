@@ -67,7 +67,11 @@ impl Tries for Said {
         let trial = Trial {
             n_bytes,
             took,
-            fastest: (round, submitting),
+            // What nothing arrived of was waited for, and no longer.
+            fastest: match n_bytes {
+                0 => (took, submitting.min(took)),
+                _ => (round, submitting),
+            },
         };
         Ok((kind, trial))
     }
@@ -186,4 +190,67 @@ fn a_disk_that_never_answers_is_not_waited_for() {
     assert!(disk.now <= DEADLINE_SLOW);
     assert_eq!(way.kind, QueueKind::Uring);
     assert_eq!(way.slow.unwrap().latency, DEADLINE_SLOW);
+}
+
+/// A machine that is busy may be at the end of the time when it has opened the file: what is known then is how
+/// long it took to give a read to the system.
+#[test]
+fn a_ring_that_blocks_gives_way_also_if_there_was_no_time_to_try_another_way() {
+    let mut disk = Late(Said {
+        latency: ms(30),
+        is_serial: true,
+        is_blocking: true,
+        ..Said::default()
+    });
+    let way = find(&mut disk, QueueKind::Auto, 100_000, true).unwrap();
+    assert_eq!(way.kind, QueueKind::Pread, "{way:?}");
+    let slow = way.slow.unwrap();
+    assert_eq!(slow.latency, ms(30));
+    assert!(slow.bytes_per_second > 1e6, "{slow:?}");
+}
+
+/// Reads that only open a file would take the time of those that are to be tried.
+#[test]
+fn a_file_is_opened_again_without_a_read() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/polyglot-moe.gguf");
+    let given = std::fs::File::open(path).unwrap();
+    let file = ModelFile::open(std::os::fd::AsFd::as_fd(&given)).unwrap();
+    let counts = [n_reads_of_this_thread(), n_reads_of_this_thread()];
+    let again = file.again().unwrap();
+    if let ([Some(first), Some(second)], Some(last)) = (counts, n_reads_of_this_thread()) {
+        assert_eq!(
+            last - second,
+            second - first,
+            "counting reads is all that reads"
+        );
+    }
+    assert_eq!((again.align(), again.len()), (file.align(), file.len()));
+    assert_eq!(again.is_direct(), file.is_direct());
+    again.check_unchanged().unwrap();
+}
+
+/// Calls that read, made by this thread so far; `None` where the system does not count them.
+fn n_reads_of_this_thread() -> Option<u64> {
+    let counts = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+    let line = counts
+        .lines()
+        .find_map(|line| line.strip_prefix("syscr: "))?;
+    line.parse().ok()
+}
+
+/// A disk of which the first read is still to be reported when the time is over.
+struct Late(Said);
+
+impl Tries for Late {
+    fn read(&mut self, what: Try) -> Result<(QueueKind, Trial)> {
+        let (kind, mut trial) = self.0.read(what)?;
+        self.0.now = DEADLINE_SLOW;
+        trial.n_bytes = 0;
+        trial.took = trial.fastest.0;
+        Ok((kind, trial))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
 }

@@ -66,23 +66,30 @@ fn layers_divide_the_slots_and_the_first_get_what_is_left_over() {
 
 #[test]
 fn sizes_share_bytes() {
-    // The sizes of two pools, 640 bytes together.
-    let uneven = header(4, 8, 2, &[10, 30, 30, 10]);
+    const MIB: u64 = 1 << 20;
+    // The sizes of two pools, 640 MiB together.
+    let uneven = header(4, 8, 2, &[10, 30, 30, 10].map(|n| n * MIB));
     let halves = [(vec![0, 3], 8), (vec![1, 2], 8)];
     assert_eq!(pools("50%", Scope::Global, &uneven), halves);
-    assert_eq!(pools("320", Scope::Global, &uneven), halves);
-    let by_layer = pools("320B", Scope::Layer, &uneven);
+    assert_eq!(
+        pools(&(320 * MIB).to_string(), Scope::Global, &uneven),
+        halves
+    );
+    let by_layer = pools("320MiB", Scope::Layer, &uneven);
     assert_eq!(
         by_layer,
         [(vec![0], 4), (vec![1], 4), (vec![2], 4), (vec![3], 4)]
     );
-    // Of the shares of 78 and 236 bytes 8 and 26 are left over, and with one more buy 3 small ones.
+    // Of the shares of 78 and 236 MiB 8 and 26 are left over, and with one more buy 3 small ones.
     assert_eq!(
-        pools("315", Scope::Global, &uneven),
+        pools("315MiB", Scope::Global, &uneven),
         [(vec![0, 3], 10), (vec![1, 2], 7)]
     );
-    let even = header(4, 8, 2, &[10; 4]);
-    assert_eq!(pools("45", Scope::Global, &even), [(vec![0, 1, 2, 3], 4)]);
+    let even = header(4, 8, 2, &[10 * MIB; 4]);
+    assert_eq!(
+        pools("45MiB", Scope::Global, &even),
+        [(vec![0, 1, 2, 3], 4)]
+    );
     assert_eq!(
         pools("1GiB", Scope::Global, &even),
         [(vec![0, 1, 2, 3], 32)]
