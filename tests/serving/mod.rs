@@ -118,9 +118,10 @@ impl LlamaServer {
     }
 
     /// Asks for the prompt to be continued by many tokens, in a thread of its own; what becomes of that is nobody's
-    /// business.
+    /// business. The client loses patience soon: at its end the server waits for those who are still connected.
     pub fn keep_busy(&self, prompt: Value) {
-        let (agent, url) = (self.agent.clone(), self.url.clone());
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(4)));
+        let (agent, url) = (config.build().new_agent(), self.url.clone());
         let body = json!({ "prompt": prompt, "n_predict": 4000, "ignore_eos": true, "cache_prompt": false });
         std::thread::spawn(move || agent.post(format!("{url}/completion")).send_json(&body));
     }
