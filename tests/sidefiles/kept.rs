@@ -167,6 +167,16 @@ fn command_of(command: &Command) -> Command {
 fn what_is_no_file_is_written_to() {
     let bench = Bench::new();
     let text = bench.stock_text();
+    let runs_as_ever = || {
+        let ended = run(bench.command(&bench.out()));
+        assert_eq!(
+            (ended.code(), &ended.stdout),
+            (0, &text),
+            "{}",
+            ended.stderr
+        );
+        ended
+    };
     let link = |target: &str| {
         for side in &SIDES {
             let path = bench.path(side);
@@ -175,24 +185,12 @@ fn what_is_no_file_is_written_to() {
         }
     };
     link("/dev/stderr");
-    let ended = run(bench.command(&bench.out()));
-    assert_eq!(
-        (ended.code(), &ended.stdout),
-        (0, &text),
-        "{}",
-        ended.stderr
-    );
+    let ended = runs_as_ever();
     for part in ["\"n_slots\"", "\"created\"", "\u{1f}"] {
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
     link("/dev/null");
-    let ended = run(bench.command(&bench.out()));
-    assert_eq!(
-        (ended.code(), &ended.stdout),
-        (0, &text),
-        "{}",
-        ended.stderr
-    );
+    let ended = runs_as_ever();
     assert_eq!(warnings(&ended.stderr), [""; 0]);
 
     let make = |side: &Side| {
@@ -203,25 +201,13 @@ fn what_is_no_file_is_written_to() {
         path
     };
     let pipes = SIDES.each_ref().map(make);
-    let ended = run(bench.command(&bench.out()));
-    assert_eq!(
-        (ended.code(), &ended.stdout),
-        (0, &text),
-        "{}",
-        ended.stderr
-    );
+    let ended = runs_as_ever();
     assert_eq!(warnings(&ended.stderr).len(), 3, "{}", ended.stderr);
     assert!(ended.stderr.contains("nobody reads"), "{}", ended.stderr);
 
     let read = |path: PathBuf| std::thread::spawn(move || fs::read(path).unwrap());
     let readers = pipes.map(read);
-    let ended = run(bench.command(&bench.out()));
-    assert_eq!(
-        (ended.code(), &ended.stdout),
-        (0, &text),
-        "{}",
-        ended.stderr
-    );
+    runs_as_ever();
     for (side, reader) in SIDES.iter().zip(readers) {
         let path = bench.dir.path().join(side.file);
         fs::write(&path, reader.join().unwrap()).unwrap();
