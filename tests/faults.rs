@@ -7,7 +7,7 @@
 mod child;
 mod tiny;
 
-use child::{Ended, Running, StatsFile, completion, count, polyglot, run};
+use child::{Ended, Running, StatsFile, completion, count, polyglot, run, said};
 use serde_json::Value;
 use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -290,10 +290,8 @@ fn counters_on_a_full_disk() {
         }
         let (output, status) = run_on_a_full_disk(&command);
         assert_eq!(status, 0, "{output}");
-        let warnings: Vec<_> = output
-            .lines()
-            .filter(|l| l.contains("hotset: warning: HOTSET_STATS"))
-            .collect();
+        let mut warnings = said(&output);
+        warnings.retain(|line| line.starts_with("hotset: warning: HOTSET_STATS"));
         assert_eq!(warnings.len(), 1, "{output}");
         assert_says(warnings[0], &["stats.json", "File too large"]);
         let left = if old.is_some() {

@@ -65,11 +65,7 @@ fn skip(test: &str, why: &str) {
 
 fn assert_says_why(ended: &Ended, why: &str) {
     assert!([1, 2].contains(&ended.code()), "{}", ended.stderr);
-    let lines = ended
-        .stderr
-        .lines()
-        .filter(|line| line.contains("hotset: "));
-    let lines: Vec<_> = lines.collect();
+    let lines = ended.said();
     assert!(
         lines.len() == 1 && lines[0].contains(why),
         "{}",

@@ -15,12 +15,6 @@ use std::path::Path;
 const OFF: (&str, &str) = ("HOTSET", "off");
 const RAM: (&str, &str) = ("HOTSET_RAM", "30%");
 
-/// Lines of a report that hotset wrote.
-fn lines_of_hotset(report: &str) -> Vec<&str> {
-    let is_ours = |l: &&str| l.trim_start().starts_with("hotset");
-    report.lines().filter(is_ours).collect()
-}
-
 #[test]
 fn completion_gives_the_same_text() {
     for sampling in [&["--temp", "0"][..], &[]] {
@@ -37,12 +31,7 @@ fn completion_gives_the_same_text() {
             stats["generation"]["tokens"].as_u64() >= Some(47),
             "{stats:#}"
         );
-        assert_eq!(
-            lines_of_hotset(&streamed.stderr).len(),
-            1,
-            "{}",
-            streamed.stderr
-        );
+        assert_eq!(streamed.said().len(), 1, "{}", streamed.stderr);
     }
 }
 
@@ -58,12 +47,12 @@ fn off_and_unset_are_silent() {
     let unset = run(completion(&polyglot(), &[("HOTSET_STATS", &json)], &[]));
     assert_eq!(off.text(), unset.text());
     for ended in [off, unset] {
-        assert_eq!(lines_of_hotset(&ended.stderr), [""; 0]);
+        assert_eq!(ended.said(), [""; 0]);
     }
     assert!(!Path::new(&json).exists());
     // The table goes where the silence was.
     let on = run(completion(&polyglot(), &[RAM], &[]));
-    assert!(lines_of_hotset(&on.stderr).len() > 1, "{}", on.stderr);
+    assert!(on.said().len() > 1, "{}", on.stderr);
 }
 
 /// The warm-up of a program must neither be counted nor decide what stays in memory.

@@ -36,10 +36,9 @@ fn count_of(file: &StatsFile, name: &str) -> u64 {
 
 /// Lines of hotset's with all of `parts`.
 fn n_lines(ended: &Ended, parts: &[&str]) -> usize {
-    let lines = ended.stderr.lines();
-    let ours = lines.filter(|line| line.contains("hotset: "));
-    ours.filter(|line| parts.iter().all(|part| line.contains(part)))
-        .count()
+    let mut lines = ended.said();
+    lines.retain(|line| parts.iter().all(|part| line.contains(part)));
+    lines.len()
 }
 
 #[test]

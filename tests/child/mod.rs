@@ -235,11 +235,27 @@ impl Ended {
 
     /// The one line in which hotset said why the program ended.
     pub fn error_line(&self) -> &str {
-        let is_error = |l: &&str| l.starts_with("hotset: error: ");
-        let lines: Vec<&str> = self.stderr.lines().filter(is_error).collect();
+        let mut lines = self.said();
+        lines.retain(|line| line.starts_with("hotset: error: "));
         assert_eq!(lines.len(), 1, "one line of error:\n{}", self.stderr);
         lines[0]
     }
+
+    /// The lines that hotset reported.
+    pub fn said(&self) -> Vec<&str> {
+        said(&self.stderr)
+    }
+}
+
+/// The lines of hotset's in a report.
+///
+/// Upstream's logger prints from a thread of its own and a line in pieces, so that the first of them may stand before
+/// ours.
+pub fn said(report: &str) -> Vec<&str> {
+    let begin = |line: &str| line.find("hotset: ");
+    let ours = report.lines();
+    ours.filter_map(|line| Some(&line[begin(line)?..]))
+        .collect()
 }
 
 /// Where a program is to write its counters, and the folder that keeps them.

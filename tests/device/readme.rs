@@ -128,9 +128,9 @@ fn said_of_repacked(spec: &Spec, more: &[&str]) -> Vec<String> {
     let args = [&on_device, &args[..], more].concat();
     let ended = child::run(completion(&model, &[], &args));
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    let is_of_it = |l: &&str| l.contains("hotset") && l.contains("(--no-repack)");
-    let lines = ended.stderr.lines().filter(is_of_it);
-    lines.map(String::from).collect()
+    let mut lines = ended.said();
+    lines.retain(|line| line.contains("(--no-repack)"));
+    lines.into_iter().map(String::from).collect()
 }
 
 #[test]

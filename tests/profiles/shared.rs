@@ -68,11 +68,8 @@ fn what_is_no_profile_of_the_model_is_left_alone() {
         for n_runs in 1..3 {
             let ended = learn(&bench.model, ram, &path);
             assert_eq!(ended.text(), stock.text(), "{why}");
-            let lines: Vec<_> = ended
-                .stderr
-                .lines()
-                .filter(|l| l.contains(text(&path)))
-                .collect();
+            let mut lines = ended.said();
+            lines.retain(|line| line.contains(text(&path)));
             assert_eq!(lines.len(), 1, "{}", ended.stderr);
             assert!(
                 lines[0].contains(why) && lines[0].contains("left alone"),

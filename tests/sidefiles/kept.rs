@@ -138,7 +138,7 @@ fn files_that_cannot_be_replaced_are_written_in_place() {
         for _ in 0..2 {
             let ended = run(command_of(&command));
             ended.text();
-            assert_eq!(warnings(&ended.stderr), [""; 0]);
+            assert_eq!(warnings(&ended), [""; 0]);
             assert!(
                 SIDES
                     .iter()
@@ -191,7 +191,7 @@ fn what_is_no_file_is_written_to() {
     }
     link("/dev/null");
     let ended = runs_as_ever();
-    assert_eq!(warnings(&ended.stderr), [""; 0]);
+    assert_eq!(warnings(&ended), [""; 0]);
 
     let make = |side: &Side| {
         let path = bench.path(side);
@@ -202,7 +202,7 @@ fn what_is_no_file_is_written_to() {
     };
     let pipes = SIDES.each_ref().map(make);
     let ended = runs_as_ever();
-    assert_eq!(warnings(&ended.stderr).len(), 3, "{}", ended.stderr);
+    assert_eq!(warnings(&ended).len(), 3, "{}", ended.stderr);
     assert!(ended.stderr.contains("nobody reads"), "{}", ended.stderr);
 
     let read = |path: PathBuf| std::thread::spawn(move || fs::read(path).unwrap());

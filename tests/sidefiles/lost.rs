@@ -22,7 +22,7 @@ fn a_full_disk_costs_three_lines() {
     let ended = run(command);
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
     assert_eq!(ended.stdout, bench.stock_text());
-    let said = warnings(&ended.stderr);
+    let said = warnings(&ended);
     assert_eq!(said.len(), 3, "{}", ended.stderr);
     for (side, line) in SIDES.iter().zip(sorted_like_sides(&said)) {
         assert!(line.contains("No space left on device"), "{line}");
@@ -56,7 +56,7 @@ fn a_folder_that_goes_costs_a_line_for_each_file() {
     fs::remove_dir_all(bench.out()).unwrap();
     let ended = running.wait();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
-    let lines = warnings(&ended.stderr);
+    let lines = warnings(&ended);
     assert_eq!(lines.len(), 3, "{}", ended.stderr);
     for line in sorted_like_sides(&lines) {
         assert!(line.contains("No such file or directory"), "{line}");

@@ -12,7 +12,7 @@ mod refused;
 #[path = "../tiny/mod.rs"]
 mod tiny;
 
-use child::{completion, run};
+use child::{Ended, completion, run};
 use hotset::profile::Profile;
 use hotset::trace::Trace;
 use std::fs;
@@ -98,12 +98,10 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn warnings(stderr: &str) -> Vec<&str> {
-    let lines = stderr.lines();
-    // Upstream's text may stand before it on the line.
+fn warnings(ended: &Ended) -> Vec<&str> {
+    let mut lines = ended.said();
+    lines.retain(|line| line.starts_with("hotset: warning: HOTSET_"));
     lines
-        .filter(|l| l.contains("hotset: warning: HOTSET_"))
-        .collect()
 }
 
 fn is_root() -> bool {
