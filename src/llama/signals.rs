@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
 use std::time::{Duration, Instant};
 
-/// Signals that end a program when a person, the system or a closed terminal asks for it.
-const SIGNALS: [c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+/// Signals that end a program when a person, the system, a closed terminal or whoever read what it prints asks for it.
+const SIGNALS: [c_int; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGPIPE];
 
 /// What a signal did before our handler was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,22 @@ static PENDING: AtomicU32 = AtomicU32::new(0);
 /// The first thread of the process, if it was seen, and a bit for each signal that it takes.
 static MAIN: AtomicUsize = AtomicUsize::new(0);
 static MAIN_TAKES: AtomicU32 = AtomicU32::new(0);
+
+/// Gives a program of llama.cpp the signals as its own `main` would have them. Call it before there are threads.
+#[cfg(feature = "llama")]
+pub fn begin() {
+    extern "C" fn pass(_: c_int) {}
+    // SAFETY: plain calls, and a handler that does nothing.
+    unsafe {
+        // Rust has it ignored, and a program whose text nobody reads any more would go on to its last token.
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        // A limit on the size of files is an error of what is written, and no end of the program. What is ignored would
+        // be inherited by what the program starts, a handler is not.
+        if action(libc::SIGXFSZ, None).sa_sigaction == libc::SIG_DFL {
+            libc::signal(libc::SIGXFSZ, pass as *const () as usize);
+        }
+    }
+}
 
 /// Puts our handler before those that are set now, unless it is there. What is ignored stays ignored.
 pub fn chain() {

@@ -1,6 +1,6 @@
 //! Upstream's programs, as functions.
 
-use super::{ending, hook};
+use super::{ending, hook, signals};
 use crate::config::Config;
 use crate::error::Result;
 use std::ffi::{CString, OsString, c_char, c_int};
@@ -48,9 +48,7 @@ pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<Ex
     if tool == Tool::Bench && config.profile_save.take().is_some() {
         crate::report::say("hotset: llama-bench computes no text, so it teaches no profile");
     }
-    // A limit on the size of files is an error of what is written, and no end of the program.
-    // SAFETY: a plain call, before there are threads.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    signals::begin();
     hook::install(config)?;
     hook::hold_tables();
     ending::report_at_exit();

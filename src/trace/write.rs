@@ -11,6 +11,7 @@ use crate::output::Growing;
 use crate::report;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use nix::sys::signal::{SigSet, Signal};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
@@ -170,6 +171,10 @@ impl Recorder {
         let writer = shared.clone();
         let at = path.clone();
         let run = move || {
+            // Whoever reads a pipe may go: that is an error of this file, and no end of the program.
+            SigSet::from(Signal::SIGPIPE)
+                .thread_block()
+                .expect("a signal that can be blocked");
             let written = write(&writer, &path, &header);
             // Before anything is said: nobody who records waits for whoever reads that.
             let is_full = writer.close();

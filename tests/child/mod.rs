@@ -107,18 +107,23 @@ impl Running {
 
     /// The same with an input.
     pub fn start_reading(mut command: Command, input: Stdio) -> Self {
-        Self::start_with(&mut command, input, None)
+        Self::start_with(&mut command, input, None, None)
     }
 
-    /// The same with an input, and with where it reports, if that is to be no file.
-    pub fn start_with(command: &mut Command, input: Stdio, report: Option<Stdio>) -> Self {
+    /// The same with an input, and with where it prints and reports, if these are to be no files.
+    pub fn start_with(
+        command: &mut Command,
+        input: Stdio,
+        print: Option<Stdio>,
+        report: Option<Stdio>,
+    ) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
         let output = tempfile::tempdir().unwrap();
         let file = |name| File::create(output.path().join(name)).unwrap();
-        let stderr = file("stderr");
+        let [stdout, stderr] = ["stdout", "stderr"].map(file);
         command
             .stdin(input)
-            .stdout(file("stdout"))
+            .stdout(print.unwrap_or(stdout.into()))
             .stderr(report.unwrap_or(stderr.into()))
             .process_group(0);
         let child = command

@@ -2,8 +2,11 @@
 
 use super::child::{Running, run};
 use super::{Bench, SIDES, Side, mounted, warnings};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::process::Command;
 
 /// On a disk that is full before the run begins what was there stays whole.
 #[test]
@@ -46,11 +49,7 @@ fn sorted_like_sides<'a>(lines: &[&'a str]) -> Vec<&'a str> {
 #[test]
 fn a_folder_that_goes_costs_a_line_for_each_file() {
     let bench = Bench::new();
-    let mut command = bench.command(&bench.out());
-    command
-        .env("HOTSET_FAULT", "delay_ms=20")
-        .args(["-n", "40"]);
-    let mut running = Running::start(command);
+    let mut running = Running::start(bench.slow_command());
     let is_loaded = |r: &Running| r.stderr().contains("layers stream");
     running.wait_until("loading", is_loaded);
     fs::remove_dir_all(bench.out()).unwrap();
@@ -62,4 +61,33 @@ fn a_folder_that_goes_costs_a_line_for_each_file() {
         assert!(line.contains("No such file or directory"), "{line}");
     }
     assert!(!bench.out().exists());
+}
+
+/// Who writes into a pipe that nobody reads any more is ended by that, unless it takes care.
+#[test]
+fn a_reader_that_goes_costs_a_line_for_each_file() {
+    let bench = Bench::new();
+    let open = |side: &Side| {
+        let path = bench.path(side);
+        let made = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        // One that waits for nobody who writes.
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        options.open(path).unwrap()
+    };
+    let readers = SIDES.each_ref().map(open);
+    let mut running = Running::start(bench.slow_command());
+    running.wait_until("some routing", |_| has_bytes(&readers[2]));
+    drop(readers);
+    let ended = running.wait();
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let lines = warnings(&ended);
+    assert_eq!(lines.len(), 3, "{}", ended.stderr);
+    sorted_like_sides(&lines);
+}
+
+/// Whether something was written into a pipe.
+fn has_bytes(mut reader: &File) -> bool {
+    matches!(reader.read(&mut [0; 64]), Ok(1..))
 }

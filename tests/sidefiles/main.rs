@@ -82,6 +82,15 @@ impl Bench {
         command
     }
 
+    /// One that takes some seconds.
+    fn slow_command(&self) -> Command {
+        let mut command = self.command(&self.out());
+        command
+            .env("HOTSET_FAULT", "delay_ms=20")
+            .args(["-n", "40"]);
+        command
+    }
+
     /// What such a run prints without hotset.
     fn stock_text(&self) -> Vec<u8> {
         run(completion(&self.model, &[("HOTSET", "off")], &["-n", "6"])).stdout

@@ -3,6 +3,7 @@
 use super::child::{Ended, Running, command, completion, polyglot};
 use super::terminal::Terminal;
 use super::{Left, borrowed};
+use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
@@ -76,6 +77,31 @@ fn a_perplexity_leaves_all_there_is() {
     assert_ends(perplexity, "[3]", true);
 }
 
+/// Nobody reads what it prints any more.
+#[test]
+fn a_broken_pipe_ends_a_completion_with_all_there_is() {
+    let left = Left::new();
+    let files = left.vars();
+    let ours = [&borrowed(&files)[..], &[RAM]].concat();
+    let [_, ended] = [&[("HOTSET", "off")][..], &ours].map(|vars| {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let running =
+            Running::start_with(&mut long(vars), Stdio::null(), Some(writer.into()), None);
+        reader.read_exact(&mut [0; 60]).unwrap();
+        drop(reader);
+        let ended = running.wait();
+        assert_eq!(
+            ended.status.signal(),
+            Some(libc::SIGPIPE),
+            "{}",
+            ended.stderr
+        );
+        ended
+    });
+    left.assert_saved(&ended);
+    left.assert_recorded(&ended);
+}
+
 /// What is ignored, as under nohup, stays ignored.
 #[test]
 fn an_ignored_signal_stays_ignored() {
@@ -111,7 +137,7 @@ fn a_stopped_terminal_delays_no_error() {
     let vars = [RAM, ("HOTSET_FAULT", "delay_ms=1"), ("HOTSET_STATS", "off")];
     let mut command = completion(&path, &vars, &["-n", "30000", "-c", "32768"]);
     let dev = terminal.stdio();
-    let mut running = Running::start_with(&mut command, Stdio::null(), Some(dev));
+    let mut running = Running::start_with(&mut command, Stdio::null(), None, Some(dev));
     running.wait_until("some text", |r| r.stdout().len() > 20);
     terminal.stop();
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
