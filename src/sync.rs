@@ -1,6 +1,8 @@
 //! Locks: waited for, but not for ever, and free while somebody is told of what was found.
 
 use crate::report;
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, TryLockError};
@@ -70,6 +72,37 @@ impl<T> Lock<T> {
     }
 }
 
+thread_local! {
+    /// Locks of ours that this thread holds, or is about to take.
+    static N_HELD: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While it lives, this thread holds what the end of the process needs: a signal that would end it here waits.
+#[derive(Debug)]
+pub struct Busy(PhantomData<*const ()>);
+
+impl Busy {
+    /// Begins it for the calling thread.
+    #[inline]
+    pub fn new() -> Self {
+        N_HELD.set(N_HELD.get() + 1);
+        Self(PhantomData)
+    }
+
+    /// Whether this thread is. A handler of signals may ask.
+    #[inline]
+    pub fn is_here() -> bool {
+        N_HELD.get() != 0
+    }
+}
+
+impl Drop for Busy {
+    #[inline]
+    fn drop(&mut self) {
+        N_HELD.set(N_HELD.get() - 1);
+    }
+}
+
 const NOBODY_PANICS: &str = "no thread panics with the state";
 
 /// What is kept under a lock, and has something to say now and then.
@@ -83,13 +116,16 @@ pub trait Speaks {
 pub struct Held<'a, T: Speaks> {
     /// `None` once it is dropped.
     guard: Option<MutexGuard<'a, T>>,
+    _busy: Busy,
 }
 
 impl<'a, T: Speaks> Held<'a, T> {
     /// Takes `lock`, as [`Lock::lock`].
     pub fn of(lock: &'a Lock<T>) -> Self {
+        let busy = Busy::new();
         Self {
             guard: Some(lock.lock()),
+            _busy: busy,
         }
     }
 }

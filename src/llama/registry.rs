@@ -222,7 +222,7 @@ impl Registry {
     pub fn start(&mut self, key: usize, title: Title, n_used: u32) -> Result<()> {
         // The next one to load the model goes on with what was recorded of it.
         let started = self.try_start(key, title, n_used);
-        started.inspect_err(|_| self.tapes.park(key))
+        started.inspect_err(|_| drop(self.tapes.park(key)))
     }
 
     fn try_start(&mut self, key: usize, title: Title, n_used: u32) -> Result<()> {

@@ -62,14 +62,22 @@ pub fn stop(key: usize) {
         Some(AnyModel::Loaded(observer)) => {
             observer.settle();
             record::end(&observer);
-            registry().tapes.park(key);
+            park(key);
             end_observer(key, &observer, WAITING);
         }
         Some(AnyModel::Streamed(model)) => {
             model.settle();
-            registry().tapes.park(key);
+            park(key);
             end_model(key, &model, Model::stats, WAITING);
         }
+    }
+}
+
+/// Writes what was recorded of the model at address `key`. A disk may take its time, and the registry is free.
+fn park(key: usize) {
+    let recording = registry().tapes.park(key);
+    if let Some(recording) = recording {
+        recording.pause();
     }
 }
 
@@ -79,9 +87,7 @@ pub fn stop(key: usize) {
 /// They stay: threads may still compute with them. What is in use by a thread that the end of the process has
 /// interrupted is left out.
 pub fn rest(stats: Counting, n_picks_max: usize) -> bool {
-    if let Some(mut registry) = try_registry() {
-        registry.tapes.finish();
-    }
+    let recordings = try_registry().map(|mut registry| registry.tapes.end());
     for cached in device::all() {
         count(&cached, n_picks_max, try_registry);
     }
@@ -96,10 +102,15 @@ pub fn rest(stats: Counting, n_picks_max: usize) -> bool {
     for (key, model) in models {
         end_model(key, &model, stats, try_registry);
     }
-    try_registry().is_none_or(|mut registry| {
+    let is_reported = try_registry().is_none_or(|mut registry| {
         registry.release_tables();
         !registry.has_failed
-    })
+    });
+    // Last: whoever waits for the end may lose patience with a slow disk, or with who should read a pipe.
+    for recording in recordings.iter().flatten() {
+        recording.finish();
+    }
+    is_reported
 }
 
 /// Saves what a model that streams has taught, and reports on it, if nobody else has.
@@ -144,19 +155,17 @@ fn end_observer(key: usize, observer: &Observer, lock: Lock) {
 
 /// The counters of all loaded models, those that stream and those with experts on devices.
 pub fn stats(of: Counting, n_picks_max: usize) -> Vec<Stats> {
-    live(of, n_picks_max)
-        .into_iter()
-        .map(|(_, stats)| stats)
-        .collect()
+    let live = live(of, n_picks_max, WAITING);
+    live.into_iter().map(|(_, stats)| stats).collect()
 }
 
-/// The same with the addresses of the models.
-fn live(of: Counting, n_picks_max: usize) -> Vec<(usize, Stats)> {
-    let (models, observers, gone) = {
-        let registry = registry();
+/// The same with the addresses of the models; nothing if the registry is not to be had.
+fn live(of: Counting, n_picks_max: usize, lock: Lock) -> Vec<(usize, Stats)> {
+    let known = lock().map(|registry| {
         let (models, observers) = (&registry.models, &registry.observers);
         (models.clone(), observers.clone(), registry.devices.clone())
-    };
+    });
+    let (models, observers, gone) = known.unwrap_or_default();
     let devices = |key: usize| -> Vec<DeviceStats> {
         let gone = gone.iter().filter(|(model, _)| *model == key);
         let caches = device::all().into_iter().filter(|c| c.model == key);
@@ -169,8 +178,8 @@ fn live(of: Counting, n_picks_max: usize) -> Vec<(usize, Stats)> {
     });
     let loaded = observers.iter().filter_map(|(key, observer)| {
         let devices = devices(*key);
-        let stats = || registry().device_stats(observer, devices.clone());
-        (!devices.is_empty()).then(|| (*key, stats()))
+        let stats = |devices| Some((*key, lock()?.device_stats(observer, devices)));
+        (!devices.is_empty()).then(|| stats(devices)).flatten()
     });
     streamed.chain(loaded).collect()
 }
@@ -182,7 +191,7 @@ pub fn write_so_far() {
     if !is_json {
         return;
     }
-    let live = live(Model::counters, 0);
+    let live = live(Model::counters, 0, try_registry);
     let Some(mut registry) = try_registry() else {
         return;
     };

@@ -3,15 +3,16 @@
 //! Our handler stands before the one that the program has set, or before the default. It runs in the thread
 //! that the signal interrupts, asks another thread to save (`ending.rs`), and then calls what was there, in the
 //! same thread: so a `read` that waits for input ends, and a program that exits in its handler does that where
-//! it would. Nothing is blocked, so what the program starts inherits nothing.
+//! it would. Nothing is blocked where the program runs, so what it starts inherits nothing.
 //!
 //! Programs set their handlers at any time, so we look again before each batch.
 
 use super::ending::{self, Wish};
+use crate::sync::Busy;
 use libc::{c_int, c_void, siginfo_t};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
 /// Signals that end a program when a person, the system, a closed terminal or whoever read what it prints asks for it.
@@ -53,8 +54,10 @@ static LINKS: [Link; SIGNALS.len()] = [const { Link::new() }; SIGNALS.len()];
 
 /// The thread in which a signal waits for what is saved; 0 if there is none.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
-/// A bit for each signal that came meanwhile.
-static PENDING: AtomicU32 = AtomicU32::new(0);
+/// How often each signal came meanwhile: two may mean more than one.
+static PENDING: [AtomicU32; SIGNALS.len()] = [const { AtomicU32::new(0) }; SIGNALS.len()];
+/// Since when signals wait for a thread that is busy, in milliseconds of a clock; 0 if none does.
+static HELD_BACK: AtomicU64 = AtomicU64::new(0);
 /// The first thread of the process, if it was seen, and a bit for each signal that it takes.
 static MAIN: AtomicUsize = AtomicUsize::new(0);
 static MAIN_TAKES: AtomicU32 = AtomicU32::new(0);
@@ -198,16 +201,16 @@ fn bit(at: usize) -> u32 {
     1 << at
 }
 
-/// The calling thread, which starts no program, takes none of the signals from now on. Returns which it took none of
-/// before.
+/// The calling thread, which starts no program, takes none of the signals from now on, and what it writes ends nothing.
+/// Returns which it took none of before.
 pub fn leave_to_others() -> libc::sigset_t {
     // SAFETY: plain data, which sigemptyset and the last call initialise.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         let mut before = set;
         libc::sigemptyset(&mut set);
-        for signal in SIGNALS {
-            libc::sigaddset(&mut set, signal);
+        for signal in SIGNALS.iter().chain(&[libc::SIGXFSZ]) {
+            libc::sigaddset(&mut set, *signal);
         }
         libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before);
         before
@@ -232,24 +235,48 @@ pub fn elsewhere<T>(work: impl FnOnce() -> T) -> T {
 /// Lets the signals that came while another waited take their course.
 pub fn pass_on() {
     const LIMIT: Duration = Duration::from_millis(100);
+    if !is_any_pending() {
+        return;
+    }
     let begin = Instant::now();
     while WAITING.load(Acquire) != 0 && begin.elapsed() < LIMIT {
         ending::pause();
     }
-    send(PENDING.swap(0, AcqRel));
+    // Who was busy goes on.
+    ending::pause();
+    send_pending();
+    if is_any_pending() {
+        // The system keeps no second signal of a kind until the first is taken.
+        (0..10).for_each(|_| ending::pause());
+        ending::ring();
+    }
 }
 
-fn send(bits: u32) {
-    let takes = MAIN_TAKES.load(Acquire);
-    for at in (0..SIGNALS.len()).filter(|&at| bits & bit(at) != 0) {
-        // SAFETY: plain calls; the first thread lives as long as the process, or nearly so.
-        unsafe {
-            match takes & bit(at) != 0 {
-                true => libc::pthread_kill(MAIN.load(Acquire) as libc::pthread_t, SIGNALS[at]),
-                false => libc::kill(libc::getpid(), SIGNALS[at]),
-            }
-        };
+fn is_any_pending() -> bool {
+    PENDING.iter().any(|n| n.load(Acquire) != 0)
+}
+
+/// Takes one back, unless others have taken all.
+fn take_pending(at: usize) -> bool {
+    let less = |n: u32| n.checked_sub(1);
+    PENDING[at].fetch_update(AcqRel, Acquire, less).is_ok()
+}
+
+/// Sends one of each that is pending.
+fn send_pending() {
+    for at in (0..SIGNALS.len()).filter(|&at| take_pending(at)) {
+        send(at);
     }
+}
+
+fn send(at: usize) {
+    // SAFETY: plain calls; the first thread lives as long as the process, or nearly so.
+    unsafe {
+        match MAIN_TAKES.load(Acquire) & bit(at) != 0 {
+            true => libc::pthread_kill(MAIN.load(Acquire) as libc::pthread_t, SIGNALS[at]),
+            false => libc::kill(libc::getpid(), SIGNALS[at]),
+        }
+    };
 }
 
 extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
@@ -281,7 +308,13 @@ fn handle(at: usize, info: *mut siginfo_t, context: *mut c_void) {
             // The system has chosen this one only because that one is about to run another handler. It may
             // compute, and must not go on while an exit in this thread destroys what it uses.
             WAITING.store(0, Release);
-            send(bit(at));
+            send(at);
+            return;
+        }
+        if is_held_back() {
+            PENDING[at].fetch_add(1, AcqRel);
+            WAITING.store(0, Release);
+            ending::ring();
             return;
         }
         // SAFETY: it was set before our handler, to what stays.
@@ -292,10 +325,34 @@ fn handle(at: usize, info: *mut siginfo_t, context: *mut c_void) {
         });
         WAITING.store(0, Release);
         if !is_answered {
-            send(PENDING.swap(0, AcqRel));
+            send_pending();
         }
     }
     link.take(at, link.course.load(Acquire), info, context);
+}
+
+/// Whether a signal has to come again, because this thread has a lock that saving needs. Not for long: it may wait for a
+/// disk that does not answer.
+fn is_held_back() -> bool {
+    const LIMIT: u64 = 1000;
+    if !Busy::is_here() {
+        HELD_BACK.store(0, Release);
+        return false;
+    }
+    let now = clock();
+    let since = HELD_BACK.compare_exchange(0, now, AcqRel, Acquire);
+    since.map_or_else(|since| now.saturating_sub(since) < LIMIT, |_| true)
+}
+
+/// Milliseconds, of which there are some.
+fn clock() -> u64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: plain data, which the call fills.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000 + 1
 }
 
 /// Makes this thread the one that waits. If another does, or this one in a handler below, the signal is sent
@@ -305,13 +362,13 @@ fn begin_waiting(at: usize, me: usize) -> bool {
         if WAITING.compare_exchange(0, me, AcqRel, Acquire).is_ok() {
             return true;
         }
-        PENDING.fetch_or(bit(at), AcqRel);
+        PENDING[at].fetch_add(1, AcqRel);
         if WAITING.load(Acquire) != 0 {
             ending::ring();
             return false;
         }
         // Too late for whoever waited, who may have been answered by nobody.
-        if PENDING.fetch_and(!bit(at), AcqRel) & bit(at) == 0 {
+        if !take_pending(at) {
             return false;
         }
     }
@@ -338,7 +395,8 @@ impl Link {
             self.course
                 .store(std::ptr::from_ref(DEFAULT).cast_mut(), Release);
         }
-        self.caller.store(this_thread(), Release);
+        let me = this_thread();
+        self.caller.store(me, Release);
         // SAFETY: the program has set this handler for the signal, of the kind that the flags say.
         unsafe {
             if flags & libc::SA_SIGINFO != 0 {
@@ -348,7 +406,8 @@ impl Link {
                 std::mem::transmute::<usize, extern "C" fn(c_int)>(handler)(signal);
             }
         }
-        self.caller.store(0, Release);
+        // Another thread may have come to the same handler, and stays in it.
+        let _ = self.caller.compare_exchange(me, 0, AcqRel, Acquire);
     }
 }
 

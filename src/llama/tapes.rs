@@ -75,23 +75,20 @@ impl Tapes {
         }
     }
 
-    /// The model at address `key` has gone: what was recorded of it is written, and goes on if it comes back.
-    pub fn park(&mut self, key: usize) {
-        for tape in self.0.iter_mut().filter(|t| t.holder == Some(key)) {
-            tape.holder = None;
-            if let Some(recording) = tape.reel.get() {
-                recording.pause();
-            }
-        }
+    /// The model at address `key` has gone. Returns what was recorded of it, which is to be written, and goes on if it
+    /// comes back.
+    pub fn park(&mut self, key: usize) -> Option<Arc<Recording>> {
+        let tape = self.0.iter_mut().find(|t| t.holder == Some(key))?;
+        tape.holder = None;
+        tape.reel.get().cloned()
     }
 
-    /// Ends all of them.
-    pub fn finish(&mut self) {
+    /// Ends all of them. Returns those that are to be finished.
+    pub fn end(&mut self) -> Vec<Arc<Recording>> {
         for tape in &mut self.0 {
             tape.is_over = true;
-            if let Some(recording) = tape.reel.get() {
-                recording.finish();
-            }
         }
+        let reels = self.0.iter().filter_map(|tape| tape.reel.get());
+        reels.cloned().collect()
     }
 }

@@ -6,7 +6,7 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long another process is waited for. One that is stopped must not stop this one.
+/// How long another process is waited for, for folder and file together. One that is stopped must not stop this one.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -17,23 +17,24 @@ pub struct Lock(#[allow(dead_code)] [Option<File>; 2]);
 /// Locks the file that `path` leads to. Goes on without where that cannot be had: what is written is whole all the
 /// same.
 pub fn lock(path: &Path) -> Lock {
+    let begin = Instant::now();
     let (target, is_there) = match Place::of(path) {
         Ok(Place::Missing(target)) => (target, false),
         Ok(Place::File {
             path: Some(target), ..
         }) => (target, true),
-        Ok(Place::File { path: None, .. }) => return Lock([None, hold(path)]),
+        Ok(Place::File { path: None, .. }) => return Lock([None, hold(path, begin)]),
         Ok(Place::Stream(_) | Place::Special(_)) | Err(_) => return Lock([None, None]),
     };
     // A file that is replaced is another one afterwards, so its folder is what all have in common: except where the
     // file alone is mounted into a container, which is written in place.
-    let folder = hold(folder_of(&target));
-    Lock([folder, is_there.then(|| hold(&target)).flatten()])
+    let folder = hold(folder_of(&target), begin);
+    Lock([folder, is_there.then(|| hold(&target, begin)).flatten()])
 }
 
-fn hold(path: &Path) -> Option<File> {
+/// Locks what `path` names, waiting since `begin`.
+fn hold(path: &Path, begin: Instant) -> Option<File> {
     let file = File::open(path).ok()?;
-    let begin = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return Some(file),
@@ -54,7 +55,8 @@ mod tests {
     /// Each adds to what is there, which is replaced each time; one more holds the lock for ever at last.
     #[test]
     fn nobody_writes_what_another_has_added_away() {
-        const N: u32 = 40;
+        /// Few, because waiting is for no turns: on a slow disk one may be unlucky for as long as any waits.
+        const N: u32 = 10;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::thread::scope(|scope| {

@@ -9,14 +9,15 @@ use super::text::{Head, Text};
 use super::{Header, Picks};
 use crate::output::Growing;
 use crate::report;
+use crate::sync::{Busy, lock_soon};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use nix::sys::signal::{SigSet, Signal};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How much of a run may be lost when its process is killed.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
@@ -27,8 +28,7 @@ const VALUES_MAX: usize = 1 << 18;
 /// How long a thread that computes waits for the writer. A disk that does not answer, or a pipe that nobody reads, costs
 /// the recording and not the run.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the end of a recording waits for the disk, or for a thread that the end of the process
-/// has interrupted.
+/// How long the end of a recording waits for the disk.
 const FINISH_MAX: Duration = Duration::from_secs(10);
 /// Threads whose passes are told apart.
 const LANES_MAX: usize = 64;
@@ -103,20 +103,6 @@ impl Shared {
         self.buffer.lock().expect("no thread panics with it")
     }
 
-    /// As `buffer`, but gives up on a thread that holds it for good.
-    fn buffer_in_time(&self) -> Option<MutexGuard<'_, Buffer>> {
-        let begin = Instant::now();
-        loop {
-            match self.buffer.try_lock() {
-                Ok(buffer) => return Some(buffer),
-                Err(TryLockError::WouldBlock) if begin.elapsed() < FINISH_MAX => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Err(_) => return None,
-            }
-        }
-    }
-
     /// Takes nothing more. Returns whether that is because there are no numbers left.
     fn close(&self) -> bool {
         let mut buffer = self.buffer();
@@ -171,10 +157,9 @@ impl Recorder {
         let writer = shared.clone();
         let at = path.clone();
         let run = move || {
-            // Whoever reads a pipe may go: that is an error of this file, and no end of the program.
-            SigSet::from(Signal::SIGPIPE)
-                .thread_block()
-                .expect("a signal that can be blocked");
+            // Whoever reads a pipe may go, and a file may be limited: errors of this file, and no end of the program.
+            let signals = SigSet::from_iter([Signal::SIGPIPE, Signal::SIGXFSZ]);
+            signals.thread_block().expect("these can be blocked");
             let written = write(&writer, &path, &header);
             // Before anything is said: nobody who records waits for whoever reads that.
             let is_full = writer.close();
@@ -208,6 +193,7 @@ impl Recorder {
     /// events of ascending layers are of the same tokens. Waits for some seconds if the writer is far behind, and gives
     /// the recording up, with a line, if that does not help.
     pub fn record(&self, layer: u32, picks: Picks, is_aside: bool) {
+        let _busy = Busy::new();
         let is_full = |b: &mut Buffer| b.values.len() >= VALUES_MAX && !b.is_closed;
         let waited =
             self.shared
@@ -254,7 +240,7 @@ impl Recorder {
 
     /// Waits until what is recorded is written; what comes later is of other passes over the layers.
     pub fn pause(&self) {
-        let Some(mut buffer) = self.shared.buffer_in_time() else {
+        let Some(mut buffer) = lock_soon(&self.shared.buffer) else {
             return;
         };
         buffer.lanes.clear();
@@ -272,7 +258,7 @@ impl Recorder {
     ///
     /// May be called where the end of the process has interrupted a thread that records.
     pub fn finish(&self) {
-        let Some(mut buffer) = self.shared.buffer_in_time() else {
+        let Some(mut buffer) = lock_soon(&self.shared.buffer) else {
             return;
         };
         buffer.is_closed = true;

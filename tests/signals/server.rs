@@ -132,5 +132,8 @@ fn two_signals_end_a_server_that_uploads() {
         let took = begin.elapsed();
         assert!(took < Duration::from_secs(20), "{took:?}");
         assert_eq!(ended.status.signal(), None, "{}", ended.stderr);
+        if n_files == 1 {
+            left.assert_whole(&ended);
+        }
     }
 }
