@@ -50,6 +50,14 @@ pub fn lines(path: &Path) -> String {
     text.split_once('\n').unwrap().1.to_string()
 }
 
+/// How often each expert of each layer was picked. Weights also tell how often that was saved, as the clock has it.
+pub fn counts(profile: &Profile) -> Vec<[Vec<u64>; 2]> {
+    let heats = profile.layers.iter().map(|l| [&l.prompt, &l.generation]);
+    heats
+        .map(|two| two.map(|heat| heat.count.clone()))
+        .collect()
+}
+
 #[test]
 fn what_is_recorded_and_learnt_is_what_was_computed() {
     let dir = tempfile::tempdir().unwrap();
@@ -72,7 +80,7 @@ fn what_is_recorded_and_learnt_is_what_was_computed() {
                 );
             }
             let learnt = Profile::read(&profile).unwrap();
-            (lines(&trace), learnt.tokens, learnt.layers)
+            (lines(&trace), learnt.tokens, counts(&learnt))
         };
         let alone = seen(0, None, "alone");
         for n_bytes in [smallest(&spec), budget(&spec, 0.66), budget(&spec, 1.2)] {
