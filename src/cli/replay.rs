@@ -1,6 +1,6 @@
 //! `hotset replay`: recorded routing under other policies and budgets.
 
-use super::files::{check_output, open_trace, save};
+use super::files::{check_outputs, open_trace, save};
 use super::out::print;
 use super::{cells, curve, numbers};
 use anyhow::Context;
@@ -76,7 +76,7 @@ enum Format {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.output {
-        check_output(path)?;
+        check_outputs(&[("--output", path)], args.traces.iter().chain(&args.prior))?;
     }
     let request = args.request()?;
     let read = |path: &PathBuf| args.read(path);

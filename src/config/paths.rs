@@ -1,9 +1,8 @@
 //! Names of the files that runs leave behind. They are bytes: nobody promises that they are UTF-8.
 
-use super::values::setting;
 use super::{Config, Known, StatsTo};
 use crate::error::Result;
-use crate::output::{self, Identity};
+use crate::output;
 use crate::profile::NAME_BYTES_MAX;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -96,26 +95,15 @@ pub fn folder_of(path: &Path) -> &Path {
 }
 
 impl Config {
-    /// Refuses files that could not be written in the end, and those that would be written over each other. To be
-    /// done before any work.
+    /// Refuses files that could not be written in the end, and those that would be written over each other or over
+    /// what is read. To be done before any work.
     pub fn check_files(&self) -> Result<()> {
-        let mut seen: Vec<(&str, Identity)> = Vec::new();
-        for (name, path) in self.files() {
-            let wrong = |why: &str| setting(name, path, why);
-            output::check(path).map_err(|why| wrong(&why))?;
-            let Some(identity) = output::identity(path) else {
-                continue;
-            };
-            if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == identity) {
-                return Err(wrong(&format!("{other} names the same file")));
-            }
-            // What is learnt may go on from what is known.
-            if name != "HOTSET_PROFILE_SAVE" && self.reads(&identity) {
-                return Err(wrong("HOTSET_PROFILE names the same file"));
-            }
-            seen.push((name, identity));
-        }
-        Ok(())
+        let written: Vec<_> = self.files().collect();
+        output::check_all(&written, &[])?;
+        // What is learnt may go on from what is known.
+        let is_apart = |(name, _): &(&str, &Path)| *name != "HOTSET_PROFILE_SAVE";
+        let apart: Vec<_> = written.into_iter().filter(is_apart).collect();
+        output::check_all(&apart, &self.read_files())
     }
 
     /// The files that a run writes, with the variables that name them.
@@ -133,12 +121,13 @@ impl Config {
         named.filter_map(|(name, path)| Some((name, path?.as_path())))
     }
 
-    fn reads(&self, identity: &Identity) -> bool {
+    fn read_files(&self) -> Vec<(String, &Path)> {
         match &self.profile {
             Some(Known::Files(parts)) => parts
                 .iter()
-                .any(|(path, _)| output::identity(path).as_ref() == Some(identity)),
-            _ => false,
+                .map(|(path, _)| ("HOTSET_PROFILE".to_string(), path.as_path()))
+                .collect(),
+            _ => Vec::new(),
         }
     }
 }
