@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "HOW", default_value = "decode", value_parser = prefill)]
     prefill: Prefill,
     /// Replay the first N tokens of each trace
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = numbers::whole::<u32>(1..=numbers::NUMBER_MAX))]
     limit: Option<u32>,
     /// Of a damaged trace, read what comes before the damage
     #[arg(long)]
@@ -169,10 +169,11 @@ fn prefill(text: &str) -> Result<Prefill, String> {
     }
 }
 
+/// Unlike memory, experts of some hundred thousand bytes are usual, and their number is what is known.
 fn expert_bytes(text: &str) -> Result<u64, String> {
-    match numbers::size(text) {
-        Ok(n_bytes) if n_bytes <= Header::EXPERT_BYTES_MAX => Ok(n_bytes),
-        Err(why) if config::too_small(text).is_some() => Err(why),
+    match (config::plain_size(text), config::too_small(text)) {
+        (Some(n_bytes), _) if n_bytes <= Header::EXPERT_BYTES_MAX => Ok(n_bytes),
+        (None, Some(why)) => Err(why),
         _ => Err("expected a size above 0 such as 6MiB, up to 1TiB".to_string()),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Larger than this is no model that anybody measures with.
-const FACTOR_MAX: i64 = 4096;
+const FACTOR_MAX: u64 = 4096;
 
 /// Make the experts of a GGUF model several times larger without changing what it computes
 #[derive(clap::Args)]
@@ -14,7 +14,7 @@ pub struct Args {
     /// The model: one GGUF file
     input: PathBuf,
     /// How many times larger
-    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=FACTOR_MAX))]
+    #[arg(long, value_name = "M", value_parser = super::numbers::whole::<u32>(1..=FACTOR_MAX))]
     factor: u32,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]

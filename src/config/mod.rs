@@ -8,7 +8,7 @@ mod values;
 use crate::error::Result;
 use crate::policy;
 use crate::store::{Faults, QueueKind};
-pub use numbers::{decimal, size, too_small, whole};
+pub use numbers::{decimal, plain_size, size, too_small, whole};
 use paths::{PROFILE_SUFFIXES, TRACE_SUFFIX, ends_with};
 pub use paths::{folder_of, model_path, profile_name, profile_path, trace_path};
 pub use router::Routed;
