@@ -10,7 +10,7 @@ use crate::policy;
 use crate::store::{Faults, QueueKind};
 pub use numbers::{decimal, plain_size, size, too_small, whole};
 use paths::{PROFILE_SUFFIXES, TRACE_SUFFIX, ends_with};
-pub use paths::{folder_of, model_path, profile_name, profile_path, trace_path};
+pub use paths::{folder_of, model_path, numbered, profile_name};
 pub use router::Routed;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -133,7 +133,7 @@ pub struct Config {
     pub profile_save: Option<PathBuf>,
     /// How long reading a profile's experts may take before the first token; 0: none are read.
     pub prewarm: Duration,
-    /// Where the routing is recorded, see [`trace_path`]; None: nowhere.
+    /// Where the routing is recorded, see [`numbered`]; None: nowhere.
     pub trace: Option<PathBuf>,
     /// Errors to inject.
     pub faults: Faults,

@@ -11,15 +11,13 @@ use std::path::{Path, PathBuf};
 pub(super) const TRACE_SUFFIX: &str = ".trace.gz";
 pub(super) const PROFILE_SUFFIXES: [&str; 2] = [".json", ".json.gz"];
 
-/// The file of the `n`-th recording of a process, counted from 1, when the first goes to `path`:
-/// `run.2.trace.gz` for the second of `run.trace.gz`.
-pub fn trace_path(path: &Path, n: u32) -> PathBuf {
-    numbered(path, n)
-}
-
-/// The file of the profile of a process's `n`-th model, counted likewise.
-pub fn profile_path(path: &Path, n: u32) -> PathBuf {
-    numbered(path, n)
+/// The file of the `n`-th model of a process, counted from 1, when that of the first is `path`: `run.2.trace.gz` for
+/// the second of `run.trace.gz`.
+pub fn numbered(path: &Path, n: u32) -> PathBuf {
+    match n {
+        0 | 1 => path.to_path_buf(),
+        _ => inserted(path, &n.to_string()),
+    }
 }
 
 /// The file for the model called `model` when others have `path`: `chat.mixtral-8x7b.json` beside `chat.json`.
@@ -27,11 +25,7 @@ pub fn profile_path(path: &Path, n: u32) -> PathBuf {
 pub fn model_path(path: &Path, model: &str) -> PathBuf {
     /// Enough to tell models apart, and short enough for any file system.
     const CHARS_MAX: usize = 60;
-    let plain = |c: char| match c.is_ascii_alphanumeric() || "-_+".contains(c) {
-        true => c,
-        false => '-',
-    };
-    let name: String = model.chars().take(CHARS_MAX).map(plain).collect();
+    let name: String = plain(model).chars().take(CHARS_MAX).collect();
     inserted(path, if name.is_empty() { "model" } else { &name })
 }
 
@@ -56,19 +50,19 @@ pub fn profile_name(path: &Path) -> String {
     name
 }
 
-fn numbered(path: &Path, n: u32) -> PathBuf {
-    match n {
-        0 | 1 => path.to_path_buf(),
-        _ => inserted(path, &n.to_string()),
-    }
-}
-
 /// `path` with `what` before the end that says what kind of file it is.
 pub(super) fn inserted(path: &Path, what: &str) -> PathBuf {
     let path = path.as_os_str();
     let (stem, suffix) = split(path).unwrap_or((path.as_bytes(), b""));
     let parts = [stem, b".", what.as_bytes(), suffix];
     PathBuf::from(OsString::from_vec(parts.concat()))
+}
+
+/// A name with a dash for whatever not every file system takes.
+pub(super) fn plain(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
+    let chars = text.chars();
+    chars.map(|c| if is_plain(c) { c } else { '-' }).collect()
 }
 
 /// Parts a name before the end that says what kind of file it is.
@@ -155,10 +149,8 @@ mod tests {
         ] {
             let path = Path::new(OsStr::from_bytes(path));
             let bytes = |path: PathBuf| path.into_os_string().into_vec();
-            for make in [trace_path, profile_path] {
-                assert_eq!(make(path, 1), path);
-                assert_eq!(bytes(make(path, 2)), second);
-            }
+            assert_eq!(numbered(path, 1), path);
+            assert_eq!(bytes(numbered(path, 2)), second);
             assert_eq!(bytes(model_path(path, "Mi/x")), of_model);
         }
         assert_eq!(
