@@ -5,7 +5,7 @@ use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::guide::{Guide, Known};
 use crate::profile::{
-    Blend, Chooser, Learner, Lesson, PRIOR_TOKENS, Profile, Shelves, read_folder,
+    Blend, Chooser, Learner, Lesson, PRIOR_TOKENS, Profile, Shelves, read_folder_sparing,
 };
 use crate::report;
 use crate::sync::lock_soon;
@@ -59,7 +59,12 @@ impl Given {
                 }
             }
             Some(config::Known::Folder(folder)) => {
-                let profiles = read_folder(folder)?;
+                let is_spared = |path: &Path| config.may_save_to(path);
+                let (profiles, damaged) = read_folder_sparing(folder, is_spared)?;
+                // What is wrong with the file that is saved is said when its model is known.
+                for (_, error) in damaged.iter().filter(|(path, _)| !config.saves_to(path)) {
+                    report::say(&format!("hotset: {error}; it is none to choose"));
+                }
                 given.folder = Some((folder.clone(), profiles));
             }
         }

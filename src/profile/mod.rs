@@ -31,7 +31,7 @@ pub use learner::{Learner, Say, Shelves};
 pub use mix::{Blend, merge};
 pub(crate) use part::WEIGHT_MAX;
 pub use part::part;
-pub use shelf::{is_named_so, read_folder};
+pub use shelf::{is_named_so, read_folder, read_folder_sparing};
 pub use similarity::{layer_similarities, similarity};
 
 /// The version of the format that this program writes, and the only one it reads.
