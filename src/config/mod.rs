@@ -117,6 +117,8 @@ pub struct Config {
     pub enabled: bool,
     /// Memory for streamed experts; None: experts are not streamed.
     pub ram: Option<Ram>,
+    /// That, as it was written; empty if nobody has.
+    pub ram_text: String,
     /// A name that [`policy::find`] accepts.
     pub policy: String,
     /// Whether experts may be read before they are picked.
@@ -146,6 +148,7 @@ impl Default for Config {
         Self {
             enabled: true,
             ram: None,
+            ram_text: String::new(),
             policy: DEFAULT_POLICY.to_string(),
             prefetch: true,
             guards_device: true,
@@ -239,7 +242,10 @@ impl Config {
                     _ => return Err(setting(name, value, "expected on or off")),
                 }
             }
-            "HOTSET_RAM" => self.ram = Some(Ram::parse(name, value)?),
+            "HOTSET_RAM" => {
+                self.ram = Some(Ram::parse(name, value)?);
+                self.ram_text = value.to_string();
+            }
             "HOTSET_POLICY" => {
                 policy::find(value)?;
                 self.policy = value.to_string();

@@ -71,6 +71,7 @@ mod reading {
         let mut config = Config::from_env()?;
         if let Some(ram) = &args.ram {
             config.ram = Some(Ram::parse("--ram", ram)?);
+            config.ram_text.clone_from(ram);
         }
         config.enabled = true;
         config.ram.get_or_insert(Ram::Auto);
