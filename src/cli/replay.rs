@@ -171,11 +171,8 @@ fn prefill(text: &str) -> Result<Prefill, String> {
 
 /// Unlike memory, experts of some hundred thousand bytes are usual, and their number is what is known.
 fn expert_bytes(text: &str) -> Result<u64, String> {
-    match (config::plain_size(text), config::too_small(text)) {
-        (Some(n_bytes), _) if n_bytes <= Header::EXPERT_BYTES_MAX => Ok(n_bytes),
-        (None, Some(why)) => Err(why),
-        _ => Err("expected a size above 0 such as 6MiB, up to 1TiB".to_string()),
-    }
+    let n_bytes = config::plain_size(text).filter(|n| *n <= Header::EXPERT_BYTES_MAX);
+    n_bytes.ok_or_else(|| "expected a size from 1KiB to 1TiB such as 6MiB or 786432".to_string())
 }
 
 /// A progress bar on standard error; hidden where that is no terminal.

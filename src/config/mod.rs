@@ -320,6 +320,8 @@ mod tests {
             ("HOTSET_PROFILE", "no/such/file.json:2", "no such file"),
             ("HOTSET_PROFILE", "no/such/folder/", "no such folder"),
             ("HOTSET_PROFILE", "Cargo.toml:0", "Cargo.toml:0"),
+            ("HOTSET_PROFILE", "Cargo.toml:2,", "is missing"),
+            ("HOTSET_PROFILE", ",Cargo.toml", "is missing"),
             ("HOTSET_PROFILE_SAVE", "it.txt", ".json"),
             ("HOTSET_PREWARM", "0", "off"),
             ("HOTSET_PREWARM", "1.5s", "seconds"),
