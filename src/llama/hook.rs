@@ -2,6 +2,7 @@
 
 use super::any::AnyModel;
 use super::ending;
+use super::loading;
 use super::model::Model;
 use super::record;
 use super::registry::{BOUND, Bound, registry};
@@ -25,7 +26,6 @@ use crate::report;
 use crate::stats::Stats;
 use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,9 +58,6 @@ static HOOK: Hook = Hook(ggml_expert_hook {
     copy: Some(device_hook::copy),
     uncached: Some(device_hook::uncached),
 });
-
-/// Whether the latest load has failed for what somebody has set, so that trying again as it is cannot help.
-static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// What this thread computes, or computed last.
@@ -297,8 +294,7 @@ unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) ->
     chain();
     let started = registry().start(model as usize, title, n_used);
     chain();
-    let is_refused = started.as_ref().is_err_and(is_of_settings);
-    IS_REFUSED.store(is_refused, Ordering::Release);
+    loading::note_end(&started);
     match started {
         Ok(()) => std::ptr::null(),
         Err(error) => {
@@ -308,22 +304,6 @@ unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) ->
                 .into_raw()
         }
     }
-}
-
-/// Whether an error is about what somebody has set. What is left to the system, `auto`, is nobody's mistake.
-fn is_of_settings(error: &Error) -> bool {
-    match error {
-        Error::Setting { value, .. } => value != "auto",
-        // A profile of another model.
-        Error::File { .. } => true,
-        _ => false,
-    }
-}
-
-/// Whether the latest load has failed for what somebody has set.
-#[cfg(feature = "llama")]
-pub(super) fn is_refused() -> bool {
-    IS_REFUSED.load(Ordering::Acquire)
 }
 
 unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {

@@ -1,6 +1,6 @@
 //! Upstream's programs, as functions.
 
-use super::{ending, hook, signals};
+use super::{ending, hook, loading, signals};
 use crate::config::Config;
 use crate::error::Result;
 use std::ffi::{CString, OsString, c_char, c_int};
@@ -62,7 +62,7 @@ pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<Ex
     Ok(ExitCode::from(match status {
         0 if !reported => 1,
         // As for what is refused before there is a model.
-        1 if hook::is_refused() => BAD_INPUT,
+        1 if loading::is_refused() => BAD_INPUT,
         status => status,
     }))
 }
