@@ -15,9 +15,8 @@ mod tiny;
 use anyhow::{Context, ensure};
 use bytesize::ByteSize;
 use clap::Parser;
-use std::io::Write;
+use hotset::output::Draft;
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 use tiny::{Arch, Spec, Type};
 
 /// Rows of Q8_0 are of whole blocks of this many weights, which take 34 bytes.
@@ -91,13 +90,9 @@ impl Args {
 
 /// The whole file or nothing.
 fn write(spec: &Spec, path: &Path) -> anyhow::Result<u64> {
-    let folder = path.parent().filter(|f| !f.as_os_str().is_empty());
-    let mut file = NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-    tiny::write_to(spec, &mut file)?;
-    file.flush()?;
-    let n_bytes = file.as_file().metadata()?.len();
-    file.persist(path)?;
-    Ok(n_bytes)
+    let draft = Draft::whole(path)?;
+    tiny::write_to(spec, &mut &draft)?;
+    Ok(draft.keep()?.metadata()?.len())
 }
 
 fn main() -> anyhow::Result<()> {

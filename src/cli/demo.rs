@@ -1,5 +1,6 @@
 //! `hotset demo`: the bundled model writes Italian while most of its experts are on disk.
 
+use super::numbers::{NUMBER_MAX, whole};
 use clap::builder::NonEmptyStringValueParser;
 use hotset::config::Config;
 use hotset::error::Error;
@@ -15,10 +16,10 @@ pub struct Args {
     #[arg(long, value_name = "VALUE")]
     policy: Option<OsString>,
     /// Tokens to write
-    #[arg(short, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=480))]
+    #[arg(short, value_name = "N", default_value_t = 200, value_parser = whole::<u32>(1..=480))]
     n: u32,
     /// Seed of the sampler
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = whole::<u32>(0..=NUMBER_MAX))]
     seed: u32,
     /// What the text begins with
     #[arg(long, default_value = "Il file di configurazione", value_parser = NonEmptyStringValueParser::new())]

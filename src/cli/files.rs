@@ -5,15 +5,17 @@ use hotset::output;
 use hotset::report;
 use hotset::trace::Trace;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Refuses what could not be written in the end, before any work.
-pub fn check_output(path: &Path) -> Result<(), Error> {
-    output::check(path).map_err(|why| Error::Setting {
-        name: "--output".to_string(),
-        value: path.display().to_string(),
-        allowed: why,
-    })
+/// Refuses, before any work, files that could not be written in the end, two that are one, and those that the command
+/// reads. Each file to write comes with the option that names it.
+pub fn check_outputs<'a>(
+    written: &[(&str, &Path)],
+    read: impl IntoIterator<Item = &'a PathBuf>,
+) -> Result<(), Error> {
+    let words = |path: &'a PathBuf| (format!("the input {}", path.display()), path.as_path());
+    let read: Vec<_> = read.into_iter().map(words).collect();
+    output::check_all(written, &read)
 }
 
 /// Writes the whole file or nothing.

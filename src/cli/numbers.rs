@@ -1,7 +1,10 @@
 //! Options that are numbers.
 
 use hotset::config;
+use std::ops::RangeInclusive;
 
+/// The numbers of 32 bits.
+pub const NUMBER_MAX: u64 = u32::MAX as u64;
 /// Most tokens that a second can have.
 const SPEED_MAX: f64 = 1e12;
 
@@ -27,8 +30,20 @@ pub fn throughput(text: &str) -> Result<u64, String> {
 
 /// Reads tokens per second.
 pub fn speed(text: &str) -> Result<f64, String> {
-    let speed: Option<f64> = text.parse().ok();
-    // Not a number is in no range.
-    let speed = speed.filter(|speed| *speed > 0.0 && *speed <= SPEED_MAX);
-    speed.ok_or_else(|| format!("expected a number above 0 and up to {SPEED_MAX}"))
+    let speed = config::decimal(text).filter(|speed| *speed > 0.0 && *speed <= SPEED_MAX);
+    speed.ok_or_else(|| format!("expected a number above 0 and up to {SPEED_MAX}, in digits"))
+}
+
+/// Reads a whole number of `range`.
+pub fn whole<T: TryFrom<u64>>(
+    range: RangeInclusive<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = config::whole(text).filter(|number| range.contains(number));
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number.ok_or_else(|| {
+            let (first, last) = (range.start(), range.end());
+            format!("expected a whole number in {first}..={last}")
+        })
+    }
 }

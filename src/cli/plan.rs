@@ -1,7 +1,7 @@
 //! `hotset plan`: what each amount of memory would bring, and how much a speed needs.
 
 use super::files::open_trace;
-use super::numbers::{speed, throughput};
+use super::numbers::{NUMBER_MAX, speed, throughput, whole};
 use super::out::print;
 use bytesize::ByteSize;
 use clap::ValueEnum;
@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "TOKENS", value_parser = speed)]
     speed: Option<f64>,
     /// For a trace: replay the first N tokens
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(1..=NUMBER_MAX))]
     limit: Option<u32>,
     /// Of a damaged trace, read what comes before the damage
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! `hotset replay`: recorded routing under other policies and budgets.
 
-use super::files::{check_output, open_trace, save};
+use super::files::{check_outputs, open_trace, save};
 use super::out::print;
 use super::{cells, curve, numbers};
 use anyhow::Context;
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "HOW", default_value = "decode", value_parser = prefill)]
     prefill: Prefill,
     /// Replay the first N tokens of each trace
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = numbers::whole::<u32>(1..=numbers::NUMBER_MAX))]
     limit: Option<u32>,
     /// Of a damaged trace, read what comes before the damage
     #[arg(long)]
@@ -76,7 +76,7 @@ enum Format {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(path) = &args.output {
-        check_output(path)?;
+        check_outputs(&[("--output", path)], args.traces.iter().chain(&args.prior))?;
     }
     let request = args.request()?;
     let read = |path: &PathBuf| args.read(path);
@@ -169,12 +169,10 @@ fn prefill(text: &str) -> Result<Prefill, String> {
     }
 }
 
+/// Unlike memory, experts of some hundred thousand bytes are usual, and their number is what is known.
 fn expert_bytes(text: &str) -> Result<u64, String> {
-    match numbers::size(text) {
-        Ok(n_bytes) if n_bytes <= Header::EXPERT_BYTES_MAX => Ok(n_bytes),
-        Err(why) if config::too_small(text).is_some() => Err(why),
-        _ => Err("expected a size above 0 such as 6MiB, up to 1TiB".to_string()),
-    }
+    let n_bytes = config::plain_size(text).filter(|n| *n <= Header::EXPERT_BYTES_MAX);
+    n_bytes.ok_or_else(|| "expected a size from 1KiB to 1TiB such as 6MiB or 786432".to_string())
 }
 
 /// A progress bar on standard error; hidden where that is no terminal.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Larger than this is no model that anybody measures with.
-const FACTOR_MAX: i64 = 4096;
+const FACTOR_MAX: u64 = 4096;
 
 /// Make the experts of a GGUF model several times larger without changing what it computes
 #[derive(clap::Args)]
@@ -14,7 +14,7 @@ pub struct Args {
     /// The model: one GGUF file
     input: PathBuf,
     /// How many times larger
-    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=FACTOR_MAX))]
+    #[arg(long, value_name = "M", value_parser = super::numbers::whole::<u32>(1..=FACTOR_MAX))]
     factor: u32,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
@@ -33,6 +33,7 @@ pub use writer::run;
 
 #[cfg(feature = "llama")]
 mod writer {
+    use super::super::files::check_outputs;
     use super::super::out;
     use super::super::tiles::{Format, Part, divide, write_tiled};
     use super::Args;
@@ -40,7 +41,7 @@ mod writer {
     use hotset::error::{Error, Result};
     use hotset::llama::gguf::{Gguf, Tensor, Value, type_name};
     use hotset::llama::sys;
-    use hotset::output::{self, Draft};
+    use hotset::output::Draft;
     use hotset::report;
     use indicatif::{ProgressBar, ProgressStyle};
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -64,14 +65,10 @@ mod writer {
     /// Widens a file. What is there under the output's name is replaced at the end, or not at all.
     pub fn run(args: &Args) -> anyhow::Result<()> {
         let plan = plan(&args.input, args.factor)?;
-        if let (Ok(a), Ok(b)) = (args.input.canonicalize(), args.output.canonicalize())
-            && a == b
-        {
-            return Err(bad(&args.output, "is the input; write to another file").into());
-        }
-        output::check(&args.output).map_err(|why| bad(&args.output, why))?;
+        check_outputs(&[("--output", &args.output)], [&args.input])?;
         let interrupt = watch().context("catching signals")?;
-        let result = write(args, &plan, &interrupt);
+        let draft = begin(&args.output)?;
+        let result = write(args, &plan, draft, &interrupt);
         match interrupt.load(Ordering::Relaxed) {
             0 => {}
             signal => low_level::emulate_default_handler(signal as i32)?,
@@ -90,6 +87,21 @@ mod writer {
             path: path.to_path_buf(),
             why: why.into(),
         }
+    }
+
+    /// Begins the file; one that could be left half written is bad input, a full disk is not.
+    fn begin(path: &Path) -> Result<Draft> {
+        Draft::whole(path).map_err(|cause| match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Io {
+                path: path.to_path_buf(),
+                cause,
+            },
+            _ => Error::Setting {
+                name: "--output".to_string(),
+                value: path.display().to_string(),
+                allowed: cause.to_string(),
+            },
+        })
     }
 
     /// Lets an interrupted run clean up, and a limit on the size of files become an error.
@@ -226,12 +238,11 @@ mod writer {
     }
 
     /// Writes the file under another name, and renames it when it is complete.
-    fn write(args: &Args, plan: &Plan, interrupt: &Interrupt) -> anyhow::Result<()> {
+    fn write(args: &Args, plan: &Plan, draft: Draft, interrupt: &Interrupt) -> anyhow::Result<()> {
         let failed = |cause| Error::Io {
             path: args.output.clone(),
             cause,
         };
-        let draft = Draft::new(&args.output).map_err(failed)?;
         let bar = ProgressBar::new(plan.n_bytes).with_style(ProgressStyle::with_template(
             "{bar:40} {binary_bytes} of {binary_total_bytes}, {eta} left",
         )?);

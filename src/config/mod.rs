@@ -8,9 +8,9 @@ mod values;
 use crate::error::Result;
 use crate::policy;
 use crate::store::{Faults, QueueKind};
-pub use numbers::{decimal, size, too_small, whole};
+pub use numbers::{decimal, plain_size, size, too_small, whole};
 use paths::{PROFILE_SUFFIXES, TRACE_SUFFIX, ends_with};
-pub use paths::{folder_of, model_path, profile_name, profile_path, trace_path};
+pub use paths::{folder_of, model_path, numbered, profile_name};
 pub use router::Routed;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -117,6 +117,8 @@ pub struct Config {
     pub enabled: bool,
     /// Memory for streamed experts; None: experts are not streamed.
     pub ram: Option<Ram>,
+    /// That, as it was written; empty if nobody has.
+    pub ram_text: String,
     /// A name that [`policy::find`] accepts.
     pub policy: String,
     /// Whether experts may be read before they are picked.
@@ -133,7 +135,7 @@ pub struct Config {
     pub profile_save: Option<PathBuf>,
     /// How long reading a profile's experts may take before the first token; 0: none are read.
     pub prewarm: Duration,
-    /// Where the routing is recorded, see [`trace_path`]; None: nowhere.
+    /// Where the routing is recorded, see [`numbered`]; None: nowhere.
     pub trace: Option<PathBuf>,
     /// Errors to inject.
     pub faults: Faults,
@@ -146,6 +148,7 @@ impl Default for Config {
         Self {
             enabled: true,
             ram: None,
+            ram_text: String::new(),
             policy: DEFAULT_POLICY.to_string(),
             prefetch: true,
             guards_device: true,
@@ -239,7 +242,10 @@ impl Config {
                     _ => return Err(setting(name, value, "expected on or off")),
                 }
             }
-            "HOTSET_RAM" => self.ram = Some(Ram::parse(name, value)?),
+            "HOTSET_RAM" => {
+                self.ram = Some(Ram::parse(name, value)?);
+                self.ram_text = value.to_string();
+            }
             "HOTSET_POLICY" => {
                 policy::find(value)?;
                 self.policy = value.to_string();
@@ -314,6 +320,8 @@ mod tests {
             ("HOTSET_PROFILE", "no/such/file.json:2", "no such file"),
             ("HOTSET_PROFILE", "no/such/folder/", "no such folder"),
             ("HOTSET_PROFILE", "Cargo.toml:0", "Cargo.toml:0"),
+            ("HOTSET_PROFILE", "Cargo.toml:2,", "is missing"),
+            ("HOTSET_PROFILE", ",Cargo.toml", "is missing"),
             ("HOTSET_PROFILE_SAVE", "it.txt", ".json"),
             ("HOTSET_PREWARM", "0", "off"),
             ("HOTSET_PREWARM", "1.5s", "seconds"),

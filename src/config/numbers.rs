@@ -5,6 +5,8 @@ use bytesize::ByteSize;
 
 /// Plain numbers below this are not meant to be bytes.
 const PLAIN_BYTES_MIN: u64 = 1 << 20;
+/// Nor are those above this mebibytes.
+const MEBIBYTES_MAX: f64 = 65_536.0;
 /// No size of anything is below this.
 const BYTES_MIN: u64 = 1 << 10;
 /// Nor above this.
@@ -30,6 +32,11 @@ pub fn size(text: &str) -> Option<u64> {
     Some(size.as_u64()).filter(|n| (1..=BYTES_MAX).contains(n))
 }
 
+/// The same where a number without a unit is bytes, whatever it is.
+pub fn plain_size(text: &str) -> Option<u64> {
+    size(text).filter(|n| *n >= BYTES_MIN)
+}
+
 /// What to write instead of a size that is far too small to be meant, as `6` for `6GiB`.
 pub fn too_small(text: &str) -> Option<String> {
     let n_bytes = size(text)?;
@@ -40,6 +47,11 @@ pub fn too_small(text: &str) -> Option<String> {
     let number = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match decimal(number) {
         Some(n) if n <= 512.0 => "GiB",
+        Some(n) if n > MEBIBYTES_MAX => {
+            return Some(format!(
+                "that is {n_bytes} bytes; if so few are meant, write {number}B"
+            ));
+        }
         _ => "MiB",
     };
     Some(format!("that is {n_bytes} bytes; write {number}{unit}"))
@@ -76,8 +88,10 @@ mod tests {
             ("6 G", 6_000_000_000),
             ("1.5 KiB", 1536),
             ("1073741824", 1 << 30),
+            ("786432B", 786_432),
         ] {
             assert_eq!(size(text), Some(n_bytes), "{text}");
+            assert_eq!(plain_size(text), Some(n_bytes), "{text}");
             assert_eq!(too_small(text), None, "{text}");
         }
         for bad in [
@@ -107,8 +121,15 @@ mod tests {
             ("6", "that is 6 bytes; write 6GiB"),
             ("6000", "that is 6000 bytes; write 6000MiB"),
             ("6.5B", "that is 6 bytes; write 6.5GiB"),
+            ("65536", "that is 65536 bytes; write 65536MiB"),
+            (
+                "1000000",
+                "that is 1000000 bytes; if so few are meant, write 1000000B",
+            ),
         ] {
             assert_eq!(too_small(text).as_deref(), Some(why));
         }
+        assert_eq!(plain_size("786432"), Some(786_432));
+        assert_eq!([plain_size("6"), plain_size("1023B")], [None; 2]);
     }
 }

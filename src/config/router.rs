@@ -1,6 +1,6 @@
 //! Servers that a router has started: one process for each model, all with the same environment.
 
-use super::paths::inserted;
+use super::paths::{inserted, plain};
 use super::{Config, StatsTo};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -99,12 +99,6 @@ fn file_part(name: &OsStr) -> String {
 fn number_of(bytes: &[u8]) -> u32 {
     let add = |number: u32, byte: &u8| (number ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     bytes.iter().fold(0x811c_9dc5, add)
-}
-
-fn plain(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
-    let chars = text.chars();
-    chars.map(|c| if is_plain(c) { c } else { '-' }).collect()
 }
 
 #[cfg(test)]

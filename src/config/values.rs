@@ -99,7 +99,11 @@ impl Known {
         let mut parts = Vec::new();
         let mut at = 0;
         while at < pieces.len() {
-            let (part, n_pieces) = Self::part(name, &pieces[at..])?;
+            let part = Self::part(name, &pieces[at..]);
+            let (part, n_pieces) = part.map_err(|error| match pieces[at].is_empty() {
+                true => setting(name, value, "the name of a file is missing beside a comma"),
+                false => error,
+            })?;
             parts.push(part);
             at += n_pieces;
         }

@@ -2,6 +2,7 @@
 
 use super::any::AnyModel;
 use super::ending;
+use super::loading;
 use super::model::Model;
 use super::record;
 use super::registry::{BOUND, Bound, registry};
@@ -293,6 +294,7 @@ unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) ->
     chain();
     let started = registry().start(model as usize, title, n_used);
     chain();
+    loading::note_end(&started);
     match started {
         Ok(()) => std::ptr::null(),
         Err(error) => {

@@ -7,6 +7,34 @@ use crate::store::ModelFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether the latest load has failed for what somebody has set, so that trying again as it is cannot help.
+static IS_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Notes how a load has ended.
+pub fn note_end(started: &Result<()>) {
+    IS_REFUSED.store(
+        started.as_ref().is_err_and(is_of_settings),
+        Ordering::Release,
+    );
+}
+
+/// Whether the latest load has failed for what somebody has set.
+#[cfg(feature = "llama")]
+pub fn is_refused() -> bool {
+    IS_REFUSED.load(Ordering::Acquire)
+}
+
+/// Whether an error is about what somebody has set. What is left to the system, `auto`, is nobody's mistake.
+fn is_of_settings(error: &Error) -> bool {
+    match error {
+        Error::Setting { value, .. } => value != "auto",
+        // A profile of another model.
+        Error::File { .. } => true,
+        _ => false,
+    }
+}
 
 /// A model that is being loaded: its expert tensors seen so far.
 pub struct Loading {

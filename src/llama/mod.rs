@@ -15,7 +15,6 @@ mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;
 mod hook;
-mod learner;
 mod loading;
 mod model;
 mod pressure;

@@ -72,7 +72,8 @@ impl Model {
         };
         // What other models have left is nobody's choice.
         let is_chosen = matches!(config.ram, Some(Ram::Bytes(_))) && used_bytes == 0;
-        room::check_least(&parts.tensors, &parts.files, budget, is_chosen)?;
+        let chosen = is_chosen.then_some(config.ram_text.as_str());
+        room::check_least(&parts.tensors, &parts.files, budget, chosen)?;
         let budget = match (&config.routed, config.ram) {
             (Some(routed), Some(Ram::Bytes(n))) => {
                 shares::budget(routed, n, used_bytes, (&parts.tensors, &parts.files))?

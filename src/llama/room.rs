@@ -32,25 +32,29 @@ pub enum Budget {
 /// Device and inode of the first file of each model that was loaded.
 static LOADED: LazyLock<Mutex<HashSet<(u64, u64)>>> = LazyLock::new(Mutex::default);
 
-/// A fixed budget below one expert is an error where somebody chose it, and worth a line where it came about.
+/// A fixed budget below one expert is an error where somebody has `chosen` it in these words, and worth a line where it
+/// came about.
 pub fn check_least(
     tensors: &[Tensor],
     files: &[ModelFile],
     budget: Budget,
-    is_chosen: bool,
+    chosen: Option<&str>,
 ) -> Result<()> {
     let Budget::Fixed(n_bytes) = budget else {
         return Ok(());
     };
     let layout = Layout::new(tensors, &aligns(files), n_bytes)?;
-    if layout.n_slots() > 0 || !is_chosen {
+    let Some(text) = chosen.filter(|_| layout.n_slots() == 0) else {
         say_if_least(&layout, n_bytes);
         return Ok(());
-    }
+    };
     let least = layout.least_bytes();
     Err(Error::Setting {
         name: "HOTSET_RAM".to_string(),
-        value: report::bytes(n_bytes),
+        value: match text {
+            "" => report::bytes(n_bytes),
+            text => text.to_string(),
+        },
         allowed: format!(
             "one expert of this model takes {}: {least} bytes are the least that is of use",
             report::bytes(least)

@@ -4,7 +4,7 @@
 use super::loading::Loading;
 use super::record::Target;
 use super::registry::Title;
-use crate::config::trace_path;
+use crate::config::numbered;
 use crate::trace::Recording;
 use once_cell::sync::OnceCell;
 use std::path::Path;
@@ -67,7 +67,7 @@ impl Tapes {
         let tape = &mut self.0[at];
         tape.holder = Some(loading.key);
         Target {
-            path: trace_path(path, at as u32 + 1),
+            path: numbered(path, at as u32 + 1),
             model: title.name.clone(),
             n_used,
             n_layers: loading.blocks.len(),

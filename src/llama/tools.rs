@@ -1,11 +1,14 @@
 //! Upstream's programs, as functions.
 
-use super::{ending, hook, signals};
+use super::{ending, hook, loading, signals};
 use crate::config::Config;
 use crate::error::Result;
 use std::ffi::{CString, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
+
+/// Status for settings that are wrong.
+const BAD_INPUT: u8 = 2;
 
 /// A program of llama.cpp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub fn main(tool: Tool) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             crate::report::say(&format!("hotset: error: {error}"));
-            ExitCode::from(2)
+            ExitCode::from(BAD_INPUT)
         }
     }
 }
@@ -56,10 +59,11 @@ pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<Ex
     let reported = hook::finish();
     // As the system does with what a program returns.
     let status = status as u8;
-    Ok(ExitCode::from(if status == 0 && !reported {
-        1
-    } else {
-        status
+    Ok(ExitCode::from(match status {
+        0 if !reported => 1,
+        // As for what is refused before there is a model.
+        1 if loading::is_refused() => BAD_INPUT,
+        status => status,
     }))
 }
 

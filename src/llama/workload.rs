@@ -1,11 +1,12 @@
 //! What is known of a model's workload, and what is learnt of it: profiles that are used, and the one
 //! that is saved.
 
-use super::learner::Learner;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::guide::{Guide, Known};
-use crate::profile::{Blend, Chooser, Fingerprint, Lesson, PRIOR_TOKENS, Profile, read_folder};
+use crate::profile::{
+    Blend, Chooser, Learner, Lesson, PRIOR_TOKENS, Profile, Shelves, read_folder_sparing,
+};
 use crate::report;
 use crate::sync::lock_soon;
 use std::path::{Path, PathBuf};
@@ -25,16 +26,6 @@ pub struct Given {
     is_routed: bool,
     /// Whether a profile is learnt, saved or not.
     pub learns: bool,
-}
-
-/// The layers of a model.
-pub struct Shelves {
-    /// What the model is.
-    pub model: Fingerprint,
-    /// Experts of each layer that has any.
-    pub n_experts: Vec<u32>,
-    /// Which of these each layer of the engine is.
-    pub numbers: Vec<usize>,
 }
 
 /// The workload of one model.
@@ -68,7 +59,12 @@ impl Given {
                 }
             }
             Some(config::Known::Folder(folder)) => {
-                let profiles = read_folder(folder)?;
+                let is_spared = |path: &Path| config.may_save_to(path);
+                let (profiles, damaged) = read_folder_sparing(folder, is_spared)?;
+                // What is wrong with the file that is saved is said when its model is known.
+                for (_, error) in damaged.iter().filter(|(path, _)| !config.saves_to(path)) {
+                    report::say(&format!("hotset: {error}; it is none to choose"));
+                }
                 given.folder = Some((folder.clone(), profiles));
             }
         }
@@ -119,8 +115,8 @@ impl Given {
             ));
         }
         let learner = match &self.save {
-            Some(path) => Learner::continuing(config::profile_path(path, n), &shelves),
-            None => self.learns.then(|| Learner::new(&shelves)),
+            Some(path) => Learner::continuing(config::numbered(path, n), &shelves, report::say),
+            None => self.learns.then(|| Learner::new(&shelves, report::say)),
         };
         Ok(Workload {
             n,
@@ -129,16 +125,6 @@ impl Given {
             choice,
             prewarm: self.prewarm,
             learner: learner.map(Mutex::new),
-        })
-    }
-}
-
-impl Shelves {
-    /// What a profile and the model differ in.
-    pub(super) fn difference(&self, profile: &Profile) -> Option<String> {
-        profile.model.difference(&self.model).or_else(|| {
-            (profile.n_experts() != self.n_experts)
-                .then(|| "its layers do not have the model's numbers of experts".to_string())
         })
     }
 }

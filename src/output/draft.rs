@@ -33,6 +33,8 @@ pub enum Draft {
         file: NamedTempFile,
         /// What it will be called.
         target: PathBuf,
+        /// Whether the file that is there may be written over where it cannot be replaced.
+        may_overwrite: bool,
     },
     /// What is there already: a regular file of which the first bytes are written anew, or something else.
     InPlace {
@@ -44,22 +46,39 @@ pub enum Draft {
 }
 
 impl Draft {
-    /// Begins a file that `path` will lead to.
-    pub fn new(path: &Path) -> io::Result<Self> {
+    /// Begins a file that `path` will lead to, and that no failure can leave half written: a file that is there and
+    /// could not be replaced as a whole is refused.
+    pub fn whole(path: &Path) -> io::Result<Self> {
+        Self::begin(path, false)
+    }
+
+    fn begin(path: &Path, may_overwrite: bool) -> io::Result<Self> {
         match Place::of(path)? {
             Place::Missing(target) => Ok(Self::Beside {
                 file: beside(&target)?,
                 target,
+                may_overwrite,
             }),
-            Place::File {
-                path: Some(target),
-                meta,
-            } if meta.nlink() == 1 => match replacement(&target, &meta) {
-                Ok(file) => Ok(Self::Beside { file, target }),
-                Err(cause) if is_full(&cause) => Err(cause),
-                Err(_) => Self::in_place(path),
-            },
-            Place::File { .. } => Self::in_place(path),
+            Place::File { path: real, meta } => {
+                let begun = match (real, in_the_way(path, &meta)) {
+                    (Some(target), None) => replacement(&target, &meta).map(|file| (file, target)),
+                    (_, Some(why)) => Err(io::Error::other(why)),
+                    (None, None) => Err(io::Error::other("no name leads to it")),
+                };
+                match begun {
+                    Ok((file, target)) => Ok(Self::Beside {
+                        file,
+                        target,
+                        may_overwrite,
+                    }),
+                    Err(cause) if is_full(&cause) => Err(cause),
+                    Err(_) if may_overwrite => Self::in_place(path),
+                    Err(cause) => Err(io::Error::other(format!(
+                        "it cannot be replaced as a whole: {}",
+                        said(&cause)
+                    ))),
+                }
+            }
             Place::Stream(file) => Ok(Self::InPlace {
                 file,
                 is_regular: false,
@@ -94,8 +113,12 @@ impl Draft {
     ///
     /// A draft that is dropped instead leaves what was there, unless it was written in place.
     pub fn keep(self) -> io::Result<File> {
-        let (file, target) = match self {
-            Self::Beside { file, target } => (file, target),
+        let (file, target, may_overwrite) = match self {
+            Self::Beside {
+                file,
+                target,
+                may_overwrite,
+            } => (file, target, may_overwrite),
             Self::InPlace {
                 mut file,
                 is_regular,
@@ -116,7 +139,7 @@ impl Draft {
                 Ok(file)
             }
             // A file that is mounted by itself cannot be replaced, nor can that of another in some folders.
-            Err(refused) if target.is_file() => {
+            Err(refused) if may_overwrite && target.is_file() => {
                 let mut source = refused.file.into_file();
                 source.rewind()?;
                 overwrite(Self::in_place(&target)?, &mut source)
@@ -141,15 +164,10 @@ impl Write for &Draft {
 ///
 /// Errors, after which the file is as it was, as far as the system lets it.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    match Draft::new(path)? {
+    match Draft::begin(path, true)? {
         draft @ Draft::InPlace { .. } => overwrite(draft, &mut &*bytes),
         draft => send(draft.as_file(), bytes).and_then(|()| draft.keep()),
     }
-    .map_err(|cause| match cause.raw_os_error() {
-        // Without the name of the temporary file.
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::new(cause.kind(), said(&cause)),
-    })
 }
 
 /// Writes in place, and puts a regular file back if that fails.
@@ -265,6 +283,28 @@ fn open_special(path: &Path) -> io::Result<File> {
     })
 }
 
+/// Why the file `meta`, to which `path` leads, can be told not to be replaceable before that is tried.
+fn in_the_way(path: &Path, meta: &Metadata) -> Option<String> {
+    match meta.nlink() {
+        1 => is_mount(path).then(|| "it is mounted by itself".to_string()),
+        0 => Some("it was removed".to_string()),
+        n => Some(format!("it has {n} names, which are hard links")),
+    }
+}
+
+/// Whether a file is mounted by itself, as into a container; where the system does not say, replacing it shows that.
+#[cfg(target_os = "linux")]
+fn is_mount(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
+    found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_mount(_: &Path) -> bool {
+    false
+}
+
 /// A temporary file of the mode, owner and group of `old`, which is `target`.
 fn replacement(target: &Path, old: &Metadata) -> io::Result<NamedTempFile> {
     let file = beside(target)?;
@@ -312,16 +352,7 @@ fn beside(target: &Path) -> io::Result<NamedTempFile> {
         // As for any new file: the system takes the umask away.
         .permissions(Permissions::from_mode(0o666))
         .tempfile_in(folder)
-        .map_err(without_name)
-}
-
-/// What the system said, without the temporary file that it was said of: it has another name each time.
-fn without_name(error: io::Error) -> io::Error {
-    let text = error.to_string();
-    match text.split_once(" at path ") {
-        Some((said, _)) => io::Error::new(error.kind(), said),
-        None => error,
-    }
+        .map_err(|cause| io::Error::new(cause.kind(), said(&cause)))
 }
 
 /// How the names of temporary files of the file `name` begin.

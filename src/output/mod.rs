@@ -3,18 +3,21 @@
 //! A file is written whole or stays as it was: the bytes go to a temporary file beside it, which then takes its
 //! name. A new file has the mode that the umask leaves. Of one that is there, mode, owner, group and links stay.
 //! Where that cannot be (a file that is mounted by itself, a folder that takes no files, an owner who cannot be
-//! named, several hard links), the file is written in place, and a write that fails puts its old bytes back. What
-//! is no regular file, a pipe or `/dev/null`, is written to.
+//! named, several hard links), the file is written in place, and a write that fails puts its old bytes back; what is too large
+//! for that is refused instead ([`Draft::whole`]). What is no regular file, a pipe or `/dev/null`, is written to.
 
 mod draft;
 mod lock;
 mod place;
+#[cfg(test)]
+mod tests;
 
 pub use draft::{Draft, Growing, write};
 pub use lock::{Lock, lock};
 pub use place::Place;
 
 use crate::config::folder_of;
+use crate::error::Error;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -41,6 +44,32 @@ pub fn check(path: &Path) -> Result<(), String> {
         }
         Place::Missing(target) => check_folder(path, &target),
     }
+}
+
+/// Refuses files that could not be written in the end, two of them that are one, and those that are `read` as well.
+/// Each comes with what names it: a variable, an option, or words. To be done before any work.
+pub fn check_all(written: &[(&str, &Path)], read: &[(String, &Path)]) -> Result<(), Error> {
+    let mut seen: Vec<(&str, Identity)> = Vec::new();
+    for &(name, path) in written {
+        let wrong = |allowed: String| Error::Setting {
+            name: name.to_string(),
+            value: path.to_string_lossy().into_owned(),
+            allowed,
+        };
+        check(path).map_err(wrong)?;
+        let Some(own) = identity(path) else {
+            continue;
+        };
+        let is_read = |(_, path): &&(String, &Path)| identity(path).as_ref() == Some(&own);
+        let others = seen.iter().find(|(_, seen)| *seen == own);
+        let other = others.map(|(other, _)| *other);
+        let other = other.or_else(|| read.iter().find(is_read).map(|(words, _)| words.as_str()));
+        if let Some(other) = other {
+            return Err(wrong(format!("{other} names the same file")));
+        }
+        seen.push((name, own));
+    }
+    Ok(())
 }
 
 /// Whether a file `target`, to which `path` leads, can be made.
@@ -71,11 +100,12 @@ fn check_folder(path: &Path, target: &Path) -> Result<(), String> {
     }
 }
 
-/// What the system said, without the temporary file that it was said of.
+/// What the system said, without the temporary file that it was said of: it has another name each time.
 fn said(cause: &io::Error) -> String {
-    match cause.raw_os_error() {
-        Some(code) => io::Error::from_raw_os_error(code).to_string(),
-        None => cause.to_string(),
+    let text = cause.to_string();
+    match text.split_once(" at path ") {
+        Some((said, _)) => said.to_string(),
+        None => text,
     }
 }
 

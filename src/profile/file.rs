@@ -22,6 +22,17 @@ pub(crate) const NAME_BYTES_MAX: usize = 200;
 /// Largest count and weight: whole numbers up to it are exact in JSON. Sums of as many as a profile has are finite.
 const NUMBER_MAX: u64 = 1 << 53;
 
+/// Why there is no profile to be had of a file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unread {
+    /// The system does not give what is in it: it may another time.
+    #[error("{0}")]
+    System(#[from] io::Error),
+    /// It holds something else.
+    #[error("{0}")]
+    Content(String),
+}
+
 type Checked<T> = std::result::Result<T, String>;
 
 /// UTC, as profiles tell time.
@@ -34,9 +45,13 @@ impl Profile {
     ///
     /// Errors: [`Error::File`] with the field that is wrong. What is accepted keeps all that the format promises.
     pub fn read(path: &Path) -> Result<Self> {
-        read_text(path)
-            .and_then(|text| parse(&text))
-            .map_err(|why| damaged(path, why))
+        Self::try_read(path).map_err(|unread| damaged(path, unread.to_string()))
+    }
+
+    /// The same, and tells what the system does not do from what is in the file.
+    pub(super) fn try_read(path: &Path) -> std::result::Result<Self, Unread> {
+        let text = read_text(path)?;
+        parse(&text).map_err(Unread::Content)
     }
 
     /// Writes the profile, compressed if the name ends in `.gz`, weights with four digits.
@@ -199,18 +214,27 @@ fn is_compressed(path: &Path) -> bool {
 }
 
 /// What the file holds, uncompressed.
-fn read_text(path: &Path) -> Checked<Vec<u8>> {
-    let meta = fs::metadata(path).map_err(|cause| cause.to_string())?;
-    if !meta.is_file() {
-        return Err("not a regular file".to_string());
+fn read_text(path: &Path) -> std::result::Result<Vec<u8>, Unread> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(Unread::Content("not a regular file".to_string()));
     }
-    let file = File::open(path).map_err(|cause| cause.to_string())?;
-    match is_compressed(path) {
-        true => read_bounded(MultiGzDecoder::new(io::BufReader::new(file)))
-            .map_err(|cause| format!("the gzip data is damaged or ends early: {cause}")),
-        false => read_bounded(file).map_err(|cause| cause.to_string()),
-    }?
-    .ok_or_else(|| format!("it holds more than {FILE_BYTES_MAX} bytes"))
+    let file = File::open(path)?;
+    let text = match is_compressed(path) {
+        true => read_bounded(MultiGzDecoder::new(io::BufReader::new(file))).map_err(unpacked)?,
+        false => read_bounded(file)?,
+    };
+    text.ok_or_else(|| Unread::Content(format!("it holds more than {FILE_BYTES_MAX} bytes")))
+}
+
+/// The error of a decoder: one that has no number is its own.
+fn unpacked(cause: io::Error) -> Unread {
+    match cause.raw_os_error() {
+        Some(_) => Unread::System(cause),
+        None => {
+            let why = format!("the gzip data is damaged or ends early: {cause}");
+            Unread::Content(why)
+        }
+    }
 }
 
 /// `None` if there is more than a profile may have.

@@ -13,6 +13,7 @@ mod choose;
 mod file;
 mod import;
 mod learn;
+mod learner;
 mod mix;
 mod part;
 mod shelf;
@@ -26,10 +27,11 @@ pub use choose::{Chooser, Verdict};
 pub(crate) use file::NAME_BYTES_MAX;
 pub use import::import;
 pub use learn::Lesson;
+pub use learner::{Learner, Say, Shelves};
 pub use mix::{Blend, merge};
 pub(crate) use part::WEIGHT_MAX;
 pub use part::part;
-pub use shelf::{is_named_so, read_folder};
+pub use shelf::{is_named_so, read_folder, read_folder_sparing};
 pub use similarity::{layer_similarities, similarity};
 
 /// The version of the format that this program writes, and the only one it reads.

@@ -1,5 +1,6 @@
 //! A profile and how much of it: `FILE` or `FILE:WEIGHT`.
 
+use crate::config;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,17 +18,19 @@ pub fn part(text: &OsStr) -> Result<(PathBuf, f64), String> {
     let split = colon.filter(|_| !Path::new(text).is_file());
     let weighed = split.and_then(|at| {
         let weight = std::str::from_utf8(&bytes[at + 1..]).ok()?;
-        Some((&bytes[..at], weight, weight.parse::<f64>().ok()?))
+        // Whatever else is a number is a weight that is refused, not part of a name.
+        weight.parse::<f64>().ok()?;
+        Some((&bytes[..at], weight))
     });
-    let (file, written, weight) = weighed.unwrap_or((bytes, "1", 1.0));
+    let (file, written) = weighed.unwrap_or((bytes, "1"));
     let file = OsStr::from_bytes(file);
-    // Not a number is in no range.
-    if !(weight > 0.0 && weight <= WEIGHT_MAX) {
-        return Err(format!(
-            "the weight {written} of {} is not above 0 and at most {WEIGHT_MAX}",
+    let weight = config::decimal(written).filter(|weight| *weight > 0.0 && *weight <= WEIGHT_MAX);
+    let weight = weight.ok_or_else(|| {
+        format!(
+            "the weight {written} of {} is not above 0 and at most {WEIGHT_MAX}, in digits",
             file.display()
-        ));
-    }
+        )
+    })?;
     match file.is_empty() {
         true => Err(format!("\"{}\" names no file", text.display())),
         false => Ok((PathBuf::from(file), weight)),
@@ -58,6 +61,8 @@ mod tests {
             ("a:nan", "the weight nan"),
             ("a:inf", "the weight inf"),
             ("a:1e308", "the weight 1e308 "),
+            ("a:1e2", "the weight 1e2 "),
+            ("a:+2", "the weight +2 "),
             (":1", "names no file"),
             ("", "names no file"),
         ] {

@@ -318,6 +318,31 @@ fn what_is_wrong_is_found_before_anything_runs() {
     assert!(error.contains("HOTSET_RAMM"), "{error}");
 }
 
+/// What hours will have measured is written over nothing that is read, nor over itself.
+#[test]
+fn a_report_is_written_over_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (prompt, copy, json) = (prompt(folder.path(), "it.txt"), at("m.gguf"), at("x.json"));
+    fs::copy(model(), &copy).unwrap();
+    fs::create_dir(at("out")).unwrap();
+    let (out, raw) = (at("out"), at("out/raw.json"));
+    let cases: [(&[&str], &str); 4] = [
+        (&["--json", &copy], "the input"),
+        (&["--json", &prompt], "the input"),
+        (&["--json", &json, "--svg", &json], "--json"),
+        (&["--out", &out, "--svg", &raw], "--svg"),
+    ];
+    for (args, other) in cases {
+        let mut command = hotset(&["bench", "-m", &copy, "--no-limit", "--prompts", &prompt]);
+        let error = error_of(command.args(args), 2);
+        let is_named = error.contains(other) && error.contains("names the same file");
+        assert!(is_named, "{args:?}: {error}");
+    }
+    assert!(fs::read(&copy).unwrap() == fs::read(model()).unwrap());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
 #[test]
 fn a_run_that_fails_is_named_with_what_it_said() {
     let folder = tempfile::tempdir().unwrap();

@@ -122,7 +122,7 @@ fn a_speed_needs_the_least_budget_whose_reads_allow_it() {
     let (percent, plan) = wanted("3000");
     assert!((20.0..50.0).contains(&number(&percent)), "{percent}");
     assert_eq!(plan["policy"], hotset::config::DEFAULT_POLICY);
-    assert_eq!(wanted("1e9").0, 100.0);
+    assert_eq!(wanted("1000000000").0, 100.0);
 }
 
 #[test]
@@ -145,7 +145,14 @@ fn the_table_says_what_it_rests_on() {
     ] {
         assert!(assumed.contains(part), "no `{part}` in:\n{assumed}");
     }
-    let given = table(&["--disk", "500MB/s", "--speed", "1e9", "--limit", "500"]);
+    let given = table(&[
+        "--disk",
+        "500MB/s",
+        "--speed",
+        "1000000000",
+        "--limit",
+        "500",
+    ]);
     assert!(
         !given.contains("assumed") && given.contains("500.0 MB/s"),
         "{given}"

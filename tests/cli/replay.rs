@@ -119,15 +119,17 @@ fn options_choose_what_is_replayed() {
         (&"layer".into(), &115.into())
     );
     assert_ne!(by_layer["hits"], all["hits"]);
-    let (unit, sized) = cell(&["115KiB", "--expert-bytes", "1KiB"]);
-    assert_eq!(
-        (unit, &sized["slots"], &sized["hits"]),
-        ("bytes".into(), &115.into(), &all["hits"])
-    );
-    assert_eq!(
-        sized["bytes"].as_u64().unwrap(),
-        1024 * sized["misses"].as_u64().unwrap()
-    );
+    for size in ["1KiB", "1024"] {
+        let (unit, sized) = cell(&["115KiB", "--expert-bytes", size]);
+        assert_eq!(
+            (unit, &sized["slots"], &sized["hits"]),
+            ("bytes".into(), &115.into(), &all["hits"])
+        );
+        assert_eq!(
+            sized["bytes"].as_u64().unwrap(),
+            1024 * sized["misses"].as_u64().unwrap()
+        );
+    }
     let report = json(&[
         ITALIAN,
         "--limit",

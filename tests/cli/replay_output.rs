@@ -1,6 +1,7 @@
 //! What `hotset replay` prints and writes.
 
 use super::replay::{ITALIAN, json, output, trace};
+use super::{error_of, hotset};
 use hotset::policy::REGISTRY;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -143,4 +144,38 @@ fn the_output_is_a_file_like_others() {
     let rights = |path| fs::metadata(path).unwrap().permissions();
     assert_eq!(rights(&new), rights(&like));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+/// By whatever name: a trace that took hours is not replaced by what is said of it.
+#[test]
+fn the_output_is_never_an_input() {
+    let folder = TempDir::new().unwrap();
+    let [run, prior, link, other] =
+        ["run.trace.gz", "prior.trace.gz", "link", "other"].map(|name| folder.path().join(name));
+    fs::copy(ITALIAN, &run).unwrap();
+    fs::copy(ITALIAN, &prior).unwrap();
+    std::os::unix::fs::symlink(&run, &link).unwrap();
+    fs::hard_link(&prior, &other).unwrap();
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_string();
+    for (out, input) in [(&run, &run), (&link, &run), (&other, &prior)] {
+        let args = [
+            "replay",
+            &text(&run),
+            "--prior",
+            &text(&prior),
+            "-o",
+            &text(out),
+        ];
+        let error = error_of(hotset(&args).args(["--format", "csv"]), 2);
+        let said = format!(
+            "--output={}: the input {} names the same file",
+            out.display(),
+            input.display()
+        );
+        assert!(error.contains(&said), "{error}");
+    }
+    for path in [&run, &prior] {
+        assert!(fs::read(path).unwrap() == fs::read(ITALIAN).unwrap());
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
 }

@@ -34,10 +34,13 @@ const NUMBERS: &[&str] = &[
     "-1",
     "1.5",
     "1e3",
+    "+5",
+    " 5",
     "nan",
     "inf",
     "0x10",
     "4294967296",
+    "18446744073709551616",
     "\u{0663}",
     "ten",
 ];
@@ -52,6 +55,11 @@ fn settings_refuse_what_nobody_can_mean() {
         ("HOTSET_RAM", &["0%", "101%", "nan%", "-5%", "1e1%"], "100%"),
         ("HOTSET_RAM", &["6"], "that is 6 bytes; write 6GiB"),
         ("HOTSET_RAM", &["6000"], "6000 bytes; write 6000MiB"),
+        (
+            "HOTSET_RAM",
+            &["1000000"],
+            "if so few are meant, write 1000000B",
+        ),
         ("HOTSET_RAM", &["6B"], "that is 6 bytes; write 6GiB"),
         (
             "HOTSET_STATS",
@@ -86,6 +94,8 @@ fn settings_refuse_what_nobody_can_mean() {
                 "Cargo.toml:nan",
                 "Cargo.toml:inf",
                 "Cargo.toml:1e308",
+                "Cargo.toml:1e2",
+                "Cargo.toml:+2",
             ],
             "above 0 and at most 1000",
         ),
@@ -97,7 +107,7 @@ fn settings_refuse_what_nobody_can_mean() {
             assert!(error.contains(allowed), "{error}");
         }
     }
-    for good in ["6gb", "6 G", "512 MiB", "1048576", "0.001%"] {
+    for good in ["6gb", "6 G", "512 MiB", "1048576", "1000000B", "0.001%"] {
         let output = run(hotset(&["run", "--tool", "none"]).env("HOTSET_RAM", good));
         assert!(!text(&output.stderr).contains("HOTSET_RAM"), "{good}");
     }
@@ -111,15 +121,19 @@ fn options_refuse_what_nobody_can_mean() {
     let demo: &[&str] = &["demo"];
     let widen: &[&str] = &["widen", "x", "-o", "y"];
     let merge: &[&str] = &["profile", "merge", "-o", "y.json"];
-    let speeds: &[&str] = &["", "0", "-1", "nan", "inf", "1e300", "0x10", "fast"];
+    let speeds: &[&str] = &[
+        "", "0", "-1", "nan", "inf", "1e300", "1e3", "+5", "0x10", "fast",
+    ];
     let large = |n: &[&'static str]| [NUMBERS, n].concat();
+    // These may be small, and are counted in bytes.
+    let sizes: Vec<&str> = SIZES.iter().copied().filter(|n| *n != "4096").collect();
     let seeds: Vec<&str> = NUMBERS.iter().copied().filter(|n| *n != "0").collect();
     let options: &[(&[&str], &str, &[&str])] = &[
         (plan, "--disk", SIZES),
         (plan, "--speed", speeds),
         (plan, "--limit", NUMBERS),
         (replay, "--limit", NUMBERS),
-        (replay, "--expert-bytes", SIZES),
+        (replay, "--expert-bytes", &sizes),
         (replay, "--expert-bytes", &["2TiB"]),
         (replay, "--budgets", SIZES),
         (replay, "--budgets", &["0%", "101%", "nan%", "1e1%"]),
@@ -142,7 +156,7 @@ fn options_refuse_what_nobody_can_mean() {
         (
             bench,
             "--read-ahead-kb",
-            &["", "-1", "1e3", "1048577", "nan"],
+            &["", "-1", "+1", "1e3", "1048577", "nan"],
         ),
         #[cfg(feature = "llama")]
         (bench, "--cap", SIZES),
@@ -151,7 +165,9 @@ fn options_refuse_what_nobody_can_mean() {
         (
             merge,
             "",
-            &["a:0", "a:-1", "a:nan", "a:inf", "a:1e308", ":1"],
+            &[
+                "a:0", "a:-1", "a:+1", "a:nan", "a:inf", "a:1e308", "a:1e2", ":1",
+            ],
         ),
     ];
     for (command, option, values) in options {

@@ -107,11 +107,21 @@ fn the_input_is_never_the_output() {
     std::fs::copy(model(), &input).unwrap();
     let link = folder.path().join("link.gguf");
     std::os::unix::fs::symlink(&input, &link).unwrap();
-    for output in [&input, &link] {
+    let copy = folder.path().join("copy.gguf");
+    std::fs::hard_link(&input, &copy).unwrap();
+    for output in [&input, &link, &copy] {
         let error = error_of(&mut widen(input.to_str().unwrap(), "2", output), 2);
-        assert!(error.contains("is the input"), "{error}");
+        let said = format!(
+            "--output={}: the input {} names the same file",
+            output.display(),
+            input.display()
+        );
+        assert!(error.contains(&said), "{error}");
     }
-    assert_eq!(names_in(folder.path()), ["in.gguf", "link.gguf"]);
+    assert_eq!(
+        names_in(folder.path()),
+        ["copy.gguf", "in.gguf", "link.gguf"]
+    );
     assert!(std::fs::read(&input).unwrap() == std::fs::read(model()).unwrap());
 }
 
@@ -133,6 +143,23 @@ fn what_cannot_be_written_is_not_written_in_part() {
     let error = error_of(&mut limited, 1);
     assert!(error.contains("File too large"), "{error}");
     assert_eq!(names_in(folder.path()), ["out.gguf"]);
+    assert_eq!(std::fs::read_to_string(&output).unwrap(), "precious");
+}
+
+/// It would have to be written in place, and half of it would stay if that failed.
+#[test]
+fn an_output_with_several_names_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [output, other] = ["out.gguf", "other.gguf"].map(|name| folder.path().join(name));
+    std::fs::write(&output, "precious").unwrap();
+    std::fs::hard_link(&output, &other).unwrap();
+    let error = error_of(&mut widen(&model(), "2", &output), 2);
+    let said = format!("--output={}: ", output.display());
+    assert!(
+        error.contains(&said) && error.contains("has 2 names"),
+        "{error}"
+    );
+    assert_eq!(names_in(folder.path()), ["other.gguf", "out.gguf"]);
     assert_eq!(std::fs::read_to_string(&output).unwrap(), "precious");
 }
 

@@ -107,6 +107,11 @@ fn files_that_cannot_be_replaced_are_written_in_place() {
     let bench = Bench::new();
     let real = bench.dir.path().join("real");
     fs::create_dir(&real).unwrap();
+    let all_whole = |folder: &Path| {
+        SIDES
+            .iter()
+            .all(|side| (side.is_whole)(&folder.join(side.file)))
+    };
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
     let fill = |folder: &Path| {
         for side in &SIDES {
@@ -119,16 +124,14 @@ fn files_that_cannot_be_replaced_are_written_in_place() {
         }
     };
     fill(&bench.out());
-    let before = SIDES.each_ref().map(|side| inode(&bench.path(side)));
+    let inodes = || SIDES.each_ref().map(|side| inode(&bench.path(side)));
+    let before = inodes();
     fs::set_permissions(bench.out(), Permissions::from_mode(0o555)).unwrap();
     let mut command = bench.command(&bench.out());
     forget_powers_of_root(&mut command);
     run(command).text();
-    assert_eq!(
-        SIDES.each_ref().map(|side| inode(&bench.path(side))),
-        before
-    );
-    assert!(SIDES.iter().all(|side| (side.is_whole)(&bench.path(side))));
+    assert_eq!(inodes(), before);
+    assert!(all_whole(&bench.out()));
 
     fill(&real);
     let script = "for name in stats.json profile.json run.trace.gz; do \
@@ -139,11 +142,7 @@ fn files_that_cannot_be_replaced_are_written_in_place() {
             let ended = run(command_of(&command));
             ended.text();
             assert_eq!(warnings(&ended), [""; 0]);
-            assert!(
-                SIDES
-                    .iter()
-                    .all(|side| (side.is_whole)(&real.join(side.file)))
-            );
+            assert!(all_whole(&real));
         }
     }
     assert_eq!(names(&real).len(), 3);

@@ -127,3 +127,26 @@ fn two_files_are_not_one() {
         }
     }
 }
+
+/// What a run leaves in a folder of profiles is one of them the next time.
+#[test]
+fn a_folder_of_profiles_is_for_profiles() {
+    let bench = Bench::new();
+    let [stats, profile, _] = &SIDES;
+    let with_folder = |side: &Side, path: &Path| {
+        let mut command = refusing(side, path);
+        command.env("HOTSET_PROFILE", bench.out());
+        run(command)
+    };
+    let path = bench.path(stats);
+    let ended = with_folder(stats, &path);
+    assert_refused(&ended, stats, &path, "HOTSET_PROFILE takes each .json file");
+    // An empty file, or half of one, is begun anew or left alone when the model is known.
+    for old in ["", "{\"version\":1,"] {
+        let path = bench.path(profile);
+        fs::write(&path, old).unwrap();
+        let ended = with_folder(profile, &path);
+        assert_eq!(ended.code(), 1, "{}", ended.stderr);
+        assert!(ended.stderr.contains("no.gguf"), "{}", ended.stderr);
+    }
+}

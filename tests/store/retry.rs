@@ -1,8 +1,35 @@
 //! What passes is tried again; what does not end can be told.
 
+use hotset::store::{Arena, QueueKind, Read, ReadQueue};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support::*;
+
+type Prepared = (
+    ReadQueue,
+    Arc<Arena>,
+    Arc<Reports>,
+    Vec<(Read, usize, usize)>,
+);
+
+/// A queue that suffers `faults`, and `n` reads for it of `file`, which lies in `dir`.
+fn prepare(dir: &Path, file: &[u8], kind: QueueKind, faults: &str, n: usize) -> Prepared {
+    let model = model(&dir.join("m"), file);
+    let reads = random_reads(n, model.align(), 53);
+    let (queue, arena, reports) = queue(vec![model], kind, 4, faults, n * SLOT);
+    (queue, arena, reports, reads)
+}
+
+/// Waits until `n` reads are reported, for less than what the late one takes.
+fn wait_for(reports: &Reports, n: usize) {
+    let begin = Instant::now();
+    while reports.by_tag.lock().unwrap().len() < n {
+        assert!(begin.elapsed() < Duration::from_millis(2900), "not {n}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 #[test]
 fn calls_that_fail_for_a_while_are_made_again() {
@@ -14,10 +41,8 @@ fn calls_that_fail_for_a_while_are_made_again() {
             ("nomem=2", "Cannot allocate memory"),
             ("nomem=2,short=2,delay_ms=1", "Cannot allocate memory"),
         ] {
-            let model = model(&dir.path().join("m"), &file);
-            let path = model.path().display().to_string();
-            let reads = random_reads(40, model.align(), 53);
-            let (queue, arena, reports) = queue(vec![model], *kind, 4, faults, 40 * SLOT);
+            let (queue, arena, reports, reads) = prepare(dir.path(), &file, *kind, faults, 40);
+            let path = queue.files()[0].path().display().to_string();
             queue.submit(&only_reads(&reads));
             reports.take_ok(40);
             assert_arrived(&arena, &reads, &file, queue.about());
@@ -39,20 +64,12 @@ fn a_read_that_stalls_holds_up_no_other() {
     let file = content(52);
     let dir = tempfile::tempdir().unwrap();
     for kind in kinds() {
-        let model = model(&dir.path().join("m"), &file);
-        let reads = random_reads(40, model.align(), 55);
-        let (queue, arena, reports) = queue(vec![model], *kind, 2, "stall_ms=3000", 40 * SLOT);
+        let late = "stall_ms=3000";
+        let (queue, arena, reports, reads) = prepare(dir.path(), &file, *kind, late, 40);
         assert!(queue.longest_under_way().is_none());
         let begin = Instant::now();
         queue.submit(&only_reads(&reads));
-        while reports.by_tag.lock().unwrap().len() < 39 {
-            assert!(
-                begin.elapsed() < Duration::from_millis(2900),
-                "{}",
-                queue.about()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for(&reports, 39);
         let read = queue.longest_under_way().unwrap();
         let first = reads[0].0;
         let (offset, need) = (first.offset, first.need);
@@ -72,13 +89,10 @@ fn a_queue_ends_while_a_read_is_paused() {
     let file = content(54);
     let dir = tempfile::tempdir().unwrap();
     for kind in kinds() {
-        let model = model(&dir.path().join("m"), &file);
-        let reads = random_reads(10, model.align(), 57);
-        let (queue, _, reports) = queue(vec![model], *kind, 2, "stall_ms=60000", 10 * SLOT);
+        let late = "stall_ms=60000";
+        let (queue, _arena, reports, reads) = prepare(dir.path(), &file, *kind, late, 10);
         queue.submit(&only_reads(&reads));
-        while reports.by_tag.lock().unwrap().len() < 9 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_for(&reports, 9);
         drop(queue);
         let cause = &reports.take(10)[&0];
         let cause = &cause.as_ref().unwrap_err().cause;

@@ -14,11 +14,12 @@ pub mod row;
 #[cfg(feature = "llama")]
 mod table;
 
+use super::numbers::{NUMBER_MAX, size, whole};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// No context of a model is longer.
-const TOKENS_MAX: i64 = 1 << 24;
+const TOKENS_MAX: u64 = 1 << 24;
 /// A GiB.
 const READ_AHEAD_KB_MAX: u64 = 1 << 20;
 
@@ -42,7 +43,7 @@ pub struct Args {
     #[arg(long, value_name = "LIST")]
     ram: Option<String>,
     /// What the process takes besides experts [default: measured, and 64 MiB more]
-    #[arg(long, value_name = "SIZE", value_parser = super::numbers::size)]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     rest: Option<u64>,
     /// Policies of hotset, as in lru,decay:16
     #[arg(long, value_name = "NAMES", default_value = "adaptive,lru")]
@@ -55,31 +56,31 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 1.., value_delimiter = ',')]
     prompts: Vec<PathBuf>,
     /// Tokens to generate in each turn
-    #[arg(short, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
+    #[arg(short, value_name = "N", default_value_t = 128, value_parser = whole::<u32>(1..=TOKENS_MAX))]
     n: u32,
     /// Tokens of each prompt: the first ones of its text, or the next ones if a turn before had that
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = whole::<u32>(1..=TOKENS_MAX))]
     prompt_tokens: u32,
     /// Runs of each row
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = whole::<u32>(1..=1000))]
     repeat: u32,
     /// Seed of the sampler
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32>(0..=NUMBER_MAX))]
     seed: u32,
     /// Threads that compute [default: one for each core]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    #[arg(short, long, value_name = "N", value_parser = whole::<u32>(1..=512))]
     threads: Option<u32>,
     /// Tokens of the context [default: those of all prompts and those generated]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
+    #[arg(short, long, value_name = "N", value_parser = whole::<u32>(1..=TOKENS_MAX))]
     ctx_size: Option<u32>,
     /// Tokens of the prompt that are computed at once; also -ub
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=TOKENS_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = whole::<u32>(1..=TOKENS_MAX))]
     ubatch_size: u32,
     /// Set no limits: for where control groups cannot be made
     #[arg(long)]
     no_limit: bool,
     /// Set the read-ahead of the model's disk meanwhile; it needs root
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(0..=READ_AHEAD_KB_MAX))]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(0..=READ_AHEAD_KB_MAX))]
     read_ahead_kb: Option<u64>,
     /// A folder for the report: README.md, raw.json, chart.svg; it must be empty or not exist
     #[arg(long, value_name = "DIR")]

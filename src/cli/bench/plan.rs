@@ -1,13 +1,14 @@
 //! What is to be measured, checked before anything runs.
 
 use super::Args;
+use super::report::REPORT_FILES;
+use crate::cli::files::check_outputs;
 use anyhow::Context;
 use hotset::bench::{Amount, STOCK};
 use hotset::config::Config;
 use hotset::error::Error;
 use hotset::gguf::{self, Experts};
 use hotset::llama::session::available_threads;
-use hotset::output;
 use hotset::policy;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -125,9 +126,7 @@ impl<'a> Plan<'a> {
         let (workloads, texts) = args.workloads()?;
         let n_turns = workloads.iter().map(|workload| workload.turns.len()).max();
         let n_context = args.n_context(n_turns.unwrap_or(1) as u32)?;
-        for file in [&args.json, &args.svg].into_iter().flatten() {
-            check_file(file)?;
-        }
+        args.check_outputs(&model, &workloads)?;
         if let Some(folder) = &args.out {
             make_folder(folder)?;
         }
@@ -174,6 +173,21 @@ impl<'a> Plan<'a> {
 }
 
 impl Args {
+    /// Whether the files can be written and are nothing else that counts, before hours are spent.
+    fn check_outputs(&self, model: &Model, workloads: &[Workload]) -> Result<(), Error> {
+        // In a folder that is to be made nothing can be meant by other names.
+        let folder = self.out.as_ref().filter(|folder| folder.is_dir());
+        let in_folder = |folder: &PathBuf| REPORT_FILES.map(|name| folder.join(name));
+        let in_folder: Vec<PathBuf> = folder.into_iter().flat_map(in_folder).collect();
+        let named = [("--json", &self.json), ("--svg", &self.svg)];
+        let named = named.into_iter();
+        let named = named.filter_map(|(name, path)| Some((name, path.as_deref()?)));
+        let in_folder = in_folder.iter().map(|path| ("--out", path.as_path()));
+        let written: Vec<(&str, &Path)> = named.chain(in_folder).collect();
+        let texts = workloads.iter().flat_map(|workload| &workload.turns);
+        check_outputs(&written, model.files.iter().chain(texts))
+    }
+
     fn n_context(&self, n_turns: u32) -> Result<u32, Error> {
         let of_turn = self.prompt_tokens.saturating_add(self.n);
         let needed = of_turn.saturating_mul(n_turns);
@@ -256,11 +270,6 @@ impl Args {
         }
         Ok((workloads, None))
     }
-}
-
-/// Whether a file can be written, before hours are spent.
-fn check_file(path: &Path) -> Result<(), Error> {
-    output::check(path).map_err(|why| wrong(path, why))
 }
 
 /// Makes the folder of the report, which must not exist or be empty.

@@ -17,6 +17,9 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+/// What is in the folder of a report: all numbers, the chart, and what there is to say.
+pub const REPORT_FILES: [&str; 3] = ["raw.json", "chart.svg", "README.md"];
+
 /// All of it: `raw.json`.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -89,9 +92,10 @@ pub fn write(plan: &Plan, measured: &Measured) -> anyhow::Result<ExitCode> {
         }
     }
     if let Some(folder) = &args.out {
-        save(&folder.join("raw.json"), &json)?;
-        save(&folder.join("chart.svg"), &svg)?;
-        save(&folder.join("README.md"), &report.readme())?;
+        let texts = [json, svg, report.readme()];
+        for (name, text) in REPORT_FILES.iter().zip(&texts) {
+            save(&folder.join(name), text)?;
+        }
     }
     let table = table::table(&report.rows, presets::NOTHING);
     let notes = report.notes().join("\n");

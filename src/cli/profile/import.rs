@@ -30,7 +30,8 @@ pub struct Args {
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     check_name(&args.name)?;
-    check_new(&args.output, args.force)?;
+    let read = std::iter::once(&args.file).chain(&args.model);
+    check_new(&args.output, args.force, read)?;
     let model = match &args.model {
         Some(path) => Some(Fingerprint::of(&gguf::read(path)?)),
         None => None,

@@ -29,7 +29,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    check_new(&args.output, args.force)?;
+    // With --force a profile may take in others: it is read before it is replaced.
+    check_new(&args.output, args.force, [])?;
     let name = args.name.clone().unwrap_or_else(|| stem(&args.output));
     check_name(&name)?;
     let read = |(path, _): &(PathBuf, f64)| Profile::read(path);

@@ -8,7 +8,7 @@ use hotset::error::{Error, Result};
 use hotset::profile::{Profile, is_named_so};
 use hotset::tracker::Phase;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod diff;
 mod import;
@@ -127,9 +127,13 @@ fn check_same(first: &Profile, path: &Path, profile: &Profile) -> Result<()> {
     })
 }
 
-/// Refuses, before any work, the name of a profile that could not be written or is there already.
-fn check_new(path: &Path, force: bool) -> Result<()> {
-    files::check_output(path)?;
+/// Refuses, before any work, the name of a profile that could not be written, is there already, or is one of `read`.
+fn check_new<'a>(
+    path: &Path,
+    force: bool,
+    read: impl IntoIterator<Item = &'a PathBuf>,
+) -> Result<()> {
+    files::check_outputs(&[("--output", path)], read)?;
     let allowed = if !is_named_so(path) {
         "a profile's name ends in .json or .json.gz"
     } else if path.exists() && !force {

@@ -1,6 +1,6 @@
 //! `hotset profile plot`: profiles as heat maps of layers and experts.
 
-use super::super::files::{check_output, save};
+use super::super::files::{check_outputs, save};
 use super::{PhaseName, check_same, name_of, print};
 use anyhow::{Context, anyhow};
 use hotset::profile::Profile;
@@ -43,7 +43,7 @@ struct Map {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    check_output(&args.output)?;
+    check_outputs(&[("--output", &args.output)], &args.files)?;
     let read = |path: &PathBuf| Profile::read(path);
     let profiles: Vec<Profile> = args.files.iter().map(read).collect::<Result<_, _>>()?;
     for (path, profile) in args.files.iter().zip(&profiles) {

@@ -54,12 +54,13 @@ pub use reading::run;
 
 #[cfg(feature = "llama")]
 mod reading {
+    use super::super::super::files::check_outputs;
     use super::super::super::out::print;
     use super::{Args, Role};
     use hotset::config::{Config, Ram, StatsTo};
     use hotset::error::Error;
+    use hotset::gguf;
     use hotset::llama::text;
-    use hotset::output;
     use hotset::profile::{Layer, Profile};
     use hotset::report::tokens_bar;
     use std::path::{Path, PathBuf};
@@ -70,6 +71,7 @@ mod reading {
         let mut config = Config::from_env()?;
         if let Some(ram) = &args.ram {
             config.ram = Some(Ram::parse("--ram", ram)?);
+            config.ram_text.clone_from(ram);
         }
         config.enabled = true;
         config.ram.get_or_insert(Ram::Auto);
@@ -103,10 +105,9 @@ mod reading {
             if out.exists() && !self.force {
                 return Err(wrong(&out, "it exists; --force overwrites it"));
             }
-            match output::check(&out) {
-                Ok(()) => Ok(out),
-                Err(why) => Err(wrong(&out, why)),
-            }
+            let models = gguf::files(&self.model)?;
+            check_outputs(&[("--out", &out)], models.iter().chain([&self.file]))?;
+            Ok(out)
         }
     }
 

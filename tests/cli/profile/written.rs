@@ -106,6 +106,44 @@ fn plot_draws_each_layer_and_expert_of_both_profiles() {
     );
 }
 
+/// But for merging, which takes a profile in that it replaces.
+#[test]
+fn no_output_is_an_input() {
+    let shelf = Shelf::empty();
+    let a = shelf.write("a.json", &small("a", [8, 0, 0, 0]));
+    let b = shelf.write("b.json", &small("b", [0, 2, 0, 0]));
+    let link = shelf.file("link.json");
+    std::fs::hard_link(&b, &link).unwrap();
+    let before = [&a, &b].map(|path| std::fs::read(path).unwrap());
+    for (out, input) in [(&a, &a), (&link, &b)] {
+        let words = [
+            &format!("--output={out}: ")[..],
+            &format!("the input {input} names the same file"),
+        ];
+        refused(&["plot", &a, &b, "-o", out], &words);
+        let import = ["import", input, "--name", "x", "-o", out, "--force"];
+        refused(&import, &words);
+    }
+    assert_eq!([&a, &b].map(|path| std::fs::read(path).unwrap()), before);
+    output_of(&["merge", &a, &b, "-o", &a, "--force"]);
+    let merged = Profile::read(Path::new(&a)).unwrap();
+    assert_eq!(merged.layers[0].generation.count, [8, 2, 0, 0]);
+}
+
+/// As the umask says, which is that of whoever runs this.
+#[test]
+fn what_is_written_has_the_mode_of_any_new_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let shelf = Shelf::empty();
+    let a = shelf.write("a.json", &small("a", [8, 0, 0, 0]));
+    let [svg, merged, like] = ["map.svg", "m.json", "like"].map(|name| shelf.file(name));
+    output_of(&["plot", &a, "-o", &svg]);
+    output_of(&["merge", &a, "-o", &merged]);
+    std::fs::write(&like, "").unwrap();
+    let mode = |path: &String| std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!([&svg, &merged].map(mode), [mode(&like); 2]);
+}
+
 /// An importance matrix of one layer: 4 tokens that pick 2 of 4 experts.
 fn matrix() -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
