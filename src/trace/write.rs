@@ -330,6 +330,7 @@ mod tests {
     use flate2::read::MultiGzDecoder;
     use std::fs::File;
     use std::io::Read;
+    use std::time::Instant;
 
     fn header(n_layers: u32) -> Header {
         Header {
