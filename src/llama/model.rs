@@ -213,13 +213,13 @@ impl Model {
 
     /// How experts are best read, and the file that says so. The best pace of a small model is not worth the
     /// time to find it out.
-    fn way(&self, tensors: &[Tensor], files: &[ModelFile]) -> Result<(Way, PathBuf)> {
+    fn way(&self, tensors: &[Tensor], files: &[ModelFile]) -> (Way, PathBuf) {
         let largest = tensors.iter().max_by_key(|t| t.n_bytes);
         let largest = largest.expect("a model that streams has experts");
         let file = &files[largest.file as usize];
         let is_worth_it = expert_bytes(tensors) >= MEASURED_BYTES_MIN;
-        let way = Way::find(file, self.options, largest.n_bytes, is_worth_it)?;
-        Ok((way, file.path().to_path_buf()))
+        let way = Way::find(file, self.options, largest.n_bytes, is_worth_it);
+        (way, file.path().to_path_buf())
     }
 
     /// The engine; made at the first call.
@@ -239,7 +239,7 @@ impl Model {
                 allowed: "there was no room for experts".to_string(),
             })?;
             // First, because its threads take addresses and keep them.
-            let (way, measured) = self.way(&tensors, &files)?;
+            let (way, measured) = self.way(&tensors, &files);
             let layout = room::layout(&tensors, &files, self.budget, self.log_bytes())?;
             let options = QueueOptions {
                 // What was refused is told of by the queue itself.
