@@ -3,8 +3,9 @@
 use super::Engine;
 use super::arrivals::Target;
 use super::layout::{Layer, Tensor};
-use super::stall::Watch;
+use super::stall;
 use crate::error::{Error, Result};
+use crate::report;
 use crate::residency::Plan;
 use crate::store::{Read, ReadFailure, span};
 use std::path::Path;
@@ -51,11 +52,27 @@ impl Engine {
         self.wait_until(arrived)
     }
 
+    /// As [`Self::wait_for_parts`], for who holds the state: what cannot be said meanwhile goes to its `news`.
+    pub(super) fn wait_with_state(
+        &self,
+        slot: u32,
+        mask: u32,
+        news: &mut Vec<String>,
+    ) -> Result<()> {
+        let arrived = || self.arrivals.has_parts(slot, mask);
+        self.wait_saying(arrived, &mut |line| stall::say_aside(line, news))
+    }
+
     /// Sleeps until `arrived`, and says so if that takes very long.
     pub(super) fn wait_until(&self, arrived: impl Fn() -> bool) -> Result<()> {
-        let mut watch = Watch::new(self);
-        let waited = self.arrivals.wait_until(arrived, || watch.look());
-        watch.end(waited.err());
+        self.wait_saying(arrived, &mut |line| report::say(&line))
+    }
+
+    fn wait_saying(&self, arrived: impl Fn() -> bool, say: &mut dyn FnMut(String)) -> Result<()> {
+        let waited = self
+            .arrivals
+            .wait_until(arrived, || self.look_at_stall(say));
+        self.end_of_wait(waited.err(), say);
         waited.map_err(|failure| self.read_error(failure))
     }
 

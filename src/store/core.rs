@@ -17,8 +17,9 @@ pub(super) trait Backend: Send + Sync {
     /// Changes what waits, and starts what can be started.
     fn change(&self, change: &mut dyn FnMut(&mut Line));
 
-    /// The read that the system has had for longest, and since when. Does not wait for who reads.
-    fn longest_under_way(&self) -> Option<(Read, Instant)>;
+    /// The read that the system has had for longest, and since when, if it has any. Does not wait for who reads:
+    /// `None` if that would be necessary.
+    fn longest_under_way(&self) -> Option<Option<(Read, Instant)>>;
 }
 
 /// What a backend and its threads share with the queue.

@@ -140,11 +140,14 @@ impl Backend for Ring {
         self.shared.start_waiting(&mut state);
     }
 
-    fn longest_under_way(&self) -> Option<(Read, Instant)> {
+    fn longest_under_way(&self) -> Option<Option<(Read, Instant)>> {
         let state = self.shared.state.try_lock().ok()?;
         let running = state.running.iter().flatten().filter_map(Job::under_way);
-        let elsewhere = state.lost.as_ref().and_then(Lost::longest_under_way);
-        running.chain(elsewhere).min_by_key(|(_, since)| *since)
+        let elsewhere = match &state.lost {
+            Some(lost) => lost.longest_under_way()?,
+            None => None,
+        };
+        Some(running.chain(elsewhere).min_by_key(|(_, since)| *since))
     }
 }
 
