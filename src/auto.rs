@@ -15,6 +15,9 @@ use std::time::Duration;
 const RESERVE_PART: u64 = 16;
 /// What is left to the rest of the system, at least.
 const RESERVE_BYTES_MIN: u64 = 64 << 20;
+/// What is left of addresses, as a part of what there are and at least, but no more than half.
+const ADDRESSES_PART: u64 = 4;
+const ADDRESSES_MIN: u64 = 1 << 30;
 /// What is free beyond the reserve is taken if it is at least this part of all that can be used.
 const SURPLUS_PART: u64 = 8;
 /// More than this need not be free beyond the reserve.
@@ -40,6 +43,15 @@ pub fn at_start(available: u64, untouched: u64) -> u64 {
     available.saturating_sub(untouched + reserve(available))
 }
 
+/// Bytes of an arena, where the limits of the process leave so many of addresses. Others, as llama.cpp, map more later,
+/// and end where they cannot. What the arena is asked to have at the start may come closer to the limit than what it
+/// could use one day.
+pub fn of_addresses(there_are: u64, start: u64) -> u64 {
+    let others = (there_are / ADDRESSES_PART).max(ADDRESSES_MIN);
+    let roomy = there_are - others.min(there_are / 2);
+    roomy.max(start.min(at_start(there_are, 0)))
+}
+
 /// What is measured now and then.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
@@ -49,6 +61,8 @@ pub struct Sample {
     pub spare: i64,
     /// Bytes of the slots of experts.
     pub in_use: u64,
+    /// The most that they can become, by what the system promises.
+    pub most: u64,
 }
 
 /// Decides how many bytes the experts of one model get.
@@ -90,7 +104,7 @@ impl Auto {
             return Some((available - reserve).max(0) as u64);
         }
         let surplus = (now.spare - reserve).max(0) as u64;
-        let missing = self.n_bytes_max.saturating_sub(now.in_use);
+        let missing = self.missing(now);
         if missing == 0 || surplus < self.surplus_min() {
             self.free_since = None;
             return None;
@@ -105,6 +119,19 @@ impl Auto {
         }
         let step = (surplus / STEP_PART).max(self.slot_bytes);
         Some(now.in_use + step.min(missing))
+    }
+
+    /// What experts can use and do not have. Where the system does not promise it, whole slots count.
+    fn missing(&self, now: &Sample) -> u64 {
+        if now.most >= self.n_bytes_max {
+            return self.n_bytes_max.saturating_sub(now.in_use);
+        }
+        let promised = now.most.saturating_sub(now.in_use);
+        if promised < self.slot_bytes {
+            0
+        } else {
+            promised
+        }
     }
 
     /// A surplus below this is left alone.
@@ -206,6 +233,7 @@ mod tests {
                         at,
                         spare,
                         in_use: *in_use,
+                        most: u64::MAX,
                     };
                     if let Some(n) = auto.decide(&now) {
                         // Whole slots.
@@ -227,6 +255,22 @@ mod tests {
         assert_eq!(at_start(3200 * MIB, 1000 * MIB), 2000 * MIB);
         assert_eq!(at_start(320 * MIB, 56 * MIB), 200 * MIB);
         assert_eq!(at_start(100 * MIB, 50 * MIB), 0);
+    }
+
+    #[test]
+    fn a_real_part_of_the_addresses_is_left() {
+        for (there_are, start, n_bytes) in [
+            (400 * MIB, 0, 200 * MIB),
+            (400 * MIB, 100 * MIB, 200 * MIB),
+            (400 * MIB, 300 * MIB, 300 * MIB),
+            (400 * MIB, 9000 * MIB, 336 * MIB),
+            (3000 * MIB, 0, 1976 * MIB),
+            (8000 * MIB, 0, 6000 * MIB),
+            (0, 0, 0),
+        ] {
+            assert_eq!(of_addresses(there_are, start), n_bytes, "{there_are}");
+        }
+        assert!(of_addresses(u64::MAX, 0) > 1 << 63);
     }
 
     #[test]
@@ -264,6 +308,7 @@ mod tests {
                 at: i * TICK,
                 spare: 0,
                 in_use: 1000 * MIB,
+                most: u64::MAX,
             };
             assert_eq!(auto.decide(&now), Some(936 * MIB));
         }
@@ -341,6 +386,7 @@ mod tests {
                 at,
                 spare,
                 in_use: 0,
+                most: u64::MAX,
             })
         };
         assert_eq!([decide(0, 660), decide(9, 660)], [None, None]);
@@ -398,6 +444,7 @@ mod tests {
                 at,
                 spare,
                 in_use: 2000 * MIB,
+                most: u64::MAX,
             })
         };
         // Less than two slots are left alone.
@@ -406,6 +453,27 @@ mod tests {
             [decide(20, 1300), decide(29, 1300)],
             [None, Some(2500 * MIB)]
         );
+    }
+
+    /// Nothing is taken, so nothing shows that memory stays.
+    #[test]
+    fn what_the_system_does_not_promise_is_not_asked_for() {
+        for (most, n_mib) in [(300, None), (301, None), (310, Some(310)), (900, Some(465))] {
+            let mut auto = Auto::new(1000 * MIB, 10 * MIB);
+            auto.has_grown = true;
+            auto.wait = WAIT_MAX;
+            let mut decide = |at| {
+                auto.decide(&Sample {
+                    at: Duration::from_secs(at),
+                    spare: 724 * MIB as i64,
+                    in_use: 300 * MIB,
+                    most: most * MIB,
+                })
+            };
+            let decided = [decide(0), decide(301)];
+            assert_eq!(decided, [None, n_mib.map(|n_mib| n_mib * MIB)]);
+            assert_eq!(auto.wait < WAIT_MAX, n_mib.is_some());
+        }
     }
 
     #[test]
