@@ -152,7 +152,9 @@ impl Layout {
     }
 
     /// The same for a budget that may become up to `capacity` later, see `Engine::resize`: what is beyond the
-    /// budget takes addresses and no memory.
+    /// budget takes addresses and no memory. A budget too small for the ring is one without slots.
+    ///
+    /// Fails when a ring of two places does not fit in `capacity`.
     pub fn growing(
         tensors: &[Tensor],
         aligns: &[usize],
@@ -173,15 +175,16 @@ impl Layout {
         let is_enough = |bytes: u64| {
             bytes >= total || ring_cost(ring_bytes) <= bytes.saturating_add(OVERSHOOT_BYTES)
         };
-        if !is_enough(budget) {
+        let capacity = capacity.max(budget);
+        if !is_enough(capacity) {
             return Err(Error::Setting {
                 name: "HOTSET_RAM".to_string(),
-                value: budget.to_string(),
+                value: capacity.to_string(),
                 allowed: format!("this model needs at least {ring_bytes} bytes"),
             });
         }
         let slots = |bytes| slots_for(&pools, slot_bytes(bytes, total, ring_bytes));
-        let both = slots(budget).into_iter().zip(slots(capacity.max(budget)));
+        let both = slots(budget).into_iter().zip(slots(capacity));
         for ((start, most), pool) in both.collect::<Vec<_>>().into_iter().zip(&mut pools) {
             (pool.n_slots_start, pool.n_slots) = (start.min(most), most);
         }
@@ -208,6 +211,11 @@ impl Layout {
         })
     }
 
+    /// What of a budget the ring takes.
+    pub fn ring_cost(&self) -> u64 {
+        ring_cost(self.ring.n_places * self.ring.place_bytes)
+    }
+
     /// Experts of all layers.
     pub fn n_experts(&self) -> usize {
         self.pools.iter().map(|p| p.shape.n_total()).sum()
@@ -221,7 +229,7 @@ impl Layout {
     /// The smallest budget that holds an expert.
     pub fn least_bytes(&self) -> u64 {
         let slot_bytes = self.pools.iter().map(|p| p.slot_bytes).min().unwrap_or(0);
-        slot_bytes as u64 + ring_cost(self.ring.n_places * self.ring.place_bytes)
+        slot_bytes as u64 + self.ring_cost()
     }
 
     /// Slots of all pools at the start.
@@ -470,5 +478,23 @@ mod tests {
         }
         let error = Layout::new(&big, &[512], 1 << 20).unwrap_err().to_string();
         assert!(error.contains("at least"), "{error}");
+    }
+
+    /// What is there for the moment is no choice of anybody's.
+    #[test]
+    fn a_ring_that_does_not_fit_now_is_all_there_is_at_the_start() {
+        let mut big = tensors();
+        for t in &mut big {
+            t.n_bytes *= 10_000;
+        }
+        let whole = Layout::new(&big, &[512], u64::MAX).unwrap();
+        for capacity in [whole.ring_cost(), whole.expert_bytes / 2, u64::MAX] {
+            for now in [0, 1 << 20, whole.ring_cost()] {
+                let layout = Layout::growing(&big, &[512], now, capacity).unwrap();
+                assert_eq!(layout.n_slots_start(), 0);
+                assert_eq!(layout.arena_bytes_start(), layout.ring_cost());
+                assert_eq!(layout.n_slots() > 0, capacity > layout.ring_cost());
+            }
+        }
     }
 }
