@@ -4,7 +4,7 @@ use super::Engine;
 use super::arrivals::Target;
 use super::layout::{Layer, Tensor};
 use super::stall;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, cause_again};
 use crate::report;
 use crate::residency::Plan;
 use crate::store::{Read, ReadFailure, span};
@@ -187,11 +187,8 @@ impl Engine {
             path: failure.path.clone(),
             offset: failure.offset,
             n_bytes: failure.n_bytes,
-            // An io::Error cannot be cloned; other threads may report the same failure.
-            cause: match failure.cause.raw_os_error() {
-                Some(code) => std::io::Error::from_raw_os_error(code),
-                None => std::io::Error::new(failure.cause.kind(), failure.cause.to_string()),
-            },
+            // Other threads may report the same failure.
+            cause: cause_again(&failure.cause),
         }
     }
 }
