@@ -21,8 +21,8 @@ const BLOCK_BYTES: usize = 4096;
 /// Of a file up to this size all blocks are read: through the page cache, where the one who has just loaded or
 /// written it finds it, in some 5 ms.
 const WHOLE_BYTES_MAX: u64 = 32 << 20;
-/// When a few blocks must do after all: a disk delivers that many bytes in about this time.
-const WHOLE_DEADLINE: Duration = Duration::from_millis(100);
+/// When a few blocks must do after all: most disks deliver that many bytes in less, and busy machines find the time.
+const WHOLE_DEADLINE: Duration = Duration::from_millis(250);
 const WHOLE_BLOCK_BYTES: usize = 256 << 10;
 
 /// Opens a file again so that it is read through the page cache.
