@@ -159,9 +159,12 @@ mod tests {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while !is_over.load(Relaxed) {
-                    let mut n_turns = lock.lock();
-                    *n_turns += 1;
+                let mut n_turns = 0;
+                // Not for ever, if nobody else gets it.
+                while !is_over.load(Relaxed) && n_turns < 2000 {
+                    n_turns += 1;
+                    let mut held = lock.lock();
+                    *held = n_turns;
                     std::thread::sleep(Duration::from_millis(5));
                 }
             });
