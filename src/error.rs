@@ -78,5 +78,97 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The same error for somebody else who asks: what the system said cannot be cloned.
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Null(what) => Self::Null(what),
+            &Self::ExpertOutOfRange { id, n_experts } => Self::ExpertOutOfRange { id, n_experts },
+            &Self::LayerOutOfRange { layer, n_layers } => Self::LayerOutOfRange { layer, n_layers },
+            Self::Event { layer, why } => Self::Event {
+                layer: *layer,
+                why: why.clone(),
+            },
+            Self::NoPlan => Self::NoPlan,
+            Self::Setting {
+                name,
+                value,
+                allowed,
+            } => Self::Setting {
+                name: name.clone(),
+                value: value.clone(),
+                allowed: allowed.clone(),
+            },
+            Self::Read {
+                what,
+                path,
+                offset,
+                n_bytes,
+                cause,
+            } => Self::Read {
+                what: what.clone(),
+                path: path.clone(),
+                offset: *offset,
+                n_bytes: *n_bytes,
+                cause: cause_again(cause),
+            },
+            Self::File { path, why } => Self::File {
+                path: path.clone(),
+                why: why.clone(),
+            },
+            Self::Io { path, cause } => Self::Io {
+                path: path.clone(),
+                cause: cause_again(cause),
+            },
+        }
+    }
+}
+
+/// What the system said, once more.
+pub(crate) fn cause_again(cause: &std::io::Error) -> std::io::Error {
+    match cause.raw_os_error() {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => std::io::Error::new(cause.kind(), cause.to_string()),
+    }
+}
+
 /// A result of this library.
 pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_again_is_told_the_same() {
+        let path = || PathBuf::from("m.gguf");
+        let refused = || std::io::Error::from_raw_os_error(libc::EACCES);
+        let text = || "text".to_string();
+        for error in [
+            Error::Null("cache"),
+            Error::Event {
+                layer: 3,
+                why: text(),
+            },
+            Error::Setting {
+                name: text(),
+                value: text(),
+                allowed: text(),
+            },
+            Error::Read {
+                what: text(),
+                path: path(),
+                offset: 1,
+                n_bytes: 2,
+                cause: std::io::Error::other("a cause"),
+            },
+            Error::Io {
+                path: path(),
+                cause: refused(),
+            },
+        ] {
+            assert_eq!(format!("{:?}", error.again()), format!("{error:?}"));
+            assert_eq!(error.again().to_string(), error.to_string());
+        }
+    }
+}

@@ -33,7 +33,7 @@ pub fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 /// A lock that can be had soon even if a thread takes it again and again.
 pub struct Lock<T> {
     mutex: Mutex<T>,
-    /// Threads in [`Self::soon`].
+    /// Threads in [`Self::soon`] or [`Self::first`].
     n_waiting: AtomicU32,
 }
 
@@ -52,6 +52,14 @@ impl<T> Lock<T> {
         let guard = lock_soon(&self.mutex);
         self.n_waiting.fetch_sub(1, Relaxed);
         guard
+    }
+
+    /// Takes the lock, however long that takes, before others take it again with [`Self::lock`].
+    pub fn first(&self) -> MutexGuard<'_, T> {
+        self.n_waiting.fetch_add(1, Relaxed);
+        let guard = self.mutex.lock();
+        self.n_waiting.fetch_sub(1, Relaxed);
+        guard.expect(NOBODY_PANICS)
     }
 
     /// Takes the lock, however long that takes. No thread panics with it.
@@ -178,6 +186,31 @@ mod tests {
         let begin = Instant::now();
         assert!(lock.soon().is_none());
         assert!(begin.elapsed() >= WAIT_MAX);
+    }
+
+    /// Also if it is held nearly all the time, and for long each time.
+    #[test]
+    fn who_is_to_be_first_is() {
+        let lock = Lock::new(0);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut n_turns = 0;
+                // Not for ever, if nobody else gets it.
+                while !is_over.load(Relaxed) && n_turns < 2000 {
+                    n_turns += 1;
+                    let mut held = lock.lock();
+                    *held = n_turns;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+            for _ in 0..20 {
+                let before = *lock.first();
+                std::thread::sleep(Duration::from_millis(1));
+                assert!(*lock.first() - before < 20);
+            }
+            is_over.store(true, Relaxed);
+        });
     }
 
     /// Has something to say, and notes whether the lock is free when it is taken away.

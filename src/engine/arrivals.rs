@@ -11,7 +11,7 @@ use std::sync::{Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How often a thread that waits looks whether it should say so.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Where a read lands, packed into the tag of its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 use super::Engine;
 use super::arrivals::Target;
 use super::layout::{Layer, Tensor};
-use super::stall::Watch;
-use crate::error::{Error, Result};
+use super::stall;
+use crate::error::{Error, Result, cause_again};
+use crate::report;
 use crate::residency::Plan;
 use crate::store::{Read, ReadFailure, span};
 use std::path::Path;
@@ -51,11 +52,27 @@ impl Engine {
         self.wait_until(arrived)
     }
 
+    /// As [`Self::wait_for_parts`], for who holds the state: what cannot be said meanwhile goes to its `news`.
+    pub(super) fn wait_with_state(
+        &self,
+        slot: u32,
+        mask: u32,
+        news: &mut Vec<String>,
+    ) -> Result<()> {
+        let arrived = || self.arrivals.has_parts(slot, mask);
+        self.wait_saying(arrived, &mut |line| stall::say_aside(line, news))
+    }
+
     /// Sleeps until `arrived`, and says so if that takes very long.
     pub(super) fn wait_until(&self, arrived: impl Fn() -> bool) -> Result<()> {
-        let mut watch = Watch::new(self);
-        let waited = self.arrivals.wait_until(arrived, || watch.look());
-        watch.end(waited.err());
+        self.wait_saying(arrived, &mut |line| report::say(&line))
+    }
+
+    fn wait_saying(&self, arrived: impl Fn() -> bool, say: &mut dyn FnMut(String)) -> Result<()> {
+        let waited = self
+            .arrivals
+            .wait_until(arrived, || self.look_at_stall(say));
+        self.end_of_wait(waited.err(), say);
         waited.map_err(|failure| self.read_error(failure))
     }
 
@@ -170,11 +187,8 @@ impl Engine {
             path: failure.path.clone(),
             offset: failure.offset,
             n_bytes: failure.n_bytes,
-            // An io::Error cannot be cloned; other threads may report the same failure.
-            cause: match failure.cause.raw_os_error() {
-                Some(code) => std::io::Error::from_raw_os_error(code),
-                None => std::io::Error::new(failure.cause.kind(), failure.cause.to_string()),
-            },
+            // Other threads may report the same failure.
+            cause: cause_again(&failure.cause),
         }
     }
 }

@@ -152,7 +152,9 @@ impl Layout {
     }
 
     /// The same for a budget that may become up to `capacity` later, see `Engine::resize`: what is beyond the
-    /// budget takes addresses and no memory.
+    /// budget takes addresses and no memory. A budget too small for the ring is one without slots.
+    ///
+    /// Fails when a ring of two places does not fit in `capacity`.
     pub fn growing(
         tensors: &[Tensor],
         aligns: &[usize],
@@ -173,15 +175,16 @@ impl Layout {
         let is_enough = |bytes: u64| {
             bytes >= total || ring_cost(ring_bytes) <= bytes.saturating_add(OVERSHOOT_BYTES)
         };
-        if !is_enough(budget) {
+        let capacity = capacity.max(budget);
+        if !is_enough(capacity) {
             return Err(Error::Setting {
                 name: "HOTSET_RAM".to_string(),
-                value: budget.to_string(),
+                value: capacity.to_string(),
                 allowed: format!("this model needs at least {ring_bytes} bytes"),
             });
         }
         let slots = |bytes| slots_for(&pools, slot_bytes(bytes, total, ring_bytes));
-        let both = slots(budget).into_iter().zip(slots(capacity.max(budget)));
+        let both = slots(budget).into_iter().zip(slots(capacity));
         for ((start, most), pool) in both.collect::<Vec<_>>().into_iter().zip(&mut pools) {
             (pool.n_slots_start, pool.n_slots) = (start.min(most), most);
         }
@@ -208,6 +211,11 @@ impl Layout {
         })
     }
 
+    /// What of a budget the ring takes.
+    pub fn ring_cost(&self) -> u64 {
+        ring_cost(self.ring.n_places * self.ring.place_bytes)
+    }
+
     /// Experts of all layers.
     pub fn n_experts(&self) -> usize {
         self.pools.iter().map(|p| p.shape.n_total()).sum()
@@ -221,7 +229,7 @@ impl Layout {
     /// The smallest budget that holds an expert.
     pub fn least_bytes(&self) -> u64 {
         let slot_bytes = self.pools.iter().map(|p| p.slot_bytes).min().unwrap_or(0);
-        slot_bytes as u64 + ring_cost(self.ring.n_places * self.ring.place_bytes)
+        slot_bytes as u64 + self.ring_cost()
     }
 
     /// Slots of all pools at the start.
@@ -367,108 +375,5 @@ fn slots_for(pools: &[Pool], n_bytes: u64) -> Vec<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Two sizes of layers, offsets that are not aligned.
-    fn tensors() -> Vec<Tensor> {
-        let mut offset = 1000;
-        let mut all = Vec::new();
-        for block in 0..4 {
-            for (name, n_bytes) in [
-                ("gate", 3000),
-                ("up", 3000),
-                ("down", 5000 + 1000 * (block as usize % 2)),
-            ] {
-                all.push(Tensor {
-                    name: format!("blk.{block}.{name}"),
-                    block,
-                    n_experts: 8,
-                    n_bytes,
-                    file: 0,
-                    offset,
-                });
-                offset += 8 * n_bytes as u64;
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn slots_never_exceed_the_budget_and_regions_never_overlap() {
-        for align in [1, 512, 4096] {
-            for budget in [1, 20_000, 100_000, 200_000, 300_000] {
-                let layout = Layout::new(&tensors(), &[align], budget).unwrap();
-                let slots: usize = layout
-                    .pools
-                    .iter()
-                    .map(|p| p.n_slots as usize * p.slot_bytes)
-                    .sum();
-                assert!(
-                    slots as u64 <= budget,
-                    "align {align} budget {budget}: {slots}"
-                );
-                assert_eq!(layout.pools.len(), 2);
-                assert_eq!(slots, layout.ring.base);
-                for layer in &layout.layers {
-                    let pool = &layout.pools[layer.pool];
-                    let ends = layer
-                        .parts
-                        .iter()
-                        .skip(1)
-                        .map(|p| p.region)
-                        .chain([pool.slot_bytes]);
-                    for (part, end) in layer.parts.iter().zip(ends) {
-                        for e in 0..8 {
-                            let offset = part.tensor.offset + e * part.tensor.n_bytes as u64;
-                            let len = span(offset, part.tensor.n_bytes, align).len;
-                            assert!(part.region + len <= end);
-                            assert!(len <= layout.ring.place_bytes);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_least_budget_holds_one_expert() {
-        let n_slots = |budget| {
-            let layout = Layout::new(&tensors(), &[512], budget).unwrap();
-            (layout.n_slots(), layout.least_bytes())
-        };
-        let (_, least) = n_slots(1);
-        assert_eq!(n_slots(least), (1, least));
-        assert_eq!(n_slots(least - 1), (0, least));
-    }
-
-    #[test]
-    fn the_whole_budget_holds_every_expert() {
-        let total = expert_bytes(&tensors());
-        let layout = Layout::new(&tensors(), &[4096], total).unwrap();
-        assert_eq!(layout.n_slots(), 32);
-        assert_eq!(layout.token_cycle_bytes(2), 2 * 2 * (11_000 + 12_000));
-    }
-
-    /// Also when the ring is larger than what may lie beside the budget, and pages add up.
-    #[test]
-    fn the_whole_budget_holds_every_large_expert() {
-        let mut big = tensors();
-        for t in &mut big {
-            t.n_bytes *= 10_000;
-        }
-        let layout = Layout::new(&big, &[4096], expert_bytes(&big)).unwrap();
-        assert_eq!(layout.n_slots(), 32);
-        assert!(layout.ring.n_places * layout.ring.place_bytes > RING_BESIDE_BYTES);
-    }
-
-    #[test]
-    fn a_ring_that_does_not_fit_is_an_error_with_the_bytes_needed() {
-        let mut big = tensors();
-        for t in &mut big {
-            t.n_bytes *= 10_000;
-        }
-        let error = Layout::new(&big, &[512], 1 << 20).unwrap_err().to_string();
-        assert!(error.contains("at least"), "{error}");
-    }
-}
+#[path = "layout_tests.rs"]
+mod tests;

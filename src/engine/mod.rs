@@ -54,7 +54,8 @@ pub use meter::Meter;
 use prompt::Prompts;
 pub use resize::Size;
 use resize::Sizing;
-use std::sync::atomic::{AtomicBool, Ordering};
+use stall::Stall;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -148,8 +149,7 @@ pub struct Engine {
     ring_is_free: Condvar,
     sizing: Arc<Sizing>,
     meter: Meter,
-    /// Whether a thread that waits has said of a read that it does not end.
-    tells_of_stall: AtomicBool,
+    stall: Stall,
     recording: Option<Arc<Recording>>,
 }
 
@@ -217,7 +217,7 @@ impl Engine {
             ring_is_taken: Mutex::new(false),
             ring_is_free: Condvar::new(),
             meter: Meter::default(),
-            tells_of_stall: AtomicBool::new(false),
+            stall: Stall::default(),
             recording: None,
         })
     }

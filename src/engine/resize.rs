@@ -10,7 +10,7 @@ use super::{Engine, State};
 use crate::error::{Error, Result};
 use crate::memory::Expected;
 use crate::store::Arena;
-use std::sync::Mutex;
+use crate::sync::Lock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Slots that are taken out of use at a time: choosing as many victims takes the policy a fraction of a
@@ -29,8 +29,8 @@ pub struct Size {
 /// What changing the size needs.
 pub(super) struct Sizing {
     /// The slots of each pool that may be used. Changes come one after the other, and while nothing is
-    /// committed in advance.
-    opened: Mutex<Vec<u32>>,
+    /// committed in advance: which is done in steps, and who changes something is the first between two of them.
+    opened: Lock<Vec<u32>>,
     /// By slot of all pools, and then the ring: how many of its bytes have memory.
     has_memory: Box<[AtomicUsize]>,
     /// What in use has no memory yet.
@@ -57,7 +57,7 @@ impl Sizing {
         let expected = Expected::default();
         expected.add(layout.arena_bytes_start() as i64);
         Ok(Self {
-            opened: Mutex::new(layout.pools.iter().map(|pool| pool.n_slots_start).collect()),
+            opened: Lock::new(layout.pools.iter().map(|pool| pool.n_slots_start).collect()),
             has_memory: (0..n_pieces).map(|_| AtomicUsize::new(0)).collect(),
             expected,
             n_slots_min: AtomicU32::new(layout.n_slots_start()),
@@ -66,7 +66,7 @@ impl Sizing {
 
     /// Commits a part of `arena` while the size does not change. Returns whether it has memory now.
     pub fn commit(&self, arena: &Arena, step: Step) -> bool {
-        let _turn = self.opened.lock().expect("no thread panics with it");
+        let _turn = self.opened.lock();
         let is_done = arena.commit(step.range);
         for piece in step.pieces.filter(|_| is_done) {
             let before = self.has_memory[piece as usize].fetch_max(step.n_bytes, Ordering::Relaxed);
@@ -107,8 +107,7 @@ impl Engine {
 
     /// Bytes of all slots that there were at a time: the system has promised them.
     pub fn promised_bytes(&self) -> u64 {
-        let opened = self.sizing.opened.lock();
-        let opened = opened.expect("no thread panics with it");
+        let opened = self.sizing.opened.first();
         let both = self.layout.pools.iter().zip(&*opened);
         both.map(|(pool, &n_slots)| pool.bytes(0..n_slots).len() as u64)
             .sum()
@@ -128,8 +127,7 @@ impl Engine {
     /// called while experts are read before the first token. Fails if the system does not take memory
     /// back.
     pub fn resize(&self, n_bytes: u64) -> Result<Size> {
-        let opened = self.sizing.opened.lock();
-        let mut opened = opened.expect("no thread panics with it");
+        let mut opened = self.sizing.opened.first();
         let wanted = self.layout.slots_for(n_bytes);
         for (pool, &n_slots) in wanted.iter().enumerate() {
             self.shrink(pool, n_slots)?;

@@ -76,7 +76,8 @@ impl Engine {
         let layer = &self.layout.layers[run.layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
         for fill in &run.plan.fills {
-            self.wait_for_parts(first_slot + fill.slot, layer.all_parts())?;
+            let slot = first_slot + fill.slot;
+            self.wait_with_state(slot, layer.all_parts(), &mut state.news)?;
         }
         state.residencies[layer.pool].release(&mut run.plan);
         Ok(())

@@ -2,9 +2,11 @@
 //! that hangs.
 
 use super::Engine;
+use super::arrivals::LOOK_EVERY;
 use crate::report;
 use crate::store::{ReadFailure, UnderWay};
-use std::sync::atomic::Ordering;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A read that takes longer is worth a line.
@@ -12,68 +14,192 @@ const LONG: Duration = Duration::from_secs(10);
 /// And another one each time that this has passed.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// A thread that waits for reads. One at a time tells of the read that takes long, of all that wait.
-pub(super) struct Watch<'a> {
-    engine: &'a Engine,
-    told: Option<(UnderWay, Instant)>,
+/// What threads that wait have said of the read that the system has had for longest. It is one for all of them.
+#[derive(Default)]
+pub(super) struct Stall {
+    told: Mutex<Option<Told>>,
+    /// Whether there is one: most of who waits have nothing to ask for.
+    is_told: AtomicBool,
 }
 
-impl<'a> Watch<'a> {
-    pub fn new(engine: &'a Engine) -> Self {
-        Self { engine, told: None }
-    }
+/// A read of which it was said that it takes long.
+struct Told {
+    read: UnderWay,
+    /// When it was last seen under way.
+    seen_at: Instant,
+    again_at: Instant,
+}
 
-    /// The thread still waits. It holds no lock that reading needs.
-    pub fn look(&mut self) {
-        let now = Instant::now();
-        if let Some((read, again_at)) = &mut self.told {
-            if now >= *again_at {
-                *again_at = now + EVERY;
-                say(self.engine, read, "takes");
+/// What is to be said of a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    Takes,
+    HasEnded,
+}
+
+/// A thread looks at `longest`, the read that the system has had for longest; returns what is to be said, of which
+/// read, and how long that has taken.
+fn look(
+    told: &mut Option<Told>,
+    now: Instant,
+    longest: Option<UnderWay>,
+) -> Vec<(News, UnderWay, Duration)> {
+    let mut news = Vec::new();
+    let lasts = |read: &UnderWay| now.saturating_duration_since(read.since);
+    if let Some(known) = told {
+        let same = |r: &UnderWay| (r.since, r.offset) == (known.read.since, known.read.offset);
+        if longest.as_ref().is_some_and(same) {
+            known.seen_at = now;
+            if now >= known.again_at {
+                known.again_at = now + EVERY;
+                news.push((News::Takes, known.read.clone(), lasts(&known.read)));
             }
-            return;
+            return news;
         }
-        let Some(read) = self.engine.queue.longest_under_way() else {
+        // It may have ended long ago if nobody has waited since.
+        let is_recent = now.saturating_duration_since(known.seen_at) <= 2 * LOOK_EVERY;
+        let took = match is_recent {
+            true => lasts(&known.read),
+            false => known.seen_at.saturating_duration_since(known.read.since),
+        };
+        news.push((News::HasEnded, known.read.clone(), took));
+        *told = None;
+    }
+    if let Some(read) = longest.filter(|read| lasts(read) >= LONG) {
+        news.push((News::Takes, read.clone(), lasts(&read)));
+        *told = Some(Told {
+            read,
+            seen_at: now,
+            again_at: now + EVERY,
+        });
+    }
+    news
+}
+
+impl Engine {
+    /// A thread still waits, and holds no lock that reading needs: hands `say` the lines that there are.
+    pub(super) fn look_at_stall(&self, say: &mut dyn FnMut(String)) {
+        // What cannot be told at once is told at the next look.
+        let Some(longest) = self.queue.longest_under_way() else {
             return;
         };
-        let is_long = now.saturating_duration_since(read.since) >= LONG;
-        if is_long && !self.engine.tells_of_stall.swap(true, Ordering::Relaxed) {
-            say(self.engine, &read, "takes");
-            self.told = Some((read, now + EVERY));
+        let news = {
+            let mut told = self.stall.told.lock().expect("no thread panics with it");
+            let news = look(&mut told, Instant::now(), longest);
+            self.stall.is_told.store(told.is_some(), Ordering::Relaxed);
+            news
+        };
+        for (news, read, took) in news {
+            say(self.line(news, &read, took));
         }
     }
 
-    /// What it waited for is there, or `failure` says why not.
-    pub fn end(self, failure: Option<&ReadFailure>) {
-        let Some((read, _)) = &self.told else { return };
-        let same = |other: &UnderWay| (other.since, other.offset) == (read.since, read.offset);
-        let is_over = !self
-            .engine
-            .queue
-            .longest_under_way()
-            .is_some_and(|r| same(&r));
-        if is_over && failure.is_none() {
-            say(self.engine, read, "has ended: it took");
+    /// What a thread waited for is there, or `failure` says why not.
+    pub(super) fn end_of_wait(&self, failure: Option<&ReadFailure>, say: &mut dyn FnMut(String)) {
+        if !self.stall.is_told.load(Ordering::Relaxed) {
+            return;
         }
+        match failure {
+            None => self.look_at_stall(say),
+            // That is what is said.
+            Some(_) => {
+                let mut told = self.stall.told.lock().expect("no thread panics with it");
+                *told = None;
+                self.stall.is_told.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn line(&self, news: News, read: &UnderWay, took: Duration) -> String {
+        let what = match news {
+            News::Takes => "takes",
+            News::HasEnded => "has ended: it took",
+        };
+        let path = self.queue.files()[read.file as usize].path();
+        format!(
+            "hotset: warning: reading {} bytes at offset {} of {} ({}) {what} {} s",
+            read.n_bytes,
+            read.offset,
+            path.display(),
+            self.holder_of(path, read.offset, read.n_bytes),
+            took.as_secs(),
+        )
     }
 }
 
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        if self.told.is_some() {
-            self.engine.tells_of_stall.store(false, Ordering::Relaxed);
-        }
+/// Says `line` while the caller holds a lock: nobody waits for whoever reads standard error. If there is no thread to
+/// be had, it is left to `later`.
+pub(super) fn say_aside(line: String, later: &mut Vec<String>) {
+    let aside = std::thread::Builder::new().name("hotset-say".into());
+    let said = line.clone();
+    if aside.spawn(move || report::say(&said)).is_err() {
+        later.push(line);
     }
 }
 
-fn say(engine: &Engine, read: &UnderWay, what: &str) {
-    let path = engine.queue.files()[read.file as usize].path();
-    report::say(&format!(
-        "hotset: warning: reading {} bytes at offset {} of {} ({}) {what} {} s",
-        read.n_bytes,
-        read.offset,
-        path.display(),
-        engine.holder_of(path, read.offset, read.n_bytes),
-        read.since.elapsed().as_secs(),
-    ));
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use News::{HasEnded, Takes};
+
+    /// What is said of which read, by its offset, in seconds.
+    type Said = Vec<(News, u64, u64)>;
+
+    /// Reads, each under way from one second to another, in the order of their beginning.
+    struct Disk(&'static [(u64, u64)]);
+
+    impl Disk {
+        /// What is said if threads wait in these seconds.
+        fn said(&self, waiting: impl Iterator<Item = u64>) -> Said {
+            let begin = Instant::now();
+            let at = |s| begin + Duration::from_secs(s);
+            let mut told = None;
+            let mut all = Said::new();
+            for second in waiting {
+                let mut under_way = (0..)
+                    .zip(self.0)
+                    .filter(|(_, (from, to))| (*from..*to).contains(&second));
+                let longest = under_way.next().map(|(offset, (from, _))| UnderWay {
+                    file: 0,
+                    offset,
+                    n_bytes: 1,
+                    since: at(*from),
+                });
+                for (news, read, took) in look(&mut told, at(second), longest) {
+                    all.push((news, read.offset, took.as_secs()));
+                }
+            }
+            all
+        }
+    }
+
+    #[test]
+    fn a_read_that_hangs_is_told_of_once_a_minute_until_it_ends() {
+        let disk = Disk(&[(0, 74)]);
+        let said = [(Takes, 0, 10), (Takes, 0, 70), (HasEnded, 0, 74)];
+        assert_eq!(disk.said(0..100), said);
+        // Whether one thread waits all the time, or others for a moment now and then.
+        let now_and_then = (0..100).filter(|second| second % 2 == 0);
+        assert_eq!(disk.said(now_and_then), said);
+    }
+
+    #[test]
+    fn what_hangs_after_it_is_another_read() {
+        let disk = Disk(&[(0, 12), (1, 30), (29, 32)]);
+        let said = [
+            (Takes, 0, 10),
+            (HasEnded, 0, 12),
+            (Takes, 1, 11),
+            (HasEnded, 1, 29),
+        ];
+        assert_eq!(disk.said(0..40), said);
+    }
+
+    /// Nobody saw it end: what is known is how long it took at least.
+    #[test]
+    fn the_time_of_a_read_is_not_that_until_somebody_waits_again() {
+        let disk = Disk(&[(0, 15)]);
+        let said = [(Takes, 0, 10), (HasEnded, 0, 14)];
+        assert_eq!(disk.said((0..15).chain(300..310)), said);
+    }
 }

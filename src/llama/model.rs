@@ -40,6 +40,8 @@ pub struct Parts {
 /// A loaded model whose experts are on disk.
 pub struct Model {
     engine: OnceCell<Engine>,
+    /// Why there is none.
+    failure: OnceCell<Error>,
     parts: Mutex<Option<Parts>>,
     policy: String,
     /// Whether somebody will ask what other policies would have done.
@@ -61,8 +63,7 @@ impl Model {
     ///
     /// An arena of what is available is sized at the first routing event, when everything else has been allocated,
     /// and its size follows the memory there is (`pressure.rs`): that of `HOTSET_RAM=auto`, and that of a model
-    /// which was loaded before and finds less memory than then. Any other is mapped now, so that a budget that
-    /// cannot hold fails early.
+    /// which was loaded before. Any other is mapped now, so that a budget that cannot hold fails early.
     pub fn new(mut parts: Parts, config: &Config, used_bytes: u64, n_used: u32) -> Result<Self> {
         let total = expert_bytes(&parts.tensors);
         let budget = match config.ram.expect("wanted tensors mean there is a budget") {
@@ -84,6 +85,7 @@ impl Model {
         blocks.dedup();
         let model = Self {
             engine: OnceCell::new(),
+            failure: OnceCell::new(),
             blocks,
             policy: config.policy.clone(),
             is_compared: config.stats != StatsTo::Off,
@@ -214,74 +216,79 @@ impl Model {
 
     /// How experts are best read, and the file that says so. The best pace of a small model is not worth the
     /// time to find it out.
-    fn way(&self, tensors: &[Tensor], files: &[ModelFile]) -> Result<(Way, PathBuf)> {
+    fn way(&self, tensors: &[Tensor], files: &[ModelFile]) -> (Way, PathBuf) {
         let largest = tensors.iter().max_by_key(|t| t.n_bytes);
         let largest = largest.expect("a model that streams has experts");
         let file = &files[largest.file as usize];
         let is_worth_it = expert_bytes(tensors) >= MEASURED_BYTES_MIN;
-        let way = Way::find(file, self.options, largest.n_bytes, is_worth_it)?;
-        Ok((way, file.path().to_path_buf()))
+        let way = Way::find(file, self.options, largest.n_bytes, is_worth_it);
+        (way, file.path().to_path_buf())
     }
 
-    /// The engine; made at the first call.
+    /// The engine; made at the first call. Whoever asks for one that could not be made is told why again.
     pub fn engine(&self) -> Result<&Engine> {
         self.engine.get_or_try_init(|| {
+            if let Some(failure) = self.failure.get() {
+                return Err(failure.again());
+            }
             let parts = self.parts.lock().expect("no thread panics with it").take();
-            // Gone if another thread was here first and failed.
-            let Parts {
-                tensors,
-                files,
-                foresight,
-                target,
-                workload: _,
-            } = parts.ok_or_else(|| Error::Setting {
-                name: "HOTSET_RAM".to_string(),
-                value: "auto".to_string(),
-                allowed: "there was no room for experts".to_string(),
-            })?;
-            // First, because its threads take addresses and keep them.
-            let (way, measured) = self.way(&tensors, &files)?;
-            let layout = room::layout(&tensors, &files, self.budget, self.log_bytes())?;
-            let options = QueueOptions {
-                // What was refused is told of by the queue itself.
-                kind: match way.pace.why {
-                    Why::Usual => self.options.kind,
-                    Why::RingIsSerial => way.kind,
-                },
-                pace: way.pace,
-                ..self.options
-            };
-            let mut engine = Engine::new(layout, files, &self.policy, options)?;
-            if !self.is_compared {
-                engine.log_nothing();
-            }
-            report::say(&report::start_line(&engine, &self.policy));
-            for line in report::disk_lines(&engine, &measured, &way) {
-                report::say(&line);
-            }
-            if let Some(foresight) = foresight {
-                engine.look_ahead_with(Box::new(foresight), WARM_UP);
-            }
-            if let Some(workload) = &self.workload {
-                self.warm(&engine, workload)?;
-            }
-            if engine.holds_all() {
-                let bar = report::bytes_bar(engine.layout().expert_bytes);
-                engine.preload(|n| bar.set_position(n))?;
-                bar.finish_and_clear();
-            }
-            if let Some(target) = target {
-                let recording = target.record_pools(engine.layout(), engine.holds_all());
-                if let Some(pools) = self.devices.get() {
-                    recording.note_devices(pools);
-                }
-                engine.record_to(recording);
-            }
-            if let Some(line) = report::cycle_line(&engine, self.n_used) {
-                report::say(&line);
-            }
-            Ok(engine)
+            let made = self.make_engine(parts.expect("it is made once"));
+            made.inspect_err(|failure| {
+                let _ = self.failure.set(failure.again());
+            })
         })
+    }
+
+    fn make_engine(&self, parts: Parts) -> Result<Engine> {
+        let Parts {
+            tensors,
+            files,
+            foresight,
+            target,
+            workload: _,
+        } = parts;
+        // First, because its threads take addresses and keep them.
+        let (way, measured) = self.way(&tensors, &files);
+        let layout = room::layout(&tensors, &files, self.budget, self.log_bytes())?;
+        let options = QueueOptions {
+            // What was refused is told of by the queue itself.
+            kind: match way.pace.why {
+                Why::Usual => self.options.kind,
+                Why::RingIsSerial => way.kind,
+            },
+            pace: way.pace,
+            ..self.options
+        };
+        let mut engine = Engine::new(layout, files, &self.policy, options)?;
+        if !self.is_compared {
+            engine.log_nothing();
+        }
+        report::say(&report::start_line(&engine, &self.policy));
+        for line in report::disk_lines(&engine, &measured, &way) {
+            report::say(&line);
+        }
+        if let Some(foresight) = foresight {
+            engine.look_ahead_with(Box::new(foresight), WARM_UP);
+        }
+        if let Some(workload) = &self.workload {
+            self.warm(&engine, workload)?;
+        }
+        if engine.holds_all() {
+            let bar = report::bytes_bar(engine.layout().expert_bytes);
+            engine.preload(|n| bar.set_position(n))?;
+            bar.finish_and_clear();
+        }
+        if let Some(target) = target {
+            let recording = target.record_pools(engine.layout(), engine.holds_all());
+            if let Some(pools) = self.devices.get() {
+                recording.note_devices(pools);
+            }
+            engine.record_to(recording);
+        }
+        if let Some(line) = report::cycle_line(&engine, self.n_used) {
+            report::say(&line);
+        }
+        Ok(engine)
     }
 }
 

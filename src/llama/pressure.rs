@@ -78,11 +78,14 @@ impl Watch {
     fn look(&mut self, engine: &Engine, at: Duration) -> Result<()> {
         let mut in_use = engine.size().n_bytes;
         let spare = memory::spare();
-        let now = Sample { at, spare, in_use };
+        let now = Sample {
+            at,
+            spare,
+            in_use,
+            most: can_have(engine, in_use),
+        };
         if let Some(n_bytes) = self.auto.decide(&now) {
-            in_use = engine
-                .resize(n_bytes.min(can_have(engine, in_use)))?
-                .n_bytes;
+            in_use = engine.resize(n_bytes)?.n_bytes;
         }
         if let Some(line) = self.announcer.line(at, in_use) {
             report::say(&line);

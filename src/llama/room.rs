@@ -74,31 +74,50 @@ fn say_if_least(layout: &Layout, n_bytes: u64) {
 }
 
 /// What a model of `tensors` gets of `budget`. A fixed one must be available when the model is loaded for the
-/// first time. A model that comes back, as one that slept while nobody asked, takes what there is: its users have
-/// been promised that it works.
+/// first time. A model that comes back, as one that slept while nobody asked, takes what there is when the rest of it
+/// has been allocated, unless there is plenty: its users have been promised that it works.
 pub fn check(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result<Budget> {
     let Budget::Fixed(n_bytes) = budget else {
+        check_ring(tensors, files)?;
         return Ok(budget);
     };
     let layout = Layout::new(tensors, &aligns(files), n_bytes)?;
+    let arena_bytes = layout.arena_bytes as u64;
     let file = files.first().and_then(identity);
     let mut loaded = LOADED.lock().expect("no thread panics with it");
-    match memory::check(layout.arena_bytes as u64) {
-        Err(error) if !file.is_some_and(|file| loaded.contains(&file)) => Err(error),
-        Err(_) => {
-            let memory::Available { bytes, why } = memory::available();
-            report::say(&format!(
-                "hotset: only {} are available now ({why}): experts get less than {} until there are more",
-                report::bytes(bytes),
-                report::bytes(layout.arena_bytes as u64),
-            ));
-            Ok(Budget::UpTo(n_bytes))
-        }
-        Ok(()) => {
-            loaded.extend(file);
-            Ok(budget)
-        }
+    if file.is_some_and(|file| loaded.contains(&file)) {
+        return Ok(match memory::available().bytes >= plenty(arena_bytes) {
+            true => budget,
+            false => Budget::UpTo(n_bytes),
+        });
     }
+    memory::check(arena_bytes)?;
+    loaded.extend(file);
+    Ok(budget)
+}
+
+/// With so much available nobody need watch whether there is enough for experts that take `n_bytes`, and for what the
+/// model will allocate beside them.
+fn plenty(n_bytes: u64) -> u64 {
+    const BESIDE: u64 = 1 << 30;
+    n_bytes.saturating_mul(2).saturating_add(BESIDE)
+}
+
+/// What is available may be nothing for the moment, but the ring must be had.
+fn check_ring(tensors: &[Tensor], files: &[ModelFile]) -> Result<()> {
+    let whole = Layout::new(tensors, &aligns(files), u64::MAX)?;
+    let least = Layout::growing(tensors, &aligns(files), 0, whole.ring_cost())?;
+    if Engine::can_have(&least) {
+        return Ok(());
+    }
+    Err(Error::Setting {
+        name: "HOTSET_RAM".to_string(),
+        value: "auto".to_string(),
+        allowed: format!(
+            "the system does not let this process map {}, the least for experts of this model",
+            report::bytes(least.arena_bytes as u64)
+        ),
+    })
 }
 
 /// Lays `budget` out for `tensors`. What is available, less `n_bytes_beside` that the model will take for other
@@ -119,23 +138,47 @@ pub fn layout(
         Budget::Shared { n_bytes, most } => (n_bytes, most),
     };
     let whole = Layout::growing(tensors, &aligns, size, capacity)?;
+    say_if_less(&whole, budget, size);
     say_if_least(&whole, size);
-    let addresses = auto::at_start(memory::addresses().bytes, 0);
+    let asked = match budget {
+        // Nobody asked for that much.
+        Budget::UpTo(u64::MAX) => 0,
+        _ => whole.arena_bytes_start(),
+    };
+    let addresses = auto::of_addresses(memory::addresses().bytes, asked);
     if whole.arena_bytes as u64 <= addresses && Engine::can_have(&whole) {
         return Ok(whole);
     }
     // Not all that could be used one day. What alignment adds must not be too much either.
-    let most = addresses.min(expert_bytes(tensors) - 1);
+    let total = expert_bytes(tensors);
+    let least = whole.ring_cost();
+    let mut most = addresses.min(total - 1).min(capacity).max(least);
     let mut layout = Layout::growing(tensors, &aligns, size.min(most), most)?;
-    while !Engine::can_have(&layout) && size > 0 {
+    while !Engine::can_have(&layout) && most > least {
         size /= 2;
-        layout = Layout::new(tensors, &aligns, size.min(most))?;
+        most = size.min(most).max(least);
+        layout = Layout::growing(tensors, &aligns, size.min(most), most)?;
     }
     report::say(&format!(
         "hotset: warning: the system lets this process map {} for experts and no more, also when memory is free",
         report::bytes(layout.arena_bytes as u64)
     ));
     Ok(layout)
+}
+
+/// Says so if a model that has come back begins with less than its size.
+fn say_if_less(layout: &Layout, budget: Budget, size: u64) {
+    if let Budget::UpTo(n_bytes) = budget
+        && n_bytes < u64::MAX
+        && layout.n_slots_start() < layout.n_slots()
+    {
+        report::say(&format!(
+            "hotset: only {} are available now ({}): experts get less than {} until there are more",
+            report::bytes(size),
+            memory::available().why,
+            report::bytes(layout.arena_bytes as u64),
+        ));
+    }
 }
 
 /// Bytes for experts that all limits leave now.

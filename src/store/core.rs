@@ -2,14 +2,14 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::fault::{Fault, Injector};
 use super::job::{Call, Job, Next, Whole};
 use super::line::Line;
-use super::patience::PATIENCE;
+use super::patience::{PATIENCE, is_interruption};
 use super::{Arena, ModelFile, QueueOptions, QueueStats, Read, ReadFailure, Sink};
 
 /// Performs pieces of reads and hands each to [`Core::report`] once.
@@ -17,8 +17,9 @@ pub(super) trait Backend: Send + Sync {
     /// Changes what waits, and starts what can be started.
     fn change(&self, change: &mut dyn FnMut(&mut Line));
 
-    /// The read that the system has had for longest, and since when. Does not wait for who reads.
-    fn longest_under_way(&self) -> Option<(Read, Instant)>;
+    /// The read that the system has had for longest, and since when, if it has any. Does not wait for who reads:
+    /// `None` if that would be necessary.
+    fn longest_under_way(&self) -> Option<Option<(Read, Instant)>>;
 }
 
 /// What a backend and its threads share with the queue.
@@ -29,6 +30,8 @@ pub(super) struct Core {
     injector: Injector,
     piece_bytes: usize,
     pub counters: Counters,
+    /// Whether it was said that reads are tried again.
+    is_retry_told: AtomicBool,
     /// How reads are done since io_uring was lost.
     pub lost: OnceLock<String>,
 }
@@ -66,6 +69,7 @@ impl Core {
             injector: Injector::new(options.faults),
             piece_bytes: options.pace.piece_bytes,
             counters: Counters::default(),
+            is_retry_told: AtomicBool::new(false),
             lost: OnceLock::new(),
         }
     }
@@ -143,8 +147,14 @@ impl Core {
             };
         }
         let said = cause.to_string();
+        // Nothing is wrong with the disk when a thread ends or hears a signal.
+        let is_interruption = is_interruption(&cause);
         let next = job.advance(Err(cause));
-        if !matches!(next, Next::End(_)) && self.count_retry() == 0 {
+        if matches!(next, Next::End(_)) {
+            return next;
+        }
+        self.counters.n_retries.fetch_add(1, Ordering::Relaxed);
+        if !is_interruption && !self.is_retry_told.swap(true, Ordering::Relaxed) {
             self.sink.note(&format!(
                 "reading {} bytes at offset {} of {path} failed: {said}; reads that fail so are tried again, \
                  for {} seconds each",
@@ -154,11 +164,6 @@ impl Core {
             ));
         }
         next
-    }
-
-    /// Counts a call that is made again; returns how many there were before.
-    fn count_retry(&self) -> u64 {
-        self.counters.n_retries.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A piece has ended: tells the sink if it was the last of its read. No lock may be held.
@@ -190,4 +195,65 @@ impl Core {
 /// Whether a file system says so when it does not read past the page cache.
 pub(super) fn is_no_to_direct(cause: &io::Error) -> bool {
     matches!(cause.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Faults, Pace, QueueKind};
+    use std::os::fd::AsFd;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<String>>);
+
+    impl Sink for Notes {
+        fn done(&self, _: u64, _: std::result::Result<(), ReadFailure>) {}
+
+        fn note(&self, note: &str) {
+            self.0.lock().unwrap().push(note.to_string());
+        }
+    }
+
+    /// The first of them, and not what is made again as a matter of course.
+    #[test]
+    fn a_line_says_that_reads_are_tried_again() {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/polyglot-moe.gguf");
+        let given = std::fs::File::open(path).unwrap();
+        let file = ModelFile::open(given.as_fd()).unwrap();
+        let len = 4096usize.next_multiple_of(file.align());
+        let notes = Arc::new(Notes::default());
+        let options = QueueOptions {
+            kind: QueueKind::Pread,
+            pace: Pace::default(),
+            faults: Faults::default(),
+        };
+        let arena = Arc::new(Arena::map(len).unwrap());
+        let core = Core::new(vec![file], arena, notes.clone(), options);
+        let read = Read {
+            file: 0,
+            offset: 0,
+            len,
+            need: len,
+            dst: 0,
+            tag: 0,
+        };
+        let mut job = core.jobs(&read).next().unwrap();
+        let n_notes = [
+            libc::EINTR,
+            libc::ECANCELED,
+            libc::EFAULT,
+            libc::ENOMEM,
+            libc::EAGAIN,
+        ]
+        .map(|errno| {
+            core.call(&mut job);
+            let next = core.advance(&mut job, Err(io::Error::from_raw_os_error(errno)));
+            assert!(!matches!(next, Next::End(_)), "{errno}");
+            notes.0.lock().unwrap().len()
+        });
+        assert_eq!(n_notes, [0, 0, 0, 1, 1]);
+        assert_eq!(core.counters.stats().n_retries, 5);
+    }
 }

@@ -10,11 +10,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use super::content::Content;
 use super::core::is_no_to_direct;
-use super::patience::{Patience, is_passing};
+use super::patience::patiently;
 use crate::error::{Error, Result};
 
 /// The aligned range of a file that covers a slice of it.
@@ -66,8 +65,9 @@ impl ModelFile {
             align,
             why_buffered,
         } = open_again(fd, &path).map_err(failed)?;
+        let cached = || system::open_buffered(fd, &path);
         Ok(Self {
-            content: Arc::new(Content::of(&file, align).map_err(failed)?),
+            content: Arc::new(Content::of(&file, &cached, align).map_err(failed)?),
             file,
             path,
             align,
@@ -134,7 +134,8 @@ impl ModelFile {
     /// on would not fit to what was read before. A new file renamed over this one is no problem,
     /// the old one stays until it is closed; nor is another time of the same content.
     pub fn check_unchanged(&self) -> Result<()> {
-        match self.content.change(&self.file) {
+        let cached = || system::open_buffered(self.as_fd(), &self.path);
+        match self.content.change(&self.file, &cached) {
             Ok(None) => Ok(()),
             Ok(Some(why)) => Err(Error::File {
                 path: self.path.clone(),
@@ -216,19 +217,7 @@ fn read_at(file: &File, align: usize) -> io::Result<()> {
     let len = file.metadata().map_or(0, |meta| meta.len());
     // Reads beyond the end succeed whatever their alignment.
     let offset = if len > align as u64 { align as u64 } else { 0 };
-    let mut patience = Patience::default();
-    loop {
-        let Err(cause) = file.read_at(&mut memory[at..at + align], offset) else {
-            return Ok(());
-        };
-        if !is_passing(&cause) {
-            return Err(cause);
-        }
-        let Some(pause) = patience.pause(Instant::now()) else {
-            return Err(cause);
-        };
-        std::thread::sleep(pause);
-    }
+    patiently(|| file.read_at(&mut memory[at..at + align], offset)).map(|_| ())
 }
 
 #[cfg(target_os = "linux")]

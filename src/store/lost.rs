@@ -51,10 +51,10 @@ impl Lost {
     }
 
     /// As [`Backend::longest_under_way`].
-    pub fn longest_under_way(&self) -> Option<(Read, Instant)> {
+    pub fn longest_under_way(&self) -> Option<Option<(Read, Instant)>> {
         match self {
             Self::Threads(pool) => pool.longest_under_way(),
-            Self::Nothing(_) => None,
+            Self::Nothing(_) => Some(None),
         }
     }
 }

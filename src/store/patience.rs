@@ -36,6 +36,21 @@ impl Patience {
     }
 }
 
+/// Makes `call` again, with pauses, as long as what it fails with passes and there is patience.
+pub(super) fn patiently<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut patience = Patience::default();
+    loop {
+        let cause = match call() {
+            Err(cause) if is_passing(&cause) => cause,
+            result => return result,
+        };
+        let Some(pause) = patience.pause(Instant::now()) else {
+            return Err(cause);
+        };
+        std::thread::sleep(pause);
+    }
+}
+
 /// Whether a call that failed like this may succeed when it is made again, by the same descriptor and to the
 /// same place.
 ///
@@ -85,5 +100,20 @@ mod tests {
         let mut patience = Patience::default();
         assert!(patience.pause(begin).is_some());
         assert!(patience.pause(begin + PATIENCE).is_none());
+    }
+
+    #[test]
+    fn what_passes_is_waited_for_and_nothing_else() {
+        let causes = [libc::EINTR, libc::EAGAIN, libc::ENOMEM, libc::ETIMEDOUT];
+        let call = |causes: &[i32]| {
+            let mut left = causes.iter();
+            patiently(|| match left.next() {
+                Some(&errno) => Err(io::Error::from_raw_os_error(errno)),
+                None => Ok(7),
+            })
+        };
+        assert_eq!(call(&causes).unwrap(), 7);
+        let error = call(&[libc::EAGAIN, libc::EIO]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
     }
 }

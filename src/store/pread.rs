@@ -88,11 +88,11 @@ impl Backend for Pool {
         }
     }
 
-    fn longest_under_way(&self) -> Option<(Read, Instant)> {
+    fn longest_under_way(&self) -> Option<Option<(Read, Instant)>> {
         let state = self.shared.state.try_lock().ok()?;
         let delayed = state.delayed.iter().filter_map(|(_, job)| job.under_way());
         let running = state.running.iter().filter_map(|running| *running);
-        running.chain(delayed).min_by_key(|(_, since)| *since)
+        Some(running.chain(delayed).min_by_key(|(_, since)| *since))
     }
 }
 

@@ -221,15 +221,15 @@ impl ReadQueue {
         self.core.lost.get().unwrap_or(&self.about)
     }
 
-    /// The read that the system has had for longest, if that can be told at once.
-    pub fn longest_under_way(&self) -> Option<UnderWay> {
-        let (read, since) = self.backend.longest_under_way()?;
-        Some(UnderWay {
+    /// The read that the system has had for longest, if it has any; `None` if that cannot be told at once.
+    pub fn longest_under_way(&self) -> Option<Option<UnderWay>> {
+        let longest = self.backend.longest_under_way()?;
+        Some(longest.map(|(read, since)| UnderWay {
             file: read.file,
             offset: read.offset,
             n_bytes: read.need,
             since,
-        })
+        }))
     }
 
     /// The files, as indexed by [`Read::file`].

@@ -20,7 +20,7 @@ use super::events::Events;
 use super::job::{Job, Next};
 use super::line::Line;
 use super::lost::Lost;
-use super::patience::Patience;
+use super::patience::{Patience, patiently};
 use super::queue::{AbortOnPanic, join};
 use super::{Arena, ModelFile, Pace, Read};
 
@@ -99,26 +99,30 @@ impl Ring {
     }
 }
 
-/// Reads once from `file`: old kernels have rings that cannot read.
+/// Reads once from `file`: old kernels have rings that cannot read. A kernel that is short of memory is given time.
 fn probe(ring: &mut IoUring, file: &ModelFile) -> io::Result<()> {
     let len = file.align().max(512);
     let memory = Arena::map(len).map_err(io::Error::other)?;
     let dst = ptr::with_exposed_provenance_mut(memory.addr());
-    let entry = opcode::Read::new(types::Fd(file.raw_fd()), dst, len as u32).build();
-    // SAFETY: `memory` is large enough and mapped until the read has ended, below.
-    unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
-    while ring.completion().is_empty() {
-        match ring.submit_and_wait(1) {
-            Err(e) if e.kind() != io::ErrorKind::Interrupted => {
-                // The kernel may still write there.
-                std::mem::forget(memory);
-                return Err(e);
-            }
-            _ => {}
+    let mut is_given = false;
+    let read = patiently(|| {
+        if !is_given {
+            let entry = opcode::Read::new(types::Fd(file.raw_fd()), dst, len as u32).build();
+            // SAFETY: `memory` is large enough and mapped until the read has ended, below.
+            unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)?;
+            is_given = true;
         }
+        while ring.completion().is_empty() {
+            ring.submit_and_wait(1)?;
+        }
+        is_given = false;
+        outcome(ring.completion().next().map_or(0, |entry| entry.result()))
+    });
+    if is_given {
+        // The kernel may still write there.
+        std::mem::forget(memory);
     }
-    let result = ring.completion().next().map_or(0, |entry| entry.result());
-    outcome(result).map(|_| ())
+    read.map(|_| ())
 }
 
 /// The result of an entry, as a system call would have returned it.
@@ -136,11 +140,14 @@ impl Backend for Ring {
         self.shared.start_waiting(&mut state);
     }
 
-    fn longest_under_way(&self) -> Option<(Read, Instant)> {
+    fn longest_under_way(&self) -> Option<Option<(Read, Instant)>> {
         let state = self.shared.state.try_lock().ok()?;
         let running = state.running.iter().flatten().filter_map(Job::under_way);
-        let elsewhere = state.lost.as_ref().and_then(Lost::longest_under_way);
-        running.chain(elsewhere).min_by_key(|(_, since)| *since)
+        let elsewhere = match &state.lost {
+            Some(lost) => lost.longest_under_way()?,
+            None => None,
+        };
+        Some(running.chain(elsewhere).min_by_key(|(_, since)| *since))
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! All files share one descriptor, because a user may have only a few.
 
+use super::content::News;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,13 +18,16 @@ use std::sync::{Mutex, MutexGuard};
 pub(super) struct Watch {
     number: i32,
     /// Writes that were told of.
-    n_told: AtomicU64,
+    n_writes: AtomicU64,
+    /// Other changes that were.
+    n_touches: AtomicU64,
 }
 
 /// What is known of one inode.
 struct Watched {
     n_users: usize,
     n_writes: u64,
+    n_touches: u64,
 }
 
 struct Watcher {
@@ -52,29 +56,37 @@ impl Watch {
         }
         let watcher = watcher.as_mut()?;
         let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let number = inotify::add_watch(&watcher.fd, link, WatchFlags::MODIFY).ok()?;
+        let flags = WatchFlags::MODIFY | WatchFlags::ATTRIB;
+        let number = inotify::add_watch(&watcher.fd, link, flags).ok()?;
         watcher.drain();
         let watched = watcher.watched.entry(number).or_insert(Watched {
             n_users: 0,
             n_writes: 0,
+            n_touches: 0,
         });
         watched.n_users += 1;
         Some(Self {
             number,
-            n_told: watched.n_writes.into(),
+            n_writes: watched.n_writes.into(),
+            n_touches: watched.n_touches.into(),
         })
     }
 
-    /// Whether it was written to since it was last asked. Setting the time of writing alone looks the same.
-    pub fn has_news(&self) -> bool {
+    /// What has happened since it was last asked.
+    pub fn news(&self) -> News {
         let mut watcher = watcher();
         let Some(watcher) = watcher.as_mut() else {
-            return false;
+            return News::default();
         };
         watcher.drain();
-        let watched = watcher.watched.get(&self.number);
-        let n_writes = watched.map_or(0, |watched| watched.n_writes);
-        self.n_told.swap(n_writes, Relaxed) != n_writes
+        let Some(watched) = watcher.watched.get(&self.number) else {
+            return News::default();
+        };
+        let is_new = |told: &AtomicU64, n: u64| told.swap(n, Relaxed) != n;
+        News {
+            is_written: is_new(&self.n_writes, watched.n_writes),
+            is_touched: is_new(&self.n_touches, watched.n_touches),
+        }
     }
 }
 
@@ -103,13 +115,14 @@ impl Watcher {
         // The first error is that there is nothing more.
         while let Ok(event) = reader.next() {
             let is_lost = event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-            if event.events().contains(ReadFlags::MODIFY) || is_lost {
-                let number = event.wd();
-                // What was lost may have been about any of them.
-                let meant = |at: &i32| is_lost || *at == number;
-                for (_, watched) in self.watched.iter_mut().filter(|(at, _)| meant(at)) {
-                    watched.n_writes += 1;
-                }
+            let is_write = is_lost || event.events().contains(ReadFlags::MODIFY);
+            let is_touch = is_lost || event.events().contains(ReadFlags::ATTRIB);
+            let number = event.wd();
+            // What was lost may have been about any of them.
+            let meant = |at: &i32| is_lost || *at == number;
+            for (_, watched) in self.watched.iter_mut().filter(|(at, _)| meant(at)) {
+                watched.n_writes += u64::from(is_write);
+                watched.n_touches += u64::from(is_touch);
             }
         }
     }
@@ -132,14 +145,16 @@ mod tests {
         let epoch = SystemTime::UNIX_EPOCH;
         let times = FileTimes::new().set_accessed(epoch).set_modified(epoch);
         file.set_times(times).unwrap();
-        assert!(!first.has_news());
+        let has_news = |watch: &Watch| watch.news().is_written;
+        let news = first.news();
+        assert!(news.is_touched && !news.is_written);
         file.write_all(b"x").unwrap();
         let later = Watch::of(&file).unwrap();
-        assert!(first.has_news() && !later.has_news());
+        assert!(has_news(&first) && !has_news(&later));
         let other = Watch::of(&tempfile::tempfile().unwrap()).unwrap();
         file.write_all(b"x").unwrap();
         for (watch, is_news) in [(&first, true), (&later, true), (&other, false)] {
-            assert_eq!((watch.has_news(), watch.has_news()), (is_news, false));
+            assert_eq!((has_news(watch), has_news(watch)), (is_news, false));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::error::Result;
 /// How a file is best read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Way {
-    /// `Uring` or `Pread`.
+    /// `Uring` or `Pread`; what was asked for, if nothing could be tried.
     pub kind: QueueKind,
     /// How much at once.
     pub pace: Pace,
@@ -81,14 +81,15 @@ impl Way {
     /// for less than a second. `n_bytes` is what is read most: a part of an expert. `is_worth_it`: so much will be
     /// read that the best pace matters; else the default will do, where reads do not mostly wait.
     ///
-    /// What `options` ask for is kept, except `Auto`. Fails if the system refuses memory or threads, or a
-    /// read fails.
+    /// What `options` ask for is kept, except `Auto`. Where a trial fails, because the system refuses memory or
+    /// threads or cannot read one of its places, nothing more is tried than what does not need that: whoever needs
+    /// memory, threads or bytes will say so.
     pub fn find(
         file: &ModelFile,
         options: QueueOptions,
         n_bytes: usize,
         is_worth_it: bool,
-    ) -> Result<Self> {
+    ) -> Self {
         let mut disk = Disk {
             file,
             options,
@@ -155,9 +156,17 @@ impl Tries for Disk<'_> {
     }
 }
 
-fn find(disk: &mut dyn Tries, asked: QueueKind, n_bytes: usize, is_worth_it: bool) -> Result<Way> {
+fn find(disk: &mut dyn Tries, asked: QueueKind, n_bytes: usize, is_worth_it: bool) -> Way {
     let n_bytes = n_bytes.min(LOOK_BYTES);
-    let (kind, trial) = disk.read(look(asked, n_bytes, LOOK_DEPTH, 1))?;
+    let mut way = Way {
+        kind: asked,
+        pace: Pace::default(),
+        slow: None,
+    };
+    let Ok((kind, trial)) = disk.read(look(asked, n_bytes, LOOK_DEPTH, 1)) else {
+        return way;
+    };
+    way.kind = kind;
     let (latency, submitting) = trial.fastest;
     let lone = Lone {
         n_bytes,
@@ -169,18 +178,13 @@ fn find(disk: &mut dyn Tries, asked: QueueKind, n_bytes: usize, is_worth_it: boo
         latency,
         is_blocking: submitting * 2 > latency,
     };
-    let mut way = Way {
-        kind,
-        pace: Pace::default(),
-        slow: None,
-    };
     let has_choice = asked == QueueKind::Auto && kind == QueueKind::Uring;
-    let (mut best, n_at_once) = choose(disk, &mut way, &lone, has_choice)?;
+    let (mut best, n_at_once) = choose(disk, &mut way, &lone, has_choice);
     let waits = best >= GAIN_OF_WAITING * f64::from(n_at_once.max(4)) * lone.speed;
     if waits && latency > MOSTLY_WAITING {
-        best = go_deeper(disk, &mut way, n_bytes, best)?;
+        best = go_deeper(disk, &mut way, n_bytes, best);
     } else if is_worth_it && lone.speed >= SLOW_BYTES_PER_SECOND {
-        set_pace(disk, &mut way, n_bytes)?;
+        set_pace(disk, &mut way, n_bytes);
     }
     let is_slow = n_bytes >= SLOW_BYTES_MIN && best < SLOW_BYTES_PER_SECOND;
     way.slow = (is_slow || latency > SLOW_LATENCY).then_some(Slow {
@@ -188,7 +192,7 @@ fn find(disk: &mut dyn Tries, asked: QueueKind, n_bytes: usize, is_worth_it: boo
         latency,
         n_bytes,
     });
-    Ok(way)
+    way
 }
 
 /// What reads one by one have shown.
@@ -210,13 +214,8 @@ impl Lone {
 }
 
 /// Tries several at once, and threads if a ring with a choice gains nothing by that. Returns how many bytes per
-/// second were the most, and of how many reads at once.
-fn choose(
-    disk: &mut dyn Tries,
-    way: &mut Way,
-    lone: &Lone,
-    has_choice: bool,
-) -> Result<(f64, u32)> {
+/// second were the most, and of how many reads at once. The way stays if a trial fails.
+fn choose(disk: &mut dyn Tries, way: &mut Way, lone: &Lone, has_choice: bool) -> (f64, u32) {
     let mut best = lone.speed;
     let mut n_at_once = 1;
     // Half of the time is for the threads, if need be.
@@ -224,10 +223,13 @@ fn choose(
     if !(has_choice && lone.is_blocking) && n_in_time >= 2 {
         n_at_once = LOOK_DEPTH.min(n_in_time);
         let what = look(way.kind, lone.n_bytes, LOOK_DEPTH, n_at_once);
-        best = best.max(disk.read(what)?.1.bytes_per_second());
+        let Ok((_, trial)) = disk.read(what) else {
+            return (best, 1);
+        };
+        best = best.max(trial.bytes_per_second());
     }
     if !has_choice || best >= GAIN * lone.speed {
-        return Ok((best, n_at_once));
+        return (best, n_at_once);
     }
     n_at_once = LOOK_DEPTH.min(lone.n_in_time(disk));
     let threads = match n_at_once {
@@ -236,7 +238,7 @@ fn choose(
             let what = look(QueueKind::Pread, lone.n_bytes, LOOK_DEPTH, n_at_once);
             // The ring does, if there are no threads to be had.
             let Ok((_, trial)) = disk.read(what) else {
-                return Ok((best, 1));
+                return (best, 1);
             };
             trial.bytes_per_second()
         }
@@ -247,14 +249,17 @@ fn choose(
     // Once more with the ring: it may have been something else that was slow for a moment.
     if wins(best) && lone.n_in_time(disk) > LOOK_DEPTH {
         let what = look(way.kind, lone.n_bytes, LOOK_DEPTH, LOOK_DEPTH);
-        best = best.max(disk.read(what)?.1.bytes_per_second());
+        let Ok((_, trial)) = disk.read(what) else {
+            return (best, 1);
+        };
+        best = best.max(trial.bytes_per_second());
     }
     if wins(best) {
         way.kind = QueueKind::Pread;
         way.pace.why = Why::RingIsSerial;
         best = if is_guess { best } else { threads };
     }
-    Ok((best, n_at_once))
+    (best, n_at_once)
 }
 
 /// Few reads, `n_at_once` of `depth`.
@@ -273,14 +278,16 @@ fn look(kind: QueueKind, n_bytes: usize, depth: u32, n_at_once: u32) -> Try {
 }
 
 /// Gives the disk more at once as long as that brings more; returns how many bytes per second that is.
-fn go_deeper(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize, best: f64) -> Result<f64> {
+fn go_deeper(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize, best: f64) -> f64 {
     let mut best = best;
     for depth in [2 * LOOK_DEPTH, THREADS_MAX] {
         let seconds = (depth as usize * n_bytes) as f64 / best;
         if disk.elapsed().as_secs_f64() + seconds > DEADLINE_SLOW.as_secs_f64() {
             break;
         }
-        let (_, trial) = disk.read(look(way.kind, n_bytes, depth, depth))?;
+        let Ok((_, trial)) = disk.read(look(way.kind, n_bytes, depth, depth)) else {
+            break;
+        };
         let speed = trial.bytes_per_second();
         if speed < GAIN_OF_DEPTH * best {
             break;
@@ -288,11 +295,11 @@ fn go_deeper(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize, best: f64) -> 
         best = speed;
         way.pace.depth = depth;
     }
-    Ok(best)
+    best
 }
 
-/// Finds the fewest bytes under way that are about as fast as any.
-fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) -> Result<()> {
+/// Finds the fewest bytes under way that are about as fast as any. The pace stays if a trial fails.
+fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
     let mut found: Vec<(f64, Pace)> = Vec::new();
     let mut best = 0.0f64;
     for (piece_bytes, depth) in PACES {
@@ -321,7 +328,10 @@ fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) -> Result<()> {
             n_at_once: depth,
             n_reads: u64::MAX,
         };
-        let speed = disk.read(what)?.1.bytes_per_second();
+        let Ok((_, trial)) = disk.read(what) else {
+            return;
+        };
+        let speed = trial.bytes_per_second();
         best = best.max(speed);
         found.push((speed, pace));
     }
@@ -334,7 +344,6 @@ fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) -> Result<()> {
             way.pace.depth += 1;
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The way that is chosen for disks of many kinds, which are only said to be.
 
 use super::*;
+use crate::error::Error;
 
 /// A disk as it is said to be. Its clock runs as far as it reads.
 struct Said {
@@ -89,12 +90,12 @@ fn ms(n: u64) -> Duration {
 fn an_ordinary_disk_is_read_by_a_ring_and_soon_looked_at() {
     for n_bytes in [13_056, 600_000, 5 << 20] {
         let mut disk = Said::default();
-        let way = find(&mut disk, QueueKind::Auto, n_bytes, false).unwrap();
+        let way = find(&mut disk, QueueKind::Auto, n_bytes, false);
         let usual = (QueueKind::Uring, Pace::default(), None);
         assert_eq!((way.kind, way.pace, way.slow), usual);
         assert!(disk.now < ms(60), "{:?}", disk.now);
         let mut disk = Said::default();
-        let way = find(&mut disk, QueueKind::Auto, n_bytes, true).unwrap();
+        let way = find(&mut disk, QueueKind::Auto, n_bytes, true);
         assert_eq!((way.kind, way.pace.why), (QueueKind::Uring, Why::Usual));
         assert!(disk.tried.len() > 5, "its pace was looked for");
         assert!(disk.now < ms(200), "{:?}", disk.now);
@@ -113,7 +114,7 @@ fn a_ring_that_is_serial_gives_way_to_threads() {
                     is_blocking,
                     ..Said::default()
                 };
-                let way = find(&mut disk, QueueKind::Auto, n_bytes, is_worth_it).unwrap();
+                let way = find(&mut disk, QueueKind::Auto, n_bytes, is_worth_it);
                 let said = format!("{latency:?} {is_blocking} {n_bytes}: {way:?}");
                 assert_eq!(way.kind, QueueKind::Pread, "{said}");
                 assert_eq!(way.pace.why, Why::RingIsSerial, "{said}");
@@ -121,7 +122,7 @@ fn a_ring_that_is_serial_gives_way_to_threads() {
                 assert_eq!(way.slow.is_some(), latency > ms(5), "{said}");
                 // What was asked for is not changed.
                 for kind in [QueueKind::Uring, QueueKind::Pread] {
-                    let way = find(&mut disk, kind, n_bytes, is_worth_it).unwrap();
+                    let way = find(&mut disk, kind, n_bytes, is_worth_it);
                     assert_eq!((way.kind, way.pace.why), (kind, Why::Usual));
                 }
             }
@@ -137,7 +138,7 @@ fn where_a_read_mostly_waits_more_are_given() {
             has_ring,
             ..Said::default()
         };
-        let way = find(&mut disk, QueueKind::Auto, 100_000, false).unwrap();
+        let way = find(&mut disk, QueueKind::Auto, 100_000, false);
         assert_eq!(way.pace.depth, 32, "{way:?}");
         assert!(disk.now < ms(300), "{:?}", disk.now);
         let slow = way.slow.unwrap();
@@ -150,7 +151,7 @@ fn where_a_read_mostly_waits_more_are_given() {
         n_at_once_max: 1,
         ..Said::default()
     };
-    let way = find(&mut disk, QueueKind::Auto, 100_000, true).unwrap();
+    let way = find(&mut disk, QueueKind::Auto, 100_000, true);
     assert_eq!((way.kind, way.pace), (QueueKind::Uring, Pace::default()));
     assert!(way.slow.is_some());
 }
@@ -167,7 +168,7 @@ fn however_slow_a_disk_is_the_start_is_not() {
                     is_blocking,
                     ..Said::default()
                 };
-                let way = find(&mut disk, QueueKind::Auto, 300_000, true).unwrap();
+                let way = find(&mut disk, QueueKind::Auto, 300_000, true);
                 assert!(disk.now <= ms(1000), "{latency:?}: {:?}, {way:?}", disk.now);
                 assert!(way.slow.is_some());
                 let is_pread = way.kind == QueueKind::Pread;
@@ -186,7 +187,7 @@ fn a_disk_that_never_answers_is_not_waited_for() {
         latency: ms(1_000_000),
         ..Said::default()
     };
-    let way = find(&mut disk, QueueKind::Auto, 100_000, true).unwrap();
+    let way = find(&mut disk, QueueKind::Auto, 100_000, true);
     assert!(disk.now <= DEADLINE_SLOW);
     assert_eq!(way.kind, QueueKind::Uring);
     assert_eq!(way.slow.unwrap().latency, DEADLINE_SLOW);
@@ -202,11 +203,64 @@ fn a_ring_that_blocks_gives_way_also_if_there_was_no_time_to_try_another_way() {
         is_blocking: true,
         ..Said::default()
     });
-    let way = find(&mut disk, QueueKind::Auto, 100_000, true).unwrap();
+    let way = find(&mut disk, QueueKind::Auto, 100_000, true);
     assert_eq!(way.kind, QueueKind::Pread, "{way:?}");
     let slow = way.slow.unwrap();
     assert_eq!(slow.latency, ms(30));
     assert!(slow.bytes_per_second > 1e6, "{slow:?}");
+}
+
+/// One bad place, or memory that is short for a moment, is no reason not to load a model.
+#[test]
+fn a_trial_that_fails_leaves_what_was_found() {
+    let disks = [Duration::from_micros(100), ms(20)].map(|latency| {
+        let said = |is_serial| Said {
+            latency,
+            is_serial,
+            is_blocking: is_serial,
+            ..Said::default()
+        };
+        [said(false), said(true)]
+    });
+    for said in disks.into_iter().flatten() {
+        for (asked, n_good) in [QueueKind::Auto, QueueKind::Uring, QueueKind::Pread]
+            .into_iter()
+            .flat_map(|asked| (0..12).map(move |n_good| (asked, n_good)))
+        {
+            let mut disk = Bad {
+                said: Said {
+                    tried: Vec::new(),
+                    ..said
+                },
+                n_good,
+            };
+            let way = find(&mut disk, asked, 600_000, true);
+            if n_good == 0 {
+                assert_eq!((way.kind, way.pace), (asked, Pace::default()));
+            }
+            let is_asked = asked == QueueKind::Auto || way.kind == asked;
+            assert!(is_asked, "{asked:?} {n_good}: {way:?}");
+        }
+    }
+}
+
+/// A disk of which only so many trials succeed.
+struct Bad {
+    said: Said,
+    n_good: usize,
+}
+
+impl Tries for Bad {
+    fn read(&mut self, what: Try) -> Result<(QueueKind, Trial)> {
+        if self.said.tried.len() == self.n_good {
+            return Err(Error::Null("a trial"));
+        }
+        self.said.read(what)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.said.elapsed()
+    }
 }
 
 /// Reads that only open a file would take the time of those that are to be tried.

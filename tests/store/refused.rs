@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::thread;
 
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions, ReadQueue, Way};
@@ -82,7 +82,7 @@ fn a_sandbox_that_kills_is_not_provoked() {
             faults: Faults::default(),
         };
         let way = Way::find(&model, options, SLOT, true);
-        assert_eq!(way.unwrap().kind, QueueKind::Pread);
+        assert_eq!(way.kind, QueueKind::Pread);
     });
 }
 
@@ -275,6 +275,37 @@ fn where_direct_reads_are_refused_the_file_says_why() {
     refusing(libc::SYS_openat, libc::EACCES, || {
         let model = ModelFile::open(given.as_fd()).unwrap();
         assert!(model.why_buffered().is_none());
+    });
+}
+
+/// Whether it changed is told when it can be read again, and not before.
+#[test]
+fn a_file_that_cannot_be_compared_now_is_compared_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m");
+    let tick = || thread::sleep(std::time::Duration::from_millis(50));
+    let model = model(&path, &content(36));
+    let write = |what: &[u8]| {
+        tick();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(what, 0).unwrap();
+    };
+    let unreadable = |test: &(dyn Fn() + Sync)| refusing(libc::SYS_pread64, libc::EIO, test);
+    write(&content(36)[..1]);
+    unreadable(&|| model.check_unchanged().unwrap());
+    model.check_unchanged().unwrap();
+    let other = !content(36)[0];
+    write(&[other]);
+    unreadable(&|| model.check_unchanged().unwrap());
+    model.check_unchanged().unwrap_err();
+    // Of what could not be read at the beginning, only writing is a change.
+    unreadable(&|| {
+        let given = File::open(&path).unwrap();
+        let model = ModelFile::open(given.as_fd()).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        model.check_unchanged().unwrap();
+        write(&[other]);
+        model.check_unchanged().unwrap_err();
     });
 }
 

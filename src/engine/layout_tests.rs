@@ -1,0 +1,123 @@
+//! Layouts of tensors that are only said to be.
+
+use super::*;
+
+/// Two sizes of layers, offsets that are not aligned.
+fn tensors() -> Vec<Tensor> {
+    let mut offset = 1000;
+    let mut all = Vec::new();
+    for block in 0..4 {
+        for (name, n_bytes) in [
+            ("gate", 3000),
+            ("up", 3000),
+            ("down", 5000 + 1000 * (block as usize % 2)),
+        ] {
+            all.push(Tensor {
+                name: format!("blk.{block}.{name}"),
+                block,
+                n_experts: 8,
+                n_bytes,
+                file: 0,
+                offset,
+            });
+            offset += 8 * n_bytes as u64;
+        }
+    }
+    all
+}
+
+#[test]
+fn slots_never_exceed_the_budget_and_regions_never_overlap() {
+    for align in [1, 512, 4096] {
+        for budget in [1, 20_000, 100_000, 200_000, 300_000] {
+            let layout = Layout::new(&tensors(), &[align], budget).unwrap();
+            let slots: usize = layout
+                .pools
+                .iter()
+                .map(|p| p.n_slots as usize * p.slot_bytes)
+                .sum();
+            assert!(
+                slots as u64 <= budget,
+                "align {align} budget {budget}: {slots}"
+            );
+            assert_eq!(layout.pools.len(), 2);
+            assert_eq!(slots, layout.ring.base);
+            for layer in &layout.layers {
+                let pool = &layout.pools[layer.pool];
+                let ends = layer
+                    .parts
+                    .iter()
+                    .skip(1)
+                    .map(|p| p.region)
+                    .chain([pool.slot_bytes]);
+                for (part, end) in layer.parts.iter().zip(ends) {
+                    for e in 0..8 {
+                        let offset = part.tensor.offset + e * part.tensor.n_bytes as u64;
+                        let len = span(offset, part.tensor.n_bytes, align).len;
+                        assert!(part.region + len <= end);
+                        assert!(len <= layout.ring.place_bytes);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_least_budget_holds_one_expert() {
+    let n_slots = |budget| {
+        let layout = Layout::new(&tensors(), &[512], budget).unwrap();
+        (layout.n_slots(), layout.least_bytes())
+    };
+    let (_, least) = n_slots(1);
+    assert_eq!(n_slots(least), (1, least));
+    assert_eq!(n_slots(least - 1), (0, least));
+}
+
+#[test]
+fn the_whole_budget_holds_every_expert() {
+    let total = expert_bytes(&tensors());
+    let layout = Layout::new(&tensors(), &[4096], total).unwrap();
+    assert_eq!(layout.n_slots(), 32);
+    assert_eq!(layout.token_cycle_bytes(2), 2 * 2 * (11_000 + 12_000));
+}
+
+/// Also when the ring is larger than what may lie beside the budget, and pages add up.
+#[test]
+fn the_whole_budget_holds_every_large_expert() {
+    let mut big = tensors();
+    for t in &mut big {
+        t.n_bytes *= 10_000;
+    }
+    let layout = Layout::new(&big, &[4096], expert_bytes(&big)).unwrap();
+    assert_eq!(layout.n_slots(), 32);
+    assert!(layout.ring.n_places * layout.ring.place_bytes > RING_BESIDE_BYTES);
+}
+
+#[test]
+fn a_ring_that_does_not_fit_is_an_error_with_the_bytes_needed() {
+    let mut big = tensors();
+    for t in &mut big {
+        t.n_bytes *= 10_000;
+    }
+    let error = Layout::new(&big, &[512], 1 << 20).unwrap_err().to_string();
+    assert!(error.contains("at least"), "{error}");
+}
+
+/// What is there for the moment is no choice of anybody's.
+#[test]
+fn a_ring_that_does_not_fit_now_is_all_there_is_at_the_start() {
+    let mut big = tensors();
+    for t in &mut big {
+        t.n_bytes *= 10_000;
+    }
+    let whole = Layout::new(&big, &[512], u64::MAX).unwrap();
+    for capacity in [whole.ring_cost(), whole.expert_bytes / 2, u64::MAX] {
+        for now in [0, 1 << 20, whole.ring_cost()] {
+            let layout = Layout::growing(&big, &[512], now, capacity).unwrap();
+            assert_eq!(layout.n_slots_start(), 0);
+            assert_eq!(layout.arena_bytes_start(), layout.ring_cost());
+            assert_eq!(layout.n_slots() > 0, capacity > layout.ring_cost());
+        }
+    }
+}
