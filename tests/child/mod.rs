@@ -27,6 +27,16 @@ pub fn command(exe: &str, vars: &[(&str, &str)]) -> Command {
             command.env_remove(name);
         }
     }
+    // A shell that runs the tests in the background ignores some of them for all that is started.
+    let defaults = || {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: a plain system call.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: only makes system calls.
+    unsafe { command.pre_exec(defaults) };
     // Waiting threads that spin take the cores that the I/O threads and other tests need.
     command.env("OMP_WAIT_POLICY", "passive");
     command.envs(vars.iter().copied());
