@@ -6,6 +6,7 @@ use crate::serving::LlamaServer;
 use serde_json::json;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -18,15 +19,19 @@ const PLENTY: u64 = 420 * MIB;
 const LESS: u64 = 150 * MIB;
 const ARGS: &[&str] = &["-np", "1", "-ub", "32", "-b", "32", "-c", "256"];
 
+/// Joins `group` and goes on with the program and its arguments that follow.
+fn joining(group: &Group) -> Command {
+    let mut shell = Command::new("sh");
+    let join = r#"echo $$ > "$0"/cgroup.procs && exec "$@""#;
+    shell.args(["-c", join]).arg(group.dir());
+    shell
+}
+
 /// Starts it in `group`, so that all it takes counts there.
 fn start(group: &Group, model: &Path, ram: &str, args: &[&str]) -> LlamaServer {
     let program = command(env!("CARGO_BIN_EXE_llama-server"), &[("HOTSET_RAM", ram)]);
-    let mut shell = Command::new("sh");
-    let join = r#"echo $$ > "$0"/cgroup.procs && exec "$@""#;
-    shell
-        .args(["-c", join])
-        .arg(group.dir())
-        .arg(program.get_program());
+    let mut shell = joining(group);
+    shell.arg(program.get_program());
     for (name, value) in program.get_envs() {
         match value {
             Some(value) => shell.env(name, value),
@@ -41,6 +46,16 @@ fn ask(server: &LlamaServer) {
     let body =
         json!({ "prompt": "int main", "n_predict": 8, "temperature": 0, "cache_prompt": false });
     server.post("completion", &body);
+}
+
+/// Without a pause, so that it stays awake.
+fn ask_until_experts_get(server: &mut LlamaServer, mib: f64) {
+    let begin = Instant::now();
+    while experts_get(server.running()).is_none_or(|now| now < mib) {
+        ask(server);
+        let is_late = begin.elapsed() > Duration::from_secs(60);
+        assert!(!is_late, "{}", server.running().stderr());
+    }
 }
 
 fn n_threads(process: u32) -> usize {
@@ -72,7 +87,6 @@ fn clients_that_wait_cost_no_experts() {
     assert!(before > 200 * MIB, "the experts are in memory: {before}");
 
     let process = server.id();
-    let n_before = n_threads(process);
     let client = || {
         let mut client = TcpStream::connect(server.address()).unwrap();
         let begun = b"POST /completion HTTP/1.1\r\nContent-Length: 100\r\n\r\n{";
@@ -80,9 +94,9 @@ fn clients_that_wait_cost_no_experts() {
         client
     };
     let clients: Vec<_> = (0..64).map(|_| client()).collect();
-    server
-        .running()
-        .wait_until("threads", |_| n_threads(process) >= n_before + 50);
+    // Each has one for itself. Who asked before may have left some.
+    let have_threads = |_: &Running| n_threads(process) >= clients.len();
+    server.running().wait_until("threads", have_threads);
     // For some looks at the memory.
     std::thread::sleep(Duration::from_secs(2));
     ask(&server);
@@ -115,20 +129,46 @@ fn a_server_that_wakes_with_less_memory_works_and_grows() {
         ask(&server);
         assert!(group.used() <= LESS, "{ram}");
         group.limit(PLENTY).unwrap();
-        let begin = Instant::now();
-        // Without a pause, so that it stays awake.
-        while experts_get(server.running()).is_none_or(|mib| mib < 0.9 * most) {
-            ask(&server);
-            assert!(
-                begin.elapsed() < Duration::from_secs(60),
-                "{}",
-                server.stop()
-            );
-        }
+        ask_until_experts_get(&mut server, 0.9 * most);
         let said = server.stop();
         let word = "hotset: only ";
         assert_eq!(said.contains(word), ram != "auto", "{said}");
         assert!(said.contains("memory is free again"), "{said}");
     }
+    drop(group);
+}
+
+/// What it begins with is not the most that it may ever have.
+#[test]
+fn a_server_grows_when_another_process_ends() {
+    let Some(group) = Group::new("grows") else {
+        return;
+    };
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let model = dir.path().join("heavy.gguf");
+    widen(FACTOR, &model);
+    group.limit(PLENTY).unwrap();
+    // It keeps what it reads until there is no more to come.
+    let keep = "{ head -c 272629760 /dev/zero; sleep 600; } | tail -c 300000000 > /dev/null";
+    let mut other = joining(&group);
+    other.args(["sh", "-c", keep]).process_group(0);
+    let mut other = other.spawn().unwrap();
+    while group.used() < 260 * MIB {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut server = start(&group, &model, "auto", &[]);
+    ask(&server);
+    assert!(group.used() <= PLENTY);
+    let said = server.running().stderr();
+    let begun = said
+        .split_once(" through ")
+        .and_then(|(_, rest)| rest.split_once(" MiB"));
+    let begun: f64 = begun.expect("a line").0.parse().unwrap();
+    assert!(begun < 130.0, "{said}");
+    // SAFETY: a plain system call; the group is the child's own, which has not been waited for.
+    unsafe { libc::kill(-(other.id() as i32), libc::SIGKILL) };
+    other.wait().unwrap();
+    ask_until_experts_get(&mut server, 0.9 * 230.0);
+    server.stop();
     drop(group);
 }
