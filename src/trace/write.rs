@@ -12,6 +12,7 @@ use crate::report;
 use crate::sync::{Busy, lock_soon};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+#[cfg(not(miri))]
 use nix::sys::signal::{SigSet, Signal};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -158,8 +159,10 @@ impl Recorder {
         let at = path.clone();
         let run = move || {
             // Whoever reads a pipe may go, and a file may be limited: errors of this file, and no end of the program.
-            let signals = SigSet::from_iter([Signal::SIGPIPE, Signal::SIGXFSZ]);
-            signals.thread_block().expect("these can be blocked");
+            #[cfg(not(miri))] // which has no signals
+            SigSet::from_iter([Signal::SIGPIPE, Signal::SIGXFSZ])
+                .thread_block()
+                .expect("these can be blocked");
             let written = write(&writer, &path, &header);
             // Before anything is said: nobody who records waits for whoever reads that.
             let is_full = writer.close();
