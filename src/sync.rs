@@ -92,7 +92,7 @@ pub struct Busy(PhantomData<*const ()>);
 impl Busy {
     /// Begins it for the calling thread.
     #[inline]
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         N_HELD.set(N_HELD.get() + 1);
         Self(PhantomData)
     }
@@ -130,7 +130,7 @@ pub struct Held<'a, T: Speaks> {
 impl<'a, T: Speaks> Held<'a, T> {
     /// Takes `lock`, as [`Lock::lock`].
     pub fn of(lock: &'a Lock<T>) -> Self {
-        let busy = Busy::new();
+        let busy = Busy::begin();
         Self {
             guard: Some(lock.lock()),
             _busy: busy,

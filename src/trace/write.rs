@@ -196,7 +196,7 @@ impl Recorder {
     /// events of ascending layers are of the same tokens. Waits for some seconds if the writer is far behind, and gives
     /// the recording up, with a line, if that does not help.
     pub fn record(&self, layer: u32, picks: Picks, is_aside: bool) {
-        let _busy = Busy::new();
+        let _busy = Busy::begin();
         let is_full = |b: &mut Buffer| b.values.len() >= VALUES_MAX && !b.is_closed;
         let waited =
             self.shared

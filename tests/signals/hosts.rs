@@ -45,7 +45,7 @@ fn is_a_host() {
         println!("loaded: {}", second.is_some());
     }
     if let Some(for_how_long) = role.strip_prefix("is busy for ") {
-        let busy = Busy::new();
+        let busy = Busy::begin();
         mask(libc::SIG_UNBLOCK, libc::SIGTERM);
         // SAFETY: a plain system call.
         unsafe { libc::raise(libc::SIGTERM) };
