@@ -125,7 +125,12 @@ fn who_has_a_lock_goes_on_for_a_moment() {
         let mut host = host(role, &vars);
         // But for the thread that has the lock nobody takes it, as in a program with one thread.
         // SAFETY: only makes a system call.
-        unsafe { host.pre_exec(|| Ok(mask(libc::SIG_BLOCK, libc::SIGTERM))) };
+        unsafe {
+            host.pre_exec(|| {
+                mask(libc::SIG_BLOCK, libc::SIGTERM);
+                Ok(())
+            })
+        };
         let ended = run(host);
         assert_eq!(ended.status.signal(), Some(libc::SIGTERM), "{role}");
         let said = String::from_utf8_lossy(&ended.stdout);
