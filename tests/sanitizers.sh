@@ -3,8 +3,9 @@
 #
 #   tests/sanitizers.sh [threads|miri]
 #
-# Ends with the first thing that is wrong. Needs a nightly toolchain with its sources and Miri, which it installs if it can. Where it cannot, it says so and
-# ends with status 0: the ordinary tests have run. Nothing of llama.cpp is part of it.
+# Ends with the first thing that is wrong. Needs a nightly toolchain with its sources and Miri, which it installs if it
+# can. Where it cannot, it says so and ends with status 0: the ordinary tests have run. Nothing of llama.cpp is part
+# of it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
