@@ -4,9 +4,12 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use hotset::error::Error;
 use hotset::report::say;
+use signal_hook::consts::SIGXFSZ;
+use signal_hook::flag;
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 mod bench;
 mod cells;
@@ -52,6 +55,8 @@ const BAD_INPUT: u8 = 2;
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    // A limit on the size of files is an error of what is written, and no end of the program.
+    let _ = flag::register(SIGXFSZ, Arc::default());
     // A llama-server that routes between models starts its own program again for each of them.
     #[cfg(feature = "llama")]
     if std::env::var_os("LLAMA_SERVER_ROUTER_PORT").is_some() {

@@ -44,13 +44,13 @@ mod writer {
     use hotset::output::Draft;
     use hotset::report;
     use indicatif::{ProgressBar, ProgressStyle};
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use signal_hook::{flag, low_level};
     use std::fs::File;
     use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
     use std::path::Path;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// The widened file before its tensors' bytes, and what those are made of.
     struct Plan {
@@ -104,13 +104,12 @@ mod writer {
         })
     }
 
-    /// Lets an interrupted run clean up, and a limit on the size of files become an error.
+    /// Lets an interrupted run clean up.
     fn watch() -> io::Result<Interrupt> {
         let interrupt = Interrupt::default();
         for signal in [SIGHUP, SIGINT, SIGTERM] {
             flag::register_usize(signal, interrupt.clone(), signal as usize)?;
         }
-        flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         Ok(interrupt)
     }
 

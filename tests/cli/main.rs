@@ -49,6 +49,15 @@ fn error_of(command: &mut Command, status: i32) -> String {
     stderr
 }
 
+/// The same command where files may be of so many KiB, or half of that, as shells count.
+fn limited(command: &Command, kib: u32) -> Command {
+    let mut shell = Command::new("sh");
+    let limit = format!("ulimit -f {kib}; exec \"$@\"");
+    let args = std::iter::once(command.get_program()).chain(command.get_args());
+    shell.args(["-c", &limit, "sh"]).args(args);
+    shell
+}
+
 /// What the build tells the tests, cargo also tells the programs it runs, and a program takes any
 /// variable that begins like this for a setting.
 #[test]

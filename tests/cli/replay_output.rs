@@ -1,7 +1,7 @@
 //! What `hotset replay` prints and writes.
 
 use super::replay::{ITALIAN, json, output, trace};
-use super::{error_of, hotset};
+use super::{error_of, hotset, limited};
 use hotset::policy::REGISTRY;
 use serde_json::Value;
 use std::fs::{self, File};
@@ -178,4 +178,16 @@ fn the_output_is_never_an_input() {
         assert!(fs::read(path).unwrap() == fs::read(ITALIAN).unwrap());
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+}
+
+#[test]
+fn what_is_too_large_leaves_nothing() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("out.csv");
+    let args = ["replay", ITALIAN, "--format", "csv", "-o"];
+    let mut command = hotset(&args);
+    command.arg(&path);
+    let error = error_of(&mut limited(&command, 1), 1);
+    assert!(error.contains("File too large"), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }

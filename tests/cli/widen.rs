@@ -1,6 +1,6 @@
 //! `hotset widen`: the same model, heavier; and never half a file.
 
-use super::{error_of, hotset, model, run, text};
+use super::{error_of, hotset, limited, model, run, text};
 use hotset::llama::gguf::{Gguf, Tensor, Value};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -134,13 +134,7 @@ fn what_cannot_be_written_is_not_written_in_part() {
 
     let output = folder.path().join("out.gguf");
     std::fs::write(&output, "precious").unwrap();
-    let mut limited = Command::new("sh");
-    let program = widen(&model(), "4", &output);
-    let args = std::iter::once(program.get_program()).chain(program.get_args());
-    limited
-        .args(["-c", "ulimit -f 20000; exec \"$@\"", "sh"])
-        .args(args);
-    let error = error_of(&mut limited, 1);
+    let error = error_of(&mut limited(&widen(&model(), "4", &output), 20_000), 1);
     assert!(error.contains("File too large"), "{error}");
     assert_eq!(names_in(folder.path()), ["out.gguf"]);
     assert_eq!(std::fs::read_to_string(&output).unwrap(), "precious");
