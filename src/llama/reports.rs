@@ -178,8 +178,10 @@ fn live(of: Counting, n_picks_max: usize, lock: Lock) -> Vec<(usize, Stats)> {
     });
     let loaded = observers.iter().filter_map(|(key, observer)| {
         let devices = devices(*key);
-        let stats = |devices| Some((*key, lock()?.device_stats(observer, devices)));
-        (!devices.is_empty()).then(|| stats(devices)).flatten()
+        if devices.is_empty() {
+            return None;
+        }
+        Some((*key, lock()?.device_stats(observer, devices)))
     });
     streamed.chain(loaded).collect()
 }

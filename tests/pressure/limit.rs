@@ -1,7 +1,8 @@
 //! The bundled model, made heavier, with `HOTSET_RAM=auto` in a group whose limit falls and rises again.
 
-use crate::child::{Running, completion, widen};
+use crate::child::{Running, completion};
 use crate::group::Group;
+use crate::heavy;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -43,12 +44,9 @@ fn lower(running: &mut Running, group: &Group, n_bytes: u64) {
 
 #[test]
 fn a_limit_that_falls_costs_experts_and_no_token() {
-    let Some(group) = Group::new("limit") else {
+    let Some((group, _dir, model)) = heavy("limit", FACTOR) else {
         return;
     };
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let model = dir.path().join("heavy.gguf");
-    widen(FACTOR, &model);
 
     let mut running = Running::start(generating(&model, ("HOTSET_RAM", "auto")));
     group.add(running.id());

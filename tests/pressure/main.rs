@@ -23,3 +23,17 @@ mod serving;
 mod tiny;
 #[cfg(feature = "llama")]
 mod waiting;
+
+/// A group for a test, and the bundled model with experts that are `factor` times larger, in a folder that goes when it
+/// is dropped. Nothing where there are no groups.
+#[cfg(feature = "llama")]
+fn heavy(
+    test: &str,
+    factor: &str,
+) -> Option<(group::Group, tempfile::TempDir, std::path::PathBuf)> {
+    let group = group::Group::new(test)?;
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let model = dir.path().join("heavy.gguf");
+    child::widen(factor, &model);
+    Some((group, dir, model))
+}

@@ -1,7 +1,8 @@
 //! A server with `HOTSET_RAM` in a group: its clients' threads need no memory, and experts come back after a sleep.
 
-use crate::child::{Running, command, widen};
+use crate::child::{Running, command};
 use crate::group::Group;
+use crate::heavy;
 use crate::serving::LlamaServer;
 use serde_json::json;
 use std::io::Write;
@@ -74,12 +75,9 @@ fn experts_get(running: &Running) -> Option<f64> {
 /// Each has a thread with a stack of 8 MiB, of which it uses next to nothing.
 #[test]
 fn clients_that_wait_cost_no_experts() {
-    let Some(group) = Group::new("clients") else {
+    let Some((group, _dir, model)) = heavy("clients", FACTOR) else {
         return;
     };
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let model = dir.path().join("heavy.gguf");
-    widen(FACTOR, &model);
     group.limit(PLENTY).unwrap();
     let mut server = start(&group, &model, "auto", &[]);
     ask(&server);
@@ -113,12 +111,9 @@ fn clients_that_wait_cost_no_experts() {
 /// It slept while memory was taken away, and its users wait for an answer. All of it is there again in some seconds.
 #[test]
 fn a_server_that_wakes_with_less_memory_works_and_grows() {
-    let Some(group) = Group::new("wakes") else {
+    let Some((group, _dir, model)) = heavy("wakes", FACTOR) else {
         return;
     };
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let model = dir.path().join("heavy.gguf");
-    widen(FACTOR, &model);
     for (ram, most) in [("auto", 230.0), ("200MiB", 200.0)] {
         group.limit(PLENTY).unwrap();
         let mut server = start(&group, &model, ram, &["--sleep-idle-seconds", "1"]);
@@ -142,12 +137,9 @@ fn a_server_that_wakes_with_less_memory_works_and_grows() {
 /// What it begins with is not the most that it may ever have.
 #[test]
 fn a_server_grows_when_another_process_ends() {
-    let Some(group) = Group::new("grows") else {
+    let Some((group, _dir, model)) = heavy("grows", FACTOR) else {
         return;
     };
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let model = dir.path().join("heavy.gguf");
-    widen(FACTOR, &model);
     group.limit(PLENTY).unwrap();
     // It keeps what it reads until there is no more to come.
     let keep = "{ head -c 272629760 /dev/zero; sleep 600; } | tail -c 300000000 > /dev/null";
