@@ -4,7 +4,7 @@
 
 use criterion::Criterion;
 use hotset::device::{Cache, PoolOf};
-use hotset::drafts::Batch;
+use hotset::draft_tokens::Batch;
 use hotset::trace::{Picks, Trace};
 use std::hint::black_box;
 use std::path::Path;

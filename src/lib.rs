@@ -4,27 +4,25 @@
 //! [`cache`] decides for engines that move bytes themselves. Both rank experts with a [`policy`].
 
 pub mod auto;
-pub mod bench;
 pub mod cache;
 pub mod config;
 pub mod device;
-pub mod drafts;
+pub mod draft_tokens;
 pub mod engine;
 pub mod error;
 pub mod expert;
 pub mod ffi;
 pub mod gguf;
-pub mod guide;
+pub mod hindsight;
 #[cfg(feature = "hooks")]
 pub mod llama;
-pub mod log;
 pub mod math;
+pub mod measuring;
 pub mod memory;
 pub mod output;
-pub mod plan;
 pub mod policy;
 pub mod profile;
-pub mod regret;
+pub mod recent_events;
 pub mod replay;
 pub mod report;
 pub mod residency;

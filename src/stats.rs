@@ -2,9 +2,9 @@
 
 use crate::device::DeviceStats;
 use crate::engine::{AheadTally, Engine};
-use crate::log::share;
+use crate::hindsight::{Hindsight, Window};
 use crate::math::log2;
-use crate::regret::{Regret, Window};
+use crate::recent_events::share;
 use crate::residency::Tally;
 use crate::tracker::{LayerCounts, Phase, Span};
 use serde::Serialize;
@@ -59,7 +59,7 @@ pub struct Stats {
     /// How unevenly prompts pick experts; null if there was none.
     pub prompt_heat: Option<Heat>,
     /// Other policies on the same routing; null where there was none, or the time was too short for it.
-    pub regret: Option<Regret>,
+    pub hindsight: Option<Hindsight>,
     /// The devices that keep experts of it, once for each context.
     pub devices: Vec<DeviceStats>,
     /// Where experts were found, nearest first, if devices keep some and the others are streamed.
@@ -185,8 +185,8 @@ impl Stats {
     fn compared(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<Self> {
         let (stats, windows) = Self::look(engine, policy, n_picks_max)?;
         let has_events = stats.generation.events + stats.prompt.events > 0;
-        let regret = has_events.then(|| Regret::of(&windows, policy));
-        Some(Self { regret, ..stats })
+        let hindsight = has_events.then(|| Hindsight::of(&windows, policy));
+        Some(Self { hindsight, ..stats })
     }
 
     /// The counters, and copies of the latest routing of each pool: the engine is not held up by what
@@ -248,7 +248,7 @@ impl Stats {
             has_staged: meter.has_staged.load(Relaxed),
             generation_heat,
             prompt_heat,
-            regret: None,
+            hindsight: None,
             devices: Vec::new(),
             tiers: Vec::new(),
         };

@@ -5,9 +5,11 @@
 
 use hotset::cache::{Cache, N_LAYERS_MAX, N_TOTAL_MAX};
 use hotset::expert::{Event, Shape};
-use hotset::log::{ENGINE_BYTES, EventLog, MODEL_BYTES, PICKS_MAX, device_bytes, share};
+use hotset::hindsight::{Hindsight, Window};
 use hotset::policy::REGISTRY;
-use hotset::regret::{Regret, Window};
+use hotset::recent_events::{
+    ENGINE_BYTES, MODEL_BYTES, PICKS_MAX, RecentEvents, device_bytes, share,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -98,7 +100,7 @@ const CASES: [Case; 6] = [
 ];
 
 impl Case {
-    fn logs(&self, n_bytes: usize) -> Vec<EventLog> {
+    fn logs(&self, n_bytes: usize) -> Vec<RecentEvents> {
         let part = |whole| {
             share(
                 whole,
@@ -106,7 +108,7 @@ impl Case {
                 self.n_layers as usize,
             )
         };
-        let log = |_| EventLog::within(part(n_bytes), part(PICKS_MAX));
+        let log = |_| RecentEvents::within(part(n_bytes), part(PICKS_MAX));
         (0..self.n_pools).map(log).collect()
     }
 
@@ -180,8 +182,8 @@ fn the_logs_of_a_model_take_eight_mebibytes() {
             places.iter_mut().for_each(|logs| logs[pool].push(event));
         });
         let taken = NOW.load(Relaxed) - before;
-        let said: usize = places.iter().flatten().map(EventLog::n_bytes).sum();
-        let n_picks: usize = places[0].iter().map(EventLog::n_picks).sum();
+        let said: usize = places.iter().flatten().map(RecentEvents::n_bytes).sum();
+        let n_picks: usize = places[0].iter().map(RecentEvents::n_picks).sum();
         let about = format!(
             "{}: {taken} bytes, says {said}, {n_picks} picks",
             case.about()
@@ -213,18 +215,21 @@ fn the_comparison_at_the_end_takes_sixteen_mebibytes() {
             let before = NOW.load(Relaxed);
             MOST.store(before, Relaxed);
             let begin = Instant::now();
-            let window = |log: &EventLog| Window {
+            let window = |log: &RecentEvents| Window {
                 shape: Shape::uniform(n_layers as u32, case.n_experts),
                 n_slots: n_layers as u32 * case.n_experts * 3 / 10,
                 log: log.tail(usize::MAX),
             };
             let windows: Vec<_> = logs.iter().map(window).collect();
-            let regret = Regret::of(&windows, policy);
+            let hindsight = Hindsight::of(&windows, policy);
             let took = begin.elapsed();
             let taken = MOST.load(Relaxed) - before;
             let about = format!("{policy}, {}: {taken} bytes, {took:?}", case.about());
-            println!("{about}, {} picks", regret.picks + regret.warm_picks);
-            assert!(!regret.is_whole_run && regret.picks > 40_000, "{about}");
+            println!("{about}, {} picks", hindsight.picks + hindsight.warm_picks);
+            assert!(
+                !hindsight.is_whole_run && hindsight.picks > 40_000,
+                "{about}"
+            );
             assert!(taken <= 16 << 20, "{about}");
         }
     }
@@ -234,13 +239,16 @@ fn the_comparison_at_the_end_takes_sixteen_mebibytes() {
 #[test]
 fn a_log_of_no_bytes_takes_none() {
     let _one = ONE_AT_A_TIME.lock();
-    let mut log = EventLog::within(0, 0);
+    let mut log = RecentEvents::within(0, 0);
     let before = NOW.load(Relaxed);
     CASES[0].route(10_000, |_, event| log.push(event));
     // What runs the tests allocates, too: a log of these events would take far more.
     let taken = NOW.load(Relaxed).saturating_sub(before);
     assert!(taken < 16 << 10, "{taken} bytes");
-    assert_eq!((log.n_bytes(), log.n_events()), (size_of::<EventLog>(), 0));
+    assert_eq!(
+        (log.n_bytes(), log.n_events()),
+        (size_of::<RecentEvents>(), 0)
+    );
     assert!(log.n_events_dropped() > 0);
 }
 

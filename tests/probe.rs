@@ -95,7 +95,7 @@ fn a_server_that_nobody_asks_counts_nothing() {
             let counters = ["events", "tokens", "hits", "misses"];
             assert!(counters.iter().all(|n| count(&stats, n) == 0), "{stats:#}");
             assert_eq!(stats["n_reads"], 0, "{stats:#}");
-            assert!(stats["regret"].is_null(), "{stderr}");
+            assert!(stats["hindsight"].is_null(), "{stderr}");
         }
         if Path::new(&files.path("run.json")).exists() {
             let tokens = files.profile().tokens;

@@ -2,7 +2,7 @@
 
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing};
-use hotset::log::{ENGINE_BYTES, PICKS_MAX};
+use hotset::recent_events::{ENGINE_BYTES, PICKS_MAX};
 use hotset::report;
 use hotset::residency::Tally;
 use hotset::stats::Stats;
@@ -86,16 +86,21 @@ fn a_whole_run_is_compared_with_what_happened() {
         let engine = engine(policy, 50);
         compute(&engine, 200);
         let stats = Stats::of(&engine, policy).unwrap();
-        let regret = stats.regret.as_ref().unwrap();
-        assert!(regret.is_whole_run);
-        assert_eq!((regret.picks, regret.warm_picks), (200 * 3 * 2, 0));
-        assert_eq!(stats.generation.picks(), regret.picks);
-        assert_eq!(regret.active_hits, stats.generation.hits);
-        assert!(regret.active_hits > 0 && regret.active_hits < regret.belady_hits);
-        assert_eq!(regret.lru_hits == regret.active_hits, policy == "lru");
-        let recent = Stats::recent(&engine, policy).unwrap().regret;
-        assert_eq!(recent.as_ref(), Some(regret));
-        assert!(Stats::counters(&engine, policy).unwrap().regret.is_none());
+        let hindsight = stats.hindsight.as_ref().unwrap();
+        assert!(hindsight.is_whole_run);
+        assert_eq!((hindsight.picks, hindsight.warm_picks), (200 * 3 * 2, 0));
+        assert_eq!(stats.generation.picks(), hindsight.picks);
+        assert_eq!(hindsight.active_hits, stats.generation.hits);
+        assert!(hindsight.active_hits > 0 && hindsight.active_hits < hindsight.belady_hits);
+        assert_eq!(hindsight.lru_hits == hindsight.active_hits, policy == "lru");
+        let recent = Stats::recent(&engine, policy).unwrap().hindsight;
+        assert_eq!(recent.as_ref(), Some(hindsight));
+        assert!(
+            Stats::counters(&engine, policy)
+                .unwrap()
+                .hindsight
+                .is_none()
+        );
 
         // Of eight experts one is in every token: a tenth, rounded up, and half of all picks.
         let heat = stats.generation_heat.as_ref().unwrap();
@@ -115,7 +120,7 @@ fn a_whole_run_is_compared_with_what_happened() {
         assert_eq!(heat.flat_bits, 3.0);
         assert!(stats.prompt_heat.is_none());
         let text = report::text(&stats);
-        let best = 100.0 * regret.belady_hits as f64 / 1200.0;
+        let best = 100.0 * hindsight.belady_hits as f64 / 1200.0;
         assert!(text.contains("hit rate on this routing: lru "), "{text}");
         assert!(
             text.contains(&format!("best possible (Belady) {best:.1} %")),
@@ -131,20 +136,24 @@ fn reports_during_a_run_look_at_its_end() {
     let engine = engine("lfu", 100);
     compute(&engine, 12_000);
     let stats = Stats::recent(&engine, "lfu").unwrap();
-    let regret = stats.regret.as_ref().unwrap();
-    assert!(!regret.is_whole_run);
-    assert_eq!(regret.picks + regret.warm_picks, 43_690 + 21_844);
-    assert!((32_767..32_771).contains(&regret.picks), "{regret:?}");
+    let hindsight = stats.hindsight.as_ref().unwrap();
+    assert!(!hindsight.is_whole_run);
+    assert_eq!(hindsight.picks + hindsight.warm_picks, 43_690 + 21_844);
+    assert!((32_767..32_771).contains(&hindsight.picks), "{hindsight:?}");
     // Everything fits, so that after the first half everything hits.
-    let hits = [regret.active_hits, regret.lru_hits, regret.belady_hits];
-    assert_eq!(hits, [regret.picks; 3]);
+    let hits = [
+        hindsight.active_hits,
+        hindsight.lru_hits,
+        hindsight.belady_hits,
+    ];
+    assert_eq!(hits, [hindsight.picks; 3]);
     let line = report::line(&stats);
     let expected = format!(
         "; on the last {} routed experts lru 100.0 %, lfu 100.0 %, best possible (Belady) 100.0 %",
-        regret.picks
+        hindsight.picks
     );
     assert!(line.ends_with(&expected), "{line}");
-    let at_exit = Stats::of(&engine, "lfu").unwrap().regret.unwrap();
+    let at_exit = Stats::of(&engine, "lfu").unwrap().hindsight.unwrap();
     assert!(at_exit.is_whole_run);
     assert_eq!(at_exit.picks, 72_000);
     assert_eq!(at_exit.belady_hits, 72_000 - 24);
@@ -182,7 +191,7 @@ fn trials_leave_no_trace() {
     compute_in(&none, 3, &trial);
     let stats = Stats::of(&none, "lru").unwrap();
     assert_eq!(stats.generation, Tally::default());
-    assert!(stats.regret.is_none() && stats.busy_ms == 0.0 && !stats.has_staged);
+    assert!(stats.hindsight.is_none() && stats.busy_ms == 0.0 && !stats.has_staged);
     assert_eq!(none.meter().bytes_read.load(Relaxed), 0);
     assert_eq!(none.meter().stalled_ns.load(Relaxed), 0);
 }
@@ -204,15 +213,15 @@ fn the_fields_of_the_json_file_stay() {
     };
     let expected = fields(
         "model policy io n_layers n_experts n_slots n_resident expert_bytes arena_bytes generation prompt \
-         n_reads bytes_read n_retries bytes_read_besides stalled_ms busy_ms has_staged generation_heat prompt_heat regret",
+         n_reads bytes_read n_retries bytes_read_besides stalled_ms busy_ms has_staged generation_heat prompt_heat hindsight",
     );
     let found = names(&value);
     assert!(
         expected.iter().all(|name| found.contains(name)),
         "{found:?}"
     );
-    let regret = "picks warm_picks is_whole_run active_hits lru_hits belady_hits";
-    assert_eq!(names(&value["regret"]), fields(regret));
+    let hindsight = "picks warm_picks is_whole_run active_hits lru_hits belady_hits";
+    assert_eq!(names(&value["hindsight"]), fields(hindsight));
     let heat = "hottest_tenth hottest_quarter hottest_half entropy_bits flat_bits";
     assert_eq!(names(&value["generation_heat"]), fields(heat));
     assert!(value["prompt_heat"].is_null());
@@ -253,9 +262,13 @@ fn without_a_log_there_is_nothing_to_compare() {
     let mut engine = engine("lru", 50);
     engine.log_nothing();
     compute(&engine, 50);
-    let regret = Stats::of(&engine, "lru").unwrap().regret.unwrap();
+    let hindsight = Stats::of(&engine, "lru").unwrap().hindsight.unwrap();
     assert_eq!(
-        (regret.picks, regret.warm_picks, regret.is_whole_run),
+        (
+            hindsight.picks,
+            hindsight.warm_picks,
+            hindsight.is_whole_run
+        ),
         (0, 0, false)
     );
     engine.inspect(|_, _, log, _| assert_eq!(log.n_bytes(), size_of_val(log)));
@@ -267,15 +280,15 @@ fn a_long_run_is_compared_with_its_end() {
     let engine = engine("lru", 50);
     compute(&engine, 20_000);
     let stats = Stats::of(&engine, "lru").unwrap();
-    let regret = stats.regret.as_ref().unwrap();
-    assert!(!regret.is_whole_run);
-    let n_picks = regret.picks + regret.warm_picks;
+    let hindsight = stats.hindsight.as_ref().unwrap();
+    assert!(!hindsight.is_whole_run);
+    let n_picks = hindsight.picks + hindsight.warm_picks;
     assert!(
         n_picks <= PICKS_MAX as u64 && n_picks > PICKS_MAX as u64 * 9 / 10,
-        "{regret:?}"
+        "{hindsight:?}"
     );
     let text = report::text(&stats);
-    let expected = format!("hit rate on the last {} routed experts", regret.picks);
+    let expected = format!("hit rate on the last {} routed experts", hindsight.picks);
     assert!(text.contains(&expected), "{text}");
     let mut n_bytes = 0;
     engine.inspect(|_, _, log, _| n_bytes += log.n_bytes());

@@ -2,16 +2,16 @@
 
 use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Picked, Shape};
-use crate::log::{EventLog, MODEL_BYTES};
+use crate::hindsight::{Hindsight, Window};
 use crate::policy::{self, Prior};
 use crate::profile::{Lesson, PRIOR_TOKENS};
-use crate::regret::{Regret, Window};
+use crate::recent_events::{MODEL_BYTES, RecentEvents};
 use crate::residency::{Counts, Fill, Plan, Residency};
 use crate::tracker::{LayerCounts, Phase, Span, Tracker, Usage};
 
 mod profile;
 
-use profile::Guide;
+use profile::Recognizer;
 pub use profile::{begin_profile, merge_profiles, profile_similarity};
 
 /// The slot of an expert that got none.
@@ -33,11 +33,11 @@ pub struct Cache {
     /// The latest prior: the share of tokens that pick each expert, by dense index.
     prior: Option<Vec<f32>>,
     /// Recognises the workload.
-    guide: Option<Guide>,
+    guide: Option<Recognizer>,
     /// What a profile was taught of `tracker`.
     taught: Lesson,
     tracker: Tracker,
-    log: EventLog,
+    log: RecentEvents,
     /// The event of `plan`: its tokens, and what they picked.
     n_tokens: u32,
     picked: Picked,
@@ -85,7 +85,7 @@ impl Cache {
             prior: None,
             guide: None,
             taught: Lesson::new(&profile::sizes(n_experts)),
-            log: EventLog::within(MODEL_BYTES, LOG_PICKS),
+            log: RecentEvents::within(MODEL_BYTES, LOG_PICKS),
             n_tokens: 0,
             picked: Picked::default(),
         })
@@ -241,13 +241,13 @@ impl Cache {
 
     /// What other policies would have done in the latest committed plans, of up to `n_picks_max`
     /// experts and of as many as are kept.
-    pub fn regret(&self, n_picks_max: usize) -> Regret {
+    pub fn hindsight(&self, n_picks_max: usize) -> Hindsight {
         let window = Window {
             shape: self.residency.shape().clone(),
             n_slots: self.n_slots(),
             log: self.log.tail(n_picks_max),
         };
-        Regret::of(&[window], &self.policy_name)
+        Hindsight::of(&[window], &self.policy_name)
     }
 
     fn n_experts(&self, layer: u32) -> Result<u32> {

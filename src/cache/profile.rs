@@ -14,7 +14,7 @@ use crate::trace::Header;
 use crate::tracker::Phase;
 
 /// Recognises which of several profiles the workload is like.
-pub(super) struct Guide {
+pub(super) struct Recognizer {
     chooser: Chooser,
     /// By profile: the prior that it makes.
     frequencies: Vec<Vec<f32>>,
@@ -24,7 +24,7 @@ pub(super) struct Guide {
     verdict: Option<Verdict>,
 }
 
-impl Guide {
+impl Recognizer {
     /// Hears of a committed event. Returns the prior to follow where it has just made up its mind.
     pub(super) fn observe(&mut self, event: &Event) -> Option<&[f32]> {
         // It says nothing, and its layer may be none of the profiles'.
@@ -93,7 +93,7 @@ impl Cache {
             *next += is_in;
             Some(*next - is_in)
         });
-        self.guide = Some(Guide {
+        self.guide = Some(Recognizer {
             numbers: numbers.collect(),
             chooser: Chooser::new(profiles),
             frequencies: profiles.iter().map(frequency).collect(),

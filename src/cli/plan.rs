@@ -9,8 +9,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use hotset::config::DEFAULT_POLICY;
 use hotset::error::Error;
 use hotset::expert::Shape;
-use hotset::plan::{self, Measured, Plan, Row};
 use hotset::profile::{self, Blend, Fingerprint, Profile};
+use hotset::replay::planner::{self, Measured, Plan, Row};
 use hotset::report::bytes;
 use hotset::trace::Trace;
 use hotset::{gguf, policy};
@@ -158,7 +158,7 @@ impl Args {
             return Err(bad_file(&self.workload, "there are no events to replay"));
         }
         let (shape, other_bytes) = self.shape(&trace)?;
-        let measured = plan::measure(&trace, &shape, policy, &plan::budgets(&shape))?;
+        let measured = planner::measure(&trace, &shape, policy, &planner::budgets(&shape))?;
         Ok(Workload {
             n_tokens: trace.n_tokens().into(),
             n_layers: header.n_layers,
@@ -184,7 +184,7 @@ impl Args {
             };
         };
         let model = gguf::read(path)?;
-        let shape = plan::matching(header, &model.shape).map_err(|why| Error::File {
+        let shape = planner::matching(header, &model.shape).map_err(|why| Error::File {
             path: path.clone(),
             why,
         })?;
@@ -213,7 +213,8 @@ impl Args {
             return Err(bad_file(&self.workload, &why));
         }
         let blend = Blend::of(&[(&profile, 1.0)]);
-        let measured = plan::expect(&blend.layers, &model.shape, &plan::budgets(&model.shape));
+        let measured =
+            planner::expect(&blend.layers, &model.shape, &planner::budgets(&model.shape));
         let tokens = profile.tokens;
         Ok(Workload {
             n_tokens: match tokens.generation {

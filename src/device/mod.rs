@@ -9,12 +9,12 @@ mod fit;
 pub mod guard;
 mod stats;
 
-use crate::drafts::{Batch, Drafts, Sure};
+use crate::draft_tokens::{Batch, Drafts, Sure};
 use crate::error::Result;
 use crate::expert::{Event, ExpertId, Picked, Shape};
-use crate::guide::{Guide, Known};
-use crate::log::{self, EventLog};
 use crate::policy::{self, Prior};
+use crate::profile::recognizer::{Known, Recognizer};
+use crate::recent_events::{self, RecentEvents};
 use crate::residency::{Plan, Residency};
 use crate::sync::{Held, Lock, Speaks};
 use crate::trace::{Picks, PoolSpec};
@@ -41,7 +41,7 @@ struct Pool {
     residency: Residency,
     tracker: Tracker,
     /// Of what was planned.
-    log: EventLog,
+    log: RecentEvents,
     bytes_uploaded: u64,
     n_warmed: u64,
     bytes_warmed: u64,
@@ -55,7 +55,7 @@ struct Pool {
 struct State {
     pools: Vec<Pool>,
     drafts: Drafts,
-    guide: Option<Guide>,
+    guide: Option<Recognizer>,
     picks: Vec<(u32, u32)>,
     picked: Picked,
     plan: Plan,
@@ -80,7 +80,7 @@ pub struct Cache {
 impl Cache {
     /// Empty `pools`, no two of which have a layer in common, ranked by the policy of this name.
     pub fn new(pools: Vec<PoolOf>, policy: &str) -> Result<Self> {
-        Self::with_log(pools, policy, log::device_bytes(0))
+        Self::with_log(pools, policy, recent_events::device_bytes(0))
     }
 
     /// The same, with logs for the comparison with other policies that take at most `n_bytes_max` together.
@@ -96,11 +96,11 @@ impl Cache {
         }
         let pool = |of: PoolOf| {
             let ranks = policy::by_name(policy, &of.shape)?;
-            let share = |whole| log::share(whole, of.layers.len(), n_layers);
+            let share = |whole| recent_events::share(whole, of.layers.len(), n_layers);
             Ok(Pool {
                 residency: Residency::new(of.shape.clone(), of.n_slots, ranks),
                 tracker: Tracker::new(of.shape.clone()),
-                log: EventLog::within(share(n_bytes_max), share(log::PICKS_MAX)),
+                log: RecentEvents::within(share(n_bytes_max), share(recent_events::PICKS_MAX)),
                 bytes_uploaded: 0,
                 n_warmed: 0,
                 bytes_warmed: 0,
@@ -228,7 +228,7 @@ impl Cache {
     }
 
     /// Recognises the workload from now on.
-    pub fn guide_by(&self, guide: Guide) {
+    pub fn guide_by(&self, guide: Recognizer) {
         self.state().guide = Some(guide);
     }
 

@@ -1,8 +1,8 @@
 //! The counters of one device.
 
 use super::{Cache, Pool};
-use crate::log::share;
-use crate::regret::{Regret, Window};
+use crate::hindsight::{Hindsight, Window};
+use crate::recent_events::share;
 use crate::residency::Tally;
 use crate::stats::Heat;
 use crate::tracker::{Phase, Span};
@@ -43,7 +43,7 @@ pub struct DeviceStats {
     /// How unevenly generation picks experts; null if there was none.
     pub generation_heat: Option<Heat>,
     /// Other policies on the routing of these batches; null where the time was too short for it.
-    pub regret: Option<Regret>,
+    pub hindsight: Option<Hindsight>,
 }
 
 impl Cache {
@@ -84,7 +84,7 @@ impl Cache {
         let finish = |(mut stats, windows): (DeviceStats, Vec<Window>)| {
             let picks = stats.generation.picks();
             stats.hit_rate = (picks > 0).then(|| stats.generation.hits as f64 / picks as f64);
-            stats.regret = (n_picks_max > 0).then(|| Regret::of(&windows, &self.policy));
+            stats.hindsight = (n_picks_max > 0).then(|| Hindsight::of(&windows, &self.policy));
             stats
         };
         all.into_iter().map(finish).collect()

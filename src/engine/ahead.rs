@@ -6,11 +6,11 @@
 //! an expert like any other, one that turns out wrong is recalled if its reads have not begun.
 
 use super::arrivals::Target;
+use super::event_life::STALE_EVENTS;
 use super::foresight::{AheadTally, Foresight, Inputs};
 use super::governor::Governor;
 use super::layout::Layer;
 use super::odds::Lead;
-use super::runs::STALE_EVENTS;
 use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
 use crate::store::{Read, Recalled};

@@ -1,7 +1,7 @@
-//! What the policies, the trackers and the logs hear of an event, see [`crate::drafts`].
+//! What the policies, the trackers and the logs hear of an event, see [`crate::draft_tokens`].
 
 use super::{Engine, State};
-use crate::drafts::{Batch, Sure};
+use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::Event;
 use crate::residency::Plan;

@@ -8,7 +8,7 @@
 //! The policy hears of all that was picked, as if memory had computed it; what the device keeps is spare here.
 
 use super::{Engine, State};
-use crate::drafts::Batch;
+use crate::draft_tokens::Batch;
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
 use crate::residency::Plan;

@@ -17,27 +17,27 @@
 
 mod ahead;
 mod arrivals;
-mod commit;
 mod drafts;
+mod event_life;
 mod foresight;
 mod governor;
 mod io;
 mod lane;
 pub mod layout;
 mod lend;
-mod list;
 mod meter;
 mod odds;
+mod operation;
+mod populate;
 mod prompt;
 mod resize;
-mod runs;
 mod stall;
 mod warm;
 
-pub use crate::drafts::{Batch, Drafts, Sure, Token};
+pub use crate::draft_tokens::{Batch, Drafts, Sure, Token};
 use crate::error::Result;
-use crate::guide::Guide;
-use crate::log::{self, EventLog};
+use crate::profile::recognizer::Recognizer;
+use crate::recent_events::{self, RecentEvents};
 use crate::residency::{Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
 use crate::sync::{Held, Lock, Speaks};
@@ -49,8 +49,8 @@ pub use foresight::{AheadTally, Foresight, Inputs};
 use lane::{Lane, Source};
 use layout::Layout;
 pub use lend::{Loan, Piece, Wanted};
-use list::Scratch;
 pub use meter::Meter;
+use operation::Scratch;
 use prompt::Prompts;
 pub use resize::Size;
 use resize::Sizing;
@@ -94,10 +94,10 @@ struct State {
     n_events: u64,
     /// By layer: whether a device has computed its latest event.
     is_lent: Vec<bool>,
-    logs: Vec<EventLog>,
+    logs: Vec<RecentEvents>,
     trackers: Vec<Tracker>,
     drafts: Drafts,
-    guide: Option<Guide>,
+    guide: Option<Recognizer>,
     ahead: Option<Ahead>,
     prompts: Prompts,
     scratch: Scratch,
@@ -165,7 +165,7 @@ impl Engine {
         assert!(files.iter().all(is_power), "alignments are powers of two");
         let arena = Arc::new(Arena::reserve(layout.arena_bytes)?);
         let sizing = Arc::new(Sizing::new(&layout, &arena)?);
-        commit::in_background(&arena, &sizing, &layout);
+        populate::in_background(&arena, &sizing, &layout);
         let arrivals = Arc::new(Arrivals::new(
             layout.n_slots() as usize,
             layout.ring.n_places,
@@ -180,10 +180,13 @@ impl Engine {
             residencies.push(Residency::new(pool.shape.clone(), n_slots, policy));
             let share = |whole| {
                 let n_layers = pool.shape.n_layers() as usize;
-                log::share(whole, n_layers, layout.layers.len())
+                recent_events::share(whole, n_layers, layout.layers.len())
             };
-            let n_bytes_max = share(log::ENGINE_BYTES);
-            logs.push(EventLog::within(n_bytes_max, share(log::PICKS_MAX)));
+            let n_bytes_max = share(recent_events::ENGINE_BYTES);
+            logs.push(RecentEvents::within(
+                n_bytes_max,
+                share(recent_events::PICKS_MAX),
+            ));
             trackers.push(Tracker::new(pool.shape.clone()));
         }
         let n_experts = layout.layers.iter().map(|l| l.n_experts).max().unwrap_or(0);
@@ -225,7 +228,7 @@ impl Engine {
     /// Keeps no log of the routing: nobody will ask what other policies would have done.
     pub fn log_nothing(&mut self) {
         let state = self.state.get_mut();
-        state.logs.fill_with(|| EventLog::within(0, 0));
+        state.logs.fill_with(|| RecentEvents::within(0, 0));
     }
 
     /// Records the routing from now on.
@@ -260,7 +263,7 @@ impl Engine {
     /// the end of the process has interrupted that.
     pub fn inspect(
         &self,
-        mut look: impl FnMut(&layout::Pool, &Residency, &EventLog, &Tracker),
+        mut look: impl FnMut(&layout::Pool, &Residency, &RecentEvents, &Tracker),
     ) -> Option<Duration> {
         let state = self.state.soon()?;
         for (i, pool) in self.layout.pools.iter().enumerate() {
@@ -289,7 +292,7 @@ impl Engine {
         let mut guard = self.state();
         let state = &mut *guard;
         let at = self.claim_lane(state, key)?;
-        let begins = !runs::continues(&state.runs[at], layer, part, routing);
+        let begins = !event_life::continues(&state.runs[at], layer, part, routing);
         let is_trial = routing.batch.is_trial();
         if begins {
             self.close(state, at)?;

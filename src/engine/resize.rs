@@ -4,8 +4,8 @@
 //! it is under way, because pins stay until reads have arrived. So its bytes go back to the system
 //! without the state being locked.
 
-use super::commit::Step;
 use super::layout::Layout;
+use super::populate::Step;
 use super::{Engine, State};
 use crate::error::{Error, Result};
 use crate::memory::Expected;

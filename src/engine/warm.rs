@@ -4,9 +4,9 @@
 use super::{Engine, State};
 use crate::error::Result;
 use crate::expert::{Event, ExpertId};
-use crate::guide::{Guide, Known};
 use crate::policy::Prior;
 use crate::profile::Lesson;
+use crate::profile::recognizer::{Known, Recognizer};
 use crate::store::Read;
 use crate::tracker::{Phase, Span};
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ impl Engine {
     }
 
     /// Recognises the workload from now on.
-    pub fn guide_by(&self, guide: Guide) {
+    pub fn guide_by(&self, guide: Recognizer) {
         self.state().guide = Some(guide);
     }
 

@@ -41,7 +41,7 @@ pub struct HotsetHeat {
 /// Mirrors `struct hotset_regret`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub struct HotsetRegret {
+pub struct HotsetHindsight {
     picks: u64,
     warm_picks: u64,
     policy_hits: u64,
@@ -212,24 +212,24 @@ pub unsafe extern "C" fn hotset_get_heat(
 ///
 /// # Safety
 ///
-/// `regret_out` must be NULL or point to a place for it.
+/// `hindsight_out` must be NULL or point to a place for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_get_regret(
     cache: Option<&Hotset>,
     n_picks_max: usize,
-    regret_out: *mut HotsetRegret,
+    hindsight_out: *mut HotsetHindsight,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
         // SAFETY: passed on from our caller.
-        let out = unsafe { out(regret_out, "regret_out") }?;
-        let regret = cache.cache.regret(n_picks_max);
-        out.write(HotsetRegret {
-            picks: regret.picks,
-            warm_picks: regret.warm_picks,
-            policy_hits: regret.active_hits,
-            lru_hits: regret.lru_hits,
-            belady_hits: regret.belady_hits,
+        let out = unsafe { out(hindsight_out, "hindsight_out") }?;
+        let hindsight = cache.cache.hindsight(n_picks_max);
+        out.write(HotsetHindsight {
+            picks: hindsight.picks,
+            warm_picks: hindsight.warm_picks,
+            policy_hits: hindsight.active_hits,
+            lru_hits: hindsight.lru_hits,
+            belady_hits: hindsight.belady_hits,
         });
         Ok(())
     })

@@ -1,15 +1,15 @@
 //! The slots of a device, and the uploads into them: from host memory, or of a model that streams through the
 //! memory of its engine.
 
-use super::any::AnyModel;
-use super::registry::bound;
+use super::loaded::bound;
+use super::loaded_model::LoadedModel;
 use super::sys::{
     ggml_backend_dev_name, ggml_backend_get_device, ggml_backend_t, ggml_backend_tensor_set,
     ggml_backend_tensor_set_async, ggml_tensor,
 };
 use super::workload::Workload;
 use crate::device::{Cache, PoolOf};
-use crate::drafts::Batch;
+use crate::draft_tokens::Batch;
 use crate::engine::{Engine, Loan, Piece, Wanted, Warmed};
 use crate::error::Result;
 use crate::expert::Shape;
@@ -82,7 +82,7 @@ pub struct Made {
     /// As the pools of the cache.
     pub banks: Vec<Bank>,
     /// What is computed.
-    pub model: AnyModel,
+    pub model: LoadedModel,
 }
 
 // SAFETY: the tensors and the backend live while the cache is used, and their pointers are only followed by the

@@ -2,7 +2,7 @@
 
 use super::device_hook;
 use super::hook::{BATCH, chain};
-use super::registry::BOUND;
+use super::loaded::BOUND;
 use super::{device, record};
 use crate::engine::{Batch, Token};
 use std::ffi::c_void;

@@ -5,13 +5,13 @@
 
 use super::banks::send;
 use super::device;
+use super::loaded::{Bound, bound};
 use super::model::Model;
 use super::record;
-use super::registry::{Bound, bound};
 use super::sys::{
     ggml_backend_synchronize, ggml_backend_t, ggml_backend_tensor_set_async, ggml_tensor,
 };
-use crate::drafts::Batch;
+use crate::draft_tokens::Batch;
 use crate::engine::{Loan, Wanted};
 use crate::error::Result;
 use crate::trace::Picks;

@@ -3,15 +3,15 @@
 //! llama.cpp tells each layer while it makes the cache, and asks before it builds a graph whether that graph
 //! reads the cache. The first time it asks, all layers are known: then the pools are made and warmed.
 
-use super::any::AnyModel;
 use super::banks::{Bank, Layer, Made, Source};
+use super::loaded_model::LoadedModel;
 use super::sys::{ggml_backend_t, ggml_tensor};
 use crate::config::{Config, StatsTo};
 use crate::device::guard::Guard;
 use crate::device::{Cache, DeviceStats};
-use crate::drafts::Batch;
+use crate::draft_tokens::Batch;
 use crate::error::Result;
-use crate::log;
+use crate::recent_events;
 use crate::report;
 use crate::trace::Picks;
 use arc_swap::ArcSwap;
@@ -39,7 +39,7 @@ pub struct Cached {
     key: usize,
     /// The address of its model.
     pub model: usize,
-    loaded: AnyModel,
+    loaded: LoadedModel,
     /// Blocks of which llama.cpp has repacked experts.
     repacked: Vec<u32>,
     policy: String,
@@ -93,7 +93,7 @@ pub fn all() -> Vec<Arc<Cached>> {
 pub fn add(
     key: usize,
     model: usize,
-    loaded: AnyModel,
+    loaded: LoadedModel,
     repacked: Vec<u32>,
     config: &Config,
 ) -> Arc<Cached> {
@@ -106,7 +106,7 @@ pub fn add(
         policy: config.policy.clone(),
         n_log_bytes: match config.stats {
             StatsTo::Off => 0,
-            _ => log::device_bytes(n_contexts),
+            _ => recent_events::device_bytes(n_contexts),
         },
         told: Mutex::default(),
         made: OnceCell::new(),

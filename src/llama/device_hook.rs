@@ -7,7 +7,7 @@
 #![allow(clippy::missing_safety_doc)]
 
 use super::hook::{BATCH, fatal};
-use super::registry::registry;
+use super::loaded::registry;
 use super::sys::{ggml_backend, ggml_tensor};
 use super::{copies, device, ending, reports};
 use crate::report;

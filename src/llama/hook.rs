@@ -1,11 +1,11 @@
 //! The callbacks behind llama.cpp's expert hook.
 
-use super::any::AnyModel;
 use super::ending;
+use super::loaded::{BOUND, Bound, registry};
+use super::loaded_model::LoadedModel;
 use super::loading;
 use super::model::Model;
 use super::record;
-use super::registry::{BOUND, Bound, registry};
 use super::reports;
 use super::sys::{
     GGML_BACKEND_DEVICE_TYPE_CPU, GGML_TYPE_F32, ggml_backend_buffer, ggml_backend_buffer_get_type,
@@ -112,7 +112,7 @@ pub fn install_to_learn(config: Config) -> Result<()> {
 pub fn profiles() -> Vec<Profile> {
     let models = registry().all();
     save_all(&models);
-    let workloads = models.iter().filter_map(AnyModel::workload);
+    let workloads = models.iter().filter_map(LoadedModel::workload);
     workloads.filter_map(|workload| workload.learnt()).collect()
 }
 
@@ -156,7 +156,7 @@ pub fn counters() -> Vec<Stats> {
 pub(super) fn end() {
     save_profiles();
     finish_with(Model::counters, 0);
-    live().iter().for_each(AnyModel::end_recording);
+    live().iter().for_each(LoadedModel::end_recording);
 }
 
 /// Saves what there is so far.
@@ -167,12 +167,12 @@ pub(super) fn save() {
 
 /// The models of which there may be something to save. The registry may be in use for long, by a model that is being
 /// loaded; this needs no lock.
-fn live() -> Vec<AnyModel> {
+fn live() -> Vec<LoadedModel> {
     let table = BOUND.load();
     // One tensor of each model.
     let firsts = table.iter().filter(|(_, b)| (b.layer, b.part) == (0, 0));
-    let streamed = firsts.map(|(_, bound)| AnyModel::Streamed(bound.model.clone()));
-    let loaded = record::observers().into_iter().map(AnyModel::Loaded);
+    let streamed = firsts.map(|(_, bound)| LoadedModel::Streamed(bound.model.clone()));
+    let loaded = record::observers().into_iter().map(LoadedModel::Loaded);
     streamed.chain(loaded).collect()
 }
 
@@ -181,8 +181,8 @@ pub(super) fn save_profiles() {
     save_all(&live());
 }
 
-fn save_all(models: &[AnyModel]) {
-    models.iter().for_each(AnyModel::save);
+fn save_all(models: &[LoadedModel]) {
+    models.iter().for_each(LoadedModel::save);
 }
 
 /// Says what happened and ends the process: a wrong token is worse than none.

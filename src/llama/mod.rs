@@ -2,11 +2,8 @@
 
 #![allow(unsafe_code)]
 
-mod any;
 mod banks;
 mod batch_hook;
-#[cfg(feature = "llama")]
-pub mod bench;
 mod copies;
 mod device;
 mod device_hook;
@@ -15,11 +12,14 @@ mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;
 mod hook;
+mod loaded;
+mod loaded_model;
 mod loading;
+#[cfg(feature = "llama")]
+pub mod measured_run;
 mod model;
 mod pressure;
 mod record;
-mod registry;
 mod reports;
 mod room;
 #[cfg(feature = "llama")]

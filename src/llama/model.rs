@@ -9,7 +9,7 @@ use crate::config::{Config, Ram, StatsTo};
 use crate::engine::Engine;
 use crate::engine::layout::{Tensor, expert_bytes};
 use crate::error::{Error, Result};
-use crate::log;
+use crate::recent_events;
 use crate::report;
 use crate::stats::Stats;
 use crate::store::{ModelFile, Pace, QueueOptions, Way, Why};
@@ -119,7 +119,7 @@ impl Model {
     /// What the logs of its routing will take in memory.
     fn log_bytes(&self) -> u64 {
         match self.is_compared {
-            true => log::MODEL_BYTES as u64,
+            true => recent_events::MODEL_BYTES as u64,
             false => 0,
         }
     }

@@ -1,7 +1,7 @@
 //! Recording the routing of a model: where it goes, what its header says, and models of which
 //! nothing is streamed, whose routing teaches a profile too.
 
-use super::registry::Title;
+use super::loaded::Title;
 use super::sys::{ggml_tensor, llama_model, llama_model_meta_val_str};
 use super::tapes::Reel;
 use super::workload::Workload;

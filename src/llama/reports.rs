@@ -3,11 +3,11 @@
 //! The comparison with other policies takes time. It is made before a model leaves the registry, which is free
 //! meanwhile: others come and go, and an end of the process that comes sooner still finds the model there.
 
-use super::any::AnyModel;
 use super::device::{self, Cached};
+use super::loaded::{Registry, registry, try_registry};
+use super::loaded_model::LoadedModel;
 use super::model::Model;
 use super::record::{self, Observer};
-use super::registry::{Registry, registry, try_registry};
 use super::workload::Workload;
 use crate::config::StatsTo;
 use crate::device::DeviceStats;
@@ -59,13 +59,13 @@ pub fn stop(key: usize) {
     let leaving = registry().leave(key);
     match leaving {
         None => {}
-        Some(AnyModel::Loaded(observer)) => {
+        Some(LoadedModel::Loaded(observer)) => {
             observer.settle();
             record::end(&observer);
             park(key);
             end_observer(key, &observer, WAITING);
         }
-        Some(AnyModel::Streamed(model)) => {
+        Some(LoadedModel::Streamed(model)) => {
             model.settle();
             park(key);
             end_model(key, &model, Model::stats, WAITING);

@@ -1,9 +1,9 @@
 //! The recordings of the process: each model has one, which goes on when the model comes back after it was freed, as
 //! a server does that has slept.
 
+use super::loaded::Title;
 use super::loading::Loading;
 use super::record::Target;
-use super::registry::Title;
 use crate::config::numbered;
 use crate::trace::Recording;
 use once_cell::sync::OnceCell;

@@ -3,7 +3,7 @@
 
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
-use crate::guide::{Guide, Known};
+use crate::profile::recognizer::{Known, Recognizer};
 use crate::profile::{
     Blend, Chooser, Learner, Lesson, PRIOR_TOKENS, Profile, Shelves, read_folder_sparing,
 };
@@ -144,11 +144,11 @@ impl Workload {
     }
 
     /// What recognises which of the profiles it is, if there are any.
-    pub fn guide(&self) -> Option<Guide> {
+    pub fn guide(&self) -> Option<Recognizer> {
         let profiles: Vec<_> = self.choice.iter().collect();
         let known = profiles.iter().map(|p| self.blend(&[(*p, 1.0)])).collect();
         let numbers = self.shelves.numbers.clone();
-        (!profiles.is_empty()).then(|| Guide::new(Chooser::new(&profiles), known, numbers))
+        (!profiles.is_empty()).then(|| Recognizer::new(Chooser::new(&profiles), known, numbers))
     }
 
     fn blend(&self, parts: &[(&Profile, f64)]) -> Known {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The names a version of control groups gives to the same things.
 #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Names {
+pub(crate) struct Names {
     /// Files that set a limit; the first is the hard one.
     pub limits: &'static [&'static str],
     /// The file with the bytes in use.
@@ -19,14 +19,14 @@ pub(super) struct Names {
     pub kills: &'static str,
 }
 
-pub(super) const V1: Names = Names {
+pub(crate) const V1: Names = Names {
     limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
     file_pages: ["total_inactive_file", "total_active_file"],
     peak: "memory.max_usage_in_bytes",
     kills: "memory.oom_control",
 };
-pub(super) const V2: Names = Names {
+pub(crate) const V2: Names = Names {
     limits: &["memory.max", "memory.high"],
     usage: "memory.current",
     file_pages: ["inactive_file", "active_file"],
@@ -35,7 +35,7 @@ pub(super) const V2: Names = Names {
 };
 
 /// A mounted tree of control groups, and where in it this process is.
-pub(super) struct Hierarchy {
+pub(crate) struct Hierarchy {
     pub names: &'static Names,
     pub mount_point: PathBuf,
     /// Below the mount point.
@@ -44,7 +44,7 @@ pub(super) struct Hierarchy {
 
 /// The trees that can limit memory. Both versions may be mounted; the one without a memory
 /// controller has no files to read.
-pub(super) fn hierarchies(root: &Path) -> Vec<Hierarchy> {
+pub(crate) fn hierarchies(root: &Path) -> Vec<Hierarchy> {
     let read = |path| fs::read_to_string(root.join(path)).unwrap_or_default();
     let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));
     mounts
@@ -91,16 +91,16 @@ fn unescape(path: &str) -> PathBuf {
     path.replace("\\040", " ").into()
 }
 
-pub(super) fn below(root: &Path, path: &Path) -> PathBuf {
+pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-pub(super) fn number(path: &Path) -> Option<u64> {
+pub(crate) fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The number after `name` in a file of lines `name number ...`.
-pub(super) fn field(path: &Path, name: &str) -> Option<u64> {
+pub(crate) fn field(path: &Path, name: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();

@@ -5,14 +5,12 @@
 //! kernel gives it back when asked.
 
 mod buffers;
-mod groups;
-mod limited;
+pub(crate) mod groups;
 #[cfg(target_os = "linux")]
 mod promises;
 
 use crate::error::{Error, Result};
 use bytesize::ByteSize;
-pub use limited::{LimitedGroup, Limiter, join};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 /// Memory this process may still take.

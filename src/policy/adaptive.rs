@@ -1,6 +1,6 @@
 //! Predicted reuse: the default, for any model, budget and workload.
 
-use super::Spec;
+use super::contract::Spec;
 use super::reuse::{Memory, Recipe, Reuse, Votes};
 
 pub(super) const SPEC: Spec = Spec {

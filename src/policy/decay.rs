@@ -3,9 +3,10 @@
 //! An expert is worth the tokens that picked it, each halved for every half-life of visits of its
 //! layer since; a visit is one event, however many tokens it has. Evicted experts keep their worth.
 
+use super::contract::{Param, Prior, Spec};
 use super::recency::Recency;
 use super::scored::{Score, Scored, weight};
-use super::{Event, Param, Prior, Shape, Spec};
+use crate::expert::{Event, Shape};
 use crate::math::root_of_two;
 
 pub(super) const SPEC: Spec = Spec {

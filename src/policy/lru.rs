@@ -4,7 +4,7 @@
 //! It hits nothing when fewer experts fit than one token uses: each is evicted just before its turn.
 //! Of one event the smallest expert counts as the oldest.
 
-use super::Spec;
+use super::contract::Spec;
 use super::recency::Recency;
 use super::scored::Scored;
 

@@ -1,8 +1,9 @@
 //! What policies know of an expert besides their own measure: when generation last used it, and if
 //! it never did, what a prior and the prompts say of it.
 
+use super::contract::Prior;
 use super::scored::Score;
-use super::{Event, Prior};
+use crate::expert::Event;
 
 /// How much a prior and the prompts said of each expert: orders those that generation has not used.
 ///

@@ -3,7 +3,8 @@
 //! An event changes the order of one layer only, so each layer remembers its coldest resident until
 //! then. An eviction compares those, and searches the layers that changed since the last one.
 
-use super::{Event, ExpertId, Policy, Prior, Shape};
+use super::contract::{Policy, Prior};
+use crate::expert::{Event, ExpertId, Shape};
 
 /// Says what each expert is worth; the expert with the smallest key is evicted.
 pub(super) trait Score: Send {

@@ -11,13 +11,14 @@
 
 mod choose;
 mod file;
+mod folder;
 mod import;
 mod learn;
 mod learner;
 mod mix;
-mod part;
-mod shelf;
+pub mod recognizer;
 mod similarity;
+mod weighted_path;
 
 use crate::gguf::Experts;
 use crate::tracker::Phase;
@@ -25,14 +26,14 @@ use serde::{Deserialize, Serialize};
 
 pub use choose::{Chooser, Verdict};
 pub(crate) use file::NAME_BYTES_MAX;
+pub use folder::{is_named_so, read_folder, read_folder_sparing};
 pub use import::import;
 pub use learn::Lesson;
 pub use learner::{Learner, Say, Shelves};
 pub use mix::{Blend, merge};
-pub(crate) use part::WEIGHT_MAX;
-pub use part::part;
-pub use shelf::{is_named_so, read_folder, read_folder_sparing};
 pub use similarity::{layer_similarities, similarity};
+pub(crate) use weighted_path::WEIGHT_MAX;
+pub use weighted_path::part;
 
 /// The version of the format that this program writes, and the only one it reads.
 pub const VERSION: u32 = 1;

@@ -16,6 +16,7 @@ mod budget;
 mod bytes;
 mod case;
 pub mod grid;
+pub mod planner;
 mod summary;
 
 pub use belady::{belady, belady_from};

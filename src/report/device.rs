@@ -1,6 +1,6 @@
 //! What a person reads of devices.
 
-use super::{bytes, percent, regret_line, regret_rates, say};
+use super::{bytes, hindsight_line, hindsight_rates, percent, say};
 use crate::device::guard::News;
 use crate::device::{Cache, DeviceStats};
 use crate::stats::Tier;
@@ -132,12 +132,15 @@ pub(super) fn tiers_text(tiers: &[Tier]) -> String {
 
 /// The counters in one line, for reports during a run.
 pub fn device_line(device: &DeviceStats) -> String {
-    let regret = device.regret.as_ref().map_or(String::new(), |regret| {
-        let rates = regret_rates(regret, &device.policy);
-        format!("; on the last {} routed experts {rates}", regret.picks)
-    });
+    let hindsight = device
+        .hindsight
+        .as_ref()
+        .map_or(String::new(), |hindsight| {
+            let rates = hindsight_rates(hindsight, &device.policy);
+            format!("; on the last {} routed experts {rates}", hindsight.picks)
+        });
     format!(
-        "hotset: {}: {} tokens; hits {:.1} %; {} uploaded{regret}",
+        "hotset: {}: {} tokens; hits {:.1} %; {} uploaded{hindsight}",
         device.device,
         device.generation.tokens,
         percent(device.generation.hits, device.generation.picks()),
@@ -147,9 +150,12 @@ pub fn device_line(device: &DeviceStats) -> String {
 
 /// What else there is to say of a device.
 fn lines(device: &DeviceStats) -> String {
-    let regret = device.regret.as_ref().map_or(String::new(), regret_line);
+    let hindsight = device
+        .hindsight
+        .as_ref()
+        .map_or(String::new(), hindsight_line);
     format!(
-        " {}: policy {}; {} of {} experts of {} layers fit in {}\n{regret}\n",
+        " {}: policy {}; {} of {} experts of {} layers fit in {}\n{hindsight}\n",
         device.device,
         device.policy,
         device.n_slots,

@@ -5,8 +5,8 @@ mod disk;
 
 use crate::engine::{AheadTally, Engine, Warmed};
 use crate::error::{Error, Result};
+use crate::hindsight::Hindsight;
 use crate::output;
-use crate::regret::Regret;
 use crate::residency::Tally;
 use crate::stats::Stats;
 use bytesize::ByteSize;
@@ -134,7 +134,10 @@ fn engine_text(stats: &Stats) -> String {
         }
     }
     let n_tokens = stats.generation.tokens + stats.prompt.tokens;
-    let regret = stats.regret.as_ref().map_or(String::new(), regret_line);
+    let hindsight = stats
+        .hindsight
+        .as_ref()
+        .map_or(String::new(), hindsight_line);
     let short = match stats.n_slots_min < stats.n_slots {
         true => format!("; {} while memory was short", stats.n_slots_min),
         false => String::new(),
@@ -154,7 +157,7 @@ fn engine_text(stats: &Stats) -> String {
         "\n{table}\n \
          policy {}; {} of {} experts fit in {} ({:.0} % of {}){short}\n \
          read {} in {} reads ({} a token{retries}), {:.2} s stalled of {:.2} s; {}\n\
-         {ahead}{hot}{regret}",
+         {ahead}{hot}{hindsight}",
         stats.policy,
         stats.n_slots,
         stats.n_experts,
@@ -187,40 +190,40 @@ fn ahead_line(ahead: &AheadTally) -> String {
     )
 }
 
-fn regret_line(regret: &Regret) -> String {
-    let window = match regret.is_whole_run {
+fn hindsight_line(hindsight: &Hindsight) -> String {
+    let window = match hindsight.is_whole_run {
         true => "this routing".to_string(),
-        // The caches of the comparison begin empty, the run's was full: see `regret.rs`.
+        // The caches of the comparison begin empty, the run's was full: see `hindsight.rs`.
         false => format!(
             "the last {} routed experts, after {} to fill the cache",
-            regret.picks, regret.warm_picks
+            hindsight.picks, hindsight.warm_picks
         ),
     };
     format!(
         " hit rate on {window}: {}",
-        regret_rates(regret, "active policy")
+        hindsight_rates(hindsight, "active policy")
     )
 }
 
-fn regret_rates(regret: &Regret, active: &str) -> String {
-    let share = |hits| percent(hits, regret.picks);
+fn hindsight_rates(hindsight: &Hindsight, active: &str) -> String {
+    let share = |hits| percent(hits, hindsight.picks);
     format!(
         "lru {:.1} %, {active} {:.1} %, best possible (Belady) {:.1} %",
-        share(regret.lru_hits),
-        share(regret.active_hits),
-        share(regret.belady_hits),
+        share(hindsight.lru_hits),
+        share(hindsight.active_hits),
+        share(hindsight.belady_hits),
     )
 }
 
 /// The counters in one line, for reports during a run.
 pub fn line(stats: &Stats) -> String {
     let (generation, prompt) = (&stats.generation, &stats.prompt);
-    let regret = stats.regret.as_ref().map_or(String::new(), |regret| {
-        let rates = regret_rates(regret, &stats.policy);
-        format!("; on the last {} routed experts {rates}", regret.picks)
+    let hindsight = stats.hindsight.as_ref().map_or(String::new(), |hindsight| {
+        let rates = hindsight_rates(hindsight, &stats.policy);
+        format!("; on the last {} routed experts {rates}", hindsight.picks)
     });
     format!(
-        "hotset: {} tokens, {} in prompts; hits {:.1} %, in prompts {:.1} %; {} read, {:.2} s stalled of {:.2} s{regret}",
+        "hotset: {} tokens, {} in prompts; hits {:.1} %, in prompts {:.1} %; {} read, {:.2} s stalled of {:.2} s{hindsight}",
         generation.tokens,
         prompt.tokens,
         percent(generation.hits, generation.picks()),

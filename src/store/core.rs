@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use super::backlog::Backlog;
 use super::fault::{Fault, Injector};
 use super::job::{Call, Job, Next, Whole};
-use super::line::Line;
 use super::patience::{PATIENCE, is_interruption};
 use super::{Arena, ModelFile, QueueOptions, QueueStats, Read, ReadFailure, Sink};
 
 /// Performs pieces of reads and hands each to [`Core::report`] once.
 pub(super) trait Backend: Send + Sync {
     /// Changes what waits, and starts what can be started.
-    fn change(&self, change: &mut dyn FnMut(&mut Line));
+    fn change(&self, change: &mut dyn FnMut(&mut Backlog));
 
     /// The read that the system has had for longest, and since when, if it has any. Does not wait for who reads:
     /// `None` if that would be necessary.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Read;
+use super::backlog::Backlog;
 use super::core::{Backend, Core};
 use super::job::Job;
-use super::line::Line;
 use super::pread::{Pool, THREADS_USUAL};
 
 /// What there is instead of a ring: threads, or the error that there are none.
@@ -39,7 +39,7 @@ impl Lost {
     }
 
     /// Takes all that waits in `line`; what nothing will read goes to `stranded`.
-    pub fn take_over(&self, line: &mut Line, stranded: &mut Vec<(Job, io::Error)>) {
+    pub fn take_over(&self, line: &mut Backlog, stranded: &mut Vec<(Job, io::Error)>) {
         match self {
             Self::Threads(pool) => pool.change(&mut |theirs| theirs.append(line)),
             Self::Nothing(errno) => {

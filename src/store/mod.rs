@@ -2,18 +2,18 @@
 //! reads from the one into the other without anybody waiting.
 
 mod arena;
+mod backlog;
 mod cached;
 mod content;
 mod core;
+mod depth;
 #[cfg(target_os = "linux")]
 mod events;
 mod fault;
 mod file;
 mod job;
-mod line;
 #[cfg(target_os = "linux")]
 mod lost;
-mod pace;
 mod patience;
 mod pread;
 pub mod probe;
@@ -29,11 +29,11 @@ mod watch;
 mod way;
 
 pub use arena::Arena;
+pub use backlog::Recalled;
 pub use cached::{Dropped, drop_cached};
+pub use depth::{Pace, Why};
 pub use fault::Faults;
 pub use file::{ModelFile, Span, span};
-pub use line::Recalled;
-pub use pace::{Pace, Why};
 pub use queue::{
     QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, UnderWay,
 };

@@ -11,9 +11,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use super::Read;
+use super::backlog::Backlog;
 use super::core::{Backend, Core};
 use super::job::{Call, Job, Next};
-use super::line::Line;
 use super::queue::{AbortOnPanic, join};
 
 /// As many threads keep a disk busy that answers soon.
@@ -33,7 +33,7 @@ struct Shared {
 }
 
 struct State {
-    line: Line,
+    line: Backlog,
     /// What each thread reads, and since when.
     running: Vec<Option<(Read, Instant)>>,
     n_running: usize,
@@ -49,7 +49,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             core: core.clone(),
             state: Mutex::new(State {
-                line: Line::default(),
+                line: Backlog::default(),
                 running: vec![None; n_threads as usize],
                 n_running: 0,
                 delayed: Vec::new(),
@@ -80,7 +80,7 @@ impl Pool {
 }
 
 impl Backend for Pool {
-    fn change(&self, change: &mut dyn FnMut(&mut Line)) {
+    fn change(&self, change: &mut dyn FnMut(&mut Backlog)) {
         let mut state = self.shared.state.lock().unwrap();
         change(&mut state.line);
         for _ in 0..state.line.len().min(self.threads.len()) {

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use super::backlog::Recalled;
 use super::core::{Backend, Core};
 use super::job::Job;
-use super::line::Recalled;
 use super::{Arena, Faults, ModelFile, Pace, pread};
 use crate::error::{Error, Result};
 

@@ -15,10 +15,10 @@ use std::time::Instant;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
+use super::backlog::Backlog;
 use super::core::{Backend, Core};
 use super::events::Events;
 use super::job::{Job, Next};
-use super::line::Line;
 use super::lost::Lost;
 use super::patience::{Patience, patiently};
 use super::queue::{AbortOnPanic, join};
@@ -50,7 +50,7 @@ struct State {
     /// When to tell the kernel of entries that it had no memory for.
     flush_at: Option<Instant>,
     patience: Patience,
-    line: Line,
+    line: Backlog,
     /// What reads since the kernel has stopped.
     lost: Option<Lost>,
     /// Jobs that nothing reads, and why; the thread reports them.
@@ -81,7 +81,7 @@ impl Ring {
                 delayed: Vec::new(),
                 flush_at: None,
                 patience: Patience::default(),
-                line: Line::default(),
+                line: Backlog::default(),
                 lost: None,
                 stranded: Vec::new(),
                 note: None,
@@ -131,7 +131,7 @@ fn outcome(result: i32) -> io::Result<usize> {
 }
 
 impl Backend for Ring {
-    fn change(&self, change: &mut dyn FnMut(&mut Line)) {
+    fn change(&self, change: &mut dyn FnMut(&mut Backlog)) {
         let mut state = self.shared.state.lock().unwrap();
         if let Some(Lost::Threads(pool)) = &state.lost {
             return pool.change(change);

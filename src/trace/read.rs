@@ -5,7 +5,7 @@ use super::lines::{Checked, Line, Lines, fields, header, push_ids};
 use super::{ASIDE, Header, Recorded};
 use crate::error::{Error, Result};
 use crate::expert::{Event, Picked};
-use crate::log::EventLog;
+use crate::recent_events::RecentEvents;
 use flate2::read::MultiGzDecoder;
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,7 +23,7 @@ pub struct Trace {
     /// By event.
     first_tokens: Vec<u32>,
     aside: Vec<bool>,
-    log: EventLog,
+    log: RecentEvents,
 }
 
 impl Trace {
@@ -93,7 +93,7 @@ impl Trace {
             n_tokens: 0,
             first_tokens: Vec::new(),
             aside: Vec::new(),
-            log: EventLog::new(usize::MAX),
+            log: RecentEvents::new(usize::MAX),
         }
     }
 

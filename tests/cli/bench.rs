@@ -1,7 +1,7 @@
 //! `hotset bench`.
 
 use super::{error_of, hotset, model, run, text};
-use hotset::memory::Limiter;
+use hotset::measuring::limited::Limiter;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

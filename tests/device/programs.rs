@@ -34,7 +34,7 @@ pub fn the_counters_of_a_device() {
     let rate = device["hit_rate"].as_f64().unwrap();
     assert!((rate - hits as f64 / (hits + misses) as f64).abs() < 1e-9);
     assert_eq!(device["bytes_uploaded"].as_u64().unwrap(), misses * 39168);
-    assert!(device["regret"]["belady_hits"].as_u64().unwrap() >= hits);
+    assert!(device["hindsight"]["belady_hits"].as_u64().unwrap() >= hits);
 
     let ended = run(&server, &[ALWAYS], &cache);
     for said in ["keeps", "experts routed", "uploaded", "Belady"] {

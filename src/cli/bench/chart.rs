@@ -1,7 +1,7 @@
 //! The rows as bars: tokens per second by limit and variant.
 
 use anyhow::{Result, anyhow};
-use hotset::bench::{COMPUTE, Spread, Summary};
+use hotset::measuring::{COMPUTE, Spread, Summary};
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;

@@ -1,9 +1,9 @@
 //! One run, as a process.
 
-use super::plan::{Plan, Variant, Workload, setting};
+use super::variants::{Plan, Variant, Workload, setting};
 use anyhow::{Context, bail};
-use hotset::bench::Run;
-use hotset::memory::LimitedGroup;
+use hotset::measuring::Run;
+use hotset::measuring::limited::LimitedGroup;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fs::{self, File};
 use std::path::Path;

@@ -1,13 +1,13 @@
 //! All runs, one after the other, and the disk between them.
 
 use super::child::{Job, Starter};
-use super::plan::{Plan, Variant, Workload};
+use super::variants::{Plan, Variant, Workload};
 use hotset::auto;
-use hotset::bench::disk::{self, Speed};
-use hotset::bench::host::{Machine, READ_AHEAD_KB, ReadAhead};
-use hotset::bench::run::Counters;
-use hotset::bench::{Amount, COMPUTE, Record, Run, Spread};
 use hotset::error::Error;
+use hotset::measuring::disk::{self, Speed};
+use hotset::measuring::host::{Machine, READ_AHEAD_KB, ReadAhead};
+use hotset::measuring::run::Counters;
+use hotset::measuring::{Amount, COMPUTE, Record, Run, Spread};
 use hotset::memory::{self, Limiter};
 use hotset::report::{bytes, say};
 use hotset::store::{Arena, Dropped, drop_cached};

@@ -7,12 +7,12 @@ mod child;
 #[cfg(feature = "llama")]
 mod measure;
 #[cfg(feature = "llama")]
-mod plan;
-#[cfg(feature = "llama")]
 mod report;
 pub mod row;
 #[cfg(feature = "llama")]
 mod table;
+#[cfg(feature = "llama")]
+mod variants;
 
 use super::numbers::{NUMBER_MAX, size, whole};
 use std::path::PathBuf;
@@ -104,7 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// that fails ends the benchmark after a report of those before it.
 #[cfg(feature = "llama")]
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let plan = plan::Plan::new(args)?;
+    let plan = variants::Plan::new(args)?;
     let measured = measure::measure(&plan)?;
     let status = report::write(&plan, &measured)?;
     match measured.failure {

@@ -1,15 +1,15 @@
 //! What was measured, for people and as JSON.
 
 use super::measure::Measured;
-use super::plan::Plan;
+use super::variants::Plan;
 use super::{chart, table};
 use crate::cli::files;
 use crate::cli::out::print;
 use anyhow::Context;
 use comfy_table::presets;
-use hotset::bench::disk::Speed;
-use hotset::bench::host::Machine;
-use hotset::bench::{ALL, Difference, Record, Spread, Summary, differences, summarize};
+use hotset::measuring::disk::Speed;
+use hotset::measuring::host::Machine;
+use hotset::measuring::{ALL, Difference, Record, Spread, Summary, differences, summarize};
 use hotset::report::bytes;
 use hotset::store::Dropped;
 use serde::Serialize;

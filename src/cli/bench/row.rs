@@ -41,12 +41,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     use anyhow::Context;
     use hotset::config::Config;
-    use hotset::llama::bench::{Job, run};
+    use hotset::llama::measured_run::{Job, run};
     use hotset::llama::session::Sizes;
 
     // Before anything is allocated that should count.
     if let Some(group) = &args.group {
-        hotset::memory::join(group)?;
+        hotset::measuring::limited::join(group)?;
     }
     let config = Config::from_env()?;
     let read =

@@ -1,7 +1,7 @@
 //! The rows as a table.
 
 use comfy_table::{CellAlignment, Table};
-use hotset::bench::{Binds, Spread, Summary, Traced};
+use hotset::measuring::{Binds, Spread, Summary, Traced};
 use hotset::report::bytes;
 
 const HEADER: [&str; 13] = [

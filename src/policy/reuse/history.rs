@@ -7,7 +7,7 @@
 //! slot, so that 64 slots are compared at once with a few operations on words: an event costs a
 //! few hundred of those, whatever the number of experts.
 
-use super::maths::exp;
+use super::approximate::exp;
 use crate::math::log2;
 use std::ops::Range;
 

@@ -11,14 +11,15 @@
 //!
 //! Everything is learnt from the routing alone, with the same constants for all models.
 
+mod approximate;
 mod history;
-mod maths;
 mod table;
 mod value;
 
-use super::{Event, ExpertId, Policy, Prior, Shape};
+use crate::expert::{Event, ExpertId, Shape};
+use crate::policy::contract::{Policy, Prior};
+use approximate::least;
 pub(super) use history::Memory;
-use maths::least;
 use std::ops::Range;
 use value::Value;
 pub(super) use value::{Recipe, Votes};

@@ -1,6 +1,6 @@
 //! A table of probabilities that are learnt: one cell for each kind of expert.
 
-use super::maths::logit;
+use super::approximate::logit;
 
 /// Where counting ends, so that a cell keeps following what changes.
 const N_MAX: usize = 2000;

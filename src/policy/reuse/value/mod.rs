@@ -9,8 +9,8 @@
 mod kinds;
 mod observe;
 
+use super::approximate::{dot, logit, sigmoid};
 use super::history::{History, Memory};
-use super::maths::{dot, logit, sigmoid};
 use super::table::{Rates, Table};
 use crate::expert::Event;
 use crate::math::root_of_two;

@@ -3,7 +3,7 @@
 use super::kinds::{NEVER, kind_of_age, low_byte};
 use super::{LEAST_FREQUENCY, N_BASIC, N_MAX, Value, Votes};
 use crate::expert::Event;
-use crate::policy::reuse::maths::{ln, logit};
+use crate::policy::reuse::approximate::{ln, logit};
 
 impl Value {
     /// Copies what training compares with what is about to be seen.

@@ -203,7 +203,7 @@ fn traced(parts: &[Part]) -> Option<Traced> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::Phase;
+    use crate::measuring::Phase;
     use serde_json::json;
 
     fn record(key: [&str; 3], repetition: u32, decode_ms: f64, missed: u64) -> Record {

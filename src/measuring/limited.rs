@@ -4,8 +4,8 @@
 //! controllers to groups below it, so this process may have to move into a group of its own first; it
 //! moves back at the end.
 
-use super::groups::{Hierarchy, Names, V2, below, field, hierarchies, number};
 use crate::error::{Error, Result};
+use crate::memory::groups::{Hierarchy, Names, V2, below, field, hierarchies, number};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -2,12 +2,13 @@
 //!
 //! The window is exact: each layer remembers the picks of its last visits, 8 bytes for each.
 
-use super::recency::Recency;
-use super::scored::{Score, Scored};
-use super::{Event, Param, Prior, Shape, Spec};
+use crate::expert::{Event, Shape};
+use crate::policy::contract::{Param, Prior, Spec};
+use crate::policy::recency::Recency;
+use crate::policy::scored::{Score, Scored};
 use std::collections::VecDeque;
 
-pub(super) const SPEC: Spec = Spec {
+pub(in crate::policy) const SPEC: Spec = Spec {
     name: "window",
     about: "evict the expert picked by the fewest tokens in the last visits of its layer",
     when: "like decay and nearly as good, where what is older must count for nothing",

@@ -3,7 +3,7 @@ use super::*;
 /// Layer, tokens, experts, rows, ranks.
 type Copied = (u32, u32, Vec<u32>, Vec<u32>, Vec<u32>);
 
-fn copied(log: &EventLog) -> Vec<Copied> {
+fn copied(log: &RecentEvents) -> Vec<Copied> {
     let copy = |e: Event| {
         let [experts, rows, ranks] = [e.experts, e.rows, e.ranks].map(<[u32]>::to_vec);
         (e.layer, e.n_tokens, experts, rows, ranks)
@@ -16,7 +16,7 @@ fn copied(log: &EventLog) -> Vec<Copied> {
 #[test]
 fn keeps_the_newest_whole_events() {
     for n_picks_max in [0, 3, 10] {
-        let mut log = EventLog::new(n_picks_max);
+        let mut log = RecentEvents::new(n_picks_max);
         let mut all: Vec<Copied> = Vec::new();
         for i in 0..200u32 {
             let experts: Vec<u32> = (0..(i * 5) % 7).map(|e| e * 3 + i).collect();
@@ -67,7 +67,7 @@ fn keeps_the_newest_whole_events() {
 /// A tail is what a smaller log would hold, and can be written to like one.
 #[test]
 fn a_tail_is_a_smaller_log() {
-    let mut log = EventLog::new(40);
+    let mut log = RecentEvents::new(40);
     for i in 0..100u32 {
         let experts: Vec<u32> = (0..1 + (i * 5) % 7).collect();
         let rows = vec![1 + i % 2; experts.len()];
@@ -101,7 +101,7 @@ fn a_tail_is_a_smaller_log() {
     }
 }
 /// An event of `n` picks with ranks, and rows in every other one.
-fn push_some(log: &mut EventLog, i: u32, n: u32) {
+fn push_some(log: &mut RecentEvents, i: u32, n: u32) {
     let experts: Vec<u32> = (0..n).collect();
     let rows = vec![1 + i % 2; experts.len()];
     log.push(&Event {
@@ -118,14 +118,14 @@ fn push_some(log: &mut EventLog, i: u32, n: u32) {
 fn a_log_stays_within_its_bytes() {
     for n_bytes_max in [0, 100, 5_000, 20_000, 1 << 20] {
         for sizes in [&[1][..], &[8], &[3, 700, 1, 40], &[2000]] {
-            let mut log = EventLog::within(n_bytes_max, usize::MAX);
+            let mut log = RecentEvents::within(n_bytes_max, usize::MAX);
             // Miri checks each access, and needs fewer of them.
             let n_bytes: u32 = if cfg!(miri) { 1 << 15 } else { 3 << 20 };
             let n_pushed = n_bytes / 12 / sizes[0];
             for i in 0..n_pushed {
                 push_some(&mut log, i, sizes[i as usize % sizes.len()]);
                 if i % 97 == 0 || i + 9 > n_pushed {
-                    let heap = log.n_bytes() - size_of::<EventLog>();
+                    let heap = log.n_bytes() - size_of::<RecentEvents>();
                     let about = format!("{heap} of {n_bytes_max}, {sizes:?}, event {i}");
                     assert!(heap == 0 || log.n_bytes() <= n_bytes_max, "{about}");
                     let n_all = log.n_events() as u64 + log.n_events_dropped();
@@ -162,14 +162,14 @@ fn the_logs_of_a_model_share_what_it_may_take() {
         assert!(sum <= MODEL_BYTES && sum > MODEL_BYTES / 2, "{sum}");
     }
     let mut logs: Vec<_> = (0..40)
-        .map(|_| EventLog::within(share(ENGINE_BYTES, 1, 40), share(PICKS_MAX, 1, 40)))
+        .map(|_| RecentEvents::within(share(ENGINE_BYTES, 1, 40), share(PICKS_MAX, 1, 40)))
         .collect();
     let n_events = if cfg!(miri) { 4_000 } else { 400_000 };
     for i in 0..n_events {
         push_some(&mut logs[i as usize % 40], i, 8);
     }
-    let n_bytes: usize = logs.iter().map(EventLog::n_bytes).sum();
-    let n_picks: usize = logs.iter().map(EventLog::n_picks).sum();
+    let n_bytes: usize = logs.iter().map(RecentEvents::n_bytes).sum();
+    let n_picks: usize = logs.iter().map(RecentEvents::n_picks).sum();
     assert!(n_bytes <= ENGINE_BYTES, "{n_bytes}");
     assert!(
         n_picks <= PICKS_MAX && (cfg!(miri) || n_picks > PICKS_MAX * 9 / 10),

@@ -9,7 +9,7 @@
 //! that was filled by the first half holds others. So it bounds the hits of every policy there.
 
 use crate::expert::{Event, Shape};
-use crate::log::EventLog;
+use crate::recent_events::RecentEvents;
 use crate::replay::{Replay, belady};
 use crate::trace::PoolSpec;
 use serde::Serialize;
@@ -21,12 +21,12 @@ pub struct Window {
     /// Its size.
     pub n_slots: u32,
     /// The events. Those that it has dropped, or that were left out, say whether it is the whole run.
-    pub log: EventLog,
+    pub log: RecentEvents,
 }
 
 /// Hits of other policies on the latest routing of a run, see the head of this file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Regret {
+pub struct Hindsight {
     /// Experts routed whose hits are counted.
     pub picks: u64,
     /// Experts routed before, which only filled the caches; 0 if the window is the whole run.
@@ -43,27 +43,27 @@ pub struct Regret {
 
 const FITS: &str = "a log holds events of its pool's shape, and the policy is active";
 
-impl Regret {
+impl Hindsight {
     /// The hits in `windows`, which cover the same time, together. Takes a second per million picks,
     /// or so. Panics if there is no policy called `policy`.
     pub fn of(windows: &[Window], policy: &str) -> Self {
-        let mut regret = Self {
+        let mut hindsight = Self {
             is_whole_run: windows.iter().all(|w| w.log.n_events_dropped() == 0),
             ..Self::default()
         };
         for window in windows {
-            let n_warm = match regret.is_whole_run {
+            let n_warm = match hindsight.is_whole_run {
                 true => 0,
                 false => window.n_events_of_first_half(),
             };
             let picks = |e: Event| e.experts.len() as u64;
-            regret.warm_picks += window.log.iter().take(n_warm).map(picks).sum::<u64>();
-            regret.picks += window.log.iter().skip(n_warm).map(picks).sum::<u64>();
-            regret.active_hits += window.hits(n_warm, policy);
-            regret.lru_hits += window.hits(n_warm, "lru");
-            regret.belady_hits += window.most_hits(n_warm);
+            hindsight.warm_picks += window.log.iter().take(n_warm).map(picks).sum::<u64>();
+            hindsight.picks += window.log.iter().skip(n_warm).map(picks).sum::<u64>();
+            hindsight.active_hits += window.hits(n_warm, policy);
+            hindsight.lru_hits += window.hits(n_warm, "lru");
+            hindsight.belady_hits += window.most_hits(n_warm);
         }
-        regret
+        hindsight
     }
 }
 
@@ -144,7 +144,7 @@ mod tests {
 
     /// Two layers of ten experts; low ones are hot, and one pick in three is of a hot one.
     fn window(n_slots: u32, n_events: u32, n_picks_max: usize) -> Window {
-        let mut log = EventLog::new(n_picks_max);
+        let mut log = RecentEvents::new(n_picks_max);
         let mut state = 7u64;
         let mut below = |limit: u32| {
             state = state
@@ -189,8 +189,8 @@ mod tests {
         let windows = [window(5, 300, 2000), window(9, 200, 2000)];
         let of = |name| windows.iter().map(|w| obvious(w, 0, name).0).sum::<u64>();
         let best = |w: &Window| belady(w.log.iter(), &w.shape, w.n_slots).unwrap().hits();
-        let regret = Regret::of(&windows, "lfu");
-        let expected = Regret {
+        let hindsight = Hindsight::of(&windows, "lfu");
+        let expected = Hindsight {
             picks: windows.iter().map(|w| w.log.n_picks() as u64).sum(),
             warm_picks: 0,
             is_whole_run: true,
@@ -198,8 +198,8 @@ mod tests {
             lru_hits: of("lru"),
             belady_hits: windows.iter().map(best).sum(),
         };
-        assert_eq!(regret, expected);
-        assert!(regret.lru_hits < regret.belady_hits, "{regret:?}");
+        assert_eq!(hindsight, expected);
+        assert!(hindsight.lru_hits < hindsight.belady_hits, "{hindsight:?}");
     }
 
     #[test]
@@ -220,14 +220,17 @@ mod tests {
                     log: window.log.tail(400),
                     n_slots,
                 }];
-                let regret = Regret::of(&window, spec.name);
-                assert!(!regret.is_whole_run);
-                assert_eq!((regret.active_hits, regret.picks), (active_hits, picks));
-                assert_eq!((regret.lru_hits, regret.picks), lru);
-                let n_all = regret.warm_picks + regret.picks;
+                let hindsight = Hindsight::of(&window, spec.name);
+                assert!(!hindsight.is_whole_run);
+                assert_eq!(
+                    (hindsight.active_hits, hindsight.picks),
+                    (active_hits, picks)
+                );
+                assert_eq!((hindsight.lru_hits, hindsight.picks), lru);
+                let n_all = hindsight.warm_picks + hindsight.picks;
                 assert_eq!(n_all, window[0].log.n_picks() as u64);
-                assert!((190..=200).contains(&regret.warm_picks), "{regret:?}");
-                assert!(regret.belady_hits >= active_hits, "{regret:?}");
+                assert!((190..=200).contains(&hindsight.warm_picks), "{hindsight:?}");
+                assert!(hindsight.belady_hits >= active_hits, "{hindsight:?}");
             }
         }
     }
@@ -236,7 +239,7 @@ mod tests {
     /// first half. That does not count: with 0 kept everything that counts is a hit.
     #[test]
     fn the_optimum_fills_its_cache_for_what_counts() {
-        let mut log = EventLog::new(8);
+        let mut log = RecentEvents::new(8);
         for expert in [3, 0, 1, 2, 1, 0, 1, 0, 1] {
             log.push(&one(0, &[expert]));
         }
@@ -246,14 +249,14 @@ mod tests {
             n_slots: 2,
             log,
         }];
-        let regret = Regret::of(&windows, "lru");
-        assert_eq!((regret.picks, regret.warm_picks), (4, 4));
-        assert_eq!((regret.lru_hits, regret.belady_hits), (3, 4));
+        let hindsight = Hindsight::of(&windows, "lru");
+        assert_eq!((hindsight.picks, hindsight.warm_picks), (4, 4));
+        assert_eq!((hindsight.lru_hits, hindsight.belady_hits), (3, 4));
     }
 
     #[test]
     fn nothing_routed_is_no_regret() {
-        let regret = Regret::of(&[window(3, 0, 10)], "lru");
-        assert_eq!((regret.picks, regret.belady_hits), (0, 0));
+        let hindsight = Hindsight::of(&[window(3, 0, 10)], "lru");
+        assert_eq!((hindsight.picks, hindsight.belady_hits), (0, 0));
     }
 }

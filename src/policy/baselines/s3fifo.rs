@@ -2,11 +2,11 @@
 //!
 //! Nothing moves on a hit, and the main queue gives what was used another round.
 
-use super::Spec;
 use super::lists::Lists;
 use super::queued::{Queued, Queues};
+use crate::policy::contract::Spec;
 
-pub(super) const SPEC: Spec = Spec {
+pub(in crate::policy) const SPEC: Spec = Spec {
     name: "s3fifo",
     about: "evict the oldest newcomer not used twice more, else the oldest of the rest not used since",
     when: "for comparison; better than lru on average, far worse on some recorded routing",

@@ -9,9 +9,9 @@ use super::sys::{
     llama_sampler_init_temp, llama_sampler_init_top_k, llama_sampler_init_top_p,
     llama_sampler_sample, llama_vocab_is_eog, llama_vocab_n_tokens,
 };
-use crate::bench::{Phase, Run};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::measuring::{Phase, Run};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

@@ -4,7 +4,7 @@ use super::model::Model;
 use super::record::Observer;
 use super::workload::Workload;
 use crate::device::Cache;
-use crate::drafts::Batch;
+use crate::draft_tokens::Batch;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::trace::Picks;
@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 /// A loaded model with experts in memory or on disk.
 #[derive(Clone)]
-pub enum AnyModel {
+pub enum LoadedModel {
     /// One that streams.
     Streamed(Arc<Model>),
     /// One that does not.
     Loaded(Arc<Observer>),
 }
 
-impl AnyModel {
+impl LoadedModel {
     /// Saves what was learnt so far, if a profile is saved.
     pub fn save(&self) {
         match self {

@@ -1,9 +1,10 @@
 //! What the policies made of queues share: which residents are in the queues, and the way back.
 
 use super::lists::Lists;
-use super::recency::Foretold;
-use super::scored::Scored;
-use super::{Event, ExpertId, Policy, Prior, Shape};
+use crate::expert::{Event, ExpertId, Shape};
+use crate::policy::contract::{Policy, Prior};
+use crate::policy::recency::Foretold;
+use crate::policy::scored::Scored;
 
 /// Orders the experts that generation picked. It sees them as dense indices.
 pub(super) trait Queues: Send {

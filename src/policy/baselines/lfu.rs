@@ -2,11 +2,12 @@
 //!
 //! Counts last for the life of the process, resident or not, so it follows a new topic slowly.
 
-use super::recency::Recency;
-use super::scored::{Score, Scored, weight};
-use super::{Event, Prior, Spec};
+use crate::expert::Event;
+use crate::policy::contract::{Prior, Spec};
+use crate::policy::recency::Recency;
+use crate::policy::scored::{Score, Scored, weight};
 
-pub(super) const SPEC: Spec = Spec {
+pub(in crate::policy) const SPEC: Spec = Spec {
     name: "lfu",
     about: "evict the expert picked by the fewest tokens since the start",
     when: "one workload that does not change; follows a new topic slowly and then loses to lru",

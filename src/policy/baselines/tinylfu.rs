@@ -5,11 +5,12 @@
 
 use super::lists::Lists;
 use super::queued::{Queued, Queues};
-use super::scored::weight;
 use super::slru::protected;
-use super::{Event, Prior, Shape, Spec};
+use crate::expert::{Event, Shape};
+use crate::policy::contract::{Prior, Spec};
+use crate::policy::scored::weight;
 
-pub(super) const SPEC: Spec = Spec {
+pub(in crate::policy) const SPEC: Spec = Spec {
     name: "tinylfu",
     about: "evict the oldest newcomer or the oldest of the rest, whichever fewer tokens picked lately",
     when: "when little fits; on some recorded routing it loses to lru by much",

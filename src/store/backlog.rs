@@ -6,7 +6,7 @@ use super::job::Job;
 
 /// Pieces of reads that wait. Those that somebody needs go before those that are read ahead.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct Backlog {
     demand: VecDeque<Job>,
     ahead: VecDeque<Job>,
 }
@@ -20,7 +20,7 @@ pub struct Recalled {
     pub cut: Vec<u64>,
 }
 
-impl Line {
+impl Backlog {
     /// Appends what somebody needs.
     pub fn add(&mut self, jobs: impl IntoIterator<Item = Job>) {
         self.demand.extend(jobs);

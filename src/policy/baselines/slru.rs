@@ -3,11 +3,11 @@
 //! What llama.cpp's GPU expert cache became. In one pool for all layers it does worse than LRU when
 //! little fits: there, hardly anything is used twice before it is evicted.
 
-use super::Spec;
 use super::lists::Lists;
 use super::queued::{Queued, Queues};
+use crate::policy::contract::Spec;
 
-pub(super) const SPEC: Spec = Spec {
+pub(in crate::policy) const SPEC: Spec = Spec {
     name: "slru",
     about: "evict the oldest that generation used once; then the oldest of the protected 80 %",
     when: "to compare with llama.cpp; in one pool for all layers it loses to lru below a third",

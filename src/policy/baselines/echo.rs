@@ -1,9 +1,9 @@
 //! Predicted reuse as it was first researched: to compare `adaptive` with.
 
-use super::Spec;
-use super::reuse::{Memory, Recipe, Reuse, Votes};
+use crate::policy::contract::Spec;
+use crate::policy::reuse::{Memory, Recipe, Reuse, Votes};
 
-pub(super) const SPEC: Spec = Spec {
+pub(in crate::policy) const SPEC: Spec = Spec {
     name: "echo",
     about: "evict the expert of the lowest predicted reuse",
     when: "to compare with: adaptive is better",

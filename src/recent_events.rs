@@ -33,7 +33,7 @@ pub fn share(whole: usize, n_layers: usize, n_layers_of_all: usize) -> usize {
 /// An event takes 12 bytes and 4 for each pick, 4 more unless one token picked each expert, and 4 more where ranks
 /// are known. Memory comes in blocks, so that little is there for nothing and nothing is copied to grow.
 #[derive(Debug)]
-pub struct EventLog {
+pub struct RecentEvents {
     n_picks_max: usize,
     n_bytes_max: usize,
     n_picks: usize,
@@ -93,7 +93,7 @@ impl Head {
     }
 }
 
-impl EventLog {
+impl RecentEvents {
     /// An empty log that keeps at most `n_picks_max` picks; a pick is one expert of one event.
     pub fn new(n_picks_max: usize) -> Self {
         Self::within(usize::MAX, n_picks_max)

@@ -3,11 +3,12 @@
 //! It is what an engine with a fixed list of pinned experts does. The slots that the list does not
 //! fill, and one miss at a time, go to what the ranking does not know, by recency.
 
-use super::recency::Recency;
-use super::scored::{Score, Scored, weight};
-use super::{Event, Param, Prior, Shape, Spec};
+use crate::expert::{Event, Shape};
+use crate::policy::contract::{Param, Prior, Spec};
+use crate::policy::recency::Recency;
+use crate::policy::scored::{Score, Scored, weight};
 
-pub(super) const SPEC: Spec = Spec {
+pub(in crate::policy) const SPEC: Spec = Spec {
     name: "static",
     about: "evict the lowest in a profile, or without one in the counts of the first tokens",
     when: "with a profile of the very workload, or for comparison; it never adapts",

@@ -7,6 +7,7 @@ pub mod amount;
 pub mod bound;
 pub mod disk;
 pub mod host;
+pub mod limited;
 pub mod record;
 pub mod run;
 pub mod spread;

@@ -3,11 +3,12 @@
 //! Each eviction raises the age to the victim's priority, and an expert that is used starts from the
 //! age: so an old count is overtaken in the end. Counts end at 12 and are halved when evicted.
 
-use super::recency::Recency;
-use super::scored::{Score, Scored, weight};
-use super::{Event, Prior, Shape, Spec};
+use crate::expert::{Event, Shape};
+use crate::policy::contract::{Prior, Spec};
+use crate::policy::recency::Recency;
+use crate::policy::scored::{Score, Scored, weight};
 
-pub(super) const SPEC: Spec = Spec {
+pub(in crate::policy) const SPEC: Spec = Spec {
     name: "lfuda",
     about: "evict the lowest count plus the age, which rises with evictions, at the last use",
     when: "when more than a quarter fits; loses to lru below",

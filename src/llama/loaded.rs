@@ -4,8 +4,8 @@
 //! model has its own, and freeing a model frees what belongs to it. The table of tensors is
 //! replaced as a whole when a model comes or goes, so that compute threads read it without a lock.
 
-use super::any::AnyModel;
 use super::device::{self, Cached};
+use super::loaded_model::LoadedModel;
 use super::loading::Loading;
 use super::model::{Model, Parts, places};
 use super::pressure;
@@ -190,8 +190,8 @@ impl Registry {
             let streamed = self.models.iter().find(|(k, _)| *k == model);
             let loaded = self.observers.iter().find(|(k, _)| *k == model);
             let any = match (streamed, loaded) {
-                (Some((_, model)), _) => AnyModel::Streamed(model.clone()),
-                (None, Some((_, observer))) => AnyModel::Loaded(observer.clone()),
+                (Some((_, model)), _) => LoadedModel::Streamed(model.clone()),
+                (None, Some((_, observer))) => LoadedModel::Loaded(observer.clone()),
                 (None, None) => return None,
             };
             let repacked = self.repacked(model).to_vec();
@@ -355,29 +355,29 @@ impl Registry {
 
     /// The model at address `key` leaves, if it was there: no graph uses it. Compute threads do not find its tensors
     /// any more; it stays here until it is reported on.
-    pub(super) fn leave(&mut self, key: usize) -> Option<AnyModel> {
+    pub(super) fn leave(&mut self, key: usize) -> Option<LoadedModel> {
         self.loading.retain(|l| l.key != key);
         self.is_wanted = None;
         self.repacked.retain(|(k, _)| *k != key);
         if let Some((_, observer)) = self.observers.iter().find(|(k, _)| *k == key) {
-            return Some(AnyModel::Loaded(observer.clone()));
+            return Some(LoadedModel::Loaded(observer.clone()));
         }
         let (_, model) = self.models.iter().find(|(k, _)| *k == key)?;
         let mut table = BOUND.load().to_vec();
         table.retain(|(_, bound)| !Arc::ptr_eq(&bound.model, model));
         BOUND.store(Arc::new(table));
-        Some(AnyModel::Streamed(model.clone()))
+        Some(LoadedModel::Streamed(model.clone()))
     }
 
     /// All models that are loaded, for saving their profiles: to be done when the registry is free.
-    pub fn all(&self) -> Vec<AnyModel> {
+    pub fn all(&self) -> Vec<LoadedModel> {
         let models = self
             .models
             .iter()
-            .map(|(_, m)| AnyModel::Streamed(m.clone()));
+            .map(|(_, m)| LoadedModel::Streamed(m.clone()));
         let observers = self.observers.iter();
         models
-            .chain(observers.map(|(_, o)| AnyModel::Loaded(o.clone())))
+            .chain(observers.map(|(_, o)| LoadedModel::Loaded(o.clone())))
             .collect()
     }
 }

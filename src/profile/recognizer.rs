@@ -17,14 +17,14 @@ pub struct Known {
 }
 
 /// Recognises the workload.
-pub struct Guide {
+pub struct Recognizer {
     chooser: Chooser,
     known: Vec<Known>,
     /// By layer of `known`: its number for the chooser.
     numbers: Vec<usize>,
 }
 
-impl Guide {
+impl Recognizer {
     /// Recognises which of `known` the workload is, with a chooser that knows layers by the `numbers`.
     pub fn new(chooser: Chooser, known: Vec<Known>, numbers: Vec<usize>) -> Self {
         Self {

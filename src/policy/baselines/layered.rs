@@ -3,11 +3,12 @@
 //! A model runs its layers in a circle. Of two experts that missed equally many visits of their
 //! layers, the one whose layer comes later is needed later, whichever was used longer ago.
 
-use super::recency::Foretold;
-use super::scored::{Score, Scored};
-use super::{Event, Prior, Shape, Spec};
+use crate::expert::{Event, Shape};
+use crate::policy::contract::{Prior, Spec};
+use crate::policy::recency::Foretold;
+use crate::policy::scored::{Score, Scored};
 
-pub(super) const SPEC: Spec = Spec {
+pub(in crate::policy) const SPEC: Spec = Spec {
     name: "layered",
     about: "evict what missed most visits of its layer, then what is farthest from its layer's turn",
     when: "instead of lru: it never lost to lru on recorded routing, and hits when little fits",
