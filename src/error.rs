@@ -76,9 +76,50 @@ pub enum Error {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// The system refused something that is not about a file.
+    #[error("{what}: {cause}")]
+    System {
+        /// What it was to do.
+        what: String,
+        /// What it said.
+        cause: std::io::Error,
+    },
 }
 
 impl Error {
+    /// A setting or an option `name` that cannot be `value`: `allowed` says what is valid, or why it is not.
+    pub fn setting(name: impl ToString, value: impl ToString, allowed: impl ToString) -> Self {
+        Self::Setting {
+            name: name.to_string(),
+            value: value.to_string(),
+            allowed: allowed.to_string(),
+        }
+    }
+
+    /// A file that is not what it should be.
+    pub fn file(path: impl Into<PathBuf>, why: impl ToString) -> Self {
+        Self::File {
+            path: path.into(),
+            why: why.to_string(),
+        }
+    }
+
+    /// What the system said to an operation on a file.
+    pub fn io(path: impl Into<PathBuf>, cause: std::io::Error) -> Self {
+        Self::Io {
+            path: path.into(),
+            cause,
+        }
+    }
+
+    /// What the system refused to do, which no other input would change.
+    pub fn system(what: impl ToString, cause: impl Into<std::io::Error>) -> Self {
+        Self::System {
+            what: what.to_string(),
+            cause: cause.into(),
+        }
+    }
+
     /// The same error for somebody else who asks: what the system said cannot be cloned.
     pub fn again(&self) -> Self {
         match self {
@@ -116,10 +157,8 @@ impl Error {
                 path: path.clone(),
                 why: why.clone(),
             },
-            Self::Io { path, cause } => Self::Io {
-                path: path.clone(),
-                cause: cause_again(cause),
-            },
+            Self::Io { path, cause } => Self::io(path, cause_again(cause)),
+            Self::System { what, cause } => Self::system(what, cause_again(cause)),
         }
     }
 }
@@ -162,10 +201,8 @@ mod tests {
                 n_bytes: 2,
                 cause: std::io::Error::other("a cause"),
             },
-            Error::Io {
-                path: path(),
-                cause: refused(),
-            },
+            Error::io(path(), refused()),
+            Error::system(text(), refused()),
         ] {
             assert_eq!(format!("{:?}", error.again()), format!("{error:?}"));
             assert_eq!(error.again().to_string(), error.to_string());

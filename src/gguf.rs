@@ -77,24 +77,24 @@ pub fn read(path: &Path) -> Result<Experts> {
                 "'{}' is of {n_last} experts, others of {n_experts}",
                 tensor.name
             );
-            return Err(damaged(path, why));
+            return Err(Error::file(path, why));
         }
         *n_bytes += tensor.n_bytes;
     }
     if layers.is_empty() {
-        return Err(damaged(path, "it has no routed experts".to_string()));
+        return Err(Error::file(path, "it has no routed experts".to_string()));
     }
     let n_total: u64 = layers
         .values()
         .fold(0, |sum, layer| layer.0.saturating_add(sum));
     if n_total > Header::N_TOTAL_MAX.into() {
         let why = format!("{n_total} experts are more than {}", Header::N_TOTAL_MAX);
-        return Err(damaged(path, why));
+        return Err(Error::file(path, why));
     }
     let n_experts: Vec<u32> = layers.values().map(|layer| layer.0 as u32).collect();
     let expert_bytes: Vec<u64> = layers.values().map(|(n, bytes)| bytes / n).collect();
     if expert_bytes.contains(&0) {
-        return Err(damaged(path, "it has experts of no bytes".to_string()));
+        return Err(Error::file(path, "it has experts of no bytes".to_string()));
     }
     let text = |key| first.texts.get(key).cloned().unwrap_or_default();
     let architecture = text("general.architecture");
@@ -140,14 +140,14 @@ fn others(path: &Path, first: &Listing) -> Result<Vec<PathBuf>> {
     }
     if n_files > N_FILES_MAX {
         let why = format!("split.count {n_files} is above {N_FILES_MAX}");
-        return Err(damaged(path, why));
+        return Err(Error::file(path, why));
     }
     let end = format!("-00001-of-{n_files:05}.gguf");
     let name = path.file_name().map(OsStr::as_bytes);
     let base = name.and_then(|name| name.strip_suffix(end.as_bytes()));
     let Some(base) = base else {
         let why = format!("it is one of {n_files} files: name the first, which ends in {end}");
-        return Err(damaged(path, why));
+        return Err(Error::file(path, why));
     };
     let other = |i| {
         let mut name = OsStr::from_bytes(base).to_os_string();
@@ -159,15 +159,17 @@ fn others(path: &Path, first: &Listing) -> Result<Vec<PathBuf>> {
 
 /// Reads the lists of one file.
 pub(crate) fn list(path: &Path) -> Result<Listing> {
-    let file = File::open(path).map_err(|e| damaged(path, e.to_string()))?;
-    let meta = file.metadata().map_err(|e| damaged(path, e.to_string()))?;
+    let file = File::open(path).map_err(|e| Error::file(path, e.to_string()))?;
+    let meta = file
+        .metadata()
+        .map_err(|e| Error::file(path, e.to_string()))?;
     if !meta.is_file() {
-        return Err(damaged(path, "not a regular file".to_string()));
+        return Err(Error::file(path, "not a regular file".to_string()));
     }
     let mut lists = Lists(BufReader::new(file));
     lists
         .read(meta.len())
-        .map_err(|e| damaged(path, format!("not a valid GGUF file: {e}")))
+        .map_err(|e| Error::file(path, format!("not a valid GGUF file: {e}")))
 }
 
 /// Reads the numbers of a tensor that `list` found in `path`.
@@ -182,7 +184,7 @@ pub(crate) fn floats(path: &Path, tensor: &Tensor) -> Result<Vec<f32>> {
             "'{name}' should be F32 (type 0): it is of type {}, of the dimensions {dimensions:?} in {} bytes",
             tensor.ty, tensor.n_bytes
         );
-        return Err(damaged(path, why));
+        return Err(Error::file(path, why));
     };
     let mut bytes = vec![0; 4 * n as usize];
     let mut read = |file: &mut File| {
@@ -191,16 +193,9 @@ pub(crate) fn floats(path: &Path, tensor: &Tensor) -> Result<Vec<f32>> {
     };
     File::open(path)
         .and_then(|mut file| read(&mut file))
-        .map_err(|e| damaged(path, format!("reading '{name}': {e}")))?;
+        .map_err(|e| Error::file(path, format!("reading '{name}': {e}")))?;
     let (numbers, _) = bytes.as_chunks::<4>();
     Ok(numbers.iter().map(|&n| f32::from_le_bytes(n)).collect())
-}
-
-fn damaged(path: &Path, why: String) -> Error {
-    Error::File {
-        path: path.to_path_buf(),
-        why,
-    }
 }
 
 fn bad<T>(why: String) -> io::Result<T> {

@@ -55,7 +55,7 @@ impl Cache {
     ) -> Result<Self> {
         let n_total: u64 = n_experts.iter().map(|&n| u64::from(n)).sum();
         if n_total > N_TOTAL_MAX {
-            return Err(wrong(
+            return Err(Error::setting(
                 "n_experts",
                 n_total,
                 format!("at most {N_TOTAL_MAX} in all"),
@@ -63,10 +63,10 @@ impl Cache {
         }
         if n_experts.len() > N_LAYERS_MAX {
             let allowed = format!("at most {N_LAYERS_MAX}");
-            return Err(wrong("n_layers", n_experts.len(), allowed));
+            return Err(Error::setting("n_layers", n_experts.len(), allowed));
         }
         if let Some(at) = expert_bytes.and_then(|bytes| bytes.iter().position(|&n| n == 0)) {
-            return Err(wrong(
+            return Err(Error::setting(
                 "expert_bytes",
                 0,
                 format!("layer {at} needs a size above 0"),
@@ -97,13 +97,21 @@ impl Cache {
         let n_total = self.residency.shape().n_total();
         if frequency.len() != n_total {
             let allowed = format!("there are {n_total} experts");
-            return Err(wrong("n_frequencies", frequency.len(), allowed));
+            return Err(Error::setting("n_frequencies", frequency.len(), allowed));
         }
         if let Some(f) = frequency.iter().find(|f| !(0.0..=1.0).contains(*f)) {
-            return Err(wrong("frequency", f, "must be from 0 to 1".to_string()));
+            return Err(Error::setting(
+                "frequency",
+                f,
+                "must be from 0 to 1".to_string(),
+            ));
         }
         if !(n_tokens > 0.0 && n_tokens.is_finite()) {
-            return Err(wrong("n_tokens", n_tokens, "must be above 0".to_string()));
+            return Err(Error::setting(
+                "n_tokens",
+                n_tokens,
+                "must be above 0".to_string(),
+            ));
         }
         self.check_idle()?;
         self.residency.prime(&Prior {
@@ -275,7 +283,7 @@ impl Cache {
     /// A prior or a warm start would come between a plan and its rollback.
     fn check_idle(&self) -> Result<()> {
         match self.is_planned() {
-            true => Err(wrong(
+            true => Err(Error::setting(
                 "plan",
                 "open",
                 "must be committed or rolled back first".to_string(),
@@ -309,14 +317,6 @@ fn picked(ids: &[i32], n_tokens: u32) -> Picked {
         picked.ranks.clear();
     }
     picked
-}
-
-fn wrong(name: &str, value: impl ToString, allowed: String) -> Error {
-    Error::Setting {
-        name: name.to_string(),
-        value: value.to_string(),
-        allowed,
-    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //!
 //! The layers of a profile are those layers of the cache that have experts.
 
-use super::{Cache, wrong};
-use crate::error::Result;
+use super::Cache;
+use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId};
 use crate::profile::{
     self, Blend, Chooser, Fingerprint, Lesson, NAME_BYTES_MAX, PRIOR_TOKENS, Profile, Verdict,
@@ -73,7 +73,7 @@ impl Cache {
         self.check_idle()?;
         let Some(prior) = &self.prior else {
             let allowed = "nothing is known of the workload before it is primed".to_string();
-            return Err(wrong("prior", "none", allowed));
+            return Err(Error::setting("prior", "none", allowed));
         };
         let shape = self.residency.shape();
         let is_absent = |&index: &usize| !self.residency.is_resident(shape.id(index));
@@ -108,7 +108,7 @@ impl Cache {
             Some(guide) => Ok(guide.verdict),
             None => {
                 let allowed = "no profiles are followed".to_string();
-                Err(wrong("n_profiles", 0, allowed))
+                Err(Error::setting("n_profiles", 0, allowed))
             }
         }
     }
@@ -143,7 +143,7 @@ impl Cache {
         let (of_cache, of_profile) = (sizes(&all), profile.n_experts());
         match of_cache == of_profile {
             true => Ok(()),
-            false => Err(wrong(
+            false => Err(Error::setting(
                 "profile",
                 &profile.name,
                 "its layers do not have the cache's numbers of experts".to_string(),
@@ -176,12 +176,12 @@ pub fn begin_profile(
     let n_total_max = Header::N_TOTAL_MAX;
     if !(1..=n_total_max.into()).contains(&n_total) {
         let allowed = format!("1 to {n_total_max} in all");
-        return Err(wrong("n_experts", n_total, allowed));
+        return Err(Error::setting("n_experts", n_total, allowed));
     }
     let n_max = n_experts.iter().copied().max().unwrap_or(0);
     if !(1..=n_max).contains(&top_k) {
         let allowed = format!("must be in 1..={n_max}, the experts of a layer");
-        return Err(wrong("top_k", top_k, allowed));
+        return Err(Error::setting("top_k", top_k, allowed));
     }
     let sizes = sizes(n_experts);
     let model = Fingerprint {
@@ -207,7 +207,7 @@ pub fn profile_similarity(a: &Profile, b: &Profile, phase: Phase) -> Result<f64>
     check_same(a, b)?;
     profile::similarity(a, b, phase).ok_or_else(|| {
         let allowed = format!("there is no layer where {} knows it too", b.name);
-        wrong("profile", &a.name, allowed)
+        Error::setting("profile", &a.name, allowed)
     })
 }
 
@@ -221,12 +221,16 @@ fn check_name(name: &str) -> Result<()> {
         return Ok(());
     }
     let allowed = format!("must have 1 to {NAME_BYTES_MAX} bytes and no control characters");
-    Err(wrong("name", name.escape_debug(), allowed))
+    Err(Error::setting("name", name.escape_debug(), allowed))
 }
 
 fn check_any<T>(profiles: &[T]) -> Result<()> {
     match profiles.is_empty() {
-        true => Err(wrong("n_profiles", 0, "must be at least 1".to_string())),
+        true => Err(Error::setting(
+            "n_profiles",
+            0,
+            "must be at least 1".to_string(),
+        )),
         false => Ok(()),
     }
 }
@@ -240,7 +244,7 @@ fn check_weights(parts: &[(&Profile, f64)]) -> Result<()> {
                 "the weight of {} must be above 0 and at most {WEIGHT_MAX}",
                 profile.name
             );
-            Err(wrong("weight", weight, allowed))
+            Err(Error::setting("weight", weight, allowed))
         }
         None => Ok(()),
     }
@@ -255,7 +259,7 @@ fn check_same(first: &Profile, other: &Profile) -> Result<()> {
         None => return Ok(()),
     };
     let allowed = format!("is not of the model of the profile {}: {why}", other.name);
-    Err(wrong("profile", &first.name, allowed))
+    Err(Error::setting("profile", &first.name, allowed))
 }
 
 #[cfg(test)]

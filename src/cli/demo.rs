@@ -39,11 +39,11 @@ impl Args {
             config.set("HOTSET_RAM", "30%")?;
         }
         if !config.enabled {
-            return Err(Error::Setting {
-                name: "HOTSET".to_string(),
-                value: "off".to_string(),
-                allowed: "there is nothing to demonstrate".to_string(),
-            });
+            return Err(Error::setting(
+                "HOTSET",
+                "off",
+                "there is nothing to demonstrate",
+            ));
         }
         Ok(config)
     }

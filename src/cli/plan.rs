@@ -184,10 +184,8 @@ impl Args {
             };
         };
         let model = gguf::read(path)?;
-        let shape = planner::matching(header, &model.shape).map_err(|why| Error::File {
-            path: path.clone(),
-            why,
-        })?;
+        let shape = planner::matching(header, &model.shape)
+            .map_err(|why| Error::file(path.clone(), why))?;
         Ok((shape, Some(model.other_bytes)))
     }
 
@@ -233,10 +231,7 @@ impl Args {
 }
 
 fn bad_file(path: &Path, why: &str) -> Error {
-    Error::File {
-        path: path.to_path_buf(),
-        why: why.to_string(),
-    }
+    Error::file(path, why)
 }
 
 impl Report<'_> {

@@ -145,10 +145,10 @@ fn check_names(traces: &[Named]) -> Result<(), Error> {
     let mut seen = HashSet::new();
     match traces.iter().find(|named| !seen.insert(&named.name)) {
         None => Ok(()),
-        Some(named) => Err(Error::File {
-            path: named.path.clone(),
-            why: format!("another trace is called {}, too", named.name),
-        }),
+        Some(named) => Err(Error::file(
+            named.path.clone(),
+            format!("another trace is called {}, too", named.name),
+        )),
     }
 }
 

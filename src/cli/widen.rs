@@ -82,25 +82,11 @@ mod writer {
         ))
     }
 
-    fn bad(path: &Path, why: impl Into<String>) -> Error {
-        Error::File {
-            path: path.to_path_buf(),
-            why: why.into(),
-        }
-    }
-
     /// Begins the file; one that could be left half written is bad input, a full disk is not.
     fn begin(path: &Path) -> Result<Draft> {
         Draft::whole(path).map_err(|cause| match cause.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Io {
-                path: path.to_path_buf(),
-                cause,
-            },
-            _ => Error::Setting {
-                name: "--output".to_string(),
-                value: path.display().to_string(),
-                allowed: cause.to_string(),
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::io(path, cause),
+            _ => Error::setting("--output", path.display().to_string(), cause),
         })
     }
 
@@ -117,16 +103,16 @@ mod writer {
     fn plan(input: &Path, factor: u32) -> Result<Plan> {
         let source = Gguf::read(input)?;
         if !matches!(source.value("split.count"), None | Some(Value::U16(0 | 1))) {
-            return Err(bad(
+            return Err(Error::file(
                 input,
                 "one file of several; merge them with llama-gguf-split first",
             ));
         }
-        let too_large = || bad(input, format!("too large with factor {factor}"));
+        let too_large = || Error::file(input, format!("too large with factor {factor}"));
         let mut meta = Gguf::empty();
         meta.set_all(&source);
         let tensors = source.tensors();
-        widen_lengths(&mut meta, &tensors, factor).map_err(|why| bad(input, why))?;
+        widen_lengths(&mut meta, &tensors, factor).map_err(|why| Error::file(input, why))?;
 
         let mut planned = Vec::new();
         for tensor in tensors {
@@ -140,7 +126,7 @@ mod writer {
                 n_bytes.filter(|n| *n < 1 << 56).ok_or_else(too_large)?;
             }
             let format = part.map(|_| format_of(&tensor)).transpose();
-            let format = format.map_err(|why| bad(input, why))?;
+            let format = format.map_err(|why| Error::file(input, why))?;
             meta.add_tensor(&tensor.name, tensor.ty, shape);
             planned.push((tensor, part.zip(format)));
         }
@@ -238,15 +224,13 @@ mod writer {
 
     /// Writes the file under another name, and renames it when it is complete.
     fn write(args: &Args, plan: &Plan, draft: Draft, interrupt: &Interrupt) -> anyhow::Result<()> {
-        let failed = |cause| Error::Io {
-            path: args.output.clone(),
-            cause,
-        };
+        let failed = |cause| Error::io(args.output.clone(), cause);
         let bar = ProgressBar::new(plan.n_bytes).with_style(ProgressStyle::with_template(
             "{bar:40} {binary_bytes} of {binary_total_bytes}, {eta} left",
         )?);
-        let mut source =
-            BufReader::new(File::open(&args.input).map_err(|e| bad(&args.input, e.to_string()))?);
+        let mut source = BufReader::new(
+            File::open(&args.input).map_err(|e| Error::file(&args.input, e.to_string()))?,
+        );
         let mut out = BufWriter::with_capacity(1 << 20, bar.wrap_write(&draft));
         out.write_all(&plan.meta.to_bytes()).map_err(failed)?;
         for (tensor, how) in &plan.tensors {
@@ -257,8 +241,9 @@ mod writer {
                     bail!("interrupted");
                 }
                 let offset = tensor.offset + i * n_bytes;
-                let mut bytes = read(&mut source, offset, n_bytes)
-                    .map_err(|e| bad(&args.input, format!("tensor '{}': {e}", tensor.name)))?;
+                let mut bytes = read(&mut source, offset, n_bytes).map_err(|e| {
+                    Error::file(&args.input, format!("tensor '{}': {e}", tensor.name))
+                })?;
                 write_unit(&mut out, &mut bytes, tensor, *how, args.factor).map_err(failed)?;
             }
             let n_written = n_bytes * n_units * how.map_or(1, |_| u64::from(args.factor));

@@ -146,9 +146,5 @@ pub(super) fn prewarm(name: &str, value: &str) -> Result<Duration> {
 
 /// The error of a setting.
 pub(super) fn setting(name: &str, value: impl AsRef<OsStr>, allowed: &str) -> Error {
-    Error::Setting {
-        name: name.to_string(),
-        value: value.as_ref().to_string_lossy().into_owned(),
-        allowed: allowed.to_string(),
-    }
+    Error::setting(name, value.as_ref().to_string_lossy().into_owned(), allowed)
 }

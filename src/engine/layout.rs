@@ -177,11 +177,11 @@ impl Layout {
         };
         let capacity = capacity.max(budget);
         if !is_enough(capacity) {
-            return Err(Error::Setting {
-                name: "HOTSET_RAM".to_string(),
-                value: capacity.to_string(),
-                allowed: format!("this model needs at least {ring_bytes} bytes"),
-            });
+            return Err(Error::setting(
+                "HOTSET_RAM",
+                capacity,
+                format!("this model needs at least {ring_bytes} bytes"),
+            ));
         }
         let slots = |bytes| slots_for(&pools, slot_bytes(bytes, total, ring_bytes));
         let both = slots(budget).into_iter().zip(slots(capacity));

@@ -47,10 +47,12 @@ impl Sizing {
             .iter()
             .map(|pool| pool.bytes(0..pool.n_slots_start));
         for range in starts.chain([ring]) {
-            arena.open(range).map_err(|cause| Error::Setting {
-                name: "HOTSET_RAM".into(),
-                value: layout.arena_bytes_start().to_string(),
-                allowed: format!("the system does not give that many bytes: {cause}"),
+            arena.open(range).map_err(|cause| {
+                Error::setting(
+                    "HOTSET_RAM",
+                    layout.arena_bytes_start().to_string(),
+                    format!("the system does not give that many bytes: {cause}"),
+                )
             })?;
         }
         let n_pieces = layout.n_slots() as usize + 1;
@@ -161,10 +163,8 @@ impl Engine {
             for slot in retired {
                 let bytes = self.layout.pools[pool].bytes(slot..slot + 1);
                 let given_back = self.arena.discard(bytes);
-                given_back.map_err(|cause| Error::Setting {
-                    name: "HOTSET_RAM".to_string(),
-                    value: "auto".to_string(),
-                    allowed: format!("the system does not take memory back: {cause}"),
+                given_back.map_err(|cause| {
+                    Error::system("giving memory back to the system (HOTSET_RAM=auto)", cause)
                 })?;
             }
         }

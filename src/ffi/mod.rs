@@ -74,7 +74,8 @@ fn status(error: &Error) -> Status {
         | Error::Setting { .. }
         | Error::Read { .. }
         | Error::File { .. }
-        | Error::Io { .. } => Status::InvalidArgument,
+        | Error::Io { .. }
+        | Error::System { .. } => Status::InvalidArgument,
     }
 }
 

@@ -42,10 +42,7 @@ impl Drop for Gguf {
 impl Gguf {
     /// Reads a file's metadata. Fails if the file is damaged or ends before its last tensor.
     pub fn read(path: &Path) -> Result<Self> {
-        let bad = |why: String| Error::File {
-            path: path.to_path_buf(),
-            why,
-        };
+        let bad = |why: String| Error::file(path, why);
         let file = File::open(path).map_err(|e| bad(e.to_string()))?;
         let meta = file.metadata().map_err(|e| bad(e.to_string()))?;
         if !meta.is_file() {

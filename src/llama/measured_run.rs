@@ -76,14 +76,14 @@ fn prompts(session: &Session, job: &Job) -> Result<Vec<Vec<i32>>> {
         let mut parts = tokens.chunks_exact(job.n_prompt).skip(n_earlier);
         let Some(prompt) = parts.next() else {
             let (n, n_turns) = (tokens.len(), n_earlier + 1);
-            return Err(Error::Setting {
-                name: "--prompt-tokens".to_string(),
-                value: job.n_prompt.to_string(),
-                allowed: format!(
+            return Err(Error::setting(
+                "--prompt-tokens",
+                job.n_prompt.to_string(),
+                format!(
                     "the text has {n} tokens for this model and is used for {n_turns} turns: {} at most",
                     n / n_turns
                 ),
-            });
+            ));
         };
         prompts.push(prompt.to_vec());
     }

@@ -49,17 +49,17 @@ pub fn check_least(
         return Ok(());
     };
     let least = layout.least_bytes();
-    Err(Error::Setting {
-        name: "HOTSET_RAM".to_string(),
-        value: match text {
+    Err(Error::setting(
+        "HOTSET_RAM",
+        match text {
             "" => report::bytes(n_bytes),
             text => text.to_string(),
         },
-        allowed: format!(
+        format!(
             "one expert of this model takes {}: {least} bytes are the least that is of use",
             report::bytes(least)
         ),
-    })
+    ))
 }
 
 /// Says so if no expert finds a place in `n_bytes`.
@@ -110,14 +110,14 @@ fn check_ring(tensors: &[Tensor], files: &[ModelFile]) -> Result<()> {
     if Engine::can_have(&least) {
         return Ok(());
     }
-    Err(Error::Setting {
-        name: "HOTSET_RAM".to_string(),
-        value: "auto".to_string(),
-        allowed: format!(
+    Err(Error::setting(
+        "HOTSET_RAM",
+        "auto",
+        format!(
             "the system does not let this process map {}, the least for experts of this model",
             report::bytes(least.arena_bytes as u64)
         ),
-    })
+    ))
 }
 
 /// Lays `budget` out for `tensors`. What is available, less `n_bytes_beside` that the model will take for other

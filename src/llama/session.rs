@@ -48,10 +48,7 @@ pub fn available_threads() -> usize {
 impl Session {
     /// Loads the model at `path`. What llama.cpp says of errors goes to standard error.
     pub fn load(path: &Path, sizes: Sizes) -> Result<Self> {
-        let wrong = |why: &str| Error::File {
-            path: path.to_path_buf(),
-            why: why.to_string(),
-        };
+        let wrong = |why: &str| Error::file(path, why);
         let name = CString::new(path.as_os_str().as_bytes()).ok();
         let name = name.ok_or_else(|| wrong("llama.cpp cannot open files of such names"))?;
         // SAFETY: default parameters with plain values changed, a C string, and a model that lives.
@@ -86,10 +83,7 @@ impl Session {
 
     /// An error about this model.
     pub fn wrong(&self, why: &str) -> Error {
-        Error::File {
-            path: self.path.clone(),
-            why: why.to_string(),
-        }
+        Error::file(self.path.clone(), why)
     }
 
     /// Its vocabulary, which lives as long as this.

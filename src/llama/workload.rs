@@ -97,7 +97,7 @@ impl Given {
                     "hotset: {}: {why}; this model does not start with it",
                     path.display()
                 )),
-                Some(why) if n == 1 => return Err(wrong(path, why)),
+                Some(why) if n == 1 => return Err(Error::file(path, why)),
                 Some(_) => {}
             }
         }
@@ -126,13 +126,6 @@ impl Given {
             prewarm: self.prewarm,
             learner: learner.map(Mutex::new),
         })
-    }
-}
-
-fn wrong(path: &Path, why: String) -> Error {
-    Error::File {
-        path: path.to_path_buf(),
-        why,
     }
 }
 

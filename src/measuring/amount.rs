@@ -18,11 +18,7 @@ impl Amount {
     pub fn parse_list(option: &str, list: &str) -> Result<Vec<Self>> {
         let mut amounts: Vec<Self> = Vec::new();
         for text in list.split(',').map(str::trim) {
-            let wrong = |allowed: &str| Error::Setting {
-                name: option.to_string(),
-                value: text.to_string(),
-                allowed: allowed.to_string(),
-            };
+            let wrong = |allowed: &str| Error::setting(option, text, allowed);
             let ram = match Ram::parse(option, text) {
                 Ok(ram @ (Ram::Bytes(_) | Ram::Percent(_))) => ram,
                 Err(error) if too_small(text).is_some() => return Err(error),

@@ -39,12 +39,9 @@ pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
         }
     }
     let Some((n_bytes @ 1.., path)) = largest else {
-        return Err(wrong(path, "it has no routed experts".to_string()));
+        return Err(Error::file(path, "it has no routed experts".to_string()));
     };
-    let file = File::open(&path).map_err(|cause| Error::Io {
-        path: path.clone(),
-        cause,
-    })?;
+    let file = File::open(&path).map_err(|cause| Error::io(path.clone(), cause))?;
     let file = ModelFile::open(file.as_fd())?;
     let options = QueueOptions {
         kind: QueueKind::Auto,
@@ -61,13 +58,6 @@ pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
         piece_bytes: pace.piece_bytes,
         is_direct: file.is_direct(),
     })
-}
-
-fn wrong(path: &Path, why: String) -> Error {
-    Error::File {
-        path: path.to_path_buf(),
-        why,
-    }
 }
 
 #[cfg(test)]

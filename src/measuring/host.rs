@@ -91,11 +91,7 @@ pub struct ReadAhead {
 impl ReadAhead {
     /// Sets the read-ahead of `disk`. Fails where there is no such disk or the system refuses.
     pub fn set(disk: Option<&Disk>, kb: u64) -> Result<Self> {
-        let wrong = |allowed: String| Error::Setting {
-            name: "--read-ahead-kb".to_string(),
-            value: kb.to_string(),
-            allowed,
-        };
+        let wrong = |allowed: String| Error::setting("--read-ahead-kb", kb, allowed);
         let Some((disk, before)) = disk.and_then(|disk| Some((disk, disk.read_ahead_kb?))) else {
             return Err(wrong("the model's disk is not known".to_string()));
         };

@@ -207,10 +207,7 @@ fn lists_memory(path: &Path) -> bool {
 }
 
 fn refused(path: &Path, why: &str) -> Error {
-    Error::File {
-        path: path.to_path_buf(),
-        why: format!("{why}; {HELP}"),
-    }
+    Error::file(path, format!("{why}; {HELP}"))
 }
 
 #[cfg(test)]

@@ -69,11 +69,7 @@ struct Picks {
 impl Counters {
     /// Of the counters of a run. Fails if one is missing.
     pub fn read(stats: &Value) -> Result<Self> {
-        Self::deserialize(stats).map_err(|e| Error::Setting {
-            name: "counters of a run".to_string(),
-            value: stats.to_string(),
-            allowed: e.to_string(),
-        })
+        Self::deserialize(stats).map_err(|e| Error::setting("counters of a run", stats, e))
     }
 
     fn hits(&self) -> u64 {

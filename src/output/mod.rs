@@ -51,11 +51,8 @@ pub fn check(path: &Path) -> Result<(), String> {
 pub fn check_all(written: &[(&str, &Path)], read: &[(String, &Path)]) -> Result<(), Error> {
     let mut seen: Vec<(&str, Identity)> = Vec::new();
     for &(name, path) in written {
-        let wrong = |allowed: String| Error::Setting {
-            name: name.to_string(),
-            value: path.to_string_lossy().into_owned(),
-            allowed,
-        };
+        let wrong =
+            |allowed: String| Error::setting(name, path.to_string_lossy().into_owned(), allowed);
         check(path).map_err(wrong)?;
         let Some(own) = identity(path) else {
             continue;

@@ -45,7 +45,7 @@ impl Profile {
     ///
     /// Errors: [`Error::File`] with the field that is wrong. What is accepted keeps all that the format promises.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::try_read(path).map_err(|unread| damaged(path, unread.to_string()))
+        Self::try_read(path).map_err(|unread| Error::file(path, unread.to_string()))
     }
 
     /// The same, and tells what the system does not do from what is in the file.
@@ -62,17 +62,14 @@ impl Profile {
     /// Errors, after which the old file is as it was: [`Error::File`] for a profile that could not be read again,
     /// [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<()> {
-        self.check().map_err(|why| damaged(path, why))?;
+        self.check().map_err(|why| Error::file(path, why))?;
         let encode = || match is_compressed(path) {
             true => compressed(&self.text()),
             false => Ok(self.text()),
         };
         encode()
             .and_then(|bytes| output::write(path, &bytes).map(drop))
-            .map_err(|cause| Error::Io {
-                path: path.to_path_buf(),
-                cause,
-            })
+            .map_err(|cause| Error::io(path, cause))
     }
 
     fn text(&self) -> Vec<u8> {
@@ -200,13 +197,6 @@ fn name_of(phase: Phase) -> &'static str {
 
 fn wrong_version(version: u64) -> String {
     format!("version: {version} is not {VERSION}, the only one that is read")
-}
-
-fn damaged(path: &Path, why: String) -> Error {
-    Error::File {
-        path: path.to_path_buf(),
-        why,
-    }
 }
 
 fn is_compressed(path: &Path) -> bool {

@@ -23,10 +23,7 @@ pub fn read_folder_sparing(
     folder: &Path,
     is_spared: impl Fn(&Path) -> bool,
 ) -> Result<(Vec<(PathBuf, Profile)>, Spared)> {
-    let failed = |e: std::io::Error| Error::File {
-        path: folder.to_path_buf(),
-        why: e.to_string(),
-    };
+    let failed = |e: std::io::Error| Error::file(folder, e);
     let mut paths = Vec::new();
     for entry in folder.read_dir().map_err(failed)? {
         let path = entry.map_err(failed)?.path();

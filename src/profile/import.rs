@@ -29,7 +29,8 @@ pub fn import(path: &Path, name: &str, model: Option<&Fingerprint>) -> Result<Pr
     check_format(path)?;
     let listing = gguf::list(path)?;
     let layers = layers(path, &listing)?;
-    let (model, n_tokens) = identify(&layers, &listing, model).map_err(|why| damaged(path, why))?;
+    let (model, n_tokens) =
+        identify(&layers, &listing, model).map_err(|why| Error::file(path, why))?;
     let n_experts: Vec<u32> = layers.iter().map(|counts| counts.len() as u32).collect();
     let mut profile = Profile::new(name, model, &n_experts);
     profile.tokens.prompt = n_tokens;
@@ -38,13 +39,6 @@ pub fn import(path: &Path, name: &str, model: Option<&Fingerprint>) -> Result<Pr
         layer.prompt.count = counts;
     }
     Ok(profile)
-}
-
-fn damaged(path: &Path, why: String) -> Error {
-    Error::File {
-        path: path.to_path_buf(),
-        why,
-    }
 }
 
 /// The format before GGUF has no mark to know it by. It has one count for all experts of a layer, so converting it
@@ -57,11 +51,11 @@ fn check_format(path: &Path) -> Result<()> {
     let mut magic = Vec::new();
     File::open(path)
         .and_then(|file| file.take(4).read_to_end(&mut magic))
-        .map_err(|cause| damaged(path, cause.to_string()))?;
+        .map_err(|cause| Error::file(path, cause.to_string()))?;
     if magic != b"GGUF" {
         let why = "it is not a GGUF file. If it is an importance matrix of the old format, which does \
                    not count by expert, record it again: llama-imatrix -m MODEL -f TEXT -o NEW.gguf";
-        return Err(damaged(path, why.to_string()));
+        return Err(Error::file(path, why.to_string()));
     }
     Ok(())
 }
@@ -71,7 +65,7 @@ fn layers(path: &Path, listing: &Listing) -> Result<Vec<Vec<u64>>> {
     let kind = listing.texts.get("general.type").map_or("", |kind| kind);
     if kind != "imatrix" {
         let why = format!("general.type is {kind:?}: an importance matrix has \"imatrix\"");
-        return Err(damaged(path, why));
+        return Err(Error::file(path, why));
     }
     let mut blocks: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     for tensor in &listing.tensors {
@@ -80,12 +74,13 @@ fn layers(path: &Path, listing: &Listing) -> Result<Vec<Vec<u64>>> {
             continue;
         };
         let counts = whole_numbers(&gguf::floats(path, tensor)?);
-        let counts = counts.map_err(|why| damaged(path, format!("'{}': {why}", tensor.name)))?;
+        let counts =
+            counts.map_err(|why| Error::file(path, format!("'{}': {why}", tensor.name)))?;
         let kept = blocks.entry(block).or_insert_with(|| vec![0; counts.len()]);
         if kept.len() != counts.len() {
             let (n, others) = (counts.len(), kept.len());
             let why = format!("'{}' is of {n} experts, others of {others}", tensor.name);
-            return Err(damaged(path, why));
+            return Err(Error::file(path, why));
         }
         // They are alike, unless parts of the network were left out of some texts.
         if counts.iter().sum::<u64>() > kept.iter().sum() {
@@ -94,10 +89,10 @@ fn layers(path: &Path, listing: &Listing) -> Result<Vec<Vec<u64>>> {
     }
     let n_total: usize = blocks.values().map(Vec::len).sum();
     match n_total {
-        0 => Err(damaged(path, "it has no routed experts".to_string())),
+        0 => Err(Error::file(path, "it has no routed experts".to_string())),
         n if n > Header::N_TOTAL_MAX as usize => {
             let why = format!("{n} experts are more than {}", Header::N_TOTAL_MAX);
-            Err(damaged(path, why))
+            Err(Error::file(path, why))
         }
         _ => Ok(blocks.into_values().collect()),
     }

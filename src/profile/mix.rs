@@ -122,16 +122,16 @@ fn check_same(first: &Profile, other: &Profile) -> Result<()> {
         }
         None => return Ok(()),
     };
-    Err(Error::Setting {
-        name: "profile".to_string(),
-        value: first.name.clone(),
-        allowed: format!(
+    Err(Error::setting(
+        "profile",
+        first.name.clone(),
+        format!(
             "its model {} is not {}, the model of the profile {}: {why}",
             full_name(&first.model),
             full_name(&other.model),
             other.name
         ),
-    })
+    ))
 }
 
 fn full_name(model: &Fingerprint) -> String {

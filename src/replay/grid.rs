@@ -52,10 +52,12 @@ pub fn policies(text: &str) -> Result<Vec<String>> {
         _ => text.split(',').map(str::to_string).collect(),
     };
     for name in &names {
-        policy::find(name).map_err(|_| Error::Setting {
-            name: "--policies".into(),
-            value: name.clone(),
-            allowed: format!("must be all, or of {}", policy::choices()),
+        policy::find(name).map_err(|_| {
+            Error::setting(
+                "--policies",
+                name.clone(),
+                format!("must be all, or of {}", policy::choices()),
+            )
         })?;
     }
     if !names.iter().any(|name| name == LRU) {
@@ -142,10 +144,8 @@ impl<'a> Grid<'a> {
             jobs: Vec::new(),
         };
         for (index, named) in traces.iter().enumerate() {
-            let case = Case::new(named, request).map_err(|why| Error::File {
-                path: named.path.clone(),
-                why,
-            })?;
+            let case =
+                Case::new(named, request).map_err(|why| Error::file(named.path.clone(), why))?;
             let mut names: Vec<&str> = request.policies.iter().map(String::as_str).collect();
             names.push(BELADY);
             if case.sizes_differ() {

@@ -240,8 +240,5 @@ pub fn write_json(stats: &[Stats], path: &Path) -> Result<()> {
     text.push(b'\n');
     output::write(path, &text)
         .map(drop)
-        .map_err(|cause| Error::Io {
-            path: path.to_path_buf(),
-            cause,
-        })
+        .map_err(|cause| Error::io(path, cause))
 }

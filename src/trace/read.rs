@@ -51,7 +51,7 @@ impl Trace {
         match Self::read_to_damage(name, text, limit) {
             (Some(trace), None) => Ok(trace),
             (Some(_), Some(Error::File { path, why })) => {
-                Err(damaged(&path, why + " (--salvage reads them)"))
+                Err(Error::file(&path, why + " (--salvage reads them)"))
             }
             (_, damage) => Err(damage.expect("a trace is read to its end or to its damage")),
         }
@@ -70,7 +70,7 @@ impl Trace {
         });
         let mut reader = match begun {
             Ok(reader) => reader,
-            Err(why) => return (None, Some(damaged(name, format!("line 1: {why}")))),
+            Err(why) => return (None, Some(Error::file(name, format!("line 1: {why}")))),
         };
         let Err(why) = reader.read(&mut lines) else {
             return (Some(reader.trace), None);
@@ -83,7 +83,7 @@ impl Trace {
                 reader.n_events, reader.n_tokens
             );
         }
-        (is_any.then_some(reader.trace), Some(damaged(name, why)))
+        (is_any.then_some(reader.trace), Some(Error::file(name, why)))
     }
 
     /// No events yet.
@@ -167,18 +167,11 @@ impl Trace {
 }
 
 fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|cause| damaged(path, cause.to_string()))
+    File::open(path).map_err(|cause| Error::file(path, cause.to_string()))
 }
 
 fn lines_of(gzip: impl Read) -> impl BufRead {
     BufReader::with_capacity(1 << 16, MultiGzDecoder::new(BufReader::new(gzip)))
-}
-
-fn damaged(path: &Path, why: String) -> Error {
-    Error::File {
-        path: path.to_path_buf(),
-        why,
-    }
 }
 
 /// A trace that is being read.

@@ -151,7 +151,7 @@ fn failure(job: &Job, status: ExitStatus, killed: bool, log: &Path) -> anyhow::E
         false => format!("{status}: {last}"),
     };
     match status.code() {
-        Some(2) => setting("run", &job.title, &why).into(),
+        Some(2) => Error::setting("run", &job.title, &why).into(),
         _ => anyhow::anyhow!("run={}: {why}", job.title),
     }
 }

@@ -100,10 +100,10 @@ pub fn measure(plan: &Plan) -> anyhow::Result<Measured> {
 /// The way out that only this program has.
 fn or_no_limit(error: Error) -> Error {
     match error {
-        Error::File { path, why } => Error::File {
+        Error::File { path, why } => Error::file(
             path,
-            why: format!("{why}; or measure without limits: --no-limit"),
-        },
+            format!("{why}; or measure without limits: --no-limit"),
+        ),
         other => other,
     }
 }

@@ -75,9 +75,9 @@ impl Workload {
         };
         let mut names = Vec::new();
         for path in &turns {
-            let text = fs::read_to_string(path).map_err(|e| wrong(path, e))?;
+            let text = fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
             if text.trim().is_empty() {
-                return Err(wrong(path, "it is empty"));
+                return Err(Error::file(path, "it is empty"));
             }
             let stem = path.file_stem().unwrap_or_default();
             names.push(stem.to_string_lossy().into_owned());
@@ -116,7 +116,7 @@ impl<'a> Plan<'a> {
         let files = gguf::files(&args.model)?;
         let mut n_bytes = 0;
         for file in &files {
-            n_bytes += fs::metadata(file).map_err(|e| wrong(file, e))?.len();
+            n_bytes += fs::metadata(file).map_err(|e| Error::file(file, e))?.len();
         }
         let model = Model {
             experts: gguf::read(&args.model)?,
@@ -159,7 +159,7 @@ impl<'a> Plan<'a> {
         let cap = limit.of(self.model.n_bytes);
         match cap.checked_sub(rest) {
             Some(budget) if budget > 0 => Ok((cap, budget)),
-            _ => Err(setting(
+            _ => Err(Error::setting(
                 "--cap",
                 &limit.text,
                 &format!(
@@ -192,7 +192,7 @@ impl Args {
         let of_turn = self.prompt_tokens.saturating_add(self.n);
         let needed = of_turn.saturating_mul(n_turns);
         match self.ctx_size {
-            Some(n) if n < needed => Err(setting(
+            Some(n) if n < needed => Err(Error::setting(
                 "--ctx-size",
                 &n.to_string(),
                 &format!("the prompt and what is generated are {needed} tokens"),
@@ -209,7 +209,7 @@ impl Args {
             match text {
                 "off" | "auto" if !prefetch.contains(&text) => prefetch.push(text),
                 _ => {
-                    return Err(setting(
+                    return Err(Error::setting(
                         "--prefetch",
                         &self.prefetch,
                         "expected off, auto, or off,auto",
@@ -224,7 +224,7 @@ impl Args {
         for policy in self.policies.split(',') {
             policy::find(policy).map_err(|_| {
                 let allowed = format!("must be of {}", policy::choices());
-                setting("--policies", policy, &allowed)
+                Error::setting("--policies", policy, &allowed)
             })?;
             for prefetch in &prefetch {
                 let name = match *prefetch {
@@ -232,7 +232,7 @@ impl Args {
                     _ => format!("{policy}+ahead"),
                 };
                 if variants.iter().any(|variant| variant.name == name) {
-                    return Err(setting("--policies", policy, "it is there twice"));
+                    return Err(Error::setting("--policies", policy, "it is there twice"));
                 }
                 variants.push(Variant {
                     name,
@@ -264,7 +264,7 @@ impl Args {
             let workload = Workload::read(path)?;
             if workloads.iter().any(|other| other.name == workload.name) {
                 let why = format!("another workload is called '{}' too", workload.name);
-                return Err(wrong(path, why).into());
+                return Err(Error::file(path, why).into());
             }
             workloads.push(workload);
         }
@@ -275,27 +275,12 @@ impl Args {
 /// Makes the folder of the report, which must not exist or be empty.
 fn make_folder(path: &Path) -> Result<(), Error> {
     if path.exists() {
-        let mut entries = fs::read_dir(path).map_err(|e| wrong(path, e))?;
+        let mut entries = fs::read_dir(path).map_err(|e| Error::file(path, e))?;
         if entries.next().is_some() {
-            return Err(wrong(path, "it is not empty"));
+            return Err(Error::file(path, "it is not empty"));
         }
     }
-    fs::create_dir_all(path).map_err(|e| wrong(path, e))?;
-    tempfile::tempfile_in(path).map_err(|e| wrong(path, e))?;
+    fs::create_dir_all(path).map_err(|e| Error::file(path, e))?;
+    tempfile::tempfile_in(path).map_err(|e| Error::file(path, e))?;
     Ok(())
-}
-
-pub fn setting(name: &str, value: &str, allowed: &str) -> Error {
-    Error::Setting {
-        name: name.to_string(),
-        value: value.to_string(),
-        allowed: allowed.to_string(),
-    }
-}
-
-fn wrong(path: &Path, why: impl ToString) -> Error {
-    Error::File {
-        path: path.to_path_buf(),
-        why: why.to_string(),
-    }
 }

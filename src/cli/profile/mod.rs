@@ -121,10 +121,7 @@ fn check_same(first: &Profile, path: &Path, profile: &Profile) -> Result<()> {
         None if profile.n_experts() == first.n_experts() => return Ok(()),
         None => "its layers have other numbers of experts".to_string(),
     };
-    Err(Error::File {
-        path: path.to_path_buf(),
-        why,
-    })
+    Err(Error::file(path, why))
 }
 
 /// Refuses, before any work, the name of a profile that could not be written, is there already, or is one of `read`.
@@ -141,11 +138,11 @@ fn check_new<'a>(
     } else {
         return Ok(());
     };
-    Err(Error::Setting {
-        name: "--output".to_string(),
-        value: path.display().to_string(),
-        allowed: allowed.to_string(),
-    })
+    Err(Error::setting(
+        "--output",
+        path.display().to_string(),
+        allowed,
+    ))
 }
 
 /// Writes a profile and says so.
@@ -187,11 +184,11 @@ fn summary(profile: &Profile) -> String {
 /// Refuses the name of a workload that no file can have.
 fn check_name(name: &str) -> anyhow::Result<()> {
     if name.is_empty() {
-        bail!(Error::Setting {
-            name: "--name".to_string(),
-            value: String::new(),
-            allowed: "a workload has a name".to_string(),
-        });
+        bail!(Error::setting(
+            "--name",
+            String::new(),
+            "a workload has a name"
+        ));
     }
     Ok(())
 }

@@ -67,7 +67,7 @@ mod reading {
 
     pub fn run(args: &Args) -> anyhow::Result<()> {
         let out = args.out()?;
-        let text = std::fs::read_to_string(&args.file).map_err(|e| wrong(&args.file, e))?;
+        let text = std::fs::read_to_string(&args.file).map_err(|e| Error::file(&args.file, e))?;
         let mut config = Config::from_env()?;
         if let Some(ram) = &args.ram {
             config.ram = Some(Ram::parse("--ram", ram)?);
@@ -103,7 +103,7 @@ mod reading {
             let named = || PathBuf::from(format!("{}.json", self.name));
             let out = self.out.clone().unwrap_or_else(named);
             if out.exists() && !self.force {
-                return Err(wrong(&out, "it exists; --force overwrites it"));
+                return Err(Error::file(&out, "it exists; --force overwrites it"));
             }
             let models = gguf::files(&self.model)?;
             check_outputs(&[("--out", &out)], models.iter().chain([&self.file]))?;
@@ -126,13 +126,6 @@ mod reading {
                 Self::Generation => std::mem::swap(&mut tokens.prompt, &mut tokens.generation),
                 Self::Both => tokens.generation = tokens.prompt,
             }
-        }
-    }
-
-    fn wrong(path: &Path, why: impl ToString) -> Error {
-        Error::File {
-            path: path.to_path_buf(),
-            why: why.to_string(),
         }
     }
 }

@@ -190,13 +190,13 @@ fn of_model(
     let kept: Vec<Shelved> = shelf.into_iter().filter(is_kept).collect();
     match kept.is_empty() {
         false => Ok(kept),
-        true => Err(Error::File {
-            path: folder.to_path_buf(),
-            why: format!(
+        true => Err(Error::file(
+            folder,
+            format!(
                 "none of its {n_found} profiles is another one of the model of {}",
                 file.display()
             ),
-        }),
+        )),
     }
 }
 
