@@ -8,7 +8,7 @@
 //!
 //! Nothing here looks at a clock or at the system.
 
-use crate::report;
+use crate::numbers;
 use std::time::Duration;
 
 /// What is left to the rest of the system, as a part of what is available without experts.
@@ -175,8 +175,8 @@ impl Announcer {
         };
         Some(format!(
             "hotset: memory is {what}: experts get {} instead of {}",
-            report::bytes(in_use),
-            report::bytes(before)
+            numbers::bytes(in_use),
+            numbers::bytes(before)
         ))
     }
 }

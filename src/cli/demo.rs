@@ -1,6 +1,6 @@
 //! `hotset demo`: the bundled model writes Italian while most of its experts are on disk.
 
-use super::numbers::{NUMBER_MAX, whole};
+use super::number_args::{NUMBER_MAX, whole};
 use clap::builder::NonEmptyStringValueParser;
 use hotset::config::Config;
 use hotset::error::Error;
@@ -82,7 +82,7 @@ mod show {
         let model = unpack()?;
         let share = match config.ram {
             Some(Ram::Percent(percent)) => format!("{percent} % of its experts' bytes"),
-            Some(Ram::Bytes(n)) => format!("{} for its experts", report::bytes(n)),
+            Some(Ram::Bytes(n)) => format!("{} for its experts", hotset::numbers::bytes(n)),
             Some(Ram::Auto) | None => "the memory that is free".to_string(),
         };
         report::say(&format!(

@@ -27,28 +27,28 @@ impl Knobs {
     }
 }
 
-/// The option of a variable: `ram` for `HOTSET_RAM`. The one without a suffix is a switch.
-fn option(knob: &Knob) -> Option<String> {
-    let suffix = knob.name.strip_prefix("HOTSET_")?;
-    Some(suffix.to_lowercase().replace('_', "-"))
+/// Markdown as a terminal has it.
+fn plain(text: &str) -> String {
+    text.replace('`', "")
 }
 
 fn arg(knob: &'static Knob) -> Arg {
-    let arg = Arg::new(knob.name).help(format!("{} [env: {}]", knob.about, knob.name));
-    match option(knob) {
-        Some(name) => arg
-            .long(name)
-            .value_name("VALUE")
-            .value_parser(value_parser!(OsString))
-            .long_help(format!(
-                "{} [env: {}]\n{}; default: {}",
-                knob.about, knob.name, knob.values, knob.default
-            )),
-        None => arg
-            .long("off")
+    let help = format!("{} [env: {}]", plain(knob.values), knob.name);
+    let arg = Arg::new(knob.name).long(knob.option()[2..].to_string());
+    if is_switch(knob) {
+        return arg
             .action(ArgAction::SetTrue)
-            .help(format!("exactly stock llama.cpp [env: {}=off]", knob.name)),
+            .help(format!("exactly stock llama.cpp [env: {}=off]", knob.name));
     }
+    arg.value_name("VALUE")
+        .value_parser(value_parser!(OsString))
+        .long_help(format!("{help}\ndefault: {}", plain(knob.default)))
+        .help(help)
+}
+
+/// Whether its option takes no value, and sets it to `off`.
+fn is_switch(knob: &Knob) -> bool {
+    knob.option() == "--off"
 }
 
 impl clap::Args for Knobs {
@@ -63,9 +63,9 @@ impl clap::Args for Knobs {
 
 impl clap::FromArgMatches for Knobs {
     fn from_arg_matches(matches: &ArgMatches) -> std::result::Result<Self, Error> {
-        let value = |knob: &Knob| match option(knob) {
-            Some(_) => matches.get_one::<OsString>(knob.name).cloned(),
-            None => matches.get_flag(knob.name).then(|| "off".into()),
+        let value = |knob: &Knob| match is_switch(knob) {
+            false => matches.get_one::<OsString>(knob.name).cloned(),
+            true => matches.get_flag(knob.name).then(|| "off".into()),
         };
         let set = KNOBS.iter().filter_map(|k| Some((k.name, value(k)?)));
         Ok(Self(set.collect()))
@@ -81,17 +81,12 @@ impl clap::FromArgMatches for Knobs {
 pub fn help() -> String {
     let mut text =
         "Environment, read by every program; each is also an option of `hotset run`:\n".to_string();
-    for Knob {
-        name,
-        values,
-        default,
-        about,
-    } in KNOBS
-    {
-        let _ = write!(
+    for knob in KNOBS {
+        let (values, default) = (plain(knob.values), plain(knob.default));
+        let _ = writeln!(
             text,
-            "  {name:<15} {about}\n{:18}{values}; default: {default}\n",
-            ""
+            "  {:<20} {values}\n{:23}default: {default}",
+            knob.name, ""
         );
     }
     text

@@ -17,7 +17,7 @@ mod curve;
 mod demo;
 mod files;
 mod knobs;
-mod numbers;
+mod number_args;
 mod out;
 mod plan;
 mod policies;

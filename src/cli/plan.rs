@@ -1,7 +1,7 @@
 //! `hotset plan`: what each amount of memory would bring, and how much a speed needs.
 
 use super::files::open_trace;
-use super::numbers::{NUMBER_MAX, speed, throughput, whole};
+use super::number_args::{NUMBER_MAX, speed, throughput, whole};
 use super::out::print;
 use bytesize::ByteSize;
 use clap::ValueEnum;
@@ -9,9 +9,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use hotset::config::DEFAULT_POLICY;
 use hotset::error::Error;
 use hotset::expert::Shape;
+use hotset::numbers::bytes;
 use hotset::profile::{self, Blend, Fingerprint, Profile};
 use hotset::replay::planner::{self, Measured, Plan, Row};
-use hotset::report::bytes;
 use hotset::trace::Trace;
 use hotset::{gguf, policy};
 use serde::Serialize;

@@ -2,11 +2,11 @@
 
 use super::files::{check_outputs, open_trace, save};
 use super::out::print;
-use super::{cells, curve, numbers};
+use super::{cells, curve, number_args};
 use anyhow::Context;
 use clap::ValueEnum;
-use hotset::config;
 use hotset::error::Error;
+use hotset::numbers;
 use hotset::replay::grid::{Grid, Named, Report, Request, policies};
 use hotset::replay::{Budget, Scope};
 use hotset::trace::{Header, Prefill, Trace};
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "HOW", default_value = "decode", value_parser = prefill)]
     prefill: Prefill,
     /// Replay the first N tokens of each trace
-    #[arg(long, value_name = "N", value_parser = numbers::whole::<u32>(1..=numbers::NUMBER_MAX))]
+    #[arg(long, value_name = "N", value_parser = number_args::whole::<u32>(1..=number_args::NUMBER_MAX))]
     limit: Option<u32>,
     /// Of a damaged trace, read what comes before the damage
     #[arg(long)]
@@ -155,7 +155,7 @@ fn check_names(traces: &[Named]) -> Result<(), Error> {
 /// Reads `decode`, `batch:512` or `skip`.
 fn prefill(text: &str) -> Result<Prefill, String> {
     let n_tokens = || {
-        config::whole(text.strip_prefix("batch:")?)?
+        numbers::whole(text.strip_prefix("batch:")?)?
             .try_into()
             .ok()
             .filter(|&n| n > 0)
@@ -171,7 +171,7 @@ fn prefill(text: &str) -> Result<Prefill, String> {
 
 /// Unlike memory, experts of some hundred thousand bytes are usual, and their number is what is known.
 fn expert_bytes(text: &str) -> Result<u64, String> {
-    let n_bytes = config::plain_size(text).filter(|n| *n <= Header::EXPERT_BYTES_MAX);
+    let n_bytes = numbers::plain_size(text).filter(|n| *n <= Header::EXPERT_BYTES_MAX);
     n_bytes.ok_or_else(|| "expected a size from 1KiB to 1TiB such as 6MiB or 786432".to_string())
 }
 

@@ -14,7 +14,7 @@ pub struct Args {
     /// The model: one GGUF file
     input: PathBuf,
     /// How many times larger
-    #[arg(long, value_name = "M", value_parser = super::numbers::whole::<u32>(1..=FACTOR_MAX))]
+    #[arg(long, value_name = "M", value_parser = super::number_args::whole::<u32>(1..=FACTOR_MAX))]
     factor: u32,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
@@ -77,7 +77,7 @@ mod writer {
         out::print(&format!(
             "{}: {}, experts x{}\n",
             args.output.display(),
-            report::bytes(plan.n_bytes),
+            hotset::numbers::bytes(plan.n_bytes),
             args.factor
         ))
     }

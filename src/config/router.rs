@@ -1,7 +1,6 @@
 //! Servers that a router has started: one process for each model, all with the same environment.
 
-use super::paths::{inserted, plain};
-use super::{Config, StatsTo};
+use crate::output::names::plain;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -38,33 +37,6 @@ impl Routed {
             name: name_of(&args),
             ledger: base.join(format!("hotset-{user}")).join(folder),
         })
-    }
-}
-
-impl Config {
-    /// Gives a process of a router files of its own, whose names have that of its model in them: the same ones
-    /// whenever the router starts it again.
-    pub(super) fn name_files_of(&mut self, routed: Routed) {
-        let json = match &mut self.stats {
-            StatsTo::Json(path) => Some(path),
-            _ => None,
-        };
-        let files = [self.profile_save.as_mut(), self.trace.as_mut(), json];
-        for path in files.into_iter().flatten() {
-            *path = inserted(path, &routed.name);
-        }
-        self.routed = Some(routed);
-    }
-
-    /// What tells whoever reads the router's log which files are those of this process, if there are any.
-    pub fn named_files(&self) -> Option<String> {
-        let routed = self.routed.as_ref()?;
-        let files: Vec<String> = self
-            .files()
-            .map(|(name, path)| format!("{name}={}", path.display()))
-            .collect();
-        let model = &routed.name;
-        (!files.is_empty()).then(|| format!("hotset: model {model} has {}", files.join(", ")))
     }
 }
 
@@ -116,18 +88,6 @@ mod tests {
         assert_eq!(name(&["s", "-m", "a/b.gguf", "-a", "x_1"]), "x_1");
         assert_eq!(name(&["s", "-m", "a/b.gguf"]), "b");
         assert_eq!(name(&["s", "--alias"]), "model");
-        let routed = Routed {
-            name: "chat".to_string(),
-            ledger: PathBuf::new(),
-        };
-        let mut config = Config::default();
-        config.set("HOTSET_PROFILE_SAVE", "p.json.gz").unwrap();
-        config.set("HOTSET_TRACE", "/tmp/t.trace.gz").unwrap();
-        config.set("HOTSET_STATS", "s.json").unwrap();
-        config.name_files_of(routed);
-        assert_eq!(config.profile_save.unwrap(), Path::new("p.chat.json.gz"));
-        assert_eq!(config.trace.unwrap(), Path::new("/tmp/t.chat.trace.gz"));
-        assert_eq!(config.stats, StatsTo::Json("s.chat.json".into()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What settings can be.
 
-use super::{decimal, size, too_small, whole};
 use crate::error::{Error, Result};
-use crate::profile;
+use crate::numbers::{decimal, size, too_small, whole};
+use crate::profile::weighted_path;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl Ram {
 
     /// Reads `6GiB`, `40%` or `auto`.
     pub fn parse(name: &str, value: &str) -> Result<Self> {
-        let wrong = || setting(name, value, Self::ALLOWED);
+        let wrong = || Error::setting(name, value, Self::ALLOWED);
         let text = value.trim();
         if text.eq_ignore_ascii_case("auto") {
             return Ok(Self::Auto);
@@ -34,7 +34,7 @@ impl Ram {
             return percent.map(Self::Percent).ok_or_else(wrong);
         }
         match too_small(text) {
-            Some(why) => Err(setting(name, value, &why)),
+            Some(why) => Err(Error::setting(name, value, &why)),
             None => size(text).map(Self::Bytes).ok_or_else(wrong),
         }
     }
@@ -67,9 +67,9 @@ impl StatsTo {
             Some("off") => Ok(Self::Off),
             text => match text.and_then(seconds) {
                 Some(seconds) => Ok(Self::Every(Duration::from_secs(seconds))),
-                None => Err(setting(
+                None => Err(Error::setting(
                     name,
-                    value,
+                    value.display(),
                     "expected exit, off, whole seconds from 1 to 86400, or a file ending in .json",
                 )),
             },
@@ -93,7 +93,11 @@ impl Known {
             return Ok(Self::Folder(path.to_path_buf()));
         }
         if value.as_bytes().ends_with(b"/") {
-            return Err(setting(name, value, "there is no such folder"));
+            return Err(Error::setting(
+                name,
+                value.display(),
+                "there is no such folder",
+            ));
         }
         let pieces: Vec<&[u8]> = value.as_bytes().split(|b| *b == b',').collect();
         let mut parts = Vec::new();
@@ -101,7 +105,11 @@ impl Known {
         while at < pieces.len() {
             let part = Self::part(name, &pieces[at..]);
             let (part, n_pieces) = part.map_err(|error| match pieces[at].is_empty() {
-                true => setting(name, value, "the name of a file is missing beside a comma"),
+                true => Error::setting(
+                    name,
+                    value.display(),
+                    "the name of a file is missing beside a comma",
+                ),
                 false => error,
             })?;
             parts.push(part);
@@ -115,36 +123,21 @@ impl Known {
     fn part(name: &str, pieces: &[&[u8]]) -> Result<((PathBuf, f64), usize)> {
         for n_pieces in (2..=pieces.len()).rev() {
             let text = OsString::from_vec(pieces[..n_pieces].join(&b','));
-            if let Ok(part) = profile::part(&text)
+            if let Ok(part) = weighted_path(&text)
                 && part.0.is_file()
             {
                 return Ok((part, n_pieces));
             }
         }
         let text = OsStr::from_bytes(pieces[0]);
-        let part = profile::part(text).map_err(|why| setting(name, text, &why))?;
+        let part = weighted_path(text).map_err(|why| Error::setting(name, text.display(), why))?;
         match part.0.is_file() {
             true => Ok((part, 1)),
-            false => Err(setting(name, text, "there is no such file or folder")),
+            false => Err(Error::setting(
+                name,
+                text.display(),
+                "there is no such file or folder",
+            )),
         }
     }
-}
-
-/// Longest time that `HOTSET_PREWARM` accepts, in seconds: a day.
-const PREWARM_MAX: u64 = 86_400;
-
-/// Reads what `HOTSET_PREWARM` says; 0 for off.
-pub(super) fn prewarm(name: &str, value: &str) -> Result<Duration> {
-    let seconds = match value {
-        "off" => Some(0),
-        _ => whole(value).filter(|s| (1..=PREWARM_MAX).contains(s)),
-    };
-    let allowed = "expected off or whole seconds from 1 to 86400";
-    let seconds = seconds.ok_or_else(|| setting(name, value, allowed))?;
-    Ok(Duration::from_secs(seconds))
-}
-
-/// The error of a setting.
-pub(super) fn setting(name: &str, value: impl AsRef<OsStr>, allowed: &str) -> Error {
-    Error::setting(name, value.as_ref().to_string_lossy().into_owned(), allowed)
 }

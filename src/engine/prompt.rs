@@ -2,7 +2,7 @@
 
 use super::{Engine, N_LANES, State};
 use crate::expert::Event;
-use crate::report;
+use crate::numbers;
 use std::sync::atomic::Ordering;
 
 /// Bytes that the batches after the first must have read before anything is said.
@@ -68,7 +68,7 @@ impl Prompt {
              experts once more; -ub {n_batch} -b {n_batch} would save that, but needs more memory",
             ended.n_tokens,
             ended.n_batches,
-            report::bytes(n_bytes),
+            numbers::bytes(n_bytes),
         ))
     }
 }

@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor, expert_bytes};
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::numbers;
 use crate::report;
 use crate::store::ModelFile;
 use std::collections::HashSet;
@@ -52,12 +53,12 @@ pub fn check_least(
     Err(Error::setting(
         "HOTSET_RAM",
         match text {
-            "" => report::bytes(n_bytes),
+            "" => numbers::bytes(n_bytes),
             text => text.to_string(),
         },
         format!(
             "one expert of this model takes {}: {least} bytes are the least that is of use",
-            report::bytes(least)
+            numbers::bytes(least)
         ),
     ))
 }
@@ -67,8 +68,8 @@ fn say_if_least(layout: &Layout, n_bytes: u64) {
     if layout.n_slots_start() == 0 {
         report::say(&format!(
             "hotset: warning: {} for experts are less than one of them takes ({}): each is read whenever it is used",
-            report::bytes(n_bytes),
-            report::bytes(layout.least_bytes())
+            numbers::bytes(n_bytes),
+            numbers::bytes(layout.least_bytes())
         ));
     }
 }
@@ -115,7 +116,7 @@ fn check_ring(tensors: &[Tensor], files: &[ModelFile]) -> Result<()> {
         "auto",
         format!(
             "the system does not let this process map {}, the least for experts of this model",
-            report::bytes(least.arena_bytes as u64)
+            numbers::bytes(least.arena_bytes as u64)
         ),
     ))
 }
@@ -161,7 +162,7 @@ pub fn layout(
     }
     report::say(&format!(
         "hotset: warning: the system lets this process map {} for experts and no more, also when memory is free",
-        report::bytes(layout.arena_bytes as u64)
+        numbers::bytes(layout.arena_bytes as u64)
     ));
     Ok(layout)
 }
@@ -174,9 +175,9 @@ fn say_if_less(layout: &Layout, budget: Budget, size: u64) {
     {
         report::say(&format!(
             "hotset: only {} are available now ({}): experts get less than {} until there are more",
-            report::bytes(size),
+            numbers::bytes(size),
             memory::available().why,
-            report::bytes(layout.arena_bytes as u64),
+            numbers::bytes(layout.arena_bytes as u64),
         ));
     }
 }

@@ -8,6 +8,7 @@ use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor};
 use crate::error::Result;
 use crate::memory;
+use crate::numbers;
 use crate::report;
 use crate::sharing::{self, Entry, Ledger};
 use crate::store::ModelFile;
@@ -219,14 +220,14 @@ impl Share {
     fn say(&mut self, held: u64, n_processes: usize) {
         if held.abs_diff(self.said) > self.size / 16 {
             self.said = held;
-            let size = report::bytes(self.size);
+            let size = numbers::bytes(self.size);
             let whose = match n_processes {
                 1 => format!("no other model has a part of the {size} now"),
                 n => format!("{n} models share {size}"),
             };
             report::say(&format!(
                 "hotset: experts get {}: {whose}",
-                report::bytes(held)
+                numbers::bytes(held)
             ));
         }
     }

@@ -4,7 +4,7 @@
 use super::loaded::Title;
 use super::loading::Loading;
 use super::record::Target;
-use crate::config::numbered;
+use crate::output::numbered;
 use crate::trace::Recording;
 use once_cell::sync::OnceCell;
 use std::path::Path;

@@ -115,7 +115,7 @@ impl Given {
             ));
         }
         let learner = match &self.save {
-            Some(path) => Learner::continuing(config::numbered(path, n), &shelves, report::say),
+            Some(path) => Learner::continuing(output::numbered(path, n), &shelves, report::say),
             None => self.learns.then(|| Learner::new(&shelves, report::say)),
         };
         Ok(Workload {

@@ -1,7 +1,8 @@
 //! How much memory: a share of something, or a size.
 
-use crate::config::{Ram, too_small};
+use crate::config::Ram;
 use crate::error::{Error, Result};
+use crate::numbers::too_small;
 use serde::Serialize;
 
 /// A share or a size, with the text it was read from.

@@ -1,9 +1,9 @@
 //! Writing.
 
-use super::Place;
+use super::check::{is_full, said};
+use super::names::folder_of;
+use super::place::Place;
 use super::place::unwritable;
-use super::{is_full, said};
-use crate::config::folder_of;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{
     OFlags, XattrFlags, fsetxattr, getxattr, getxattr_query, listxattr, listxattr_query,

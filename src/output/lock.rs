@@ -1,7 +1,7 @@
 //! A file for one process at a time: to read it, change it, and write it again.
 
-use super::Place;
-use crate::config::folder_of;
+use super::names::folder_of;
+use super::place::Place;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::time::{Duration, Instant};

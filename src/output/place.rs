@@ -1,6 +1,6 @@
 //! What a path leads to.
 
-use crate::config::folder_of;
+use super::names::folder_of;
 use rustix::io::dup;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};

@@ -1,8 +1,9 @@
 //! Profiles in files. A reader trusts nothing in them; a writer replaces a file whole or leaves it as it was.
 
-use super::{Heat, Profile, VERSION};
+use super::format::{Heat, Profile, VERSION};
 use crate::error::{Error, Result};
 use crate::output;
+use crate::output::names::split;
 use crate::trace::Header;
 use crate::tracker::Phase;
 use flate2::Compression;
@@ -12,8 +13,8 @@ use serde::Deserialize;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::SystemTime;
 
 /// Longest file, uncompressed: ten times a profile of 100 layers of 512 experts.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -34,11 +35,6 @@ pub(super) enum Unread {
 }
 
 type Checked<T> = std::result::Result<T, String>;
-
-/// UTC, as profiles tell time.
-pub(super) fn now() -> String {
-    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
-}
 
 impl Profile {
     /// Reads a profile, compressed if the name ends in `.gz`.
@@ -267,4 +263,45 @@ fn compressed(text: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(text)?;
     encoder.finish()
+}
+
+/// What a profile is called if only its file is: `chat` in `a/chat.json.gz`. It is a name that a profile can have.
+pub fn profile_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    let stem = match split(name) {
+        Some((stem, _)) => OsStr::from_bytes(stem),
+        None => name,
+    };
+    let mut name: String = stem
+        .to_string_lossy()
+        .chars()
+        .filter(|c| !c.is_control())
+        .collect();
+    let is_short = |n: &usize| *n <= NAME_BYTES_MAX && name.is_char_boundary(*n);
+    let n_bytes = (0..=name.len()).rev().find(is_short);
+    name.truncate(n_bytes.unwrap_or(0));
+    if name.is_empty() {
+        name.push_str("unnamed");
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_are_called_what_profiles_can_be_called() {
+        let long = "x".repeat(240) + ".json";
+        for (path, name) in [
+            (&b"a/chat.json.gz"[..], "chat"),
+            (b"chat.json", "chat"),
+            (b"a\n\x1bb.json", "ab"),
+            (b".json", "unnamed"),
+            (b"\xff.json", "\u{fffd}"),
+            (long.as_bytes(), &long[..NAME_BYTES_MAX]),
+        ] {
+            assert_eq!(profile_name(Path::new(OsStr::from_bytes(path))), name);
+        }
+    }
 }

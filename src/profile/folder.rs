@@ -1,6 +1,6 @@
 //! Profiles side by side: those of a folder.
 
-use super::Profile;
+use super::format::Profile;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,7 @@
 //!
 //! It runs texts through a model and counts, for each expert, the tokens that picked it. All are read as prompts.
 
-use super::{Fingerprint, Profile};
+use super::format::{Fingerprint, Profile};
 use crate::error::{Error, Result};
 use crate::gguf::{self, Listing};
 use crate::trace::Header;

@@ -1,6 +1,7 @@
 //! How a profile learns from what was picked.
 
-use super::{HALF_LIFE, Heat, Profile, Tokens, file};
+use super::format;
+use super::format::{HALF_LIFE, Heat, Profile, Tokens};
 use crate::tracker::Phase;
 
 /// Picks, and the tokens that made them.
@@ -58,7 +59,7 @@ impl Profile {
             let n_tokens = self.tokens.of_mut(phase);
             *n_tokens = n_tokens.saturating_add(lesson.tokens.of(phase));
         }
-        self.updated = file::now();
+        self.updated = format::now();
     }
 }
 

@@ -4,9 +4,9 @@
 //! learnt since is added. What is there and is no profile of the model is never replaced: the file is then one with
 //! the model's name in it.
 
-use super::file::Unread;
-use super::{Fingerprint, Lesson, Profile};
-use crate::config;
+use super::file::{Unread, profile_name};
+use super::format::{Fingerprint, Profile};
+use super::learn::Lesson;
 use crate::output::{self, Place};
 use std::path::{Path, PathBuf};
 
@@ -88,7 +88,7 @@ impl Learner {
             }
         };
         let mut learner = Self::new(shelves, say);
-        learner.profile.name = config::profile_name(&path);
+        learner.profile.name = profile_name(&path);
         learner.profile = old.unwrap_or(learner.profile);
         learner.file = Some(Kept {
             wanted,
@@ -195,9 +195,9 @@ fn choose(
         true => &model.architecture,
         false => &model.name,
     };
-    let own = config::model_path(wanted, name);
+    let own = output::model_path(wanted, name);
     for n in 1..=N_NAMES_MAX {
-        let path = config::numbered(&own, n);
+        let path = output::numbered(&own, n);
         let old = match look(&path, shelves)? {
             Found::Nothing(_) => None,
             Found::Profile(old) => Some(*old),

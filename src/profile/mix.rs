@@ -1,6 +1,7 @@
 //! Profiles mixed with one another.
 
-use super::{Fingerprint, Heat, Profile, file};
+use super::format;
+use super::format::{Fingerprint, Heat, Profile};
 use crate::error::{Error, Result};
 use crate::tracker::Phase;
 
@@ -85,7 +86,7 @@ pub fn merge(name: &str, parts: &[(&Profile, f64)]) -> Result<Profile> {
             add_up(heats, layer.heat_mut(phase));
         }
     }
-    merged.updated = file::now();
+    merged.updated = format::now();
     Ok(merged)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! J. Lin, "Divergence measures based on the Shannon entropy", IEEE Transactions on Information Theory 37(1), 1991.
 
-use super::{Heat, Profile};
+use super::format::{Heat, Profile};
 use crate::math::log2;
 use crate::tracker::Phase;
 

@@ -1,6 +1,6 @@
 //! A profile and how much of it: `FILE` or `FILE:WEIGHT`.
 
-use crate::config;
+use crate::numbers;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub(crate) const WEIGHT_MAX: f64 = 1000.0;
 /// does one in the name of a file that is there.
 ///
 /// Says what is wrong with a weight that is not above 0 and at most 1000, and with a file without a name.
-pub fn part(text: &OsStr) -> Result<(PathBuf, f64), String> {
+pub fn weighted_path(text: &OsStr) -> Result<(PathBuf, f64), String> {
     let bytes = text.as_bytes();
     let colon = bytes.iter().rposition(|b| *b == b':');
     let split = colon.filter(|_| !Path::new(text).is_file());
@@ -24,7 +24,7 @@ pub fn part(text: &OsStr) -> Result<(PathBuf, f64), String> {
     });
     let (file, written) = weighed.unwrap_or((bytes, "1"));
     let file = OsStr::from_bytes(file);
-    let weight = config::decimal(written).filter(|weight| *weight > 0.0 && *weight <= WEIGHT_MAX);
+    let weight = numbers::decimal(written).filter(|weight| *weight > 0.0 && *weight <= WEIGHT_MAX);
     let weight = weight.ok_or_else(|| {
         format!(
             "the weight {written} of {} is not above 0 and at most {WEIGHT_MAX}, in digits",
@@ -51,7 +51,7 @@ mod tests {
             ("a:3:0.25", "a:3", 0.25),
             ("a.json:", "a.json:", 1.0),
         ] {
-            let found = part(OsStr::new(text));
+            let found = weighted_path(OsStr::new(text));
             assert_eq!(found, Ok((PathBuf::from(file), weight)), "{text}");
         }
         for (text, why) in [
@@ -66,7 +66,7 @@ mod tests {
             (":1", "names no file"),
             ("", "names no file"),
         ] {
-            let error = part(OsStr::new(text)).unwrap_err();
+            let error = weighted_path(OsStr::new(text)).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
     }

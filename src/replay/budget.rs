@@ -1,8 +1,9 @@
 //! Budgets of a replay, and the pools they buy.
 
-use crate::config::{Ram, too_small};
+use crate::config::Ram;
 use crate::error::{Error, Result};
 use crate::expert::Shape;
+use crate::numbers::too_small;
 use crate::residency::pools::{Demand, group, share_slots};
 use crate::trace::{Header, PoolSpec};
 

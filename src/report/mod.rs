@@ -6,10 +6,10 @@ mod disk;
 use crate::engine::{AheadTally, Engine, Warmed};
 use crate::error::{Error, Result};
 use crate::hindsight::Hindsight;
+use crate::numbers::bytes;
 use crate::output;
 use crate::residency::Tally;
 use crate::stats::Stats;
-use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -38,11 +38,6 @@ pub fn tokens_bar() -> ProgressBar {
     let style = "hotset: reading {bar:30} {human_pos} of {human_len} tokens, {eta} left";
     let style = ProgressStyle::with_template(style).expect("the template is right");
     ProgressBar::new(0).with_style(style)
-}
-
-/// Bytes as people read them: `1.5 GiB`.
-pub fn bytes(n: u64) -> String {
-    ByteSize(n).display().iec().to_string()
 }
 
 /// `part` of `whole` in percent, 0 of nothing.

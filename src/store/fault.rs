@@ -4,8 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::config::whole;
 use crate::error::{Error, Result};
+use crate::numbers::whole;
 
 /// The longest time: a minute.
 const MS_MAX: u64 = 60_000;
@@ -33,7 +33,7 @@ pub struct Faults {
 
 impl Faults {
     /// What `HOTSET_FAULT` accepts, for people.
-    pub const VALUES: &str = "read=N, short=N, again=N, nomem=N, direct=N, delay_ms=N, stall_ms=N, \
+    const VALUES: &str = "read=N, short=N, again=N, nomem=N, direct=N, delay_ms=N, stall_ms=N, \
          serial_ms=N, separated by commas";
 
     /// Reads the value of `HOTSET_FAULT`: `read=17`, `short=5`, `delay_ms=3`, or several with

@@ -124,15 +124,13 @@ fn every_setting_is_an_option_and_in_the_help() {
     let options = text(&run(&mut hotset(&["run", "--help"])).stdout);
     for knob in hotset::config::KNOBS {
         assert!(
-            help.contains(knob.name) && help.contains(knob.values),
+            help.contains(knob.name) && help.contains(&knob.values.replace('`', "")),
             "{}",
             knob.name
         );
-        let option = match knob.name.strip_prefix("HOTSET_") {
-            Some(name) => format!("--{} ", name.to_lowercase().replace('_', "-")),
-            None => "--off".to_string(),
-        };
-        assert!(options.contains(&option), "{option}");
+        let option = knob.option();
+        let is_there = options.split_whitespace().any(|word| word == option);
+        assert!(is_there, "{option}");
     }
     let version = text(&run(&mut hotset(&["--version"])).stdout);
     assert_eq!(

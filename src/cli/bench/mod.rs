@@ -14,7 +14,7 @@ mod table;
 #[cfg(feature = "llama")]
 mod variants;
 
-use super::numbers::{NUMBER_MAX, size, whole};
+use super::number_args::{NUMBER_MAX, size, whole};
 use std::path::PathBuf;
 use std::process::ExitCode;
 

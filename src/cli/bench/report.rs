@@ -10,7 +10,7 @@ use comfy_table::presets;
 use hotset::measuring::disk::Speed;
 use hotset::measuring::host::Machine;
 use hotset::measuring::{ALL, Difference, Record, Spread, Summary, differences, summarize};
-use hotset::report::bytes;
+use hotset::numbers::bytes;
 use hotset::store::Dropped;
 use serde::Serialize;
 use std::ffi::OsString;

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table};
 use hotset::measuring::{Binds, Spread, Summary, Traced};
-use hotset::report::bytes;
+use hotset::numbers::bytes;
 
 const HEADER: [&str; 13] = [
     "WORKLOAD",

@@ -164,8 +164,8 @@ impl<'a> Plan<'a> {
                 &limit.text,
                 &format!(
                     "that is {}, and the process takes {} besides its experts (--rest): it must be more",
-                    hotset::report::bytes(cap),
-                    hotset::report::bytes(rest)
+                    hotset::numbers::bytes(cap),
+                    hotset::numbers::bytes(rest)
                 ),
             )),
         }

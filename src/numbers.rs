@@ -1,4 +1,4 @@
-//! Numbers as people write them. What `parse` would take besides, as a sign, an exponent or `inf`, is more often a
+//! Numbers as people write and read them. What `parse` would take besides, as a sign, an exponent or `inf`, is more often a
 //! slip than meant.
 
 use bytesize::ByteSize;
@@ -55,6 +55,11 @@ pub fn too_small(text: &str) -> Option<String> {
         _ => "MiB",
     };
     Some(format!("that is {n_bytes} bytes; write {number}{unit}"))
+}
+
+/// Bytes as people read them: `1.5 GiB`.
+pub fn bytes(n: u64) -> String {
+    ByteSize(n).display().iec().to_string()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Options that are numbers.
 
-use hotset::config;
+use hotset::numbers;
 use std::ops::RangeInclusive;
 
 /// The numbers of 32 bits.
@@ -10,10 +10,10 @@ const SPEED_MAX: f64 = 1e12;
 
 /// Reads `6GiB`.
 pub fn size(text: &str) -> Result<u64, String> {
-    match config::too_small(text) {
+    match numbers::too_small(text) {
         Some(why) => Err(why),
         None => {
-            config::size(text).ok_or_else(|| "expected a size above 0 such as 6GiB".to_string())
+            numbers::size(text).ok_or_else(|| "expected a size above 0 such as 6GiB".to_string())
         }
     }
 }
@@ -21,16 +21,16 @@ pub fn size(text: &str) -> Result<u64, String> {
 /// Reads `2GB/s`.
 pub fn throughput(text: &str) -> Result<u64, String> {
     let per_s = text.strip_suffix("/s").unwrap_or(text);
-    match config::too_small(per_s) {
+    match numbers::too_small(per_s) {
         Some(why) => Err(why + "/s"),
-        None => config::size(per_s)
+        None => numbers::size(per_s)
             .ok_or_else(|| "expected a size above 0 such as 2GB/s or 500MB/s".to_string()),
     }
 }
 
 /// Reads tokens per second.
 pub fn speed(text: &str) -> Result<f64, String> {
-    let speed = config::decimal(text).filter(|speed| *speed > 0.0 && *speed <= SPEED_MAX);
+    let speed = numbers::decimal(text).filter(|speed| *speed > 0.0 && *speed <= SPEED_MAX);
     speed.ok_or_else(|| format!("expected a number above 0 and up to {SPEED_MAX}, in digits"))
 }
 
@@ -39,7 +39,7 @@ pub fn whole<T: TryFrom<u64>>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
     move |text| {
-        let number = config::whole(text).filter(|number| range.contains(number));
+        let number = numbers::whole(text).filter(|number| range.contains(number));
         let number = number.and_then(|number| T::try_from(number).ok());
         number.ok_or_else(|| {
             let (first, last) = (range.start(), range.end());

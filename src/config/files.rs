@@ -1,95 +1,16 @@
-//! Names of the files that runs leave behind. They are bytes: nobody promises that they are UTF-8.
+//! The files of a run: what may be written where, and whose names they have.
 
-use super::values::setting;
-use super::{Config, Known, StatsTo};
-use crate::error::Result;
+use super::router::Routed;
+use super::settings::Config;
+use super::values::{Known, StatsTo};
+use crate::error::{Error, Result};
+use crate::output::names::{folder_of, inserted, split};
 use crate::output::{self, Place};
-use crate::profile::NAME_BYTES_MAX;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-
-pub(super) const TRACE_SUFFIX: &str = ".trace.gz";
-pub(super) const PROFILE_SUFFIXES: [&str; 2] = [".json", ".json.gz"];
-
-/// The file of the `n`-th model of a process, counted from 1, when that of the first is `path`: `run.2.trace.gz` for
-/// the second of `run.trace.gz`.
-pub fn numbered(path: &Path, n: u32) -> PathBuf {
-    match n {
-        0 | 1 => path.to_path_buf(),
-        _ => inserted(path, &n.to_string()),
-    }
-}
-
-/// The file for the model called `model` when others have `path`: `chat.mixtral-8x7b.json` beside `chat.json`.
-/// Of a name only letters, digits and a few signs are kept.
-pub fn model_path(path: &Path, model: &str) -> PathBuf {
-    /// Enough to tell models apart, and short enough for any file system.
-    const CHARS_MAX: usize = 60;
-    let name: String = plain(model).chars().take(CHARS_MAX).collect();
-    inserted(path, if name.is_empty() { "model" } else { &name })
-}
-
-/// What a profile is called if only its file is: `chat` in `a/chat.json.gz`. It is a name that a profile can have.
-pub fn profile_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default();
-    let stem = match split(name) {
-        Some((stem, _)) => OsStr::from_bytes(stem),
-        None => name,
-    };
-    let mut name: String = stem
-        .to_string_lossy()
-        .chars()
-        .filter(|c| !c.is_control())
-        .collect();
-    let is_short = |n: &usize| *n <= NAME_BYTES_MAX && name.is_char_boundary(*n);
-    let n_bytes = (0..=name.len()).rev().find(is_short);
-    name.truncate(n_bytes.unwrap_or(0));
-    if name.is_empty() {
-        name.push_str("unnamed");
-    }
-    name
-}
-
-/// `path` with `what` before the end that says what kind of file it is.
-pub(super) fn inserted(path: &Path, what: &str) -> PathBuf {
-    let path = path.as_os_str();
-    let (stem, suffix) = split(path).unwrap_or((path.as_bytes(), b""));
-    let parts = [stem, b".", what.as_bytes(), suffix];
-    PathBuf::from(OsString::from_vec(parts.concat()))
-}
-
-/// A name with a dash for whatever not every file system takes.
-pub(super) fn plain(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
-    let chars = text.chars();
-    chars.map(|c| if is_plain(c) { c } else { '-' }).collect()
-}
-
-/// Parts a name before the end that says what kind of file it is.
-fn split(name: &OsStr) -> Option<(&[u8], &[u8])> {
-    let name = name.as_bytes();
-    let [json, json_gz] = PROFILE_SUFFIXES;
-    let suffixes = [TRACE_SUFFIX, json_gz, json].into_iter();
-    let mut suffixes = suffixes.filter(|suffix| name.ends_with(suffix.as_bytes()));
-    let n_bytes = name.len() - suffixes.next()?.len();
-    Some(name.split_at(n_bytes))
-}
-
-/// Whether a name ends so.
-pub(super) fn ends_with(name: &OsStr, suffix: &str) -> bool {
-    name.as_bytes().ends_with(suffix.as_bytes())
-}
-
-/// The folder that holds `path`, the current one for a bare name.
-pub fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
+use std::path::Path;
 
 /// Whether `folder` has a file `path`, or one that `path` leads to.
 fn is_in(path: &Path, folder: &Path) -> bool {
@@ -132,7 +53,7 @@ impl Config {
             (StatsTo::Json(path), Some(Known::Folder(folder))) if is_in(path, folder) => {
                 let why = "HOTSET_PROFILE takes each .json file of this folder for a profile; \
                     name a file in another one";
-                Err(setting("HOTSET_STATS", path, why))
+                Err(Error::setting("HOTSET_STATS", path.display(), why))
             }
             _ => Ok(()),
         }
@@ -180,57 +101,37 @@ impl Config {
             _ => Vec::new(),
         }
     }
+
+    /// Gives a process of a router files of its own, whose names have that of its model in them: the same ones
+    /// whenever the router starts it again.
+    pub(super) fn name_files_of(&mut self, routed: Routed) {
+        let json = match &mut self.stats {
+            StatsTo::Json(path) => Some(path),
+            _ => None,
+        };
+        let files = [self.profile_save.as_mut(), self.trace.as_mut(), json];
+        for path in files.into_iter().flatten() {
+            *path = inserted(path, &routed.name);
+        }
+        self.routed = Some(routed);
+    }
+
+    /// What tells whoever reads the router's log which files are those of this process, if there are any.
+    pub fn named_files(&self) -> Option<String> {
+        let routed = self.routed.as_ref()?;
+        let files: Vec<String> = self
+            .files()
+            .map(|(name, path)| format!("{name}={}", path.display()))
+            .collect();
+        let model = &routed.name;
+        (!files.is_empty()).then(|| format!("hotset: model {model} has {}", files.join(", ")))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Paths that are no UTF-8 among them.
-    #[test]
-    fn files_of_one_process_have_names_of_their_own() {
-        for (path, second, of_model) in [
-            (
-                &b"a/run.trace.gz"[..],
-                &b"a/run.2.trace.gz"[..],
-                &b"a/run.Mi-x.trace.gz"[..],
-            ),
-            (b"chat.json", b"chat.2.json", b"chat.Mi-x.json"),
-            (b"chat.json.gz", b"chat.2.json.gz", b"chat.Mi-x.json.gz"),
-            (
-                b"\xff\xfe/\xe9.json",
-                b"\xff\xfe/\xe9.2.json",
-                b"\xff\xfe/\xe9.Mi-x.json",
-            ),
-        ] {
-            let path = Path::new(OsStr::from_bytes(path));
-            let bytes = |path: PathBuf| path.into_os_string().into_vec();
-            assert_eq!(numbered(path, 1), path);
-            assert_eq!(bytes(numbered(path, 2)), second);
-            assert_eq!(bytes(model_path(path, "Mi/x")), of_model);
-        }
-        assert_eq!(
-            model_path(Path::new("a.json"), ""),
-            Path::new("a.model.json")
-        );
-        let long = model_path(Path::new("a.json"), &"\u{e9}".repeat(999));
-        assert_eq!(long.as_os_str().len(), 60 + "a..json".len());
-    }
-
-    #[test]
-    fn profiles_are_called_what_profiles_can_be_called() {
-        let long = "x".repeat(240) + ".json";
-        for (path, name) in [
-            (&b"a/chat.json.gz"[..], "chat"),
-            (b"chat.json", "chat"),
-            (b"a\n\x1bb.json", "ab"),
-            (b".json", "unnamed"),
-            (b"\xff.json", "\u{fffd}"),
-            (long.as_bytes(), &long[..NAME_BYTES_MAX]),
-        ] {
-            assert_eq!(profile_name(Path::new(OsStr::from_bytes(path))), name);
-        }
-    }
+    use std::path::PathBuf;
 
     /// The second start would end with what the first has left there.
     #[test]
@@ -286,5 +187,21 @@ mod tests {
         std::os::unix::fs::symlink("chat.json", &link).unwrap();
         fs::write(&saved, "").unwrap();
         assert!(config.saves_to(&link) && config.may_save_to(&link));
+    }
+
+    #[test]
+    fn the_files_of_a_routed_process_have_the_name_of_its_model() {
+        let routed = Routed {
+            name: "chat".to_string(),
+            ledger: PathBuf::new(),
+        };
+        let mut config = Config::default();
+        config.set("HOTSET_PROFILE_SAVE", "p.json.gz").unwrap();
+        config.set("HOTSET_TRACE", "/tmp/t.trace.gz").unwrap();
+        config.set("HOTSET_STATS", "s.json").unwrap();
+        config.name_files_of(routed);
+        assert_eq!(config.profile_save.unwrap(), Path::new("p.chat.json.gz"));
+        assert_eq!(config.trace.unwrap(), Path::new("/tmp/t.chat.trace.gz"));
+        assert_eq!(config.stats, StatsTo::Json("s.chat.json".into()));
     }
 }

@@ -1,0 +1,64 @@
+//! All settings, as values.
+
+use super::router::Routed;
+use super::values::{Known, Ram, StatsTo};
+use crate::store::{Faults, QueueKind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The policy used when none is named.
+pub const DEFAULT_POLICY: &str = "adaptive";
+
+/// All settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// False: hotset installs nothing.
+    pub enabled: bool,
+    /// Memory for streamed experts; None: experts are not streamed.
+    pub ram: Option<Ram>,
+    /// That, as it was written; empty if nobody has.
+    pub ram_text: String,
+    /// A name that `policy::find` accepts.
+    pub policy: String,
+    /// Whether experts may be read before they are picked.
+    pub prefetch: bool,
+    /// Whether experts on a device are left aside where they cost more time than they save.
+    pub guards_device: bool,
+    /// How to read.
+    pub io: QueueKind,
+    /// Where the counters go.
+    pub stats: StatsTo,
+    /// What is known of the workload.
+    pub profile: Option<Known>,
+    /// Where a profile of the run goes.
+    pub profile_save: Option<PathBuf>,
+    /// How long reading a profile's experts may take before the first token; 0: none are read.
+    pub prewarm: Duration,
+    /// Where the routing is recorded, see `output::numbered`; None: nowhere.
+    pub trace: Option<PathBuf>,
+    /// Errors to inject.
+    pub faults: Faults,
+    /// Whose process this is, if a router has started it.
+    pub routed: Option<Routed>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            ram: None,
+            ram_text: String::new(),
+            policy: DEFAULT_POLICY.to_string(),
+            prefetch: true,
+            guards_device: true,
+            io: QueueKind::Auto,
+            stats: StatsTo::Exit,
+            profile: None,
+            profile_save: None,
+            prewarm: Duration::from_secs(30),
+            trace: None,
+            faults: Faults::default(),
+            routed: None,
+        }
+    }
+}
