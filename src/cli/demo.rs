@@ -54,7 +54,7 @@ impl Args {
 pub fn run(args: &Args) -> anyhow::Result<std::process::ExitCode> {
     args.config()?;
     let _ = (args.n, args.seed, &args.prompt);
-    super::no_llama("demo")
+    crate::cli::no_llama::no_llama("demo")
 }
 
 #[cfg(feature = "llama")]

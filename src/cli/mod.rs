@@ -17,6 +17,8 @@ mod curve;
 mod demo;
 mod files;
 mod knobs;
+#[cfg(not(feature = "llama"))]
+mod no_llama;
 mod number_args;
 mod out;
 mod plan;
@@ -154,13 +156,4 @@ fn alternatives(kind: ErrorKind) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// The error of what needs llama.cpp in a program that was built without it.
-#[cfg(not(feature = "llama"))]
-fn no_llama<T>(command: &str) -> anyhow::Result<T> {
-    anyhow::bail!(
-        "`hotset {command}` needs llama.cpp, and this hotset was built without llama.cpp: \
-         build it with the feature `llama`, which is on by default"
-    )
 }

@@ -48,5 +48,5 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     args.knobs.config()?;
     let _ = (args.tool, args.args);
-    super::no_llama("run")
+    crate::cli::no_llama::no_llama("run")
 }

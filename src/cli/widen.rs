@@ -25,7 +25,7 @@ pub struct Args {
 #[cfg(not(feature = "llama"))]
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let _ = (&args.input, args.factor, &args.output);
-    super::no_llama("widen")
+    crate::cli::no_llama::no_llama("widen")
 }
 
 #[cfg(feature = "llama")]
@@ -42,7 +42,6 @@ mod writer {
     use hotset::llama::gguf::{Gguf, Tensor, Value, type_name};
     use hotset::llama::sys;
     use hotset::output::Draft;
-    use hotset::report;
     use indicatif::{ProgressBar, ProgressStyle};
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     use signal_hook::{flag, low_level};

@@ -3,6 +3,7 @@
 
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
+use crate::output;
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::profile::{
     Blend, Chooser, Learner, Lesson, PRIOR_TOKENS, Profile, Shelves, read_folder_sparing,

@@ -1,6 +1,6 @@
 //! A trace in a grid, and what the hits of its events add up to.
 
-use super::grid::{Named, Request, WorstLayer};
+use super::request::{Named, Request, WorstLayer};
 use super::{asked, places};
 use crate::expert::{Event, ExpertId, Shape};
 use crate::trace::{PoolSpec, Recorded, Trace};

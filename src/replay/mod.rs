@@ -17,6 +17,7 @@ mod bytes;
 mod case;
 pub mod grid;
 pub mod planner;
+mod request;
 mod summary;
 
 pub use belady::{belady, belady_from};

@@ -1,6 +1,6 @@
 //! What the cells of a policy add up to.
 
-use super::grid::{BELADY, BELADY_BYTES, Cell, LRU};
+use super::request::{BELADY, BELADY_BYTES, Cell, LRU};
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -1,7 +1,8 @@
 //! One run, as a process.
 
-use super::variants::{Plan, Variant, Workload, setting};
+use super::variants::{Plan, Variant, Workload};
 use anyhow::{Context, bail};
+use hotset::error::Error;
 use hotset::measuring::Run;
 use hotset::measuring::limited::LimitedGroup;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

@@ -1,7 +1,7 @@
 //! What was measured, for people and as JSON.
 
 use super::measure::Measured;
-use super::variants::Plan;
+use super::variants::{Plan, REPORT_FILES};
 use super::{chart, table};
 use crate::cli::files;
 use crate::cli::out::print;
@@ -16,9 +16,6 @@ use serde::Serialize;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, ExitCode};
-
-/// What is in the folder of a report: all numbers, the chart, and what there is to say.
-pub const REPORT_FILES: [&str; 3] = ["raw.json", "chart.svg", "README.md"];
 
 /// All of it: `raw.json`.
 #[derive(Serialize)]

@@ -33,7 +33,7 @@ pub struct Args {
 #[cfg(not(feature = "llama"))]
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let _ = format!("{args:?}");
-    crate::cli::no_llama("bench-row")
+    crate::cli::no_llama::no_llama("bench-row")
 }
 
 /// Prints what was measured, as JSON.

@@ -1,7 +1,6 @@
 //! What is to be measured, checked before anything runs.
 
-use super::Args;
-use super::report::REPORT_FILES;
+use super::args::Args;
 use crate::cli::files::check_outputs;
 use anyhow::Context;
 use hotset::config::Config;
@@ -13,6 +12,9 @@ use hotset::policy;
 use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+
+/// What is in the folder of a report: all numbers, the chart, and what there is to say.
+pub const REPORT_FILES: [&str; 3] = ["raw.json", "chart.svg", "README.md"];
 
 /// The workloads of a benchmark that names none: one text for each class of the bundled model.
 const PROMPTS: [(&str, &str); 5] = [

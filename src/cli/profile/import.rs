@@ -1,6 +1,7 @@
 //! `hotset profile import`: a profile of an importance matrix.
 
-use super::{check_name, check_new, write};
+use super::checks::{check_name, check_new};
+use super::shown::write;
 use hotset::gguf;
 use hotset::profile::{self, Fingerprint};
 use std::path::PathBuf;

@@ -1,6 +1,7 @@
 //! `hotset profile merge`: one profile of several.
 
-use super::{check_name, check_new, check_same, write};
+use super::checks::{check_name, check_new, check_same};
+use super::shown::write;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use hotset::profile::{self, Profile};
 use std::path::{Path, PathBuf};

@@ -1,21 +1,15 @@
 //! `hotset profile`: looks at activation profiles, and makes one of others.
 
-use super::{files, out};
-use anyhow::bail;
-use clap::{Subcommand, ValueEnum};
-use comfy_table::{CellAlignment, Table, presets};
-use hotset::error::{Error, Result};
-use hotset::profile::{Profile, is_named_so};
-use hotset::tracker::Phase;
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+use clap::Subcommand;
 
+mod checks;
 mod diff;
 mod import;
 mod merge;
 mod plot;
 mod record;
 mod show;
+mod shown;
 mod suggest;
 
 /// Look at what workloads pick of a model's experts, as HOTSET_PROFILE_SAVE keeps it
@@ -46,149 +40,4 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Command::Suggest(args) => suggest::run(args),
         Command::Import(args) => import::run(args),
     }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum PhaseName {
-    Generation,
-    Prompt,
-}
-
-impl PhaseName {
-    /// What was asked for; else generation, unless a profile knows nothing of it and all know prompts.
-    fn or_known(asked: Option<Self>, profiles: &[&Profile]) -> Phase {
-        let is_known = |phase| profiles.iter().all(|profile| knows(profile, phase));
-        match asked {
-            Some(Self::Generation) => Phase::Generation,
-            Some(Self::Prompt) => Phase::Prompt,
-            None if !is_known(Phase::Generation) && is_known(Phase::Prompt) => Phase::Prompt,
-            None => Phase::Generation,
-        }
-    }
-}
-
-/// Whether a profile has picks of `phase`.
-fn knows(profile: &Profile, phase: Phase) -> bool {
-    let mut layers = profile.layers.iter();
-    layers.any(|layer| layer.heat(phase).total() > 0.0)
-}
-
-/// As in the format and as an option.
-fn name_of(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Generation => "generation",
-        Phase::Prompt => "prompt",
-    }
-}
-
-/// Prints one of the two.
-fn print(is_json: bool, value: &Value, text: &str) -> anyhow::Result<()> {
-    out::print(&match is_json {
-        true => serde_json::to_string_pretty(value)? + "\n",
-        false => format!("{}\n", text.trim_end()),
-    })
-}
-
-/// A table whose first `n_numbers` columns are numbers.
-fn table(header: &[&str], n_numbers: usize, rows: Vec<Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(header);
-    table.add_rows(rows);
-    for (number, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if number < n_numbers {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.trim_fmt()
-}
-
-/// `93.2 %` of 0.932, a dash where it is not known.
-fn percent(share: Option<f64>) -> String {
-    share.map_or("-".to_string(), |share| format!("{:.1} %", 100.0 * share))
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (n, sum) = values.fold((0, 0.0), |(n, sum), value| (n + 1, sum + value));
-    (n > 0).then(|| sum / f64::from(n))
-}
-
-/// Refuses a profile that is not of the model of `first`.
-fn check_same(first: &Profile, path: &Path, profile: &Profile) -> Result<()> {
-    let why = match profile.model.difference(&first.model) {
-        Some(why) => format!("it is of another model: {why}"),
-        None if profile.n_experts() == first.n_experts() => return Ok(()),
-        None => "its layers have other numbers of experts".to_string(),
-    };
-    Err(Error::file(path, why))
-}
-
-/// Refuses, before any work, the name of a profile that could not be written, is there already, or is one of `read`.
-fn check_new<'a>(
-    path: &Path,
-    force: bool,
-    read: impl IntoIterator<Item = &'a PathBuf>,
-) -> Result<()> {
-    files::check_outputs(&[("--output", path)], read)?;
-    let allowed = if !is_named_so(path) {
-        "a profile's name ends in .json or .json.gz"
-    } else if path.exists() && !force {
-        "it is there already; --force replaces it"
-    } else {
-        return Ok(());
-    };
-    Err(Error::setting(
-        "--output",
-        path.display().to_string(),
-        allowed,
-    ))
-}
-
-/// Writes a profile and says so.
-fn write(profile: &Profile, path: &Path, is_json: bool) -> anyhow::Result<()> {
-    profile.write(path)?;
-    let value = serde_json::json!({
-        "output": path.display().to_string(),
-        "name": profile.name,
-        "model": profile.model,
-        "tokens": profile.tokens,
-    });
-    let text = format!("{}: {}", path.display(), summary(profile));
-    print(is_json, &value, &text)
-}
-
-/// Workload, model, tokens and dates.
-fn summary(profile: &Profile) -> String {
-    let model = &profile.model;
-    let names = [&model.architecture, &model.name];
-    let known: Vec<&str> = names
-        .into_iter()
-        .map(String::as_str)
-        .filter(|n| !n.is_empty())
-        .collect();
-    let model = match known.is_empty() {
-        true => "any model of this shape".to_string(),
-        false => known.join(" "),
-    };
-    format!(
-        "{} ({model}), {} tokens of generation, {} of prompts, {} to {}",
-        profile.name,
-        profile.tokens.generation,
-        profile.tokens.prompt,
-        profile.created,
-        profile.updated
-    )
-}
-
-/// Refuses the name of a workload that no file can have.
-fn check_name(name: &str) -> anyhow::Result<()> {
-    if name.is_empty() {
-        bail!(Error::setting(
-            "--name",
-            String::new(),
-            "a workload has a name"
-        ));
-    }
-    Ok(())
 }

@@ -1,7 +1,8 @@
 //! `hotset profile plot`: profiles as heat maps of layers and experts.
 
 use super::super::files::{check_outputs, save};
-use super::{PhaseName, check_same, name_of, print};
+use super::checks::check_same;
+use super::shown::{PhaseName, name_of, print};
 use anyhow::{Context, anyhow};
 use hotset::profile::Profile;
 use hotset::tracker::Phase;

@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     } = args;
     let _ = (model, file, name, &args.out, &args.ram);
     let _ = (args.force, args.phase, args.json, Role::Prompt);
-    crate::cli::no_llama("profile record")
+    crate::cli::no_llama::no_llama("profile record")
 }
 
 #[cfg(feature = "llama")]
@@ -54,16 +54,16 @@ pub use reading::run;
 
 #[cfg(feature = "llama")]
 mod reading {
-    use super::super::super::files::check_outputs;
-    use super::super::super::out::print;
     use super::{Args, Role};
+    use crate::cli::files::check_outputs;
+    use crate::cli::out::print;
     use hotset::config::{Config, Ram, StatsTo};
     use hotset::error::Error;
     use hotset::gguf;
     use hotset::llama::text;
     use hotset::profile::{Layer, Profile};
     use hotset::report::tokens_bar;
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     pub fn run(args: &Args) -> anyhow::Result<()> {
         let out = args.out()?;

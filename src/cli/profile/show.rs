@@ -1,6 +1,6 @@
 //! `hotset profile show`: how uneven the picks of each layer are.
 
-use super::{PhaseName, mean, name_of, percent, print, summary, table};
+use super::shown::{PhaseName, mean, name_of, percent, print, summary, table};
 use hotset::profile::{Heat, Profile};
 use hotset::tracker::LayerCounts;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! `hotset profile suggest`: which profile of a folder a workload is most like.
 
 use super::super::files::open_trace;
-use super::{mean, percent, print, table};
+use super::shown::{mean, percent, print, table};
 use hotset::error::{Error, Result};
 use hotset::profile::{Chooser, Profile, is_named_so, read_folder, similarity};
 use hotset::trace::Header;
