@@ -1,7 +1,7 @@
 //! The slots of a device, and the uploads into them: from host memory, or of a model that streams through the
 //! memory of its engine.
 
-use super::loaded::bound;
+use super::bound::bound;
 use super::loaded_model::LoadedModel;
 use super::sys::{
     ggml_backend_dev_name, ggml_backend_get_device, ggml_backend_t, ggml_backend_tensor_set,

@@ -1,9 +1,8 @@
 //! The callbacks that say what the calling thread computes.
 
-use super::device_hook;
-use super::hook::{BATCH, chain};
-use super::loaded::BOUND;
-use super::{device, record};
+use super::batch::BATCH;
+use super::bound::BOUND;
+use super::{device, device_hook, ending, observer};
 use crate::engine::{Batch, Token};
 use std::ffi::c_void;
 
@@ -28,7 +27,7 @@ pub unsafe extern "C" fn batch(
     let tokens = (0..n_tokens as usize).map(token);
     BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
     device_hook::begin_batch();
-    chain();
+    ending::chain();
 }
 
 pub unsafe extern "C" fn trim(
@@ -47,7 +46,7 @@ pub unsafe extern "C" fn trim(
             bound.model.drop_tokens(memory as usize, seq, begin, end);
         }
     }
-    record::drop_tokens(memory as usize, seq, begin, end);
+    observer::drop_tokens(memory as usize, seq, begin, end);
     for cached in device::all() {
         cached.drop_tokens(memory as usize, seq, begin, end);
     }

@@ -4,10 +4,11 @@
 //! its engine: as a loan, which ends with the last operation of the layer. Of other models llama.cpp copies all.
 
 use super::banks::send;
+use super::bound::{Bound, bound};
 use super::device;
-use super::loaded::{Bound, bound};
 use super::model::Model;
-use super::record;
+use super::observer;
+use super::picks::picks;
 use super::sys::{
     ggml_backend_synchronize, ggml_backend_t, ggml_backend_tensor_set_async, ggml_tensor,
 };
@@ -56,13 +57,13 @@ pub unsafe fn copy(
             return Ok(false);
         }
         // SAFETY: they lie in memory.
-        if let Some((layer, picks)) = unsafe { record::record(weights as usize, &ids, batch) } {
+        if let Some((layer, picks)) = unsafe { observer::record(weights as usize, &ids, batch) } {
             device::overhear(layer, picks, &device::held(layer, backend), batch)?;
         }
         return Ok(false);
     };
     // SAFETY: the same.
-    let picks = unsafe { record::picks(&ids) };
+    let picks = unsafe { picks(&ids) };
     OPEN.with_borrow_mut(|open| {
         if !open.as_ref().is_some_and(|open| open.goes_on(&bound)) {
             close(open)?;

@@ -6,7 +6,8 @@
 
 #![allow(clippy::missing_safety_doc)]
 
-use super::hook::{BATCH, fatal};
+use super::batch::BATCH;
+use super::fatal::fatal;
 use super::loaded::registry;
 use super::sys::{ggml_backend, ggml_tensor};
 use super::{copies, device, ending, reports};

@@ -4,49 +4,38 @@
 //! then may end the process. So saving and reporting is the work of a thread of its own. Whoever asks for it
 //! waits, but not for ever, and asking allocates nothing and takes no lock: handlers of signals may do it.
 
-use super::{hook, signals};
+use super::bell::{
+    self, BELL, HAS_ENDED, IS_END, IS_STUCK, N_ANSWERED, N_ASKED, PROCESS, Wish, is_here,
+};
+use super::bound::BOUND;
+use super::{device, observer, saving, signals};
 use crate::report;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use libc::{c_int, c_void};
 use std::io::{PipeReader, PipeWriter, Read};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Mutex, Once};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-/// What the thread is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    /// To save what there is; the process may go on.
-    Save,
-    /// To save and report all of it: nothing follows.
-    Finish,
-}
-
-/// How long somebody waits for it.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// When it saves for the first time, and how often then.
 const FIRST_SAVE: Duration = Duration::from_secs(15);
 const SAVE_INTERVAL: Duration = Duration::from_secs(120);
 
 /// Whether there will be anything to save or to report.
 static IS_WANTED: AtomicBool = AtomicBool::new(false);
-/// The process that has the thread: a child that was forked lacks it.
-static PROCESS: AtomicU32 = AtomicU32::new(0);
-/// Where a byte wakes the thread.
-static BELL: AtomicI32 = AtomicI32::new(-1);
-/// How often the thread was asked, and up to which of these it has answered.
-static N_ASKED: AtomicU32 = AtomicU32::new(0);
-static N_ANSWERED: AtomicU32 = AtomicU32::new(0);
-/// Whether somebody has asked for the end.
-static IS_END: AtomicBool = AtomicBool::new(false);
-/// Whether that was done.
-static HAS_ENDED: AtomicBool = AtomicBool::new(false);
 static REPORTS_AT_EXIT: AtomicBool = AtomicBool::new(false);
-/// Somebody has waited in vain: nobody else should.
-static IS_STUCK: AtomicBool = AtomicBool::new(false);
+/// Sees to it that signals do not end the process before what the models leave is saved.
+pub fn chain() {
+    if !BOUND.load().is_empty() || observer::observes() || !device::all().is_empty() {
+        if start() {
+            signals::chain();
+        }
+        stand_first();
+    }
+}
 
 /// Says whether there will be anything to save or to report.
 pub fn want(is_wanted: bool) {
@@ -54,7 +43,7 @@ pub fn want(is_wanted: bool) {
 }
 
 /// Starts the thread, if there will be anything to do. Returns whether it is there.
-pub fn start() -> bool {
+fn start() -> bool {
     static ONCE: Once = Once::new();
     if IS_WANTED.load(Acquire) {
         ONCE.call_once(|| {
@@ -89,12 +78,6 @@ fn never_block(writer: &PipeWriter) {
     }
 }
 
-/// Whether this process has the thread.
-pub fn is_here() -> bool {
-    // SAFETY: a plain system call. Not `std`, which promises nothing to handlers of signals.
-    PROCESS.load(Acquire) == unsafe { libc::getpid() } as u32
-}
-
 /// Saves and reports all there is when a program ends by `exit`, as some do in handlers of signals.
 #[cfg(feature = "llama")]
 pub fn report_at_exit() {
@@ -104,7 +87,7 @@ pub fn report_at_exit() {
 
 /// What is registered last runs first. While we wait, other threads go on, and need what is destroyed at the end: so
 /// we stand before that, as far as it was made when the first batches were computed.
-pub fn stand_first() {
+fn stand_first() {
     const N_MAX: u32 = 4;
     static N: AtomicU32 = AtomicU32::new(0);
     if REPORTS_AT_EXIT.load(Acquire) && N.load(Acquire) < N_MAX {
@@ -140,7 +123,7 @@ fn register() {
 extern "C" fn at_exit() {
     match PROCESS.load(Acquire) {
         // The thread could not be made, or was not needed.
-        0 => hook::end(),
+        0 => saving::end(),
         // A child that was forked does nothing: the models are the parent's.
         _ => finish(),
     }
@@ -149,42 +132,8 @@ extern "C" fn at_exit() {
 /// Saves and reports all there is, but for the comparison with other policies, as far as a few seconds suffice for that.
 pub fn finish() {
     if !HAS_ENDED.load(Acquire) {
-        ask(Wish::Finish);
+        bell::ask(Wish::Finish);
     }
-}
-
-/// Asks the thread, if it is there, and waits for a few seconds at most. Returns whether it has answered.
-pub fn ask(wish: Wish) -> bool {
-    if !is_here() {
-        return false;
-    }
-    if wish == Wish::Finish {
-        IS_END.store(true, Release);
-    }
-    let ticket = N_ASKED.fetch_add(1, AcqRel).wrapping_add(1);
-    ring();
-    let is_answered = || N_ANSWERED.load(Acquire).wrapping_sub(ticket) as i32 >= 0;
-    let begin = Instant::now();
-    while !is_answered() {
-        if IS_STUCK.load(Acquire) || begin.elapsed() > PATIENCE {
-            IS_STUCK.store(true, Release);
-            return false;
-        }
-        pause();
-    }
-    true
-}
-
-/// Wakes the thread.
-pub fn ring() {
-    // SAFETY: one byte of a static, into a pipe that stays open.
-    unsafe { libc::write(BELL.load(Acquire), b"!".as_ptr().cast(), 1) };
-}
-
-/// Sleeps for a moment.
-pub fn pause() {
-    // SAFETY: no files, only a time.
-    unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
 }
 
 /// The thread.
@@ -198,23 +147,23 @@ fn attend(mut bell: PipeReader) {
             match IS_END.load(Acquire) {
                 true if HAS_ENDED.load(Acquire) => {}
                 true => {
-                    hook::end();
+                    saving::end();
                     HAS_ENDED.store(true, Release);
                 }
-                false => hook::save(),
+                false => saving::save(),
             }
             N_ANSWERED.store(n_asked, Release);
             IS_STUCK.store(false, Release);
             if !HAS_ENDED.load(Acquire) {
                 // Who was interrupted with a lock goes on now.
-                hook::save_profiles();
+                saving::save_profiles();
             }
         }
         signals::pass_on();
         if Instant::now() >= next {
             next = Instant::now() + SAVE_INTERVAL;
             if !HAS_ENDED.load(Acquire) {
-                hook::save();
+                saving::save();
                 signals::chain();
             }
         }

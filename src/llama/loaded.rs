@@ -1,17 +1,20 @@
 //! The models that are loaded or being loaded, and what is reported about them.
 //!
 //! State belongs to a model and is found by the address of a tensor: a draft model or a second
-//! model has its own, and freeing a model frees what belongs to it. The table of tensors is
-//! replaced as a whole when a model comes or goes, so that compute threads read it without a lock.
+//! model has its own, and freeing a model frees what belongs to it.
 
+use super::bound::{BOUND, Bound};
+use super::budget;
 use super::device::{self, Cached};
 use super::loaded_model::LoadedModel;
 use super::loading::Loading;
 use super::model::{Model, Parts, places};
+use super::observer::{self, Observer};
 use super::pressure;
-use super::record::{self, Observer, Target};
 use super::shares;
 use super::tapes::Tapes;
+use super::target::Target;
+use super::title::Title;
 use super::workload::{Given, Workload};
 use crate::config::{Config, Ram};
 use crate::device::DeviceStats;
@@ -21,41 +24,8 @@ use crate::profile::{Fingerprint, Shelves};
 use crate::report;
 use crate::stats::Stats;
 use crate::sync::lock_soon;
-use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
 use std::sync::{Arc, Mutex, MutexGuard};
-
-/// A tensor that hotset reads for llama.cpp.
-pub struct Bound {
-    /// Its model.
-    pub model: Arc<Model>,
-    /// Its layer in the model's engine.
-    pub layer: usize,
-    /// Its part of the layer's experts.
-    pub part: usize,
-}
-
-/// Bound tensors, sorted by their addresses.
-type Table = Vec<(usize, Arc<Bound>)>;
-
-/// The tensors of all loaded models.
-pub static BOUND: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
-
-/// The tensor at `address`, if hotset reads it.
-pub fn bound(address: usize) -> Option<Arc<Bound>> {
-    let table = BOUND.load();
-    let at = table.binary_search_by_key(&address, |(address, _)| *address);
-    at.ok().map(|at| table[at].1.clone())
-}
-
-/// What a model says of itself.
-#[derive(Clone, Default, PartialEq)]
-pub struct Title {
-    /// What it is called.
-    pub name: Option<String>,
-    /// Its architecture.
-    pub architecture: Option<String>,
-}
 
 /// What the load-time callbacks share.
 pub struct Registry {
@@ -253,7 +223,8 @@ impl Registry {
             if !loading.residents.is_empty() {
                 let addresses = &loading.resident_addresses;
                 let tensors = &loading.residents;
-                let observer = record::observe(name, n_used, target, workload, addresses, tensors);
+                let observer =
+                    observer::observe(name, n_used, target, workload, addresses, tensors);
                 self.observers.push((key, observer));
             }
             return Ok(());
@@ -274,7 +245,8 @@ impl Registry {
             target,
             workload,
         };
-        let model = Model::new(parts, &self.config, used_bytes, n_used)?;
+        let budget = budget::of_model(&parts, &self.config, used_bytes)?;
+        let model = Model::new(parts, &self.config, budget, n_used)?;
         let model = Arc::new(model);
         if model.is_elastic() {
             pressure::watch(&model);
@@ -370,6 +342,7 @@ impl Registry {
     }
 
     /// All models that are loaded, for saving their profiles: to be done when the registry is free.
+    #[cfg(feature = "llama")]
     pub fn all(&self) -> Vec<LoadedModel> {
         let models = self
             .models

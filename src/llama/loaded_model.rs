@@ -1,7 +1,7 @@
 //! What a cache of experts on devices needs of its model, whether that streams or not.
 
 use super::model::Model;
-use super::record::Observer;
+use super::observer::Observer;
 use super::workload::Workload;
 use crate::device::Cache;
 use crate::draft_tokens::Batch;

@@ -3,25 +3,34 @@
 #![allow(unsafe_code)]
 
 mod banks;
+mod batch;
 mod batch_hook;
+mod bell;
+mod bound;
+mod budget;
+mod compute_hook;
 mod copies;
 mod device;
 mod device_hook;
 mod ending;
+mod fatal;
 mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;
 mod hook;
+mod load_hook;
 mod loaded;
 mod loaded_model;
 mod loading;
 #[cfg(feature = "llama")]
 pub mod measured_run;
 mod model;
+mod observer;
+mod picks;
 mod pressure;
-mod record;
 mod reports;
 mod room;
+mod saving;
 #[cfg(feature = "llama")]
 pub mod session;
 mod shares;
@@ -29,8 +38,10 @@ mod signals;
 #[allow(missing_docs)]
 pub mod sys;
 mod tapes;
+mod target;
 #[cfg(feature = "llama")]
 pub mod text;
+mod title;
 #[cfg(feature = "llama")]
 pub mod tools;
 mod workload;

@@ -1,11 +1,10 @@
 //! One model with streamed experts: its engine, made when the budget is known.
 
 use super::foresight::LayerRouters;
-use super::record::Target;
 use super::room::{self, Budget};
-use super::shares;
+use super::target::Target;
 use super::workload::Workload;
-use crate::config::{Config, Ram, StatsTo};
+use crate::config::{Config, StatsTo};
 use crate::engine::Engine;
 use crate::engine::layout::{Tensor, expert_bytes};
 use crate::error::{Error, Result};
@@ -58,29 +57,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model of which a token uses `n_used` experts of a layer; other models' arenas take `used_bytes` of the
-    /// budget.
+    /// A model of which a token uses `n_used` experts of a layer, with a budget.
     ///
     /// An arena of what is available is sized at the first routing event, when everything else has been allocated,
     /// and its size follows the memory there is (`pressure.rs`): that of `HOTSET_RAM=auto`, and that of a model
     /// which was loaded before. Any other is mapped now, so that a budget that cannot hold fails early.
-    pub fn new(mut parts: Parts, config: &Config, used_bytes: u64, n_used: u32) -> Result<Self> {
-        let total = expert_bytes(&parts.tensors);
-        let budget = match config.ram.expect("wanted tensors mean there is a budget") {
-            Ram::Bytes(n) => Budget::Fixed(n.saturating_sub(used_bytes)),
-            Ram::Percent(p) => Budget::Fixed((total as f64 * p / 100.0) as u64),
-            Ram::Auto => Budget::UpTo(u64::MAX),
-        };
-        // What other models have left is nobody's choice.
-        let is_chosen = matches!(config.ram, Some(Ram::Bytes(_))) && used_bytes == 0;
-        let chosen = is_chosen.then_some(config.ram_text.as_str());
-        room::check_least(&parts.tensors, &parts.files, budget, chosen)?;
-        let budget = match (&config.routed, config.ram) {
-            (Some(routed), Some(Ram::Bytes(n))) => {
-                shares::budget(routed, n, used_bytes, (&parts.tensors, &parts.files))?
-            }
-            _ => room::check(&parts.tensors, &parts.files, budget)?,
-        };
+    pub fn new(mut parts: Parts, config: &Config, budget: Budget, n_used: u32) -> Result<Self> {
         let mut blocks: Vec<u32> = parts.tensors.iter().map(|t| t.block).collect();
         blocks.dedup();
         let model = Self {

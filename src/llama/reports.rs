@@ -7,7 +7,7 @@ use super::device::{self, Cached};
 use super::loaded::{Registry, registry, try_registry};
 use super::loaded_model::LoadedModel;
 use super::model::Model;
-use super::record::{self, Observer};
+use super::observer::{self, Observer};
 use super::workload::Workload;
 use crate::config::StatsTo;
 use crate::device::DeviceStats;
@@ -61,7 +61,7 @@ pub fn stop(key: usize) {
         None => {}
         Some(LoadedModel::Loaded(observer)) => {
             observer.settle();
-            record::end(&observer);
+            observer::end(&observer);
             park(key);
             end_observer(key, &observer, WAITING);
         }

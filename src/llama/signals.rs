@@ -7,7 +7,7 @@
 //!
 //! Programs set their handlers at any time, so we look again before each batch.
 
-use super::ending::{self, Wish};
+use super::bell::{self, Wish};
 use crate::sync::Busy;
 use libc::{c_int, c_void, siginfo_t};
 use std::sync::Mutex;
@@ -78,14 +78,15 @@ pub fn begin() {
     }
 }
 
-/// Puts our handler before those that are set now, unless it is there. What is ignored stays ignored.
+/// Puts our handler before those that are set now, unless it is there, or the thread that it asks is not. What is ignored
+/// stays ignored.
 pub fn chain() {
     /// All that were ever found. They stay, because a handler may be about to look at one.
     static COURSES: Mutex<Vec<&'static Course>> = Mutex::new(Vec::new());
     let Ok(mut courses) = COURSES.try_lock() else {
         return;
     };
-    if !ending::start() {
+    if !bell::is_here() {
         return;
     }
     look_at_this_thread();
@@ -240,15 +241,15 @@ pub fn pass_on() {
     }
     let begin = Instant::now();
     while WAITING.load(Acquire) != 0 && begin.elapsed() < LIMIT {
-        ending::pause();
+        bell::pause();
     }
     // Who was busy goes on.
-    ending::pause();
+    bell::pause();
     send_pending();
     if is_any_pending() {
         // The system keeps no second signal of a kind until the first is taken.
-        (0..10).for_each(|_| ending::pause());
-        ending::ring();
+        (0..10).for_each(|_| bell::pause());
+        bell::ring();
     }
 }
 
@@ -299,7 +300,7 @@ fn handle(at: usize, info: *mut siginfo_t, context: *mut c_void) {
         }
         return;
     }
-    if ending::is_here() {
+    if bell::is_here() {
         let passes = MAIN_TAKES.load(Acquire) & bit(at) != 0 && me != MAIN.load(Acquire);
         if !begin_waiting(at, me) {
             return;
@@ -314,12 +315,12 @@ fn handle(at: usize, info: *mut siginfo_t, context: *mut c_void) {
         if is_held_back() {
             PENDING[at].fetch_add(1, AcqRel);
             WAITING.store(0, Release);
-            ending::ring();
+            bell::ring();
             return;
         }
         // SAFETY: it was set before our handler, to what stays.
         let is_end = unsafe { (*link.course.load(Acquire)).handler } == libc::SIG_DFL;
-        let is_answered = ending::ask(match is_end {
+        let is_answered = bell::ask(match is_end {
             true => Wish::Finish,
             false => Wish::Save,
         });
@@ -364,7 +365,7 @@ fn begin_waiting(at: usize, me: usize) -> bool {
         }
         PENDING[at].fetch_add(1, AcqRel);
         if WAITING.load(Acquire) != 0 {
-            ending::ring();
+            bell::ring();
             return false;
         }
         // Too late for whoever waited, who may have been answered by nobody.

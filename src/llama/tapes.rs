@@ -1,17 +1,13 @@
 //! The recordings of the process: each model has one, which goes on when the model comes back after it was freed, as
 //! a server does that has slept.
 
-use super::loaded::Title;
 use super::loading::Loading;
-use super::record::Target;
+use super::target::{Reel, Target};
+use super::title::Title;
 use crate::output::numbered;
 use crate::trace::Recording;
-use once_cell::sync::OnceCell;
 use std::path::Path;
 use std::sync::Arc;
-
-/// A recording that is begun when the shape of its model is known.
-pub type Reel = Arc<OnceCell<Arc<Recording>>>;
 
 /// What two models have in common if they are one.
 #[derive(PartialEq)]

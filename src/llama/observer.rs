@@ -1,134 +1,19 @@
-//! Recording the routing of a model: where it goes, what its header says, and models of which
-//! nothing is streamed, whose routing teaches a profile too.
+//! Models of which nothing is streamed: their routing is recorded and teaches a profile, too.
 
-use super::loaded::Title;
-use super::sys::{ggml_tensor, llama_model, llama_model_meta_val_str};
-use super::tapes::Reel;
+use super::picks::picks;
+use super::sys::ggml_tensor;
+use super::target::Target;
 use super::workload::Workload;
-use crate::engine::layout::{Layer, Layout, Tensor};
+use crate::engine::layout::Tensor;
 use crate::engine::{Batch, Drafts, Sure};
 use crate::gguf::expert_part;
 use crate::profile::Lesson;
-use crate::report;
 use crate::sync::lock_soon;
-use crate::trace::{Header, Picks, PoolSpec, Recording};
+use crate::trace::{Picks, PoolSpec, Recording};
 use crate::tracker::Phase;
 use arc_swap::ArcSwap;
 use once_cell::sync::Lazy;
-use std::ffi::{CStr, c_char};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-
-/// Where the routing of a model is to be recorded.
-pub struct Target {
-    /// The file.
-    pub path: PathBuf,
-    /// The model's name, if it has one.
-    pub model: Option<String>,
-    /// Experts that a token uses of a layer.
-    pub n_used: u32,
-    /// Layers with experts, whether they can be recorded or not.
-    pub n_layers: usize,
-    /// What was recorded before of the same model, if anything was.
-    pub reel: Reel,
-}
-
-impl Target {
-    /// Starts to record a model with streamed experts; `preloaded` says that all are resident from the
-    /// start.
-    pub fn record_pools(self, layout: &Layout, preloaded: bool) -> Arc<Recording> {
-        let bytes = |l: &Layer| layout.pools[l.pool].expert_bytes as u64;
-        let n_experts = layout.layers.iter().map(|l| l.n_experts);
-        let header = Header {
-            expert_bytes: layout.layers.iter().map(bytes).collect(),
-            pools: pools(layout, preloaded),
-            ..self.header(layout.layers.len(), n_experts.max())
-        };
-        self.record(header)
-    }
-
-    /// The header of a recording of a model whose tensors, sorted by block, are loaded as usual.
-    fn header_of_tensors(&self, tensors: &[Tensor]) -> Header {
-        let layers = || tensors.chunk_by(|a, b| a.block == b.block);
-        let bytes = |parts: &[Tensor]| parts.iter().map(|t| t.n_bytes as u64).sum();
-        let n_experts = tensors.iter().map(|t| t.n_experts);
-        Header {
-            expert_bytes: layers().map(bytes).collect(),
-            ..self.header(layers().count(), n_experts.max())
-        }
-    }
-
-    fn header(&self, n_layers: usize, n_experts: Option<u32>) -> Header {
-        Header {
-            n_layers: n_layers as u32,
-            n_experts: n_experts.unwrap_or(0),
-            top_k: self.n_used,
-            model: self.model.clone(),
-            phase: Some("mixed".to_string()),
-            ranked: true,
-            batched: true,
-            ..Header::default()
-        }
-    }
-
-    /// Goes on, or begins with `header`.
-    fn record(self, header: Header) -> Arc<Recording> {
-        let begin = || {
-            report::say(&format!(
-                "hotset: the routing of {} of {} layers is recorded in {}",
-                header.n_layers,
-                self.n_layers,
-                self.path.display()
-            ));
-            Arc::new(Recording::new(self.path, header))
-        };
-        self.reel.get_or_init(begin).clone()
-    }
-}
-
-fn pools(layout: &Layout, preloaded: bool) -> Vec<PoolSpec> {
-    let layers = |pool: usize| {
-        let numbered = (0..).zip(&layout.layers);
-        numbered
-            .filter(move |(_, l)| l.pool == pool)
-            .map(|(i, _)| i)
-    };
-    let pools = layout.pools.iter().enumerate();
-    pools
-        .map(|(i, pool)| PoolSpec {
-            layers: layers(i).collect(),
-            n_slots: pool.n_slots_start,
-            preloaded,
-            device: false,
-        })
-        .collect()
-}
-
-/// What a model says of itself.
-///
-/// # Safety
-///
-/// `model` is a model of which at least the metadata is loaded.
-pub unsafe fn title_of_model(model: *const llama_model) -> Title {
-    let value = |key: &CStr| {
-        let mut text = [0u8; 256];
-        // SAFETY: the caller promises the model; the key is a C string, and the buffer has this size.
-        let n = unsafe {
-            llama_model_meta_val_str(
-                model,
-                key.as_ptr(),
-                text.as_mut_ptr().cast::<c_char>(),
-                text.len(),
-            )
-        };
-        let n = usize::try_from(n).ok()?.min(text.len() - 1);
-        Some(String::from_utf8_lossy(&text[..n]).into_owned())
-    };
-    Title {
-        name: value(c"general.name"),
-        architecture: value(c"general.architecture"),
-    }
-}
 
 /// What becomes of the routing of a model that is loaded as usual.
 pub struct Observer {
@@ -356,24 +241,4 @@ pub fn drop_tokens(memory: usize, seq: i32, begin: i32, end: i32) {
     for (_, observed) in OBSERVED.load().iter().filter(|(_, o)| o.layer == 0) {
         observed.observer.drop_tokens(memory, seq, begin, end);
     }
-}
-
-/// What a tensor of ids says.
-///
-/// # Safety
-///
-/// `ids` is a matrix of 32-bit numbers in memory, a column for each token, and lives as long as the
-/// result.
-pub unsafe fn picks(ids: &ggml_tensor) -> Picks<'_> {
-    const ID_BYTES: usize = size_of::<i32>();
-    let [n_used, n_tokens] = [ids.ne[0] as usize, ids.ne[1] as usize];
-    assert!(
-        ids.nb[0] == ID_BYTES && ids.nb[1].is_multiple_of(ID_BYTES),
-        "the ids of one token follow each other"
-    );
-    let stride = ids.nb[1] / ID_BYTES;
-    let n_ids = (n_tokens - 1) * stride + n_used;
-    // SAFETY: the caller promises that the tensor lies there, and operations have at least one token.
-    let ids = unsafe { std::slice::from_raw_parts(ids.data.cast::<i32>(), n_ids) };
-    Picks::new(ids, n_used, stride)
 }

@@ -1,0 +1,9 @@
+//! What a thread computes.
+
+use crate::engine::Batch;
+use std::cell::RefCell;
+
+thread_local! {
+    /// What this thread computes, or computed last.
+    pub static BATCH: RefCell<Batch> = RefCell::default();
+}

@@ -1,0 +1,123 @@
+//! The callbacks of loading and freeing a model.
+//!
+//! # Safety
+//!
+//! llama.cpp calls them, as `ggml-expert-hook.h` says.
+
+#![allow(clippy::missing_safety_doc)]
+
+use super::ending;
+use super::loaded::registry;
+use super::loading;
+use super::reports;
+use super::sys::{
+    GGML_BACKEND_DEVICE_TYPE_CPU, ggml_backend_buffer, ggml_backend_buffer_get_type,
+    ggml_backend_buffer_is_host, ggml_backend_buft_get_device, ggml_backend_dev_type, ggml_tensor,
+    llama_model,
+};
+use super::title::title_of_model;
+use crate::engine::layout::Tensor;
+use crate::gguf::expert_part;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+
+/// # Safety
+///
+/// `weights` is NULL or a tensor.
+unsafe fn name_of<'a>(weights: *const ggml_tensor) -> Option<&'a str> {
+    // SAFETY: a tensor's name is NUL-terminated and lives as long as the tensor.
+    unsafe { weights.as_ref().map(|t| CStr::from_ptr(t.name.as_ptr())) }?
+        .to_str()
+        .ok()
+}
+
+pub unsafe extern "C" fn wants(_: *mut c_void, weights: *const ggml_tensor) -> bool {
+    // SAFETY: llama.cpp passes NULL or a tensor.
+    let is_expert = || unsafe { name_of(weights) }.is_some_and(|n| expert_part(n).is_some());
+    // SAFETY: the same.
+    match unsafe { weights.as_ref() } {
+        None => registry().has_budget(),
+        Some(tensor) => is_expert() && registry().wants(tensor.nb[2] as u64),
+    }
+}
+
+pub unsafe extern "C" fn bind(
+    _: *mut c_void,
+    model: *const c_void,
+    weights: *const ggml_tensor,
+    fd: c_int,
+    offset: u64,
+) {
+    let mut registry = registry();
+    let loading = registry.loading(model as usize);
+    // SAFETY: llama.cpp passes a tensor.
+    let (name, tensor) = unsafe { (name_of(weights), &*weights) };
+    let Some(name) = name else { return };
+    let Some((block, _)) = expert_part(name) else {
+        loading.routers.note(name, tensor);
+        return;
+    };
+    loading.blocks.insert(block, tensor.ne[2] as u32);
+    // SAFETY: a loaded tensor has a buffer.
+    if fd < 0 && !unsafe { ggml_backend_buffer_is_host(tensor.buffer) } {
+        // SAFETY: the same.
+        if unsafe { is_of_processor(tensor.buffer) } {
+            loading.repacked.insert(block);
+        }
+        return;
+    }
+    let tensor = Tensor {
+        name: name.to_string(),
+        block,
+        n_experts: tensor.ne[2] as u32,
+        n_bytes: tensor.nb[2],
+        file: 0,
+        offset,
+    };
+    if fd < 0 {
+        loading.add_resident(weights as usize, tensor);
+    } else {
+        loading.add_streamed(weights as usize, tensor, fd);
+    }
+}
+
+/// Whether a buffer is in the processor's memory, in whatever form.
+///
+/// # Safety
+///
+/// It is a buffer.
+unsafe fn is_of_processor(buffer: *mut ggml_backend_buffer) -> bool {
+    // SAFETY: a buffer has a type, which may have a device.
+    unsafe {
+        let device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buffer));
+        !device.is_null() && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU
+    }
+}
+
+pub unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) -> *const c_char {
+    // SAFETY: llama.cpp passes the model that it is loading, after its metadata.
+    let title = unsafe { title_of_model(model.cast::<llama_model>()) };
+    // The others have something to lose while this one is made.
+    ending::chain();
+    let started = registry().start(model as usize, title, n_used);
+    ending::chain();
+    loading::note_end(&started);
+    match started {
+        Ok(()) => std::ptr::null(),
+        Err(error) => {
+            // llama.cpp prints the text through its own log; it is leaked, once for a failed load.
+            CString::new(format!("hotset: {error}"))
+                .unwrap_or_default()
+                .into_raw()
+        }
+    }
+}
+
+pub unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {
+    let model = model as usize;
+    ending::apart(|| reports::stop(model));
+}
+
+pub unsafe extern "C" fn warmup(_: *mut c_void, model: *const c_void) -> bool {
+    // It would read the whole model for nothing, and teach the policy and record what nobody asked for.
+    !registry().is_known(model as usize)
+}
