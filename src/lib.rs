@@ -19,6 +19,7 @@ pub mod llama;
 pub mod math;
 pub mod measuring;
 pub mod memory;
+pub mod notice;
 pub mod numbers;
 pub mod output;
 pub mod policy;

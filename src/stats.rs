@@ -3,10 +3,10 @@
 use crate::device::DeviceStats;
 use crate::engine::{AheadTally, Engine};
 use crate::hindsight::{Hindsight, Window};
-use crate::math::log2;
 use crate::recent_events::share;
 use crate::residency::Tally;
-use crate::tracker::{LayerCounts, Phase, Span};
+use crate::tracker::unevenness::Unevenness;
+use crate::tracker::{Phase, Span};
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -55,9 +55,9 @@ pub struct Stats {
     /// Whether experts passed through the staging ring.
     pub has_staged: bool,
     /// How unevenly generation picks experts; null if there was none.
-    pub generation_heat: Option<Heat>,
+    pub generation_heat: Option<Unevenness>,
     /// How unevenly prompts pick experts; null if there was none.
-    pub prompt_heat: Option<Heat>,
+    pub prompt_heat: Option<Unevenness>,
     /// Other policies on the same routing; null where there was none, or the time was too short for it.
     pub hindsight: Option<Hindsight>,
     /// The devices that keep experts of it, once for each context.
@@ -90,49 +90,6 @@ impl Tier {
             hit_rate: (asked > 0).then(|| hits as f64 / asked as f64),
             bytes_in,
         }
-    }
-}
-
-/// How unevenly the experts of a layer are picked, as the mean over the layers that were used.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Heat {
-    /// The share of picks that the hottest tenth of a layer's experts got: 0.1 is a flat router, whose
-    /// hot experts are no better than others.
-    pub hottest_tenth: f64,
-    /// The same of its hottest quarter.
-    pub hottest_quarter: f64,
-    /// The same of its hottest half.
-    pub hottest_half: f64,
-    /// The entropy of the picks, in bits.
-    pub entropy_bits: f64,
-    /// What it would be if all experts were picked alike.
-    pub flat_bits: f64,
-}
-
-impl Heat {
-    /// The mean over `layers`, of those that were used.
-    pub(crate) fn mean(layers: &[LayerCounts]) -> Option<Self> {
-        let mut sum = Self::default();
-        let mut n_layers = 0.0;
-        for layer in layers {
-            let Some(entropy_bits) = layer.entropy() else {
-                continue;
-            };
-            let share = |percent| layer.coverage(percent).unwrap_or_default();
-            n_layers += 1.0;
-            sum.hottest_tenth += share(10);
-            sum.hottest_quarter += share(25);
-            sum.hottest_half += share(50);
-            sum.entropy_bits += entropy_bits;
-            sum.flat_bits += log2(layer.picks.len() as f64);
-        }
-        (n_layers > 0.0).then(|| Self {
-            hottest_tenth: sum.hottest_tenth / n_layers,
-            hottest_quarter: sum.hottest_quarter / n_layers,
-            hottest_half: sum.hottest_half / n_layers,
-            entropy_bits: sum.entropy_bits / n_layers,
-            flat_bits: sum.flat_bits / n_layers,
-        })
     }
 }
 
@@ -224,7 +181,7 @@ impl Stats {
                 log: log.tail(share(n_picks_max, n_layers, layout.layers.len())),
             });
         })?;
-        let [generation_heat, prompt_heat] = layers.map(|layers| Heat::mean(&layers));
+        let [generation_heat, prompt_heat] = layers.map(|layers| Unevenness::mean(&layers));
         let stats = Self {
             model: first_file.unwrap_or_default(),
             policy: policy.to_string(),

@@ -1,6 +1,5 @@
-//! Locks: waited for, but not for ever, and free while somebody is told of what was found.
+//! Locks that are waited for, but not for ever.
 
-use crate::report;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -113,51 +112,37 @@ impl Drop for Busy {
 
 const NOBODY_PANICS: &str = "no thread panics with the state";
 
-/// What is kept under a lock, and has something to say now and then.
-pub trait Speaks {
-    /// Lines for standard error that nobody has heard yet.
-    fn take_news(&mut self) -> Vec<String>;
-}
-
-/// A lock that is held. What there is to say is said after it is free again: nobody else waits for whoever reads
-/// standard error.
-pub struct Held<'a, T: Speaks> {
-    /// `None` once it is dropped.
-    guard: Option<MutexGuard<'a, T>>,
+/// A lock that is held: a signal that would end this thread waits until it is free.
+pub struct Held<'a, T> {
+    // Dropped in this order.
+    guard: MutexGuard<'a, T>,
     _busy: Busy,
 }
 
-impl<'a, T: Speaks> Held<'a, T> {
+impl<'a, T> Held<'a, T> {
     /// Takes `lock`, as [`Lock::lock`].
     pub fn of(lock: &'a Lock<T>) -> Self {
         let busy = Busy::begin();
         Self {
-            guard: Some(lock.lock()),
+            guard: lock.lock(),
             _busy: busy,
         }
     }
 }
 
-impl<T: Speaks> Deref for Held<'_, T> {
+impl<T> Deref for Held<'_, T> {
     type Target = T;
 
     #[inline]
     fn deref(&self) -> &T {
-        self.guard.as_ref().expect("it is held")
+        &self.guard
     }
 }
 
-impl<T: Speaks> DerefMut for Held<'_, T> {
+impl<T> DerefMut for Held<'_, T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut T {
-        self.guard.as_mut().expect("it is held")
-    }
-}
-
-impl<T: Speaks> Drop for Held<'_, T> {
-    fn drop(&mut self) {
-        let news = self.guard.take().map(|mut state| state.take_news());
-        news.iter().flatten().for_each(|line| report::say(line));
+        &mut self.guard
     }
 }
 
@@ -211,23 +196,5 @@ mod tests {
             }
             is_over.store(true, Relaxed);
         });
-    }
-
-    /// Has something to say, and notes whether the lock is free when it is taken away.
-    struct Talker(Vec<String>);
-
-    impl Speaks for Talker {
-        fn take_news(&mut self) -> Vec<String> {
-            std::mem::take(&mut self.0)
-        }
-    }
-
-    #[test]
-    fn what_is_said_is_said_once() {
-        let lock = Lock::new(Talker(Vec::new()));
-        Held::of(&lock)
-            .0
-            .push("hotset: a line of a test".to_string());
-        assert!(lock.soon().expect("it is free").0.is_empty());
     }
 }

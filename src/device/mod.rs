@@ -12,14 +12,16 @@ mod stats;
 use crate::draft_tokens::{Batch, Drafts, Sure};
 use crate::error::Result;
 use crate::expert::{Event, ExpertId, Picked, Shape};
+use crate::notice::Notices;
 use crate::policy::{self, Prior};
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::recent_events::{self, RecentEvents};
 use crate::residency::{Plan, Residency};
-use crate::sync::{Held, Lock, Speaks};
+use crate::sync::{Held, Lock};
 use crate::trace::{Picks, PoolSpec};
 use crate::tracker::Tracker;
 pub use stats::DeviceStats;
+use std::sync::Arc;
 use std::sync::MutexGuard;
 
 /// What a pool of slots is made for.
@@ -59,14 +61,7 @@ struct State {
     picks: Vec<(u32, u32)>,
     picked: Picked,
     plan: Plan,
-    /// Lines to say when the lock is free.
-    news: Vec<String>,
-}
-
-impl Speaks for State {
-    fn take_news(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.news)
-    }
+    notices: Arc<Notices>,
 }
 
 /// The pools of one context. It is used by one thread at a time, and looked at by others.
@@ -74,6 +69,7 @@ pub struct Cache {
     policy: String,
     /// By layer of the model: its pool, and its number there.
     places: Vec<Option<(usize, u32)>>,
+    notices: Arc<Notices>,
     state: Lock<State>,
 }
 
@@ -94,6 +90,7 @@ impl Cache {
                 assert_eq!(before, None, "layer {layer} is in two pools");
             }
         }
+        let notices = Arc::<Notices>::default();
         let pool = |of: PoolOf| {
             let ranks = policy::by_name(policy, &of.shape)?;
             let share = |whole| recent_events::share(whole, of.layers.len(), n_layers);
@@ -112,6 +109,7 @@ impl Cache {
         Ok(Self {
             policy: policy.to_string(),
             places,
+            notices: notices.clone(),
             state: Lock::new(State {
                 pools: pools.into_iter().map(pool).collect::<Result<_>>()?,
                 drafts: Drafts::default(),
@@ -119,9 +117,14 @@ impl Cache {
                 picks: Vec::new(),
                 picked: Picked::default(),
                 plan: Plan::default(),
-                news: Vec::new(),
+                notices,
             }),
         })
+    }
+
+    /// What there is to tell a person.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// The router of `layer` picked experts for the tokens of `batch`. Calls `upload` with where they are
@@ -341,9 +344,9 @@ impl State {
         let Some(mut guide) = self.guide.take() else {
             return;
         };
-        if let Some((known, line)) = guide.observe(layer, event) {
+        if let Some((known, notice)) = guide.observe(layer, event) {
             self.prime(known);
-            self.news.push(line);
+            self.notices.tell(notice);
         }
         self.guide = Some(guide);
     }

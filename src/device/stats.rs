@@ -4,7 +4,7 @@ use super::{Cache, Pool};
 use crate::hindsight::{Hindsight, Window};
 use crate::recent_events::share;
 use crate::residency::Tally;
-use crate::stats::Heat;
+use crate::tracker::unevenness::Unevenness;
 use crate::tracker::{Phase, Span};
 use serde::Serialize;
 
@@ -41,7 +41,7 @@ pub struct DeviceStats {
     /// Of these, those of generation for which the guard left the cache aside.
     pub n_aside: u64,
     /// How unevenly generation picks experts; null if there was none.
-    pub generation_heat: Option<Heat>,
+    pub generation_heat: Option<Unevenness>,
     /// Other policies on the routing of these batches; null where the time was too short for it.
     pub hindsight: Option<Hindsight>,
 }
@@ -78,7 +78,7 @@ impl Cache {
                 heats[at].1.extend(counts);
             }
             for ((stats, _), (_, layers)) in all.iter_mut().zip(&heats) {
-                stats.generation_heat = Heat::mean(layers);
+                stats.generation_heat = Unevenness::mean(layers);
             }
         }
         let finish = |(mut stats, windows): (DeviceStats, Vec<Window>)| {

@@ -4,10 +4,10 @@
 //! hand out an address. A thread that has to wait sleeps on a condition variable, so that it does
 //! not burn the core that the reads need.
 
-use crate::report;
+use crate::notice::{Notice, Notices};
 use crate::store::{ReadFailure, Sink};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How often a thread that waits looks whether it should say so.
@@ -61,17 +61,19 @@ pub struct Arrivals {
     slots: Box<[AtomicU32]>,
     places: Box<[AtomicU64]>,
     failure: OnceLock<ReadFailure>,
+    notices: Arc<Notices>,
     lock: Mutex<()>,
     changed: Condvar,
 }
 
 impl Arrivals {
-    /// Nothing has arrived.
-    pub fn new(n_slots: usize, n_places: usize) -> Self {
+    /// Nothing has arrived. What there is to tell of reads goes to `notices`.
+    pub fn new(n_slots: usize, n_places: usize, notices: Arc<Notices>) -> Self {
         Self {
             slots: (0..n_slots).map(|_| AtomicU32::new(0)).collect(),
             places: (0..n_places).map(|_| AtomicU64::new(0)).collect(),
             failure: OnceLock::new(),
+            notices,
             lock: Mutex::new(()),
             changed: Condvar::new(),
         }
@@ -155,7 +157,7 @@ impl Sink for Arrivals {
     }
 
     fn note(&self, note: &str) {
-        report::say(&format!("hotset: warning: {note}"));
+        self.notices.tell(Notice::Reads(note.to_string()));
     }
 }
 
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn who_waits_looks_around_and_misses_nothing() {
-        let arrivals = Arrivals::new(1, 1);
+        let arrivals = Arrivals::new(1, 1, Arc::default());
         let target = Target::Slot { slot: 0, part: 0 };
         let mut n_looks = 0;
         let arrived = || arrivals.has_part(0, 0);

@@ -77,7 +77,7 @@ impl Engine {
         let first_slot = self.layout.pools[layer.pool].first_slot;
         for fill in &run.plan.fills {
             let slot = first_slot + fill.slot;
-            self.wait_with_state(slot, layer.all_parts(), &mut state.news)?;
+            self.wait_for_parts(slot, layer.all_parts())?;
         }
         state.residencies[layer.pool].release(&mut run.plan);
         Ok(())

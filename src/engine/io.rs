@@ -3,9 +3,7 @@
 use super::Engine;
 use super::arrivals::Target;
 use super::layout::{Layer, Tensor};
-use super::stall;
 use crate::error::{Error, Result, cause_again};
-use crate::report;
 use crate::residency::Plan;
 use crate::store::{Read, ReadFailure, span};
 use std::path::Path;
@@ -52,27 +50,10 @@ impl Engine {
         self.wait_until(arrived)
     }
 
-    /// As [`Self::wait_for_parts`], for who holds the state: what cannot be said meanwhile goes to its `news`.
-    pub(super) fn wait_with_state(
-        &self,
-        slot: u32,
-        mask: u32,
-        news: &mut Vec<String>,
-    ) -> Result<()> {
-        let arrived = || self.arrivals.has_parts(slot, mask);
-        self.wait_saying(arrived, &mut |line| stall::say_aside(line, news))
-    }
-
-    /// Sleeps until `arrived`, and says so if that takes very long.
+    /// Sleeps until `arrived`, and tells so if that takes very long.
     pub(super) fn wait_until(&self, arrived: impl Fn() -> bool) -> Result<()> {
-        self.wait_saying(arrived, &mut |line| report::say(&line))
-    }
-
-    fn wait_saying(&self, arrived: impl Fn() -> bool, say: &mut dyn FnMut(String)) -> Result<()> {
-        let waited = self
-            .arrivals
-            .wait_until(arrived, || self.look_at_stall(say));
-        self.end_of_wait(waited.err(), say);
+        let waited = self.arrivals.wait_until(arrived, || self.look_at_stall());
+        self.end_of_wait(waited.err());
         waited.map_err(|failure| self.read_error(failure))
     }
 

@@ -36,11 +36,12 @@ mod warm;
 
 pub use crate::draft_tokens::{Batch, Drafts, Sure, Token};
 use crate::error::Result;
+use crate::notice::Notices;
 use crate::profile::recognizer::Recognizer;
 use crate::recent_events::{self, RecentEvents};
 use crate::residency::{Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
-use crate::sync::{Held, Lock, Speaks};
+use crate::sync::{Held, Lock};
 use crate::trace::{Picks, Recording};
 use crate::tracker::Tracker;
 use ahead::Ahead;
@@ -105,14 +106,6 @@ struct State {
     reads: Vec<Read>,
     /// First and last routing event.
     busy: Option<(Instant, Instant)>,
-    /// Lines to say when the lock is free.
-    news: Vec<String>,
-}
-
-impl Speaks for State {
-    fn take_news(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.news)
-    }
 }
 
 impl State {
@@ -142,6 +135,7 @@ pub struct Engine {
     arena: Arc<Arena>,
     queue: ReadQueue,
     arrivals: Arc<Arrivals>,
+    notices: Arc<Notices>,
     lanes: Vec<Lane>,
     state: Lock<State>,
     /// Whether an operation uses the staging ring.
@@ -166,9 +160,11 @@ impl Engine {
         let arena = Arc::new(Arena::reserve(layout.arena_bytes)?);
         let sizing = Arc::new(Sizing::new(&layout, &arena)?);
         populate::in_background(&arena, &sizing, &layout);
+        let notices = Arc::<Notices>::default();
         let arrivals = Arc::new(Arrivals::new(
             layout.n_slots() as usize,
             layout.ring.n_places,
+            notices.clone(),
         ));
         let queue = ReadQueue::new(files, arena.clone(), arrivals.clone(), options)?;
         let mut residencies = Vec::new();
@@ -211,12 +207,12 @@ impl Engine {
                 next_sequence: 0,
                 reads: Vec::new(),
                 busy: None,
-                news: Vec::new(),
             }),
             layout,
             arena,
             queue,
             arrivals,
+            notices,
             ring_is_taken: Mutex::new(false),
             ring_is_free: Condvar::new(),
             meter: Meter::default(),
@@ -249,6 +245,11 @@ impl Engine {
     /// The reads, for their counters and how they are done.
     pub fn queue(&self) -> &ReadQueue {
         &self.queue
+    }
+
+    /// What there is to tell a person.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// What routing has cost so far.

@@ -2,7 +2,7 @@
 
 use super::{Engine, N_LANES, State};
 use crate::expert::Event;
-use crate::numbers;
+use crate::notice::Notice;
 use std::sync::atomic::Ordering;
 
 /// Bytes that the batches after the first must have read before anything is said.
@@ -27,13 +27,13 @@ pub(super) struct Prompts {
 
 impl Prompts {
     /// A batch of `n_tokens` begins in lane `at`, or on a device, as [`Prompt::note`].
-    fn note(&mut self, at: Option<usize>, n_tokens: u32, bytes_read: u64) -> Option<String> {
+    fn note(&mut self, at: Option<usize>, n_tokens: u32, bytes_read: u64) -> Option<Notice> {
         let at = at.unwrap_or(N_LANES);
         if self.by_lane.len() <= at {
             self.by_lane.resize_with(at + 1, Prompt::default);
         }
-        let text = self.by_lane[at].note(n_tokens, bytes_read)?;
-        (!std::mem::replace(&mut self.is_told, true)).then_some(text)
+        let notice = self.by_lane[at].note(n_tokens, bytes_read)?;
+        (!std::mem::replace(&mut self.is_told, true)).then_some(notice)
     }
 
     /// Another thread has lane `at`: what it computes is another prompt.
@@ -47,7 +47,7 @@ impl Prompts {
 impl Prompt {
     /// A batch of `n_tokens` begins, after `bytes_read` bytes of experts have been read. Returns what to
     /// say when a prompt has ended that read much more than once.
-    fn note(&mut self, n_tokens: u32, bytes_read: u64) -> Option<String> {
+    fn note(&mut self, n_tokens: u32, bytes_read: u64) -> Option<Notice> {
         if n_tokens > Event::SCAN_TOKENS {
             self.n_batches += 1;
             self.n_tokens += u64::from(n_tokens);
@@ -62,14 +62,11 @@ impl Prompt {
         if ended.n_batches < 2 || n_bytes < BYTES_MIN {
             return None;
         }
-        let n_batch = ended.n_tokens.next_power_of_two();
-        Some(format!(
-            "hotset: this prompt of {} tokens was computed in {} batches, and those after the first read {} of \
-             experts once more; -ub {n_batch} -b {n_batch} would save that, but needs more memory",
-            ended.n_tokens,
-            ended.n_batches,
-            numbers::bytes(n_bytes),
-        ))
+        Some(Notice::LargerBatch {
+            n_tokens: ended.n_tokens,
+            n_batches: ended.n_batches,
+            n_bytes,
+        })
     }
 }
 
@@ -77,8 +74,9 @@ impl Engine {
     /// A batch of `n_tokens` begins in lane `at`, or on a device.
     pub(super) fn note_batch(&self, state: &mut State, at: Option<usize>, n_tokens: u32) {
         let bytes_read = self.meter.bytes_read.load(Ordering::Relaxed);
-        let news = state.prompts.note(at, n_tokens, bytes_read);
-        state.news.extend(news);
+        if let Some(notice) = state.prompts.note(at, n_tokens, bytes_read) {
+            self.notices.tell(notice);
+        }
     }
 }
 
@@ -102,7 +100,7 @@ mod tests {
         for batch in 0..4 {
             assert_eq!(note(128, (2 + batch) * GIB), None);
         }
-        let text = note(1, 6 * GIB).unwrap();
+        let text = note(1, 6 * GIB).unwrap().to_string();
         assert!(
             text.contains("512 tokens") && text.contains("4 batches"),
             "{text}"
@@ -127,7 +125,7 @@ mod tests {
                 assert_eq!(prompts.note(Some(0), 128, batch * GIB), None);
                 assert_eq!(prompts.note(other, 1, batch * GIB), None);
             }
-            let text = prompts.note(Some(0), 1, 4 * GIB).unwrap();
+            let text = prompts.note(Some(0), 1, 4 * GIB).unwrap().to_string();
             assert!(
                 text.contains("512 tokens") && text.contains("3.0 GiB"),
                 "{text}"

@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::arrivals::LOOK_EVERY;
-use crate::report;
+use crate::notice::Notice;
 use crate::store::{ReadFailure, UnderWay};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -77,8 +77,8 @@ fn look(
 }
 
 impl Engine {
-    /// A thread still waits, and holds no lock that reading needs: hands `say` the lines that there are.
-    pub(super) fn look_at_stall(&self, say: &mut dyn FnMut(String)) {
+    /// A thread still waits, and holds no lock that reading needs: tells what there is to tell.
+    pub(super) fn look_at_stall(&self) {
         // What cannot be told at once is told at the next look.
         let Some(longest) = self.queue.longest_under_way() else {
             return;
@@ -90,17 +90,17 @@ impl Engine {
             news
         };
         for (news, read, took) in news {
-            say(self.line(news, &read, took));
+            self.notices.tell(self.notice(news, read, took));
         }
     }
 
     /// What a thread waited for is there, or `failure` says why not.
-    pub(super) fn end_of_wait(&self, failure: Option<&ReadFailure>, say: &mut dyn FnMut(String)) {
+    pub(super) fn end_of_wait(&self, failure: Option<&ReadFailure>) {
         if !self.stall.is_told.load(Ordering::Relaxed) {
             return;
         }
         match failure {
-            None => self.look_at_stall(say),
+            None => self.look_at_stall(),
             // That is what is said.
             Some(_) => {
                 let mut told = self.stall.told.lock().expect("no thread panics with it");
@@ -110,30 +110,16 @@ impl Engine {
         }
     }
 
-    fn line(&self, news: News, read: &UnderWay, took: Duration) -> String {
-        let what = match news {
-            News::Takes => "takes",
-            News::HasEnded => "has ended: it took",
-        };
+    fn notice(&self, news: News, read: UnderWay, took: Duration) -> Notice {
         let path = self.queue.files()[read.file as usize].path();
-        format!(
-            "hotset: warning: reading {} bytes at offset {} of {} ({}) {what} {} s",
-            read.n_bytes,
-            read.offset,
-            path.display(),
-            self.holder_of(path, read.offset, read.n_bytes),
-            took.as_secs(),
-        )
-    }
-}
-
-/// Says `line` while the caller holds a lock: nobody waits for whoever reads standard error. If there is no thread to
-/// be had, it is left to `later`.
-pub(super) fn say_aside(line: String, later: &mut Vec<String>) {
-    let aside = std::thread::Builder::new().name("hotset-say".into());
-    let said = line.clone();
-    if aside.spawn(move || report::say(&said)).is_err() {
-        later.push(line);
+        Notice::SlowRead {
+            n_bytes: read.n_bytes,
+            offset: read.offset,
+            path: path.to_path_buf(),
+            what: self.holder_of(path, read.offset, read.n_bytes),
+            took,
+            has_ended: news == News::HasEnded,
+        }
     }
 }
 

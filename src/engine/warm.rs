@@ -72,9 +72,9 @@ impl Engine {
         let Some(mut guide) = state.guide.take() else {
             return;
         };
-        if let Some((known, line)) = guide.observe(layer, event) {
+        if let Some((known, notice)) = guide.observe(layer, event) {
             self.prime_pools(state, known);
-            state.news.push(line);
+            self.notices.tell(notice);
         }
         state.guide = Some(guide);
     }

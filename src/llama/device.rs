@@ -5,6 +5,7 @@
 
 use super::banks::{Bank, Layer, Made, Source};
 use super::loaded_model::LoadedModel;
+use super::speaker;
 use super::sys::{ggml_backend_t, ggml_tensor};
 use crate::config::{Config, StatsTo};
 use crate::device::guard::Guard;
@@ -232,18 +233,21 @@ impl Cached {
         let told = std::mem::take(&mut *self.told.lock().expect(TOLD));
         let banks: Vec<_> = told.banks.into_iter().filter(|b| !b.is_left).collect();
         let pools = banks.iter().map(Bank::pool).collect();
+        let cache = Cache::with_log(pools, &self.policy, self.n_log_bytes)?;
+        speaker::follow(cache.notices());
         let made = Made {
-            cache: Cache::with_log(pools, &self.policy, self.n_log_bytes)?,
+            cache,
             banks,
             model: self.loaded.clone(),
         };
         self.loaded.note_devices(&made.cache);
-        report::device_lines(
+        let lines = report::device_lines(
             &made.cache,
             &self.policy,
             self.loaded.blocks(),
             [&told.too_small, &self.repacked],
         );
+        lines.iter().for_each(|line| report::say(line));
         if let Some(workload) = self.loaded.workload() {
             if let Some(guide) = workload.guide() {
                 made.cache.guide_by(guide);

@@ -1,5 +1,6 @@
 //! The end of a process that would compute something wrong.
 
+use super::speaker;
 use crate::error::Error;
 use crate::report;
 use std::sync::Mutex;
@@ -24,6 +25,7 @@ fn say_soon(text: String) {
     let thread = std::thread::Builder::new().name("hotset-said".to_string());
     let said = text.clone();
     let speak = move || {
+        speaker::flush();
         report::say(&said);
         let _ = sender.send(());
     };

@@ -35,6 +35,7 @@ mod saving;
 pub mod session;
 mod shares;
 mod signals;
+mod speaker;
 #[allow(missing_docs)]
 pub mod sys;
 mod tapes;

@@ -2,6 +2,7 @@
 
 use super::foresight::LayerRouters;
 use super::room::{self, Budget};
+use super::speaker;
 use super::target::Target;
 use super::workload::Workload;
 use crate::config::{Config, StatsTo};
@@ -242,6 +243,7 @@ impl Model {
             ..self.options
         };
         let mut engine = Engine::new(layout, files, &self.policy, options)?;
+        speaker::follow(engine.notices());
         if !self.is_compared {
             engine.log_nothing();
         }

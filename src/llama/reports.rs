@@ -8,6 +8,7 @@ use super::loaded::{Registry, registry, try_registry};
 use super::loaded_model::LoadedModel;
 use super::model::Model;
 use super::observer::{self, Observer};
+use super::speaker;
 use super::workload::Workload;
 use crate::config::StatsTo;
 use crate::device::DeviceStats;
@@ -249,6 +250,7 @@ impl Registry {
 
     /// Prints the tables that were held back.
     fn release_tables(&mut self) {
+        speaker::flush();
         for table in std::mem::take(&mut self.tables) {
             report::say(&table);
         }

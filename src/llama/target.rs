@@ -1,5 +1,6 @@
 //! Where the routing of a model is recorded, and what the header of its file says.
 
+use super::speaker;
 use crate::engine::layout::{Layer, Layout, Tensor};
 use crate::report;
 use crate::trace::{Header, PoolSpec, Recording};
@@ -71,7 +72,9 @@ impl Target {
                 self.n_layers,
                 self.path.display()
             ));
-            Arc::new(Recording::new(self.path, header))
+            let recording = Recording::new(self.path, header);
+            speaker::follow(recording.notices());
+            Arc::new(recording)
         };
         self.reel.get_or_init(begin).clone()
     }

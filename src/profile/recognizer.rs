@@ -1,7 +1,8 @@
 //! What is known of a workload before it runs, and recognising which of several known ones it is.
 
+use super::choose::Chooser;
 use crate::expert::Event;
-use crate::profile::Chooser;
+use crate::notice::Notice;
 use crate::tracker::Phase;
 
 /// A workload that is known: how often a token picks each expert, by layer and expert, 0 to 1. Layers are
@@ -34,26 +35,21 @@ impl Recognizer {
         }
     }
 
-    /// Hears of an event of `layer`. Returns what to follow where it has just made up its mind, and a line that says
-    /// so.
-    pub fn observe(&mut self, layer: usize, event: &Event) -> Option<(&Known, String)> {
+    /// Hears of an event of `layer`. Returns what to follow where it has just made up its mind, and what there is
+    /// to tell of it.
+    pub fn observe(&mut self, layer: usize, event: &Event) -> Option<(&Known, Notice)> {
         let (n, phase) = (event.n_tokens, Phase::of(event));
         let number = self.numbers[layer];
         let verdict = self
             .chooser
             .observe(number, phase, n, event.experts, event.rows)?;
         let known = &self.known[verdict.profile];
-        let line = format!(
-            "hotset: the workload {} profile '{}': {:.0} % sure after {} tokens",
-            if verdict.is_change {
-                "changed to"
-            } else {
-                "is like"
-            },
-            known.name,
-            100.0 * verdict.confidence,
-            verdict.n_tokens,
-        );
-        Some((known, line))
+        let notice = Notice::Workload {
+            profile: known.name.clone(),
+            is_change: verdict.is_change,
+            confidence: verdict.confidence,
+            n_tokens: verdict.n_tokens,
+        };
+        Some((known, notice))
     }
 }

@@ -1,6 +1,6 @@
 //! What a person reads of devices.
 
-use super::{hindsight_line, hindsight_rates, percent, say};
+use super::{hindsight_line, hindsight_rates, percent};
 use crate::device::guard::News;
 use crate::device::{Cache, DeviceStats};
 use crate::numbers::bytes;
@@ -8,17 +8,18 @@ use crate::stats::Tier;
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;
 
-/// Says what devices keep, and why they do not keep the other layers of those that are `blocks`; for the blocks
+/// What devices keep, in lines, and why they do not keep the other layers of those that are `blocks`; for the blocks
 /// `too_small` it is the budget, and those that are `repacked` cannot be read.
 pub fn device_lines(
     cache: &Cache,
     policy: &str,
     blocks: &[u32],
     [too_small, repacked]: [&[u32]; 2],
-) {
+) -> Vec<String> {
     let pools = cache.pools();
+    let mut lines = Vec::new();
     for pool in &pools {
-        say(&format!(
+        lines.push(format!(
             "hotset: {} keeps {} of {} experts of {} layers in {}, policy {policy}",
             pool.device,
             pool.n_slots,
@@ -41,10 +42,11 @@ pub fn device_lines(
         } else {
             "its layer is not computed on a device with a cache"
         };
-        say(&format!(
+        lines.push(format!(
             "hotset: no device keeps experts of block {block}: {why}"
         ));
     }
+    lines
 }
 
 /// That the cache is used from now on, or is not.

@@ -1,15 +1,17 @@
 //! A recording whose pools are known late.
 
 use super::{Header, Picks, PoolSpec, Recorder};
+use crate::notice::Notices;
 use once_cell::sync::OnceCell;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// A recording that begins with its first event: until then its header may change.
 pub struct Recording {
     path: PathBuf,
     header: Mutex<Header>,
     recorder: OnceCell<Recorder>,
+    notices: Arc<Notices>,
 }
 
 impl Recording {
@@ -19,14 +21,20 @@ impl Recording {
             path,
             header: Mutex::new(header),
             recorder: OnceCell::new(),
+            notices: Arc::default(),
         }
+    }
+
+    /// What there is to tell a person.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// As [`Recorder::record`].
     pub fn record(&self, layer: u32, picks: Picks, is_aside: bool) {
         let begin = || {
             let header = self.header.lock().expect(HEADER).clone();
-            Recorder::new(self.path.clone(), header)
+            Recorder::new(self.path.clone(), header, self.notices.clone())
         };
         let recorder = self.recorder.get_or_init(begin);
         recorder.record(layer, picks, is_aside);

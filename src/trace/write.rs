@@ -7,8 +7,8 @@
 
 use super::text::{Head, Text};
 use super::{Header, Picks};
+use crate::notice::{Notice, Notices};
 use crate::output::Growing;
-use crate::report;
 use crate::sync::{Busy, lock_soon};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -135,13 +135,14 @@ pub struct Recorder {
     shared: Arc<Shared>,
     path: PathBuf,
     patience: Duration,
+    notices: Arc<Notices>,
 }
 
 impl Recorder {
     /// Will write to `path`, which is replaced when the first event is recorded.
     ///
-    /// If it cannot be written, a line on standard error says so and the rest is not recorded.
-    pub fn new(path: PathBuf, header: Header) -> Self {
+    /// If it cannot be written, `notices` say so and the rest is not recorded.
+    pub fn new(path: PathBuf, header: Header, notices: Arc<Notices>) -> Self {
         let shared = Arc::new(Shared {
             buffer: Mutex::new(Buffer {
                 values: Vec::new(),
@@ -157,6 +158,7 @@ impl Recorder {
         });
         let writer = shared.clone();
         let at = path.clone();
+        let told = notices.clone();
         let run = move || {
             // Whoever reads a pipe may go, and a file may be limited: errors of this file, and no end of the program.
             #[cfg(not(miri))] // which has no signals
@@ -164,7 +166,6 @@ impl Recorder {
                 .thread_block()
                 .expect("these can be blocked");
             let written = write(&writer, &path, &header);
-            // Before anything is said: nobody who records waits for whoever reads that.
             let is_full = writer.close();
             let why = match written {
                 Err(cause) => Some(cause.to_string()),
@@ -173,7 +174,7 @@ impl Recorder {
             };
             // Who has given it up has said so.
             if let Some(why) = why.filter(|_| !writer.buffer().is_done) {
-                report::say(&unrecorded(&path, &why));
+                told.tell(unrecorded(&path, why));
             }
             writer.buffer().is_done = true;
             writer.changed.notify_all();
@@ -183,12 +184,13 @@ impl Recorder {
             let mut buffer = shared.buffer();
             buffer.is_closed = true;
             buffer.is_done = true;
-            report::say(&unrecorded(&at, &format!("no thread: {cause}")));
+            notices.tell(unrecorded(&at, format!("no thread: {cause}")));
         }
         Self {
             shared,
             path: at,
             patience: PATIENCE,
+            notices,
         }
     }
 
@@ -212,9 +214,8 @@ impl Recorder {
             buffer.is_done = true;
             self.shared.changed.notify_all();
             drop(buffer);
-            let path = self.path.clone();
-            // Nobody who computes waits for whoever reads that.
-            say_apart(move || unrecorded(&path, "writing takes too long"));
+            let why = "writing takes too long";
+            self.notices.tell(unrecorded(&self.path, why));
             return;
         }
         let n_tokens = picks.n_tokens();
@@ -280,16 +281,11 @@ impl Drop for Recorder {
     }
 }
 
-fn unrecorded(path: &Path, why: &str) -> String {
-    let path = path.display();
-    format!("hotset: warning: HOTSET_TRACE: {path}: {why}; routing is no longer recorded")
-}
-
-/// Says it in a thread of its own, if there can be one.
-fn say_apart(text: impl FnOnce() -> String + Send + 'static) {
-    let thread = thread::Builder::new().name("hotset-said".into());
-    // Nobody is left to tell if it cannot be said.
-    let _ = thread.spawn(move || report::say(&text()));
+fn unrecorded(path: &Path, why: impl ToString) -> Notice {
+    Notice::Unrecorded {
+        path: path.to_path_buf(),
+        why: why.to_string(),
+    }
 }
 
 /// The writer: until the end, or until the file cannot be written.
@@ -349,7 +345,7 @@ mod tests {
     fn lines(n_layers: u32, record: impl Fn(&Recorder)) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.trace.gz");
-        let recorder = Recorder::new(path.clone(), header(n_layers));
+        let recorder = Recorder::new(path.clone(), header(n_layers), Arc::default());
         record(&recorder);
         recorder.finish();
         recorder.record(0, Picks::new(&[7, 7], 2, 2), false);
@@ -372,7 +368,7 @@ mod tests {
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let _reader = File::options().read(true).write(true).open(&path).unwrap();
-        let mut recorder = Recorder::new(path, header(1));
+        let mut recorder = Recorder::new(path, header(1), Arc::default());
         recorder.patience = Duration::from_millis(50);
         let begin = Instant::now();
         // What no pipe holds, also compressed.
@@ -456,7 +452,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.trace.gz");
         std::fs::write(&path, "old").unwrap();
-        drop(Recorder::new(path.clone(), header(1)));
+        drop(Recorder::new(path.clone(), header(1), Arc::default()));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
     }
 
@@ -464,7 +460,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_written() {
         let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::new(dir.path().to_path_buf(), header(1));
+        let recorder = Recorder::new(dir.path().to_path_buf(), header(1), Arc::default());
         for _ in 0..VALUES_MAX {
             recorder.record(0, Picks::new(&[1, 0], 2, 2), false);
         }

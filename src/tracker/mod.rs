@@ -9,6 +9,7 @@ use crate::expert::{Event, ExpertId, Shape};
 
 mod counts;
 mod history;
+pub mod unevenness;
 
 pub use counts::LayerCounts;
 use history::History;
