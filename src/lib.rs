@@ -1,36 +1,54 @@
 //! Keeps the experts a mixture-of-experts model is about to use in fast memory.
 //!
-//! [`engine`] streams the experts of one model from disk and is what llama.cpp's hook calls;
-//! [`cache`] decides for engines that move bytes themselves. Both rank experts with a [`policy`].
+//! [`cache`] decides for engines that move bytes themselves: it ranks experts with a [`policy`], and [`profile`] keeps what a
+//! workload picks. `include/hotset.h` is the same for C. [`llama`] is what llama.cpp's hook calls: there the experts of a model
+//! are streamed from disk. [`trace`] and [`replay`] are recorded routing, and what policies would make of it.
 
-pub mod auto;
+// Some parts only serve the program and the tests, which see them with the feature.
+#![cfg_attr(not(feature = "internals"), allow(dead_code, unused_imports))]
+
 pub mod cache;
 pub mod config;
-pub mod device;
-pub mod draft_tokens;
-pub mod engine;
 pub mod error;
 pub mod expert;
-pub mod ffi;
-pub mod gguf;
-pub mod hindsight;
 #[cfg(feature = "hooks")]
 pub mod llama;
-pub mod math;
-pub mod measuring;
-pub mod memory;
-pub mod notice;
-pub mod numbers;
-pub mod output;
 pub mod policy;
 pub mod profile;
-pub mod recent_events;
 pub mod replay;
-pub mod report;
-pub mod residency;
-pub mod sharing;
-pub mod stats;
-pub mod store;
-pub mod sync;
 pub mod trace;
 pub mod tracker;
+
+/// Declares modules that are nobody's but this package's.
+macro_rules! internal {
+    ($($module:ident)*) => {$(
+        #[cfg(feature = "internals")]
+        #[doc(hidden)]
+        pub mod $module;
+        #[cfg(not(feature = "internals"))]
+        mod $module;
+    )*};
+}
+
+internal! {
+    auto
+    device
+    draft_tokens
+    engine
+    ffi
+    gguf
+    hindsight
+    math
+    measuring
+    memory
+    notice
+    numbers
+    output
+    recent_events
+    report
+    residency
+    sharing
+    stats
+    store
+    sync
+}

@@ -1,7 +1,7 @@
 //! LoRA adapters on attention and on experts change the output of streamed models as they change
 //! that of stock llama.cpp: to the bit.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 mod child;
 mod runner;

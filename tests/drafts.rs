@@ -1,6 +1,6 @@
 //! Drafts that are rejected leave no trace in what is learnt of the routing.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 mod runner;
 mod tiny;

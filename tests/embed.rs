@@ -1,7 +1,7 @@
 //! The way of people who build llama.cpp themselves: libhotset.a without llama.cpp in it, the
 //! patched tree, their own cmake project. The first run compiles libllama; later ones reuse it.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 use std::env;
 use std::ffi::OsString;

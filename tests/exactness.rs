@@ -4,7 +4,7 @@
 //! Every comparison also asserts that the run did what it is there for (misses, evictions, staging),
 //! so that none can pass for nothing.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 mod runner;
 mod tiny;

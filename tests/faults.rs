@@ -1,7 +1,7 @@
 //! What goes wrong outside of the model ends in one clear line and a failure: never in a hang, a
 //! signal, a wrong token or half a file.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 #![allow(unsafe_code)]
 
 mod child;

@@ -1,7 +1,7 @@
 //! Programs under limits of their own, or where the system does not say what there is: they work, or say in one line
 //! why they do not.
 
-#![cfg(all(target_os = "linux", feature = "llama"))]
+#![cfg(all(target_os = "linux", feature = "llama", feature = "cli"))]
 // Sets limits.
 #![allow(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! A server tries out each of its contexts with a few tokens: what these pick is in no counter, profile or recording.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 mod child;
 mod serving;

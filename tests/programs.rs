@@ -1,6 +1,6 @@
 //! The programs a user runs give the same text with streamed experts as without hotset.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 mod child;
 mod serving;

@@ -1,6 +1,6 @@
 //! Disks that answer late, one by one, or not at first: the tokens are right, and a line says what is wrong.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 mod child;
 

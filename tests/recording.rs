@@ -1,7 +1,7 @@
 //! A recording is what was computed: replayed with what its header says, it gives the counters of the
 //! run to the unit, whatever the policy; and it does not change what is computed.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 mod child;
 mod runner;

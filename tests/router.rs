@@ -1,6 +1,6 @@
 //! A server that routes between models starts a process for each, all with the same settings.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 #![allow(unsafe_code)]
 
 mod child;

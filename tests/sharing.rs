@@ -1,7 +1,7 @@
 //! Several models in one process, and several contexts of one model: each is right whatever the
 //! others do.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 #![allow(unsafe_code)]
 
 mod runner;

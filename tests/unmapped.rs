@@ -1,6 +1,6 @@
 //! Files that the system cannot map, as on some network and FUSE mounts: experts stream from them all the same.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 mod child;
 mod tiny;

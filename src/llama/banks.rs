@@ -13,7 +13,7 @@ use crate::draft_tokens::Batch;
 use crate::engine::{Engine, Loan, Piece, Wanted, Warmed};
 use crate::error::Result;
 use crate::expert::Shape;
-use crate::report;
+use crate::report::{self, Progress};
 use crate::residency::Plan;
 use crate::trace::Picks;
 use std::ffi::CStr;
@@ -242,7 +242,7 @@ impl Made {
         let begin = Instant::now();
         let places = self.cache.fill_hottest(&known);
         let size = |bank: usize| self.banks[bank].layers[0].expert_bytes();
-        let bar = report::bytes_bar(places.iter().map(|place| size(place.0)).sum());
+        let bar = Progress::of_bytes(places.iter().map(|place| size(place.0)).sum());
         let mut warmed = Warmed {
             n_experts: 0,
             n_bytes: 0,
@@ -275,9 +275,9 @@ impl Made {
             self.cache.note_warm(at, size(at));
             warmed.n_experts += 1;
             warmed.n_bytes += size(at);
-            bar.set_position(warmed.n_bytes);
+            bar.set(warmed.n_bytes);
         }
-        bar.finish_and_clear();
+        bar.finish();
         warmed.took = begin.elapsed();
         report::say(&report::warm_line(&known.name, &warmed));
         Ok(())

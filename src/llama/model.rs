@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::engine::layout::{Tensor, expert_bytes};
 use crate::error::{Error, Result};
 use crate::recent_events;
-use crate::report;
+use crate::report::{self, Progress};
 use crate::stats::Stats;
 use crate::store::{ModelFile, Pace, QueueOptions, Way, Why};
 use crate::trace::PoolSpec;
@@ -190,9 +190,9 @@ impl Model {
         if engine.holds_all() || workload.prewarm.is_zero() {
             return Ok(());
         }
-        let bar = report::bytes_bar(engine.layout().expert_bytes_start());
-        let warmed = engine.prewarm(&known, workload.prewarm, |n| bar.set_position(n))?;
-        bar.finish_and_clear();
+        let bar = Progress::of_bytes(engine.layout().expert_bytes_start());
+        let warmed = engine.prewarm(&known, workload.prewarm, |n| bar.set(n))?;
+        bar.finish();
         report::say(&report::warm_line(&known.name, &warmed));
         Ok(())
     }
@@ -258,9 +258,9 @@ impl Model {
             self.warm(&engine, workload)?;
         }
         if engine.holds_all() {
-            let bar = report::bytes_bar(engine.layout().expert_bytes);
-            engine.preload(|n| bar.set_position(n))?;
-            bar.finish_and_clear();
+            let bar = Progress::of_bytes(engine.layout().expert_bytes);
+            engine.preload(|n| bar.set(n))?;
+            bar.finish();
         }
         if let Some(target) = target {
             let recording = target.record_pools(engine.layout(), engine.holds_all());

@@ -14,10 +14,15 @@ use crate::trace::{PoolSpec, Recorded};
 mod belady;
 mod budget;
 mod bytes;
+#[cfg(feature = "cli")]
 mod case;
+#[cfg(feature = "cli")]
 pub mod grid;
+#[cfg(feature = "cli")]
 pub mod planner;
+#[cfg(feature = "cli")]
 mod request;
+#[cfg(feature = "cli")]
 mod summary;
 
 pub use belady::{belady, belady_from};
@@ -154,6 +159,7 @@ pub fn belady_pools<'a, I: IntoIterator<Item = impl Into<Recorded<'a>>>>(
     Ok((sum(counts), hits))
 }
 
+#[cfg(feature = "cli")]
 /// The experts that pools hold before the first event, as dense indices of `shape`.
 fn at_start(shape: &Shape, pools: &[PoolSpec]) -> Vec<usize> {
     let of_pool = |pool| experts_of(shape, pool).take(n_at_start(shape, pool));

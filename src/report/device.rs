@@ -1,11 +1,11 @@
 //! What a person reads of devices.
 
-use super::{hindsight_line, hindsight_rates, percent};
+use super::rates::{hindsight_line, hindsight_rates, hits, percent};
+use super::table::table;
 use crate::device::guard::News;
 use crate::device::{Cache, DeviceStats};
 use crate::numbers::bytes;
 use crate::stats::Tier;
-use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;
 
 /// What devices keep, in lines, and why they do not keep the other layers of those that are `blocks`; for the blocks
@@ -66,38 +66,29 @@ pub fn guard_line(news: &News) -> String {
 }
 
 /// The part of the table at the end that is about devices; empty if there are none.
-pub fn device_text(devices: &[DeviceStats]) -> String {
+pub(super) fn device_text(devices: &[DeviceStats]) -> String {
     if devices.is_empty() {
         return String::new();
     }
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    let names = devices.iter().map(|d| d.device.clone());
-    table.set_header(std::iter::once("hotset".to_string()).chain(names));
+    let header = std::iter::once("hotset".to_string());
+    let mut rows: Vec<Vec<String>> = vec![
+        header
+            .chain(devices.iter().map(|d| d.device.clone()))
+            .collect(),
+    ];
     let mut row = |name: &str, cell: &dyn Fn(&DeviceStats) -> String| {
-        let cells = devices.iter().map(cell);
-        table.add_row(std::iter::once(name.to_string()).chain(cells));
+        let name = std::iter::once(name.to_string());
+        rows.push(name.chain(devices.iter().map(cell)).collect());
     };
     row("tokens", &|d| d.generation.tokens.to_string());
     row("experts routed", &|d| d.generation.picks().to_string());
-    row("hits", &|d| match d.generation.picks() {
-        0 => "-".to_string(),
-        n => format!(
-            "{} ({:.1} %)",
-            d.generation.hits,
-            percent(d.generation.hits, n)
-        ),
-    });
+    row("hits", &|d| hits(&d.generation));
     row("misses", &|d| d.generation.misses.to_string());
     row("evictions", &|d| d.generation.evictions.to_string());
     row("uploaded", &|d| bytes(d.bytes_uploaded));
     row("routed besides", &|d| d.n_beside.to_string());
     row("of these left aside", &|d| d.n_aside.to_string());
-    for column in 1..=devices.len() {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+    let table = table(&rows);
     let lines: String = devices.iter().map(lines).collect();
     format!("\n{table}\n{lines}")
 }
@@ -107,9 +98,8 @@ pub(super) fn tiers_text(tiers: &[Tier]) -> String {
     if tiers.is_empty() {
         return String::new();
     }
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["hotset", "experts asked for", "hits", "came there"]);
+    let header = ["hotset", "experts asked for", "hits", "came there"];
+    let mut rows = vec![header.map(str::to_string).to_vec()];
     for (i, tier) in tiers.iter().enumerate() {
         let rate = 100.0 * tier.hit_rate.unwrap_or(0.0);
         // Devices take from memory, and memory from the disk.
@@ -118,18 +108,14 @@ pub(super) fn tiers_text(tiers: &[Tier]) -> String {
             2 => format!("{} from disk", bytes(tier.bytes_in)),
             _ => format!("{} from memory", bytes(tier.bytes_in)),
         };
-        table.add_row([
+        rows.push(vec![
             tier.name.clone(),
             tier.asked.to_string(),
             format!("{} ({rate:.1} %)", tier.hits),
             came,
         ]);
     }
-    for column in 1..4 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+    let table = table(&rows);
     format!("{table}\n")
 }
 

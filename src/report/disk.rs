@@ -1,6 +1,7 @@
 //! What a person should know of the files that experts are read from.
 
 use crate::engine::Engine;
+use crate::numbers::bytes;
 use crate::store::{ModelFile, Way};
 use std::path::Path;
 
@@ -12,7 +13,7 @@ pub fn disk_lines(engine: &Engine, measured: &Path, way: &Way) -> Vec<String> {
             "hotset: warning: {} is slow to read: {:.0} MB/s, and a read of {} takes {:.1} ms",
             measured.display(),
             slow.bytes_per_second / 1e6,
-            super::bytes(slow.n_bytes as u64),
+            bytes(slow.n_bytes as u64),
             slow.latency.as_secs_f64() * 1e3,
         )
     });

@@ -1,5 +1,6 @@
 //! The program `hotset` as a user types it.
 
+#![cfg(feature = "cli")]
 #![allow(unsafe_code)]
 
 use hotset::policy::REGISTRY;

@@ -1,7 +1,7 @@
 //! Experts on a device: which ones, is our policies' choice, and what is computed is what upstream's cache
 //! computes, to the bit. The devices are `ggml-rpc-server`s on loopback; `gpu.rs` has the tests that need a GPU.
 
-#![cfg(all(feature = "llama", feature = "rpc"))]
+#![cfg(all(feature = "llama", feature = "cli", feature = "rpc"))]
 #![allow(unsafe_code)]
 
 mod adapters;

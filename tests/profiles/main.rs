@@ -1,7 +1,7 @@
 //! Profiles of runs with llama.cpp: they are what was routed, they change no bit of the output, and what
 //! is wrong with one is said before anything is computed.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 
 #[path = "../child/mod.rs"]
 mod child;

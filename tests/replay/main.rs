@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 mod golden;
+#[cfg(feature = "cli")]
 mod grid;
 mod optimum;
 mod policies;

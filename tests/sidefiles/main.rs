@@ -1,7 +1,7 @@
 //! Counters, profile and trace obey one rule: what is in the way is said before a model is loaded, what is there keeps
 //! what it is, and nothing about them costs a run.
 
-#![cfg(feature = "llama")]
+#![cfg(all(feature = "llama", feature = "cli"))]
 #![allow(unsafe_code)]
 
 #[path = "../child/mod.rs"]

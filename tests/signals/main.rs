@@ -1,6 +1,6 @@
 //! Signals end the programs as they end llama.cpp's, and nothing of what a run leaves is lost then.
 
-#![cfg(all(feature = "llama", unix))]
+#![cfg(all(feature = "llama", feature = "cli", unix))]
 
 mod chat;
 #[path = "../child/mod.rs"]

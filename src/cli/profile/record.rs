@@ -62,7 +62,7 @@ mod reading {
     use hotset::gguf;
     use hotset::llama::text;
     use hotset::profile::{Layer, Profile};
-    use hotset::report::tokens_bar;
+    use hotset::report::Progress;
     use std::path::PathBuf;
 
     pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -77,12 +77,12 @@ mod reading {
         config.ram.get_or_insert(Ram::Auto);
         config.stats = StatsTo::Off;
         (config.profile, config.profile_save) = (None, None);
-        let bar = tokens_bar();
+        let bar = Progress::of_tokens();
         let mut profile = text::read(&args.model, &text, config, |n_done, n_all| {
             bar.set_length(n_all as u64);
-            bar.set_position(n_done as u64);
+            bar.set(n_done as u64);
         })?;
-        bar.finish_and_clear();
+        bar.finish();
         profile.name.clone_from(&args.name);
         args.phase.assign(&mut profile);
         profile.write(&out)?;
