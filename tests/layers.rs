@@ -1,0 +1,293 @@
+//! Which file may name which: arrows only go down, and two files never name each other.
+//!
+//! The layers are those that docs/design.md lists. What a file names is what its paths lead to, also through `pub use`
+//! of a folder's `mod.rs`, which by itself names nobody: it is the face of the folder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use syn::visit::{self, Visit};
+use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, Visibility};
+
+/// A path in the crate, from its root.
+type Names = Vec<String>;
+
+/// What one file says.
+#[derive(Default)]
+struct Source {
+    file: String,
+    /// Its module.
+    module: Names,
+    /// Where it stands: modules within the file come after its own.
+    inside: Names,
+    /// Names that it brings into scope, or hands on, and what they are.
+    known: BTreeMap<String, Names>,
+    handed_on: BTreeMap<String, Names>,
+    /// Paths as they are written, from the root where that is known.
+    paths: Vec<Names>,
+}
+
+fn is_for_tests(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        let tokens = match &attribute.meta {
+            syn::Meta::List(list) if list.path.is_ident("cfg") => list.tokens.to_string(),
+            _ => return false,
+        };
+        tokens == "test"
+    })
+}
+
+impl Source {
+    /// From the root: a path that says where it begins, or with a name that is known here.
+    fn absolute(&self, path: &[String]) -> Option<Names> {
+        let here: Names = [self.module.clone(), self.inside.clone()].concat();
+        let n_up = path.iter().take_while(|name| *name == "super").count();
+        Some(match path.first()?.as_str() {
+            "crate" => path[1..].to_vec(),
+            "self" => [&here, &path[1..]].concat(),
+            "super" => [here.get(..here.len().checked_sub(n_up)?)?, &path[n_up..]].concat(),
+            name => [self.known.get(name)?, &path[1..]].concat(),
+        })
+    }
+
+    fn add_use(&mut self, tree: &UseTree, before: &[String], is_face: bool) {
+        let with = |name: &dyn ToString| [before, &[name.to_string()]].concat();
+        let (path, name) = match tree {
+            UseTree::Path(path) => return self.add_use(&path.tree, &with(&path.ident), is_face),
+            UseTree::Group(group) => {
+                let mut items = group.items.iter();
+                return items.for_each(|tree| self.add_use(tree, before, is_face));
+            }
+            UseTree::Name(name) if name.ident == "self" => (
+                before.to_vec(),
+                before.last().expect("self of something").clone(),
+            ),
+            UseTree::Name(name) => (with(&name.ident), name.ident.to_string()),
+            UseTree::Rename(name) => (with(&name.ident), name.rename.to_string()),
+            UseTree::Glob(_) => (before.to_vec(), "*".to_string()),
+        };
+        // A name of this module's own comes before a crate's.
+        let Some(path) = self.absolute(&path) else {
+            return;
+        };
+        if is_face {
+            self.handed_on.insert(name, path);
+        } else {
+            self.known.insert(name, path.clone());
+            self.paths.push(path);
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Source {
+    fn visit_item(&mut self, item: &'ast Item) {
+        let attributes = match item {
+            Item::Mod(item) => &item.attrs,
+            Item::Use(item) => &item.attrs,
+            Item::Fn(item) => &item.attrs,
+            _ => return visit::visit_item(self, item),
+        };
+        if !is_for_tests(attributes) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast ItemMod) {
+        if item.content.is_none() {
+            let path = [&self.module[..], &[item.ident.to_string()]].concat();
+            self.known.insert(item.ident.to_string(), path);
+            return;
+        }
+        let known = self.known.clone();
+        self.inside.push(item.ident.to_string());
+        visit::visit_item_mod(self, item);
+        self.inside.pop();
+        self.known = known;
+    }
+
+    fn visit_item_use(&mut self, item: &'ast ItemUse) {
+        let is_face = !matches!(item.vis, Visibility::Inherited);
+        self.add_use(&item.tree, &[], is_face);
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let names: Names = path.segments.iter().map(|s| s.ident.to_string()).collect();
+        if names.len() > 1 {
+            self.paths.extend(self.absolute(&names));
+        }
+        visit::visit_path(self, path);
+    }
+}
+
+/// All files of `src` but the programs', by their modules.
+fn sources() -> BTreeMap<Names, Source> {
+    fn walk(folder: &Path, sources: &mut BTreeMap<Names, Source>) {
+        for entry in fs::read_dir(folder).expect("the tests run in the folder of the package") {
+            let path = entry.expect("it can be read").path();
+            if path.is_dir() && !path.ends_with("bin") {
+                walk(&path, sources);
+            }
+            if path.extension().is_none_or(|end| end != "rs") || path.ends_with("lib.rs") {
+                continue;
+            }
+            let within = path.strip_prefix("src").expect("it is in there");
+            let mut module: Names = within
+                .with_extension("")
+                .iter()
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect();
+            module.retain(|name| name != "mod");
+            // What only tests are made of.
+            if module
+                .last()
+                .is_some_and(|name| name.ends_with("tests") || name == "testing")
+            {
+                continue;
+            }
+            let text = fs::read_to_string(&path).expect("it can be read");
+            let mut source = Source {
+                file: within.display().to_string(),
+                module: module.clone(),
+                ..Source::default()
+            };
+            let file = syn::parse_file(&text).expect("it is Rust");
+            // Modules of a folder are known before they are named.
+            let (mods, rest): (Vec<_>, Vec<_>) = file
+                .items
+                .iter()
+                .partition(|i| matches!(i, Item::Mod(item) if item.content.is_none()));
+            mods.into_iter()
+                .chain(rest)
+                .for_each(|item| source.visit_item(item));
+            sources.insert(module, source);
+        }
+    }
+    let mut sources = BTreeMap::new();
+    walk(Path::new("src"), &mut sources);
+    sources
+}
+
+/// The module that a path leads to.
+fn resolve(sources: &BTreeMap<Names, Source>, path: &[String]) -> Option<Names> {
+    let n = (0..=path.len())
+        .rev()
+        .find(|n| sources.contains_key(&path[..*n]))?;
+    let source = &sources[&path[..n]];
+    match path.get(n).and_then(|name| source.handed_on.get(name)) {
+        Some(to) if to != path => resolve(sources, &[to, &path[n + 1..]].concat()),
+        _ => Some(path[..n].to_vec()),
+    }
+}
+
+/// By file: the files that it names.
+fn arrows() -> BTreeMap<String, BTreeSet<String>> {
+    let sources = sources();
+    assert!(sources.len() > 100, "they were found");
+    let mut arrows = BTreeMap::new();
+    for source in sources.values() {
+        let named = source.paths.iter().filter_map(|path| {
+            let module = resolve(&sources, path)?;
+            // A folder that is named as such: what is meant of it is named where it is used.
+            (module.len() < path.len()).then(|| sources[&module].file.clone())
+        });
+        let named = named.filter(|file| *file != source.file).collect();
+        arrows.insert(source.file.clone(), named);
+    }
+    arrows
+}
+
+#[test]
+fn no_files_name_each_other_in_a_ring() {
+    let mut left = arrows();
+    // Whoever names nobody that is left is in no ring.
+    loop {
+        let files: BTreeSet<String> = left.keys().cloned().collect();
+        let n = left.len();
+        left.retain(|_, named| named.iter().any(|file| files.contains(file)));
+        if left.len() == n {
+            break;
+        }
+    }
+    let files: BTreeSet<String> = left.keys().cloned().collect();
+    left.values_mut()
+        .for_each(|named| named.retain(|file| files.contains(file)));
+    assert!(left.is_empty(), "rings, and what leads to them: {left:#?}");
+}
+
+/// The part of the house a file is in: a folder or a file of `src`.
+fn part(file: &str) -> &str {
+    let first = file.split('/').next().unwrap_or(file);
+    first.strip_suffix(".rs").unwrap_or(first)
+}
+
+/// By part: its layer, counted from the top, as docs/design.md lists them.
+fn layers() -> BTreeMap<String, usize> {
+    let design = fs::read_to_string("docs/design.md").expect("it is there");
+    let (_, list) = design
+        .split_once("\nLayers, from the top:\n\n")
+        .expect("there is a list");
+    let lines = list.lines().take_while(|line| line.starts_with("- "));
+    let mut layers = BTreeMap::new();
+    for (number, line) in lines.enumerate() {
+        let names = line.split(": ").next().expect("there is a first part");
+        for name in names.split('`').skip(1).step_by(2) {
+            let before = layers.insert(name.to_string(), number);
+            assert_eq!(before, None, "{name} is listed twice");
+        }
+    }
+    layers
+}
+
+#[test]
+fn arrows_only_go_down() {
+    let layers = layers();
+    let arrows = arrows();
+    let parts: BTreeSet<&str> = arrows.keys().map(|file| part(file)).collect();
+    let listed: BTreeSet<&str> = layers.keys().map(String::as_str).collect();
+    assert_eq!(parts, listed, "docs/design.md lists the parts of src");
+    for (file, named) in &arrows {
+        for other in named.iter().filter(|other| part(other) != part(file)) {
+            let is_down = layers[part(other)] > layers[part(file)];
+            assert!(is_down, "{file} names {other}, which is not below it");
+        }
+    }
+}
+
+/// Somebody else's build of the library pulls nothing that only the program needs.
+#[test]
+fn the_library_has_no_crate_of_a_command_line() {
+    let manifest = fs::read_to_string("Cargo.toml").expect("it is there");
+    let (_, feature) = manifest
+        .split_once("\ncli = [")
+        .expect("there is a feature");
+    let (feature, _) = feature.split_once(']').expect("it ends");
+    let crates: Vec<&str> = feature
+        .split('"')
+        .filter_map(|name| name.strip_prefix("dep:"))
+        .collect();
+    assert!(crates.len() > 5, "{crates:?}");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "tree",
+        "--locked",
+        "-e",
+        "normal",
+        "--prefix",
+        "none",
+        "--no-default-features",
+    ]);
+    let tree = cargo
+        .args(["--features", "hooks"])
+        .output()
+        .expect("cargo runs");
+    let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
+    assert!(tree.starts_with("hotset "), "{tree}");
+    for name in crates {
+        let is_it = |line: &str| line.split(' ').next() == Some(name);
+        assert!(
+            !tree.lines().any(is_it),
+            "{name} is a dependency of the library"
+        );
+    }
+}
