@@ -43,11 +43,11 @@ fn pass(residency: &mut Residency, plan: &mut Plan, routing: &[(u32, Vec<u32>)])
             rows: &[1; TOP_K as usize],
             ranks: &[],
         };
-        residency
-            .plan(black_box(&event), plan)
+        let planned = residency
+            .plan(black_box(&event), std::mem::take(plan))
             .expect("the events are valid");
-        residency.commit(plan);
-        residency.release(plan);
+        let committed = residency.commit(planned);
+        *plan = residency.release(committed);
     }
 }
 

@@ -173,13 +173,13 @@ mod tests {
         let mut plan = Plan::default();
         let (mut n_hits, mut n_picks) = (0, 0);
         for (i, event) in window.log.iter().enumerate() {
-            residency.plan(&event, &mut plan).unwrap();
+            let planned = residency.plan(&event, plan).unwrap();
             if i >= n_warm {
-                n_hits += plan.hits.len() as u64;
+                n_hits += planned.hits.len() as u64;
                 n_picks += event.experts.len() as u64;
             }
-            residency.commit(&mut plan);
-            residency.release(&mut plan);
+            let committed = residency.commit(planned);
+            plan = residency.release(committed);
         }
         (n_hits, n_picks)
     }

@@ -112,7 +112,7 @@ fn replay_pool(trace: &Trace, pool: &PoolSpec, policy: &str) -> Counts {
     let policy = policy::by_name(policy, &shape).unwrap();
     let mut residency = Residency::new(shape, pool.n_slots, policy);
     if pool.preloaded {
-        residency.fill_free();
+        residency.fill_free(0..residency.shape().n_total());
     }
     let mut plan = Plan::default();
     for (_, mut event) in trace.events() {
@@ -120,9 +120,9 @@ fn replay_pool(trace: &Trace, pool: &PoolSpec, policy: &str) -> Counts {
             continue;
         };
         event.layer = layer as u32;
-        residency.plan(&event, &mut plan).unwrap();
-        residency.commit(&mut plan);
-        residency.release(&mut plan);
+        let planned = residency.plan(&event, plan).unwrap();
+        let committed = residency.commit(planned);
+        plan = residency.release(committed);
     }
     residency.counts()
 }

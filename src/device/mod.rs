@@ -58,6 +58,7 @@ struct State {
     guide: Option<Recognizer>,
     picks: Vec<(u32, u32)>,
     picked: Picked,
+    /// Memory for the next plan.
     plan: Plan,
     /// Lines to say when the lock is free.
     news: Vec<String>,
@@ -144,31 +145,32 @@ impl Cache {
         let picked = state.pick(picked, picks);
         let event = picked.event(local, picks.n_tokens());
         let pool = &mut state.pools[at];
-        match state.drafts.sort(layer, picks, batch) {
+        let memory = std::mem::take(&mut state.plan);
+        let planned = match state.drafts.sort(layer, picks, batch) {
             None => {
-                pool.residency.plan(&event, &mut state.plan)?;
+                let planned = pool.residency.plan(&event, memory)?;
                 state.note(at, layer, &event, true);
+                planned
             }
             Some(sure) => {
                 let taught = sure.event(local);
-                pool.residency
-                    .plan_taught(&event, &taught, &mut state.plan)?;
+                let planned = pool.residency.plan_taught(&event, &taught, memory)?;
                 state.note(at, layer, &taught, true);
+                planned
             }
-        }
-        let State { pools, plan, .. } = state;
-        let pool = &mut pools[at];
+        };
+        let pool = &mut state.pools[at];
         assert!(
-            plan.bypassed.is_empty(),
+            planned.bypassed.is_empty(),
             "{} experts and {} slots",
             event.experts.len(),
             pool.of.n_slots
         );
-        pool.bytes_uploaded += upload(plan)?;
-        let n_fills = plan.fills.len();
-        pool.residency.commit(plan);
+        pool.bytes_uploaded += upload(&planned)?;
+        let n_fills = planned.fills.len();
+        let committed = pool.residency.commit(planned);
         // What is uploaded for later events waits for what computes this one: the device's queue has an order.
-        pool.residency.release(plan);
+        state.plan = pool.residency.release(committed);
         state.picked = picked;
         Ok(n_fills)
     }

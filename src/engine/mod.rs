@@ -38,7 +38,7 @@ pub use crate::draft_tokens::{Batch, Drafts, Sure, Token};
 use crate::error::Result;
 use crate::profile::recognizer::Recognizer;
 use crate::recent_events::{self, RecentEvents};
-use crate::residency::{Plan, Residency};
+use crate::residency::{Committed, Plan, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
 use crate::sync::{Held, Lock, Speaks};
 use crate::trace::{Picks, Recording};
@@ -71,8 +71,6 @@ struct Run {
     n_tokens: u32,
     /// The value of `State::n_events` when its event began.
     begun_at: u64,
-    /// Whether `plan` holds pins.
-    is_open: bool,
     layer: usize,
     /// One bit per part whose operation has begun.
     parts_begun: u32,
@@ -81,7 +79,10 @@ struct Run {
     ranks: Vec<u32>,
     /// Experts that pass through the ring.
     staged: Vec<u32>,
-    plan: Plan,
+    /// Its event, until that has ended.
+    open: Option<Committed>,
+    /// Memory for the plan of the next one.
+    spare_plan: Plan,
 }
 
 /// Everything that changes under the lock.
@@ -300,7 +301,9 @@ impl Engine {
                 self.note_routing(state, at, layer, routing);
             }
             self.begin(state, at, layer, routing)?;
-            self.read_fills(&mut state.reads, layer, part, &state.runs[at].plan)?;
+            if let Some(plan) = &state.runs[at].open {
+                self.read_fills(&mut state.reads, layer, part, plan)?;
+            }
             if !is_trial {
                 self.look_ahead(state, at, layer);
             }

@@ -20,9 +20,10 @@ pub(super) fn replay(policy: &str, n_slots: u32, picks: &str) -> String {
             rows: &[1],
             ranks: &[],
         };
-        residency.plan(&event, &mut plan).expect("it is valid");
-        residency.commit(&mut plan);
-        residency.release(&mut plan);
+        let memory = std::mem::take(&mut plan);
+        let planned = residency.plan(&event, memory).expect("it is valid");
+        let committed = residency.commit(planned);
+        plan = residency.release(committed);
         let Some(fill) = plan.fills.first() else {
             return '.';
         };

@@ -78,7 +78,7 @@ impl Replay {
                 });
             }
             if pool.preloaded {
-                residency.fill_free();
+                residency.fill_free(0..residency.shape().n_total());
             }
             replay.pools.push(residency);
         }
@@ -108,10 +108,10 @@ impl Replay {
                 hits.push(0);
                 continue;
             }
-            residency.plan(&event, &mut self.plan)?;
-            residency.commit(&mut self.plan);
-            hits.push(self.plan.hits.len() as u32);
-            residency.release(&mut self.plan);
+            let planned = residency.plan(&event, std::mem::take(&mut self.plan))?;
+            let committed = residency.commit(planned);
+            hits.push(committed.hits.len() as u32);
+            self.plan = residency.release(committed);
         }
         Ok(hits)
     }

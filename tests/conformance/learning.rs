@@ -37,11 +37,9 @@ fn route(residency: &mut Residency, layer: u32, experts: &[u32]) -> usize {
         rows: &vec![1; experts.len()],
         ranks: &[],
     };
-    let mut plan = Plan::default();
-    residency.plan(&event, &mut plan).unwrap();
-    residency.commit(&mut plan);
-    residency.release(&mut plan);
-    plan.hits.len()
+    let planned = residency.plan(&event, Plan::default()).unwrap();
+    let committed = residency.commit(planned);
+    residency.release(committed).hits.len()
 }
 
 /// When each pick is as likely as any other of its layer, whatever is resident hits in proportion:
@@ -99,7 +97,7 @@ fn hits_at_start(name: &str, seed: u64, layers: &[Vec<u32>], frequency: Option<&
             n_tokens: 64.0,
         });
     }
-    residency.fill_free();
+    residency.fill_free(0..shape.n_total());
     let mut n_hits = 0;
     for _token in 0..12 {
         for (layer, weights) in (0..).zip(layers) {
