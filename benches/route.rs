@@ -6,7 +6,7 @@ use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
-use hotset::residency::{Plan, Residency};
+use hotset::residency::{Buffers, Residency};
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use hotset::tracker::{Phase, Tracker};
@@ -34,7 +34,7 @@ fn routing() -> Vec<(u32, Vec<u32>)> {
 }
 
 /// Plans, commits and releases the whole routing once.
-fn pass(residency: &mut Residency, plan: &mut Plan, routing: &[(u32, Vec<u32>)]) {
+fn pass(residency: &mut Residency, buffers: &mut Buffers, routing: &[(u32, Vec<u32>)]) {
     for (layer, experts) in routing {
         let event = Event {
             layer: *layer,
@@ -44,10 +44,10 @@ fn pass(residency: &mut Residency, plan: &mut Plan, routing: &[(u32, Vec<u32>)])
             ranks: &[],
         };
         let planned = residency
-            .plan(black_box(&event), std::mem::take(plan))
+            .plan(black_box(&event), std::mem::take(buffers))
             .expect("the events are valid");
         let committed = residency.commit(planned);
-        *plan = residency.release(committed);
+        *buffers = residency.release(committed);
     }
 }
 
@@ -58,8 +58,8 @@ fn route(criterion: &mut Criterion) {
     for spec in REGISTRY {
         let policy = policy::by_name(spec.name, &shape).expect("it is in the registry");
         let mut residency = Residency::new(shape.clone(), shape.n_total() as u32, policy);
-        let mut plan = Plan::default();
-        pass(&mut residency, &mut plan, &routing);
+        let mut buffers = Buffers::default();
+        pass(&mut residency, &mut buffers, &routing);
         let n_misses = residency.counts().decode.misses;
         let mut elapsed = Duration::ZERO;
         let mut n_passes = 0;
@@ -67,7 +67,7 @@ fn route(criterion: &mut Criterion) {
             bencher.iter_custom(|n| {
                 let start = Instant::now();
                 for _ in 0..n {
-                    pass(&mut residency, &mut plan, &routing);
+                    pass(&mut residency, &mut buffers, &routing);
                 }
                 elapsed += start.elapsed();
                 n_passes += n;

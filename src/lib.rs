@@ -16,7 +16,6 @@ pub mod gguf;
 pub mod hindsight;
 #[cfg(feature = "hooks")]
 pub mod llama;
-pub mod math;
 pub mod measuring;
 pub mod memory;
 pub mod output;

@@ -3,10 +3,10 @@
 use crate::device::DeviceStats;
 use crate::engine::{AheadTally, Engine};
 use crate::hindsight::{Hindsight, Window};
-use crate::math::log2;
 use crate::recent_events::share;
 use crate::residency::Tally;
 use crate::tracker::{LayerCounts, Phase, Span};
+use libm::log2;
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -15,7 +15,7 @@ use hotset::expert::Shape;
 use hotset::llama;
 use hotset::policy::{self, REGISTRY};
 use hotset::profile::Profile;
-use hotset::residency::{Counts, Plan, Residency};
+use hotset::residency::{Buffers, Counts, Residency};
 use hotset::stats::Stats;
 use hotset::trace::{Header, PoolSpec, Trace};
 use runner::{Options, Runner, take_hook, tokens};
@@ -114,15 +114,15 @@ fn replay_pool(trace: &Trace, pool: &PoolSpec, policy: &str) -> Counts {
     if pool.preloaded {
         residency.fill_free(0..residency.shape().n_total());
     }
-    let mut plan = Plan::default();
+    let mut buffers = Buffers::default();
     for (_, mut event) in trace.events() {
         let Ok(layer) = pool.layers.binary_search(&event.layer) else {
             continue;
         };
         event.layer = layer as u32;
-        let planned = residency.plan(&event, plan).unwrap();
+        let planned = residency.plan(&event, buffers).unwrap();
         let committed = residency.commit(planned);
-        plan = residency.release(committed);
+        buffers = residency.release(committed);
     }
     residency.counts()
 }

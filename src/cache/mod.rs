@@ -6,7 +6,7 @@ use crate::hindsight::{Hindsight, Window};
 use crate::policy::{self, Prior};
 use crate::profile::{Lesson, PRIOR_TOKENS};
 use crate::recent_events::{MODEL_BYTES, RecentEvents};
-use crate::residency::{Committed, Counts, Fill, Plan, Planned, Residency};
+use crate::residency::{Buffers, Committed, Counts, Fill, Planned, Residency};
 use crate::tracker::{LayerCounts, Phase, Span, Tracker, Usage};
 
 mod profile;
@@ -32,8 +32,7 @@ pub struct Cache {
     /// What is planned and waits to be committed; the latest that was, until there is another.
     planned: Option<Planned>,
     committed: Option<Committed>,
-    /// Memory for the next plan.
-    spare_plan: Plan,
+    buffers: Buffers,
     /// The latest prior: the share of tokens that pick each expert, by dense index.
     prior: Option<Vec<f32>>,
     /// Recognises the workload.
@@ -87,7 +86,7 @@ impl Cache {
             policy_name: policy_name.to_string(),
             planned: None,
             committed: None,
-            spare_plan: Plan::default(),
+            buffers: Buffers::default(),
             prior: None,
             guide: None,
             taught: Lesson::new(&profile::sizes(n_experts)),
@@ -169,7 +168,7 @@ impl Cache {
         };
         let planned = self
             .residency
-            .plan(&event, std::mem::take(&mut self.spare_plan))?;
+            .plan(&event, std::mem::take(&mut self.buffers))?;
         for (i, &id) in ids.iter().enumerate() {
             let expert = id as u32;
             let found = self.residency.slot_of(ExpertId { layer, expert });
@@ -209,7 +208,7 @@ impl Cache {
         let Some(planned) = self.planned.take() else {
             return false;
         };
-        self.spare_plan = self.residency.rollback(planned);
+        self.buffers = self.residency.rollback(planned);
         true
     }
 
@@ -291,7 +290,7 @@ impl Cache {
     /// Drops the pins of a committed plan, undoes one that is not.
     fn end_plan(&mut self) {
         if let Some(committed) = self.committed.take() {
-            self.spare_plan = self.residency.release(committed);
+            self.buffers = self.residency.release(committed);
         }
         self.rollback();
     }

@@ -15,7 +15,7 @@ use crate::expert::{Event, ExpertId, Picked, Shape};
 use crate::policy::{self, Prior};
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::recent_events::{self, RecentEvents};
-use crate::residency::{Plan, Residency};
+use crate::residency::{Buffers, Plan, Residency};
 use crate::sync::{Held, Lock, Speaks};
 use crate::trace::{Picks, PoolSpec};
 use crate::tracker::Tracker;
@@ -58,8 +58,7 @@ struct State {
     guide: Option<Recognizer>,
     picks: Vec<(u32, u32)>,
     picked: Picked,
-    /// Memory for the next plan.
-    plan: Plan,
+    buffers: Buffers,
     /// Lines to say when the lock is free.
     news: Vec<String>,
 }
@@ -119,7 +118,7 @@ impl Cache {
                 guide: None,
                 picks: Vec::new(),
                 picked: Picked::default(),
-                plan: Plan::default(),
+                buffers: Buffers::default(),
                 news: Vec::new(),
             }),
         })
@@ -145,16 +144,16 @@ impl Cache {
         let picked = state.pick(picked, picks);
         let event = picked.event(local, picks.n_tokens());
         let pool = &mut state.pools[at];
-        let memory = std::mem::take(&mut state.plan);
+        let buffers = std::mem::take(&mut state.buffers);
         let planned = match state.drafts.sort(layer, picks, batch) {
             None => {
-                let planned = pool.residency.plan(&event, memory)?;
+                let planned = pool.residency.plan(&event, buffers)?;
                 state.note(at, layer, &event, true);
                 planned
             }
             Some(sure) => {
                 let taught = sure.event(local);
-                let planned = pool.residency.plan_taught(&event, &taught, memory)?;
+                let planned = pool.residency.plan_taught(&event, &taught, buffers)?;
                 state.note(at, layer, &taught, true);
                 planned
             }
@@ -170,7 +169,7 @@ impl Cache {
         let n_fills = planned.fills.len();
         let committed = pool.residency.commit(planned);
         // What is uploaded for later events waits for what computes this one: the device's queue has an order.
-        state.plan = pool.residency.release(committed);
+        state.buffers = pool.residency.release(committed);
         state.picked = picked;
         Ok(n_fills)
     }

@@ -4,7 +4,7 @@ use super::{Engine, State};
 use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::Event;
-use crate::residency::{Committed, Plan};
+use crate::residency::{Buffers, Committed};
 use crate::trace::Picks;
 
 impl Engine {
@@ -17,11 +17,11 @@ impl Engine {
         [event, all]: [&Event; 2],
         picks: Picks,
         batch: &Batch,
-        memory: Plan,
+        buffers: Buffers,
     ) -> Result<Committed> {
         let pool = self.layout.layers[layer].pool;
         if batch.is_trial() {
-            return state.residencies[pool].plan_trial(event, memory);
+            return state.residencies[pool].plan_trial(event, buffers);
         }
         while let Some(sure) = state.drafts.settle(layer, batch) {
             self.teach(state, &sure);
@@ -29,7 +29,7 @@ impl Engine {
         let sure = state.drafts.sort(layer, picks, batch);
         let taught = sure.as_ref().map_or(*all, |sure| sure.event(all.layer));
         let residency = &mut state.residencies[pool];
-        let planned = residency.plan_taught(event, &taught, memory)?;
+        let planned = residency.plan_taught(event, &taught, buffers)?;
         let plan = residency.commit(planned);
         self.note(state, layer, &taught);
         // Under the lock, so that lanes are recorded in the order in which they were planned.

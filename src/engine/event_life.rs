@@ -79,7 +79,7 @@ impl Engine {
             let slot = first_slot + fill.slot;
             self.wait_with_state(slot, layer.all_parts(), &mut state.news)?;
         }
-        run.spare_plan = state.residencies[layer.pool].release(plan);
+        run.buffers = state.residencies[layer.pool].release(plan);
         Ok(())
     }
 
@@ -117,8 +117,8 @@ impl Engine {
         };
         let (picks, batch) = (routing.picks, routing.batch);
         let events = [&event, &event];
-        let memory = std::mem::take(&mut run.spare_plan);
-        let planned = self.plan_tokens(state, layer_index, events, picks, batch, memory);
+        let buffers = std::mem::take(&mut run.buffers);
+        let planned = self.plan_tokens(state, layer_index, events, picks, batch, buffers);
         let planned = planned.map(|plan| {
             run.staged.extend_from_slice(&plan.bypassed);
             run.open = Some(plan);

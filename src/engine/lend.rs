@@ -11,7 +11,7 @@ use super::{Engine, State};
 use crate::draft_tokens::Batch;
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
-use crate::residency::{Committed, Plan};
+use crate::residency::{Buffers, Committed};
 use crate::trace::Picks;
 use std::ops::Range;
 
@@ -50,8 +50,7 @@ pub struct Loan {
     is_trial: bool,
     /// What is lent.
     plan: Option<Committed>,
-    /// Memory for the plan of the next one.
-    spare_plan: Plan,
+    buffers: Buffers,
     pairs: Vec<(u32, u32)>,
     all: Picked,
     missing: Picked,
@@ -128,7 +127,7 @@ impl Engine {
         for fill in &plan.fills {
             self.wait_for_parts(first_slot + fill.slot, layer.all_parts())?;
         }
-        loan.spare_plan = self.state().residencies[layer.pool].release(plan);
+        loan.buffers = self.state().residencies[layer.pool].release(plan);
         Ok(())
     }
 
@@ -183,9 +182,9 @@ impl Engine {
         let all = loan.all.event(layer.pool_layer, n_tokens);
         let missing = loan.missing.event(layer.pool_layer, n_tokens);
         let (picks, batch) = (wanted.picks, wanted.batch);
-        let memory = std::mem::take(&mut loan.spare_plan);
+        let buffers = std::mem::take(&mut loan.buffers);
         let events = [&missing, &all];
-        let plan = self.plan_tokens(state, loan.layer, events, picks, batch, memory)?;
+        let plan = self.plan_tokens(state, loan.layer, events, picks, batch, buffers)?;
         let plan = &*loan.plan.insert(plan);
         if wanted.batch.is_trial() {
             return Ok(());

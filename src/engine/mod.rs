@@ -38,7 +38,7 @@ pub use crate::draft_tokens::{Batch, Drafts, Sure, Token};
 use crate::error::Result;
 use crate::profile::recognizer::Recognizer;
 use crate::recent_events::{self, RecentEvents};
-use crate::residency::{Committed, Plan, Residency};
+use crate::residency::{Buffers, Committed, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
 use crate::sync::{Held, Lock, Speaks};
 use crate::trace::{Picks, Recording};
@@ -81,8 +81,7 @@ struct Run {
     staged: Vec<u32>,
     /// Its event, until that has ended.
     open: Option<Committed>,
-    /// Memory for the plan of the next one.
-    spare_plan: Plan,
+    buffers: Buffers,
 }
 
 /// Everything that changes under the lock.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Shape};
 use crate::policy::{self, Prior};
 use crate::profile::PRIOR_TOKENS;
-use crate::residency::{Counts, Plan, Residency};
+use crate::residency::{Buffers, Counts, Residency};
 use crate::trace::{PoolSpec, Recorded};
 
 mod belady;
@@ -48,7 +48,7 @@ pub struct Replay {
     specs: Vec<PoolSpec>,
     /// By layer: its pool, and its number among the layers of that pool.
     places: Vec<(usize, u32)>,
-    plan: Plan,
+    buffers: Buffers,
 }
 
 impl Replay {
@@ -64,7 +64,7 @@ impl Replay {
             pools: Vec::with_capacity(pools.len()),
             specs: pools.to_vec(),
             places: places(shape, pools),
-            plan: Plan::default(),
+            buffers: Buffers::default(),
         };
         for pool in pools {
             let shape_of_pool = shape_of(shape, pool);
@@ -108,10 +108,10 @@ impl Replay {
                 hits.push(0);
                 continue;
             }
-            let planned = residency.plan(&event, std::mem::take(&mut self.plan))?;
+            let planned = residency.plan(&event, std::mem::take(&mut self.buffers))?;
             let committed = residency.commit(planned);
             hits.push(committed.hits.len() as u32);
-            self.plan = residency.release(committed);
+            self.buffers = residency.release(committed);
         }
         Ok(hits)
     }

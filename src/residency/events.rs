@@ -1,6 +1,6 @@
 //! The life of an event: planned, committed and released, or rolled back.
 
-use super::plan::{Committed, Fill, Plan, Planned, check};
+use super::plan::{Buffers, Committed, Fill, Plan, Planned, check};
 use super::slots::Residency;
 use crate::error::Result;
 use crate::expert::{Event, ExpertId};
@@ -12,23 +12,28 @@ impl Residency {
     /// a miss only takes a free slot, hottest experts first, and only while the layer has less than
     /// its share of all slots. So a prompt fills an empty pool evenly and pushes nothing out.
     ///
-    /// An `event` that [`check`] refuses changes nothing. The memory of `plan` is used again.
-    pub fn plan(&mut self, event: &Event, plan: Plan) -> Result<Planned> {
+    /// An `event` that [`check`] refuses changes nothing.
+    pub fn plan(&mut self, event: &Event, buffers: Buffers) -> Result<Planned> {
         check(&self.shape, event)?;
-        Ok(self.place(event, event, plan))
+        Ok(self.place(event, event, buffers))
     }
 
     /// As [`Self::plan`], but the policy is told of `taught` instead: of those tokens of the event that
     /// will stay. The others may be told later, with [`Self::teach`].
-    pub fn plan_taught(&mut self, event: &Event, taught: &Event, plan: Plan) -> Result<Planned> {
+    pub fn plan_taught(
+        &mut self,
+        event: &Event,
+        taught: &Event,
+        buffers: Buffers,
+    ) -> Result<Planned> {
         check(&self.shape, event)?;
         check(&self.shape, taught)?;
-        Ok(self.place(event, taught, plan))
+        Ok(self.place(event, taught, buffers))
     }
 
     /// Plans `event`, which is checked, and tells the policy of `taught`.
-    fn place(&mut self, event: &Event, taught: &Event, mut plan: Plan) -> Planned {
-        plan.begin(event);
+    fn place(&mut self, event: &Event, taught: &Event, buffers: Buffers) -> Planned {
+        let mut plan = buffers.begin(event);
         self.policy.route(taught);
         let mut misses = std::mem::take(&mut self.misses);
         misses.clear();
@@ -110,9 +115,9 @@ impl Residency {
 
     /// Finds what is there of an event that is a trial, and pins it; all else is bypassed. Nothing is counted,
     /// taught or evicted, so there is nothing to commit.
-    pub fn plan_trial(&mut self, event: &Event, mut plan: Plan) -> Result<Committed> {
+    pub fn plan_trial(&mut self, event: &Event, buffers: Buffers) -> Result<Committed> {
         check(&self.shape, event)?;
-        plan.begin(event);
+        let mut plan = buffers.begin(event);
         for &expert in event.experts {
             let layer = event.layer;
             match self.slot_of(ExpertId { layer, expert }) {
@@ -160,7 +165,7 @@ impl Residency {
     /// that comes: it may have forgotten what it only knows of residents, and a spare is none any more. A
     /// victim that another plan has brought back since stays there, and the slot is free. Panics if a fill
     /// is a hit of another plan that is not released.
-    pub fn rollback(&mut self, Planned(plan): Planned) -> Plan {
+    pub fn rollback(&mut self, Planned(plan): Planned) -> Buffers {
         for fill in &plan.fills {
             let n_users = self.pins[fill.slot as usize];
             assert_eq!(n_users, 1, "slot {} is used by other plans", fill.slot);
@@ -177,13 +182,13 @@ impl Residency {
                 _ => self.free.push(fill.slot),
             }
         }
-        plan
+        Buffers(Some(plan))
     }
 
-    /// Drops the pins of a committed plan, in any order with those of other lanes. Returns its memory.
-    pub fn release(&mut self, Committed(plan): Committed) -> Plan {
+    /// Drops the pins of a committed plan, in any order with those of other lanes.
+    pub fn release(&mut self, Committed(plan): Committed) -> Buffers {
         self.unpin(&plan);
-        plan
+        Buffers(Some(plan))
     }
 
     fn unpin(&mut self, plan: &Plan) {

@@ -19,5 +19,5 @@ mod warm;
 
 pub use ahead::{Abandoned, Held};
 pub use counts::{Counts, Tally};
-pub use plan::{Committed, Fill, Plan, Planned, check};
+pub use plan::{Buffers, Committed, Fill, Plan, Planned, check};
 pub use slots::Residency;

@@ -1,10 +1,10 @@
 //! What a residency accepts, what it decides for one event, and the steps of a decision as types.
 //!
 //! ```text
-//!          plan()             commit()
-//!   Plan ---------> Planned ------------> Committed
-//!    ^                 |                      |
-//!    +--- rollback() --+------ release() -----+
+//!             plan()             commit()
+//!   Buffers ---------> Planned ------------> Committed
+//!      ^                  |                      |
+//!      +---- rollback() --+------ release() -----+
 //! ```
 //!
 //! Each step takes the value of the step before, which cannot be copied and which nothing else makes. So
@@ -80,8 +80,6 @@ pub struct Fill {
 
 /// Where an operation finds the experts of one event. Every expert of the event is in exactly one of the
 /// three lists.
-///
-/// As a value of its own it is only memory for the next plan, here to be allocated once.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The layer of the event.
@@ -96,26 +94,36 @@ pub struct Plan {
     pub(super) is_scan: bool,
 }
 
+/// Memory for the next plan of a lane, which so allocates once. It is a pointer, as the steps are, because
+/// they move for each event.
+#[derive(Debug, Default)]
+pub struct Buffers(pub(super) Option<Box<Plan>>);
+
 /// A plan whose slots are pinned, and which is not counted yet.
 #[derive(Debug)]
 #[must_use = "it holds pins until it is committed and released, or rolled back"]
-pub struct Planned(pub(super) Plan);
+pub struct Planned(pub(super) Box<Plan>);
 
 /// A plan that is counted, and whose slots are pinned.
 #[derive(Debug)]
 #[must_use = "it holds pins until it is released"]
-pub struct Committed(pub(super) Plan);
+pub struct Committed(pub(super) Box<Plan>);
+
+impl Buffers {
+    /// A plan of nothing yet.
+    pub(super) fn begin(self, event: &Event) -> Box<Plan> {
+        let mut plan = self.0.unwrap_or_default();
+        plan.layer = event.layer;
+        plan.n_tokens = event.n_tokens;
+        plan.is_scan = event.is_scan();
+        plan.hits.clear();
+        plan.fills.clear();
+        plan.bypassed.clear();
+        plan
+    }
+}
 
 impl Plan {
-    pub(super) fn begin(&mut self, event: &Event) {
-        self.layer = event.layer;
-        self.n_tokens = event.n_tokens;
-        self.is_scan = event.is_scan();
-        self.hits.clear();
-        self.fills.clear();
-        self.bypassed.clear();
-    }
-
     /// Of hits and fills.
     pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
         let hits = self.hits.iter().map(|&(_, slot)| slot);

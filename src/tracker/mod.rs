@@ -11,10 +11,8 @@ mod counts;
 mod history;
 
 pub use counts::LayerCounts;
+pub use history::HALF_LIVES;
 use history::History;
-
-/// The half-lives of the memories that fade, in visits.
-pub const HALF_LIVES: [u32; 4] = [4, 16, 64, 256];
 
 /// Visits that a window of generation holds.
 pub const GENERATION_WINDOW: usize = 256;

@@ -5,7 +5,7 @@ use crate::model::Rng;
 use crate::{by_name, names, step};
 use hotset::expert::{Event, ExpertId, Shape};
 use hotset::policy::Prior;
-use hotset::residency::{Plan, Residency};
+use hotset::residency::{Buffers, Residency};
 
 /// `k` distinct experts, ascending, each drawn by its weight.
 fn draw(rng: &mut Rng, weights: &[u32], k: usize) -> Vec<u32> {
@@ -37,9 +37,11 @@ fn route(residency: &mut Residency, layer: u32, experts: &[u32]) -> usize {
         rows: &vec![1; experts.len()],
         ranks: &[],
     };
-    let planned = residency.plan(&event, Plan::default()).unwrap();
+    let planned = residency.plan(&event, Buffers::default()).unwrap();
+    let n_hits = planned.hits.len();
     let committed = residency.commit(planned);
-    residency.release(committed).hits.len()
+    residency.release(committed);
+    n_hits
 }
 
 /// When each pick is as likely as any other of its layer, whatever is resident hits in proportion:

@@ -3,7 +3,7 @@
 use crate::model::{Model, OwnedEvent, Rng};
 use crate::{by_name, names, random_shape};
 use hotset::expert::ExpertId;
-use hotset::residency::{Plan, Planned, Residency};
+use hotset::residency::{Buffers, Planned, Residency};
 use std::collections::BTreeSet;
 
 /// Against a plain set of residents: who was told to leave is never chosen, whoever is chosen was
@@ -69,7 +69,7 @@ fn plans_are_rolled_back_in_any_order() {
                     model.resize(&mut residency, n_slots, &label);
                 } else if waiting.len() < 3 && rng.below(2) == 0 {
                     let owned = OwnedEvent::random(&mut rng, &shape);
-                    let planned = residency.plan(&owned.event(), Plan::default()).unwrap();
+                    let planned = residency.plan(&owned.event(), Buffers::default()).unwrap();
                     model.follow(&owned.event(), &planned, &label);
                     waiting.push((owned, planned));
                 } else if !waiting.is_empty() {

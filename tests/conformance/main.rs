@@ -11,7 +11,7 @@ mod world;
 
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, Policy, Prior, REGISTRY};
-use hotset::residency::{Plan, Residency};
+use hotset::residency::{Buffers, Residency};
 use model::Rng;
 use world::{RolledBack, run};
 
@@ -120,11 +120,12 @@ fn step(residency: &mut Residency, n_tokens: u32, picks: &[(u32, u32)]) -> (usiz
         rows: &rows,
         ranks: &[],
     };
-    let planned = residency.plan(&event, Plan::default()).unwrap();
+    let planned = residency.plan(&event, Buffers::default()).unwrap();
+    let victim = planned.fills.iter().find_map(|fill| fill.victim);
+    let outcome = (planned.hits.len(), victim.map(|id| id.expert));
     let committed = residency.commit(planned);
-    let plan = residency.release(committed);
-    let victim = plan.fills.iter().find_map(|fill| fill.victim);
-    (plan.hits.len(), victim.map(|id| id.expert))
+    residency.release(committed);
+    outcome
 }
 
 /// A prompt that picks every expert for every token pushes out nothing that generation uses, and what

@@ -3,7 +3,7 @@
 use crate::names;
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
-use hotset::residency::{Counts, Plan, Residency};
+use hotset::residency::{Buffers, Counts, Residency};
 use std::collections::BTreeSet;
 
 #[test]
@@ -59,7 +59,7 @@ fn a_refused_event_changes_nothing() {
                 rows,
                 ranks: &[],
             };
-            let error = residency.plan(&event, Plan::default()).unwrap_err();
+            let error = residency.plan(&event, Buffers::default()).unwrap_err();
             assert_eq!(error.to_string(), message);
             let n_used = (residency.n_pinned(), residency.n_resident());
             assert_eq!(n_used, (0, 0), "{name}: {message}");
@@ -72,7 +72,7 @@ fn a_refused_event_changes_nothing() {
             rows: &[1, 1],
             ranks: &[0],
         };
-        let error = residency.plan(&event, Plan::default()).unwrap_err();
+        let error = residency.plan(&event, Buffers::default()).unwrap_err();
         let message = "routing event of layer 0: 2 experts but 1 ranks";
         assert_eq!(error.to_string(), message);
         let n_used = (residency.n_pinned(), residency.n_resident());
@@ -95,8 +95,8 @@ fn a_fill_that_others_use_is_not_rolled_back() {
             rows: &[1],
             ranks: &[],
         };
-        let first = residency.plan(&event, Plan::default()).unwrap();
-        let second = residency.plan(&event, Plan::default()).unwrap();
+        let first = residency.plan(&event, Buffers::default()).unwrap();
+        let second = residency.plan(&event, Buffers::default()).unwrap();
         let second = residency.commit(second);
         let rollback = std::panic::AssertUnwindSafe(|| residency.rollback(first));
         assert!(std::panic::catch_unwind(rollback).is_err(), "{name}");

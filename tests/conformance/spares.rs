@@ -2,7 +2,7 @@
 
 use crate::{by_name, names};
 use hotset::expert::{Event, ExpertId, Shape};
-use hotset::residency::{Plan, Residency};
+use hotset::residency::{Buffers, Residency};
 
 fn id(expert: u32) -> ExpertId {
     ExpertId { layer: 0, expert }
@@ -30,7 +30,9 @@ fn filled(name: &str) -> Residency {
 
 /// Uses an expert; returns whose place it took.
 fn use_one(residency: &mut Residency, expert: u32) -> Option<u32> {
-    let planned = residency.plan(&event(&[expert]), Plan::default()).unwrap();
+    let planned = residency
+        .plan(&event(&[expert]), Buffers::default())
+        .unwrap();
     residency.validate();
     let victim = planned.fills.first().and_then(|fill| fill.victim);
     let committed = residency.commit(planned);
@@ -75,7 +77,7 @@ fn pinned_and_expected_spares_stay() {
         for expert in [0, 1, 2] {
             residency.spare(id(expert));
         }
-        let pinning = residency.plan(&event(&[0]), Plan::default()).unwrap();
+        let pinning = residency.plan(&event(&[0]), Buffers::default()).unwrap();
         let pinning = residency.commit(pinning);
         residency.spare(id(0));
         residency.expect([id(1)]);
@@ -100,7 +102,7 @@ fn a_rollback_brings_spares_back() {
         let slots =
             |residency: &Residency| [0, 1, 2, 3].map(|expert| residency.slot_of(id(expert)));
         let before = slots(&residency);
-        let planned = residency.plan(&event(&[5, 6]), Plan::default()).unwrap();
+        let planned = residency.plan(&event(&[5, 6]), Buffers::default()).unwrap();
         assert_eq!(
             [1, 3].map(|expert| residency.is_resident(id(expert))),
             [false; 2],
@@ -127,11 +129,11 @@ fn n_disk_reads(n_device: u32, n_memory: u32, groups: [u32; 2], has_spares: bool
             _ => groups[0] + token / 2 % groups[1],
         };
         let picked = event(std::slice::from_ref(&expert));
-        let upper = device.plan(&picked, Plan::default()).unwrap();
+        let upper = device.plan(&picked, Buffers::default()).unwrap();
         let missing: Vec<u32> = upper.fills.iter().map(|fill| fill.expert).collect();
         let asked = event(&missing);
         let lower = memory
-            .plan_taught(&asked, &picked, Plan::default())
+            .plan_taught(&asked, &picked, Buffers::default())
             .unwrap();
         if token >= 2000 {
             n_reads += (lower.fills.len() + lower.bypassed.len()) as u32;

@@ -3,7 +3,7 @@
 
 use crate::model::{Model, OwnedEvent, Rng};
 use crate::{by_name, prime, random_shape};
-use hotset::residency::{Committed, Plan, Residency};
+use hotset::residency::{Buffers, Committed, Plan, Residency};
 
 /// What becomes of a plan that is not committed.
 #[derive(Clone, Copy, PartialEq)]
@@ -79,7 +79,7 @@ impl World {
             if is_rolled_back && how != RolledBack::Indeed {
                 let decision = (how == RolledBack::Elsewhere).then(|| {
                     let mut other = elsewhere().residency;
-                    let planned = other.plan_taught(&event, &taught, Plan::default());
+                    let planned = other.plan_taught(&event, &taught, Buffers::default());
                     decision(&planned.unwrap())
                 });
                 residency.teach(&taught).unwrap();
@@ -87,7 +87,7 @@ impl World {
             }
             let before = model.clone();
             let planned = residency
-                .plan_taught(&event, &taught, Plan::default())
+                .plan_taught(&event, &taught, Buffers::default())
                 .unwrap();
             let decision = decision(&planned);
             model.follow(&event, &planned, label);
