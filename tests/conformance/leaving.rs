@@ -1,6 +1,7 @@
 //! How experts leave: chosen by the policy, or by others.
 
 use crate::model::{Model, OwnedEvent, Rng};
+use crate::world::{RolledBack, run};
 use crate::{by_name, names, random_shape};
 use hotset::expert::ExpertId;
 use hotset::residency::{Buffers, Planned, Residency};
@@ -96,4 +97,20 @@ fn plans_are_rolled_back_in_any_order() {
         n_late > 100,
         "{n_late} were rolled back after another was planned"
     );
+}
+
+/// Whose ranking depends on what was resident and evicted, and not only on what was routed. To compare
+/// with, all of them.
+const NOTICE_ROLLBACKS: [&str; 4] = ["slru", "lfuda", "s3fifo", "tinylfu"];
+
+/// For all others a plan that is rolled back is an event that was heard of, and nothing else.
+#[test]
+fn a_rolled_back_plan_changes_no_later_one() {
+    for name in names() {
+        let is_noticed = (0..12).any(|seed| {
+            run(&name, seed, RolledBack::Indeed) != run(&name, seed, RolledBack::Elsewhere)
+        });
+        let expected = NOTICE_ROLLBACKS.contains(&name.as_str());
+        assert_eq!(is_noticed, expected, "{name}");
+    }
 }

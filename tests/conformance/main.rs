@@ -1,5 +1,5 @@
-//! Every policy in the registry must pass these, inside the residency it runs in. None of them
-//! names a policy.
+//! Every policy in the registry must pass these, inside the residency it runs in. One of them names policies,
+//! to say which notice a rollback.
 
 mod golden;
 mod learning;
