@@ -69,6 +69,7 @@ impl Residency {
     }
 
     /// `id` is held nowhere else any more: if it is resident, it competes for its slot as all others.
+    #[inline]
     pub fn keep(&mut self, id: ExpertId) {
         self.spares.remove(self.shape.index(id));
     }
@@ -94,6 +95,7 @@ impl Residency {
     }
 
     /// Where `id` is, if it is resident. Panics if there is no such expert.
+    #[inline]
     pub fn slot_of(&self, id: ExpertId) -> Option<u32> {
         Some(self.slot_of[self.shape.index(id)]).filter(|&slot| slot != NO_SLOT)
     }
@@ -141,6 +143,7 @@ impl Residency {
     }
 
     /// Makes `id` resident in `slot`, which must be empty and not in the list of free ones.
+    #[inline]
     pub(super) fn settle(&mut self, id: ExpertId, slot: u32) {
         self.slot_of[self.shape.index(id)] = slot;
         self.experts[slot as usize] = Some(id);
@@ -149,6 +152,7 @@ impl Residency {
     }
 
     /// Takes `id`, which the policy has let go, out of its slot, which is returned.
+    #[inline]
     fn vacate(&mut self, id: ExpertId) -> u32 {
         self.keep(id);
         let slot = std::mem::replace(&mut self.slot_of[self.shape.index(id)], NO_SLOT);
