@@ -249,7 +249,8 @@ impl Cache {
                 let layer = &known.frequency[layers[id.layer as usize]];
                 layer[id.expert as usize]
             };
-            let fills = pool.residency.fill_hottest(heat);
+            let order = pool.residency.hottest_first(heat);
+            let fills = pool.residency.fill_free(order);
             filled.extend(
                 fills
                     .into_iter()

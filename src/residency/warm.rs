@@ -28,14 +28,14 @@ impl Residency {
         filled
     }
 
-    /// As [`Self::fill_free`], with the experts that have most `heat`, hottest first.
-    pub fn fill_hottest(&mut self, heat: impl Fn(ExpertId) -> f32) -> Vec<(ExpertId, u32)> {
+    /// An order for [`Self::fill_free`]: the experts that have most `heat` first.
+    pub fn hottest_first(&self, heat: impl Fn(ExpertId) -> f32) -> Vec<usize> {
         let heats: Vec<f32> = (0..self.shape.n_total())
             .map(|index| heat(self.shape.id(index)))
             .collect();
         let mut order: Vec<usize> = (0..heats.len()).collect();
         order.sort_by(|&a, &b| heats[b].total_cmp(&heats[a]));
-        self.fill_free(order)
+        order
     }
 
     /// Takes back what [`Self::fill_free`] has just filled: the slot is free again. Panics if `id` is
