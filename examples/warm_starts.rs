@@ -13,7 +13,7 @@ use hotset::expert::{Event, Shape};
 use hotset::policy::{self, Prior};
 use hotset::profile::{Blend, Fingerprint, Lesson, PRIOR_TOKENS, Profile, merge};
 use hotset::replay::belady;
-use hotset::residency::{Plan, Residency};
+use hotset::residency::{Buffers, Residency};
 use hotset::trace::Trace;
 use hotset::tracker::Phase;
 use std::path::Path;
@@ -35,7 +35,7 @@ struct Class {
 /// A cache that can start warm.
 struct Session {
     residency: Residency,
-    plan: Plan,
+    buffers: Buffers,
 }
 
 impl Session {
@@ -53,12 +53,12 @@ impl Session {
             let mut order: Vec<usize> = (0..shape.n_total()).collect();
             order.sort_by(|&a, &b| frequency[b].total_cmp(&frequency[a]));
             if is_warmed {
-                residency.fill_free_with(order);
+                residency.fill_free(order);
             }
         }
         Self {
             residency,
-            plan: Plan::default(),
+            buffers: Buffers::default(),
         }
     }
 
@@ -66,12 +66,12 @@ impl Session {
     fn run(&mut self, trace: &Trace, first: u32, n_tokens: u32) -> (u64, u64) {
         let (mut n_picks, mut n_misses) = (0, 0);
         for event in events(trace, first, n_tokens) {
-            let planned = self.residency.plan(&event, &mut self.plan);
-            planned.expect("traces are checked");
-            self.residency.commit(&mut self.plan);
+            let buffers = std::mem::take(&mut self.buffers);
+            let planned = self.residency.plan(&event, buffers);
+            let plan = self.residency.commit(planned.expect("traces are checked"));
             n_picks += event.experts.len() as u64;
-            n_misses += (event.experts.len() - self.plan.hits.len()) as u64;
-            self.residency.release(&mut self.plan);
+            n_misses += (event.experts.len() - plan.hits.len()) as u64;
+            self.buffers = self.residency.release(plan);
         }
         (n_picks, n_misses)
     }

@@ -130,7 +130,7 @@ impl Window {
 mod tests {
     use super::*;
     use crate::policy::{self, REGISTRY};
-    use crate::residency::{Plan, Residency};
+    use crate::residency::{Buffers, Residency};
 
     fn one<'a>(layer: u32, experts: &'a [u32]) -> Event<'a> {
         Event {
@@ -170,16 +170,16 @@ mod tests {
     fn obvious(window: &Window, n_warm: usize, name: &str) -> (u64, u64) {
         let policy = policy::by_name(name, &window.shape).unwrap();
         let mut residency = Residency::new(window.shape.clone(), window.n_slots, policy);
-        let mut plan = Plan::default();
+        let mut buffers = Buffers::default();
         let (mut n_hits, mut n_picks) = (0, 0);
         for (i, event) in window.log.iter().enumerate() {
-            residency.plan(&event, &mut plan).unwrap();
+            let planned = residency.plan(&event, buffers).unwrap();
             if i >= n_warm {
-                n_hits += plan.hits.len() as u64;
+                n_hits += planned.hits.len() as u64;
                 n_picks += event.experts.len() as u64;
             }
-            residency.commit(&mut plan);
-            residency.release(&mut plan);
+            let committed = residency.commit(planned);
+            buffers = residency.release(committed);
         }
         (n_hits, n_picks)
     }

@@ -38,7 +38,6 @@ internal! {
     ffi
     gguf
     hindsight
-    math
     measuring
     memory
     notice

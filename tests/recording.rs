@@ -15,7 +15,7 @@ use hotset::expert::Shape;
 use hotset::llama;
 use hotset::policy::{self, REGISTRY};
 use hotset::profile::Profile;
-use hotset::residency::{Counts, Plan, Residency};
+use hotset::residency::{Buffers, Counts, Residency};
 use hotset::stats::Stats;
 use hotset::trace::{Header, PoolSpec, Trace};
 use runner::{Options, Runner, take_hook, tokens};
@@ -112,17 +112,17 @@ fn replay_pool(trace: &Trace, pool: &PoolSpec, policy: &str) -> Counts {
     let policy = policy::by_name(policy, &shape).unwrap();
     let mut residency = Residency::new(shape, pool.n_slots, policy);
     if pool.preloaded {
-        residency.fill_free();
+        residency.fill_free(0..residency.shape().n_total());
     }
-    let mut plan = Plan::default();
+    let mut buffers = Buffers::default();
     for (_, mut event) in trace.events() {
         let Ok(layer) = pool.layers.binary_search(&event.layer) else {
             continue;
         };
         event.layer = layer as u32;
-        residency.plan(&event, &mut plan).unwrap();
-        residency.commit(&mut plan);
-        residency.release(&mut plan);
+        let planned = residency.plan(&event, buffers).unwrap();
+        let committed = residency.commit(planned);
+        buffers = residency.release(committed);
     }
     residency.counts()
 }

@@ -6,7 +6,7 @@ use crate::hindsight::{Hindsight, Window};
 use crate::policy::{self, Prior};
 use crate::profile::{Lesson, PRIOR_TOKENS};
 use crate::recent_events::{MODEL_BYTES, RecentEvents};
-use crate::residency::{Counts, Fill, Plan, Residency};
+use crate::residency::{Buffers, Committed, Counts, Fill, Planned, Residency};
 use crate::tracker::{LayerCounts, Phase, Span, Tracker, Usage};
 
 mod profile;
@@ -29,7 +29,10 @@ const LOG_PICKS: usize = 1 << 20;
 pub struct Cache {
     residency: Residency,
     policy_name: String,
-    plan: Plan,
+    /// What is planned and waits to be committed; the latest that was, until there is another.
+    planned: Option<Planned>,
+    committed: Option<Committed>,
+    buffers: Buffers,
     /// The latest prior: the share of tokens that pick each expert, by dense index.
     prior: Option<Vec<f32>>,
     /// Recognises the workload.
@@ -38,7 +41,7 @@ pub struct Cache {
     taught: Lesson,
     tracker: Tracker,
     log: RecentEvents,
-    /// The event of `plan`: its tokens, and what they picked.
+    /// The event of the latest plan: its tokens, and what they picked.
     n_tokens: u32,
     picked: Picked,
 }
@@ -81,7 +84,9 @@ impl Cache {
             tracker: Tracker::new(shape.clone()),
             residency: Residency::new(shape, n_slots.min(n_total as u32), policy),
             policy_name: policy_name.to_string(),
-            plan: Plan::default(),
+            planned: None,
+            committed: None,
+            buffers: Buffers::default(),
             prior: None,
             guide: None,
             taught: Lesson::new(&profile::sizes(n_experts)),
@@ -169,24 +174,26 @@ impl Cache {
             rows: &self.picked.rows,
             ranks: &self.picked.ranks,
         };
-        self.residency.plan(&event, &mut self.plan)?;
+        let planned = self
+            .residency
+            .plan(&event, std::mem::take(&mut self.buffers))?;
         for (i, &id) in ids.iter().enumerate() {
             let expert = id as u32;
             let found = self.residency.slot_of(ExpertId { layer, expert });
             put(i, found.unwrap_or(NO_SLOT));
         }
-        Ok(&self.plan.fills)
+        Ok(&self.planned.insert(planned).fills)
     }
 
     /// The bytes of all fills have arrived: counts the plan, and primes the policy if that tells the
     /// workload. Returns false if there is none.
     pub fn commit(&mut self) -> bool {
-        if !self.is_planned() {
+        let Some(planned) = self.planned.take() else {
             return false;
-        }
-        self.residency.commit(&mut self.plan);
+        };
+        let committed = self.committed.insert(self.residency.commit(planned));
         let event = Event {
-            layer: self.plan.layer,
+            layer: committed.layer,
             n_tokens: self.n_tokens,
             experts: &self.picked.experts,
             rows: &self.picked.rows,
@@ -206,11 +213,11 @@ impl Cache {
 
     /// Nothing was read: victims are back in their slots. Returns false if there is no plan.
     pub fn rollback(&mut self) -> bool {
-        let is_planned = self.is_planned();
-        if is_planned {
-            self.residency.rollback(&mut self.plan);
-        }
-        is_planned
+        let Some(planned) = self.planned.take() else {
+            return false;
+        };
+        self.buffers = self.residency.rollback(planned);
+        true
     }
 
     /// Changes the number of slots, which ends the last plan as the next one would. Returns the slots
@@ -276,13 +283,9 @@ impl Cache {
         }
     }
 
-    fn is_planned(&self) -> bool {
-        self.plan.in_flight() && !self.plan.is_committed()
-    }
-
-    /// A prior or a warm start would come between a plan and its rollback.
+    /// What is known changes before a plan or after it.
     fn check_idle(&self) -> Result<()> {
-        match self.is_planned() {
+        match self.planned.is_some() {
             true => Err(Error::setting(
                 "plan",
                 "open",
@@ -294,11 +297,10 @@ impl Cache {
 
     /// Drops the pins of a committed plan, undoes one that is not.
     fn end_plan(&mut self) {
-        if self.plan.is_committed() {
-            self.residency.release(&mut self.plan);
-        } else {
-            self.rollback();
+        if let Some(committed) = self.committed.take() {
+            self.buffers = self.residency.release(committed);
         }
+        self.rollback();
     }
 }
 

@@ -80,7 +80,7 @@ impl Cache {
         let mut order: Vec<usize> = (0..prior.len()).filter(is_absent).collect();
         order.sort_by(|&a, &b| prior[b].total_cmp(&prior[a]));
         order.truncate(n_max);
-        Ok(self.residency.fill_free_with(order))
+        Ok(self.residency.fill_free(order))
     }
 
     /// From now on recognises which of `profiles` the committed plans are like, and primes the policy

@@ -16,7 +16,7 @@ use crate::notice::Notices;
 use crate::policy::{self, Prior};
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::recent_events::{self, RecentEvents};
-use crate::residency::{Plan, Residency};
+use crate::residency::{Buffers, Plan, Residency};
 use crate::sync::{Held, Lock};
 use crate::trace::{Picks, PoolSpec};
 use crate::tracker::Tracker;
@@ -60,7 +60,7 @@ struct State {
     guide: Option<Recognizer>,
     picks: Vec<(u32, u32)>,
     picked: Picked,
-    plan: Plan,
+    buffers: Buffers,
     notices: Arc<Notices>,
 }
 
@@ -116,7 +116,7 @@ impl Cache {
                 guide: None,
                 picks: Vec::new(),
                 picked: Picked::default(),
-                plan: Plan::default(),
+                buffers: Buffers::default(),
                 notices,
             }),
         })
@@ -147,31 +147,32 @@ impl Cache {
         let picked = state.pick(picked, picks);
         let event = picked.event(local, picks.n_tokens());
         let pool = &mut state.pools[at];
-        match state.drafts.sort(layer, picks, batch) {
+        let buffers = std::mem::take(&mut state.buffers);
+        let planned = match state.drafts.sort(layer, picks, batch) {
             None => {
-                pool.residency.plan(&event, &mut state.plan)?;
+                let planned = pool.residency.plan(&event, buffers)?;
                 state.note(at, layer, &event, true);
+                planned
             }
             Some(sure) => {
                 let taught = sure.event(local);
-                pool.residency
-                    .plan_taught(&event, &taught, &mut state.plan)?;
+                let planned = pool.residency.plan_taught(&event, &taught, buffers)?;
                 state.note(at, layer, &taught, true);
+                planned
             }
-        }
-        let State { pools, plan, .. } = state;
-        let pool = &mut pools[at];
+        };
+        let pool = &mut state.pools[at];
         assert!(
-            plan.bypassed.is_empty(),
+            planned.bypassed.is_empty(),
             "{} experts and {} slots",
             event.experts.len(),
             pool.of.n_slots
         );
-        pool.bytes_uploaded += upload(plan)?;
-        let n_fills = plan.fills.len();
-        pool.residency.commit(plan);
+        pool.bytes_uploaded += upload(&planned)?;
+        let n_fills = planned.fills.len();
+        let committed = pool.residency.commit(planned);
         // What is uploaded for later events waits for what computes this one: the device's queue has an order.
-        pool.residency.release(plan);
+        state.buffers = pool.residency.release(committed);
         state.picked = picked;
         Ok(n_fills)
     }
@@ -251,7 +252,8 @@ impl Cache {
                 let layer = &known.frequency[layers[id.layer as usize]];
                 layer[id.expert as usize]
             };
-            let fills = pool.residency.fill_hottest(heat);
+            let order = pool.residency.hottest_first(heat);
+            let fills = pool.residency.fill_free(order);
             filled.extend(
                 fills
                     .into_iter()

@@ -13,6 +13,7 @@ use super::layout::Layer;
 use super::odds::Lead;
 use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
+use crate::residency::{Abandoned, Held};
 use crate::store::{Read, Recalled};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ struct Miss {
     lead: Lead,
 }
 
-/// An expert that is being read ahead, or was. Its slot is held until its reads have ended.
+/// An expert that is being read ahead, or was. Until its reads have ended, its slot is held or abandoned.
 struct Guess {
     lane: usize,
     /// The value of `State::n_events` when it was made.
@@ -40,8 +41,9 @@ struct Guess {
     part_bytes: Vec<usize>,
     /// One bit per part whose read was dropped.
     dropped: u32,
-    /// Whether it is not resident any more, because not all of it is read.
-    is_abandoned: bool,
+    held: Option<Held>,
+    /// Of one that is not resident any more, because not all of it is read.
+    abandoned: Option<Abandoned>,
     /// Whether it is known if it was right.
     is_settled: bool,
 }
@@ -123,7 +125,7 @@ impl Engine {
             let has_arrived = self.has_arrived(guess);
             let slot = self.slot_number(guess);
             // Other lanes wait for it too if they find it resident.
-            if is_picked && !has_arrived && !guess.is_abandoned {
+            if is_picked && !has_arrived && guess.held.is_some() {
                 hurried.push(slot);
             }
             // Of a lane whose thread may never come back, others say that it is over.
@@ -139,7 +141,8 @@ impl Engine {
             }
             ahead.tally.wasted_bytes += guess.part_bytes.iter().sum::<usize>() as u64;
             let pool = self.layout.layers[guess.layer].pool;
-            if !has_arrived && !state.residencies[pool].is_used(guess.slot) {
+            let is_free = |held| !state.residencies[pool].is_used(held);
+            if !has_arrived && guess.held.as_ref().is_some_and(is_free) {
                 useless.push(slot);
             }
         }
@@ -170,8 +173,8 @@ impl Engine {
             let guess = guesses.find(|g| self.slot_number(g) == slot);
             let guess = guess.expect("only guesses are recalled");
             let layer = &self.layout.layers[guess.layer];
-            if !std::mem::replace(&mut guess.is_abandoned, true) {
-                state.residencies[layer.pool].abandon(guess.id);
+            if let Some(held) = guess.held.take() {
+                guess.abandoned = Some(state.residencies[layer.pool].abandon(held));
             }
             let Some(n_arrived) = n_arrived else { continue };
             guess.dropped |= 1 << part;
@@ -185,22 +188,21 @@ impl Engine {
 
     /// Lets go of the slots of guesses that are settled and whose reads have ended.
     fn sweep(&self, state: &mut State, ahead: &mut Ahead) {
-        ahead.guesses.retain(|guess| {
-            let layer = &self.layout.layers[guess.layer];
-            let slot = self.slot_number(guess);
-            let left = layer.all_parts() & !guess.dropped;
-            if !guess.is_settled || !self.arrivals.has_parts(slot, left) {
-                return true;
-            }
-            let residency = &mut state.residencies[layer.pool];
-            if guess.is_abandoned {
+        let is_over = |guess: &mut Guess| {
+            let left = self.layout.layers[guess.layer].all_parts() & !guess.dropped;
+            guess.is_settled && self.arrivals.has_parts(self.slot_number(guess), left)
+        };
+        for guess in ahead.guesses.extract_if(.., is_over) {
+            let slot = self.slot_number(&guess);
+            let residency = &mut state.residencies[self.layout.layers[guess.layer].pool];
+            if let Some(abandoned) = guess.abandoned {
                 self.arrivals.clear_slot(slot);
-                residency.reclaim(guess.slot);
-            } else {
-                residency.let_go(guess.slot);
+                residency.reclaim(abandoned);
             }
-            false
-        });
+            if let Some(held) = guess.held {
+                residency.let_go(held);
+            }
+        }
     }
 
     /// Guesses what the layer after `layer` will pick, and spares it from now on. Call this before the
@@ -274,9 +276,10 @@ impl Engine {
             if ahead.reads.is_empty() && self.check_files(layer_index).is_err() {
                 break;
             }
-            let Some(slot) = residency.fill_ahead(wanted) else {
+            let Some(held) = residency.fill_ahead(wanted) else {
                 break;
             };
+            let slot = held.slot();
             let n_before = ahead.reads.len();
             for part in 0..layer.parts.len() {
                 ahead.reads.push(self.slot_read(layer, part, expert, slot));
@@ -289,7 +292,8 @@ impl Engine {
                 slot,
                 part_bytes: ahead.reads[n_before..].iter().map(|r| r.len).collect(),
                 dropped: 0,
-                is_abandoned: false,
+                held: Some(held),
+                abandoned: None,
                 is_settled: false,
             };
             self.arrivals.clear_slot(self.slot_number(&guess));

@@ -4,7 +4,7 @@ use super::{Engine, State};
 use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::Event;
-use crate::residency::Plan;
+use crate::residency::{Buffers, Committed};
 use crate::trace::Picks;
 
 impl Engine {
@@ -17,11 +17,11 @@ impl Engine {
         [event, all]: [&Event; 2],
         picks: Picks,
         batch: &Batch,
-        plan: &mut Plan,
-    ) -> Result<()> {
+        buffers: Buffers,
+    ) -> Result<Committed> {
         let pool = self.layout.layers[layer].pool;
         if batch.is_trial() {
-            return state.residencies[pool].plan_trial(event, plan);
+            return state.residencies[pool].plan_trial(event, buffers);
         }
         while let Some(sure) = state.drafts.settle(layer, batch) {
             self.teach(state, &sure);
@@ -29,15 +29,15 @@ impl Engine {
         let sure = state.drafts.sort(layer, picks, batch);
         let taught = sure.as_ref().map_or(*all, |sure| sure.event(all.layer));
         let residency = &mut state.residencies[pool];
-        residency.plan_taught(event, &taught, plan)?;
-        residency.commit(plan);
+        let planned = residency.plan_taught(event, &taught, buffers)?;
+        let plan = residency.commit(planned);
         self.note(state, layer, &taught);
         // Under the lock, so that lanes are recorded in the order in which they were planned.
         if let Some(recording) = &self.recording {
             recording.record(layer as u32, picks, batch.is_aside());
         }
         state.note_time();
-        Ok(())
+        Ok(plan)
     }
 
     fn teach(&self, state: &mut State, sure: &Sure) {

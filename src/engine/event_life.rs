@@ -16,7 +16,7 @@ impl Engine {
         let owner = Some(std::thread::current().id());
         for at in 0..state.n_lanes {
             let run = &state.runs[at];
-            if !run.is_open || run.owner == owner {
+            if run.open.is_none() || run.owner == owner {
                 continue;
             }
             // An event that was cut short, whose thread may never come back. Should it be alive after
@@ -63,23 +63,23 @@ impl Engine {
 
     /// Whether a lane holds no pins and computes nothing, so that another thread can have it.
     fn is_idle(&self, run: &Run, at: usize) -> bool {
-        !run.is_open && self.lanes[at].is_finished()
+        run.open.is_none() && self.lanes[at].is_finished()
     }
 
     /// Ends a run's event: its pins go. Reads of an event that was cut short must have arrived
     /// before their slots can be used for anything else.
     pub(super) fn close(&self, state: &mut State, at: usize) -> Result<()> {
         let run = &mut state.runs[at];
-        if !std::mem::take(&mut run.is_open) {
+        let Some(plan) = run.open.take() else {
             return Ok(());
-        }
+        };
         let layer = &self.layout.layers[run.layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
-        for fill in &run.plan.fills {
+        for fill in &plan.fills {
             let slot = first_slot + fill.slot;
             self.wait_for_parts(slot, layer.all_parts())?;
         }
-        state.residencies[layer.pool].release(&mut run.plan);
+        run.buffers = state.residencies[layer.pool].release(plan);
         Ok(())
     }
 
@@ -117,11 +117,12 @@ impl Engine {
         };
         let (picks, batch) = (routing.picks, routing.batch);
         let events = [&event, &event];
-        let planned = self.plan_tokens(state, layer_index, events, picks, batch, &mut run.plan);
-        if planned.is_ok() {
-            run.is_open = true;
-            run.staged.extend_from_slice(&run.plan.bypassed);
-        }
+        let buffers = std::mem::take(&mut run.buffers);
+        let planned = self.plan_tokens(state, layer_index, events, picks, batch, buffers);
+        let planned = planned.map(|plan| {
+            run.staged.extend_from_slice(&plan.bypassed);
+            run.open = Some(plan);
+        });
         state.runs[at] = run;
         planned
     }

@@ -11,7 +11,7 @@ use super::{Engine, State};
 use crate::draft_tokens::Batch;
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
-use crate::residency::Plan;
+use crate::residency::{Buffers, Committed};
 use crate::trace::Picks;
 use std::ops::Range;
 
@@ -48,7 +48,9 @@ pub struct Piece {
 pub struct Loan {
     layer: usize,
     is_trial: bool,
-    plan: Plan,
+    /// What is lent.
+    plan: Option<Committed>,
+    buffers: Buffers,
     pairs: Vec<(u32, u32)>,
     all: Picked,
     missing: Picked,
@@ -104,6 +106,9 @@ impl Engine {
         mut take: impl FnMut(Piece),
     ) -> Result<()> {
         let Loan { layer, plan, .. } = loan;
+        let Some(plan) = plan else {
+            return Ok(());
+        };
         let fills: Vec<_> = plan.fills.iter().map(|f| (f.expert, f.slot)).collect();
         for slots in [&plan.hits, &fills] {
             self.show_slots(*layer, slots, parts.clone(), true, &mut take)?;
@@ -114,15 +119,15 @@ impl Engine {
 
     /// The device has taken all that it was shown. Waits for reads of what it was not.
     pub fn end_loan(&self, loan: &mut Loan) -> Result<()> {
-        if !loan.plan.is_committed() {
+        let Some(plan) = loan.plan.take() else {
             return Ok(());
-        }
+        };
         let layer = &self.layout.layers[loan.layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
-        for fill in &loan.plan.fills {
+        for fill in &plan.fills {
             self.wait_for_parts(first_slot + fill.slot, layer.all_parts())?;
         }
-        self.state().residencies[layer.pool].release(&mut loan.plan);
+        loan.buffers = self.state().residencies[layer.pool].release(plan);
         Ok(())
     }
 
@@ -136,18 +141,14 @@ impl Engine {
     ) -> Result<()> {
         let pool = self.layout.layers[layer].pool;
         let id = self.id(layer, expert);
-        let held = {
-            let residency = &mut self.state().residencies[pool];
-            let slot = residency.slot_of(id);
-            slot.inspect(|&slot| residency.hold(slot))
-        };
+        let held = self.state().residencies[pool].hold(id);
         let parts = 0..self.layout.layers[layer].parts.len();
-        let Some(slot) = held else {
+        let Some(held) = held else {
             return self.show_staged(layer, &[expert], parts, false, &mut take);
         };
-        let shown = self.show_slots(layer, &[(expert, slot)], parts, false, &mut take);
+        let shown = self.show_slots(layer, &[(expert, held.slot())], parts, false, &mut take);
         let residency = &mut self.state().residencies[pool];
-        residency.let_go(slot);
+        residency.let_go(held);
         residency.spare(id);
         shown
     }
@@ -181,14 +182,10 @@ impl Engine {
         let all = loan.all.event(layer.pool_layer, n_tokens);
         let missing = loan.missing.event(layer.pool_layer, n_tokens);
         let (picks, batch) = (wanted.picks, wanted.batch);
-        self.plan_tokens(
-            state,
-            loan.layer,
-            [&missing, &all],
-            picks,
-            batch,
-            &mut loan.plan,
-        )?;
+        let buffers = std::mem::take(&mut loan.buffers);
+        let events = [&missing, &all];
+        let plan = self.plan_tokens(state, loan.layer, events, picks, batch, buffers)?;
+        let plan = &*loan.plan.insert(plan);
         if wanted.batch.is_trial() {
             return Ok(());
         }
@@ -200,7 +197,7 @@ impl Engine {
             residency.spare(self.id(loan.layer, expert));
         }
         self.keep_in(state, wanted.victims);
-        self.read_fills(&mut state.reads, loan.layer, 0, &loan.plan)
+        self.read_fills(&mut state.reads, loan.layer, 0, plan)
     }
 
     /// A device computes `layer`: nothing is read ahead for it.

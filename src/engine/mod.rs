@@ -39,7 +39,7 @@ use crate::error::Result;
 use crate::notice::Notices;
 use crate::profile::recognizer::Recognizer;
 use crate::recent_events::{self, RecentEvents};
-use crate::residency::{Plan, Residency};
+use crate::residency::{Buffers, Committed, Residency};
 use crate::store::{Arena, ModelFile, QueueOptions, Read, ReadQueue};
 use crate::sync::{Held, Lock};
 use crate::trace::{Picks, Recording};
@@ -72,8 +72,6 @@ struct Run {
     n_tokens: u32,
     /// The value of `State::n_events` when its event began.
     begun_at: u64,
-    /// Whether `plan` holds pins.
-    is_open: bool,
     layer: usize,
     /// One bit per part whose operation has begun.
     parts_begun: u32,
@@ -82,7 +80,9 @@ struct Run {
     ranks: Vec<u32>,
     /// Experts that pass through the ring.
     staged: Vec<u32>,
-    plan: Plan,
+    /// Its event, until that has ended.
+    open: Option<Committed>,
+    buffers: Buffers,
 }
 
 /// Everything that changes under the lock.
@@ -301,7 +301,9 @@ impl Engine {
                 self.note_routing(state, at, layer, routing);
             }
             self.begin(state, at, layer, routing)?;
-            self.read_fills(&mut state.reads, layer, part, &state.runs[at].plan)?;
+            if let Some(plan) = &state.runs[at].open {
+                self.read_fills(&mut state.reads, layer, part, plan)?;
+            }
             if !is_trial {
                 self.look_ahead(state, at, layer);
             }

@@ -45,9 +45,9 @@ impl Engine {
         // Readiness is looked at once: an arrival in between must not drop or repeat an expert.
         there.clear();
         coming.clear();
-        if run.is_open {
-            let fills = run.plan.fills.iter().map(|f| (f.expert, f.slot));
-            for (expert, slot) in run.plan.hits.iter().copied().chain(fills) {
+        if let Some(plan) = &run.open {
+            let fills = plan.fills.iter().map(|f| (f.expert, f.slot));
+            for (expert, slot) in plan.hits.iter().copied().chain(fills) {
                 let region = first_region + slot as usize * pool.slot_bytes;
                 let number = pool.first_slot + slot;
                 match self.arrivals.has_part(number, part as u32) {

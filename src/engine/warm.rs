@@ -110,7 +110,7 @@ impl Engine {
                 .map(|(i, _)| i)
                 .collect();
             let heat_of = |id: ExpertId| heat(mine[id.layer as usize], id.expert);
-            for (id, slot) in residency.fill_hottest(heat_of) {
+            for (id, slot) in residency.fill_free(residency.hottest_first(heat_of)) {
                 let layer = mine[id.layer as usize];
                 places.push(Place {
                     pool,

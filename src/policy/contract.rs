@@ -4,10 +4,9 @@ use crate::expert::{Event, ExpertId, Shape};
 
 /// Ranks resident experts.
 ///
-/// What a policy knows of an expert comes from `prime` and `route`, resident or not; `insert`,
-/// `remove` and `evict` say which experts compete for a place. What a plan did with them can be undone:
-/// after each `remove` of what was inserted and `restore` of what was evicted, latest first, the
-/// policy decides as if the plan had not been.
+/// What a policy knows of an expert comes from `prime` and `route`, resident or not; `insert`, `evict`
+/// and `evict_this` say which experts compete for a place. Nothing is ever undone: an expert that comes
+/// back after its eviction is inserted as any other.
 pub trait Policy: Send {
     /// The pool has `n_slots` slots from now on, which may be none. Called before anything else, and
     /// when the budget changes, before the evictions that this may cause.
@@ -32,20 +31,9 @@ pub trait Policy: Send {
     /// `id` became resident. The caller guarantees it was not.
     fn insert(&mut self, id: ExpertId);
 
-    /// `id`, which is resident, left without having been chosen: its insertion is undone.
-    fn remove(&mut self, id: ExpertId);
-
-    /// `id`, which is resident, leaves without having been chosen, some time after its insertion. Nothing
-    /// before that is undone any more.
-    fn discard(&mut self, id: ExpertId) {
-        self.remove(id);
-    }
-
-    /// Undoes the latest `evict` that is not undone yet: `id`, its victim, is resident again, as it
-    /// was. Only ever called between the `evict` and the next `route`.
-    fn restore(&mut self, id: ExpertId) {
-        self.insert(id);
-    }
+    /// `id`, which is resident, leaves because the caller chose it: nothing is learnt from that. The cost
+    /// must not grow with the number of residents, for three tiers evict an expert of each pick like this.
+    fn evict_this(&mut self, id: ExpertId);
 
     /// Picks a resident expert for which `pinned` is false, and removes it.
     ///

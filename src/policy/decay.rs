@@ -7,7 +7,6 @@ use super::contract::{Param, Prior, Spec};
 use super::recency::Recency;
 use super::scored::{Score, Scored, weight};
 use crate::expert::{Event, Shape};
-use crate::math::root_of_two;
 
 pub(super) const SPEC: Spec = Spec {
     name: "decay",
@@ -44,7 +43,7 @@ impl Decay {
     fn new(shape: &Shape, half_life: u32) -> Self {
         Self {
             shape: shape.clone(),
-            growth: root_of_two(half_life),
+            growth: libm::exp2(1.0 / f64::from(half_life)),
             unit: vec![1.0; shape.n_layers() as usize],
             value: vec![0.0; shape.n_total()],
             recency: Recency::new(shape.n_total()),

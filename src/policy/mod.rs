@@ -11,6 +11,16 @@
 //! token: an expert gets the share of the batch's tokens that picked it. Policies that order by
 //! time do not let a prompt touch that order. So a prompt ranks the experts that generation has
 //! not used yet, and hardly moves the others.
+//!
+//! # Why the arithmetic looks as it does
+//!
+//! The same events give the same victims on every machine, to the bit: a recording is replayed elsewhere
+//! and must hit what it hit, and golden files hold the tests to that. So policies add, multiply and divide,
+//! which round alike everywhere, in an order that is fixed; logarithms and roots that are taken once come
+//! from `libm`, which is made of these. What is computed for each expert of an event
+//! (`reuse/approximate.rs`) is compiled twice, for any processor and for those with wide registers, with
+//! the same operations in the same order: sums run in eight parts side by side either way, and nothing
+//! is fused. That is why there are conversions by adding a large number there, and no calls.
 
 use crate::error::{Error, Result};
 use crate::expert::Shape;

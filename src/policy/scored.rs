@@ -21,13 +21,8 @@ pub(super) trait Score: Send {
     /// residents of one layer changes only by an event of that layer.
     fn key(&self, layer: u32, index: usize) -> Self::Key;
 
-    /// This expert was evicted.
+    /// This expert was chosen as a victim.
     fn evicted(&mut self, index: usize) {
-        let _ = index;
-    }
-
-    /// Undoes the latest `evicted`, which was of this expert, since the last event.
-    fn restored(&mut self, index: usize) {
         let _ = index;
     }
 }
@@ -123,7 +118,7 @@ impl<S: Score> Policy for Scored<S> {
         layer.coldest = None;
     }
 
-    fn remove(&mut self, id: ExpertId) {
+    fn evict_this(&mut self, id: ExpertId) {
         let layer = &mut self.layers[id.layer as usize];
         let place = std::mem::replace(&mut self.place[self.shape.index(id)], NOWHERE);
         debug_assert_ne!(place, NOWHERE, "{id} is not resident");
@@ -131,12 +126,8 @@ impl<S: Score> Policy for Scored<S> {
         if let Some(&moved) = layer.residents.get(place as usize) {
             self.place[self.shape.index(moved)] = place;
         }
-        layer.coldest = None;
-    }
-
-    fn restore(&mut self, id: ExpertId) {
-        self.insert(id);
-        self.score.restored(self.shape.index(id));
+        // Without another one the coldest is still the coldest.
+        layer.coldest = layer.coldest.filter(|&coldest| coldest != id);
     }
 
     fn evict(&mut self, pinned: &dyn Fn(ExpertId) -> bool) -> Option<ExpertId> {
@@ -157,7 +148,7 @@ impl<S: Score> Policy for Scored<S> {
             };
             victim = free.or(victim);
         }
-        self.remove(victim?);
+        self.evict_this(victim?);
         self.score.evicted(self.shape.index(victim?));
         victim
     }

@@ -1,7 +1,7 @@
 //! Histories short enough to be worked out by hand.
 
 use crate::expert::{Event, Shape};
-use crate::residency::{Plan, Residency};
+use crate::residency::{Buffers, Residency};
 
 /// What a pool of `n_slots` under `policy` does as `picks` come, each in an event of one token: `.` is
 /// a hit, `+` takes a free slot, and a letter is the victim of a miss. Letters are experts, small ones
@@ -10,7 +10,6 @@ pub(super) fn replay(policy: &str, n_slots: u32, picks: &str) -> String {
     let shape = Shape::uniform(2, 26);
     let policy = super::by_name(policy, &shape).expect("it is in the registry");
     let mut residency = Residency::new(shape, n_slots, policy);
-    let mut plan = Plan::default();
     let mut outcome = |pick: u8| {
         let layer = u32::from(pick.is_ascii_uppercase());
         let event = Event {
@@ -20,10 +19,13 @@ pub(super) fn replay(policy: &str, n_slots: u32, picks: &str) -> String {
             rows: &[1],
             ranks: &[],
         };
-        residency.plan(&event, &mut plan).expect("it is valid");
-        residency.commit(&mut plan);
-        residency.release(&mut plan);
-        let Some(fill) = plan.fills.first() else {
+        let planned = residency
+            .plan(&event, Buffers::default())
+            .expect("it is valid");
+        let fill = planned.fills.first().copied();
+        let committed = residency.commit(planned);
+        residency.release(committed);
+        let Some(fill) = fill else {
             return '.';
         };
         fill.victim.map_or('+', |id| {

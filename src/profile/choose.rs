@@ -11,9 +11,9 @@
 //!
 //! Events cost a table look-up for each expert and profile. Logarithms are taken once, when it is made.
 
-use crate::math::log2;
 use crate::profile::{Layer, Profile};
 use crate::tracker::Phase;
+use libm::log2;
 use std::f64::consts::LN_2;
 
 /// Least number of tokens that a first choice needs.

@@ -3,8 +3,8 @@
 //! J. Lin, "Divergence measures based on the Shannon entropy", IEEE Transactions on Information Theory 37(1), 1991.
 
 use super::format::{Heat, Profile};
-use crate::math::log2;
 use crate::tracker::Phase;
+use libm::log2;
 
 /// By layer: 1 where both pick each expert equally often, 0 where they share none, `None` where one knows nothing.
 /// Panics unless both are of one shape.

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Shape};
 use crate::policy::{self, Prior};
 use crate::profile::PRIOR_TOKENS;
-use crate::residency::{Counts, Plan, Residency};
+use crate::residency::{Buffers, Counts, Residency};
 use crate::trace::{PoolSpec, Recorded};
 
 mod belady;
@@ -54,7 +54,7 @@ pub struct Replay {
     specs: Vec<PoolSpec>,
     /// By layer: its pool, and its number among the layers of that pool.
     places: Vec<(usize, u32)>,
-    plan: Plan,
+    buffers: Buffers,
 }
 
 impl Replay {
@@ -70,7 +70,7 @@ impl Replay {
             pools: Vec::with_capacity(pools.len()),
             specs: pools.to_vec(),
             places: places(shape, pools),
-            plan: Plan::default(),
+            buffers: Buffers::default(),
         };
         for pool in pools {
             let shape_of_pool = shape_of(shape, pool);
@@ -84,7 +84,7 @@ impl Replay {
                 });
             }
             if pool.preloaded {
-                residency.fill_free();
+                residency.fill_free(0..residency.shape().n_total());
             }
             replay.pools.push(residency);
         }
@@ -114,10 +114,10 @@ impl Replay {
                 hits.push(0);
                 continue;
             }
-            residency.plan(&event, &mut self.plan)?;
-            residency.commit(&mut self.plan);
-            hits.push(self.plan.hits.len() as u32);
-            residency.release(&mut self.plan);
+            let planned = residency.plan(&event, std::mem::take(&mut self.buffers))?;
+            let committed = residency.commit(planned);
+            hits.push(committed.hits.len() as u32);
+            self.buffers = residency.release(committed);
         }
         Ok(hits)
     }

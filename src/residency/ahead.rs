@@ -1,6 +1,37 @@
 //! Experts that become resident before the router asks for them, and slots that are held meanwhile.
+//!
+//! ```text
+//!   fill_ahead(), hold()         let_go()
+//!          -------------> Held ------------> an expert as any other
+//!                          |
+//!                          | abandon()            reclaim()
+//!                          +------------> Abandoned ------> a free slot
+//! ```
 
-use super::{ExpertId, Residency};
+use super::slots::Residency;
+use crate::expert::ExpertId;
+
+/// A resident that is not evicted until it is let go.
+#[derive(Debug)]
+#[must_use = "its slot is held until it is let go or abandoned"]
+pub struct Held {
+    id: ExpertId,
+    slot: u32,
+}
+
+/// A slot that holds no expert any more, and which reads may still write to.
+#[derive(Debug)]
+#[must_use = "its slot is out of use until it is reclaimed"]
+pub struct Abandoned {
+    slot: u32,
+}
+
+impl Held {
+    /// Where the expert is.
+    pub fn slot(&self) -> u32 {
+        self.slot
+    }
+}
 
 impl Residency {
     /// Spares `experts`, which will probably be picked soon, from now on: they are evicted if there is
@@ -11,50 +42,48 @@ impl Residency {
     }
 
     /// Makes `id`, which is not resident, so in a free slot or in that of the policy's victim, and holds
-    /// the slot until [`Self::let_go`]. `None`, and nothing is changed, if all slots are pinned.
+    /// it there. `None`, and nothing is changed, if all slots are pinned.
     ///
     /// Nothing is counted or taught.
-    pub fn fill_ahead(&mut self, id: ExpertId) -> Option<u32> {
+    pub fn fill_ahead(&mut self, id: ExpertId) -> Option<Held> {
         assert!(!self.is_resident(id), "{id} is resident");
         let free = self.free.pop();
         let slot = free.or_else(|| self.evict().map(|(slot, _)| slot))?;
-        self.n_changes += 1;
         self.settle(id, slot);
-        self.hold(slot);
-        Some(slot)
+        self.hold(id)
     }
 
-    /// Keeps what is in `slot`, which holds an expert, from being evicted until [`Self::let_go`].
-    pub fn hold(&mut self, slot: u32) {
+    /// Keeps `id` from being evicted, if it is resident.
+    pub fn hold(&mut self, id: ExpertId) -> Option<Held> {
+        let slot = self.slot_of(id)?;
         self.pins[slot as usize] += 1;
+        Some(Held { id, slot })
     }
 
-    /// Whether a plan in flight uses `slot`, which is held once.
-    pub fn is_used(&self, slot: u32) -> bool {
-        self.pins[slot as usize] > 1
+    /// Whether a plan in flight uses what is held, once.
+    pub fn is_used(&self, held: &Held) -> bool {
+        self.pins[held.slot as usize] > 1
     }
 
-    /// Makes `id`, whose slot is held and used by no plan, not resident at once. Its slot, which reads may
-    /// still write to, stays out of use until [`Self::reclaim`].
-    pub fn abandon(&mut self, id: ExpertId) {
-        let slot = self.slot_of(id).expect("it was filled ahead");
-        assert!(!self.is_used(slot), "{id} is used by a plan");
-        self.n_changes += 1;
-        self.policy.discard(id);
-        self.vacate(id);
+    /// Makes what is held and used by no plan not resident at once. Its slot, which reads may still write
+    /// to, stays out of use until [`Self::reclaim`].
+    pub fn abandon(&mut self, held: Held) -> Abandoned {
+        let Held { id, slot } = held;
+        assert!(self.pins[slot as usize] == 1, "{id} is used by a plan");
+        self.evict_this(id);
         self.n_abandoned += 1;
+        Abandoned { slot }
     }
 
-    /// Frees the slot of an expert that was abandoned.
-    pub fn reclaim(&mut self, slot: u32) {
-        self.n_changes += 1;
-        self.let_go(slot);
+    /// Frees the slot of an expert that was abandoned: no read writes to it any more.
+    pub fn reclaim(&mut self, Abandoned { slot }: Abandoned) {
+        self.pins[slot as usize] -= 1;
         self.n_abandoned -= 1;
         self.free.push(slot);
     }
 
-    /// Undoes one [`Self::hold`] or [`Self::fill_ahead`] of the slot.
-    pub fn let_go(&mut self, slot: u32) {
+    /// Makes what was held an expert as any other.
+    pub fn let_go(&mut self, Held { slot, .. }: Held) {
         self.pins[slot as usize] -= 1;
     }
 }

@@ -1,7 +1,20 @@
-//! What a residency accepts, what it decides for one event, and what its decisions add up to.
+//! What a residency accepts, what it decides for one event, and the steps of a decision as types.
+//!
+//! ```text
+//!             plan()             commit()
+//!   Buffers ---------> Planned ------------> Committed
+//!      ^                  |                      |
+//!      +---- rollback() --+------ release() -----+
+//! ```
+//!
+//! Each step takes the value of the step before, which cannot be copied and which nothing else makes. So
+//! a plan that is committed twice, released before that, or rolled back after that is no program. What the
+//! types cannot say: that a value goes back to the residency it came from, and that it goes back at all.
+//! Whoever drops one leaves its slots pinned for ever, which is right where the residency is dropped too.
 
 use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Shape};
+use std::ops::Deref;
 
 /// Whether `event` keeps the promises of [`Event`] for a model of shape `shape`.
 pub fn check(shape: &Shape, event: &Event) -> Result<()> {
@@ -65,9 +78,8 @@ pub struct Fill {
     pub victim: Option<ExpertId>,
 }
 
-/// Where an operation finds the experts of one event. Read it, but leave changing it to `Residency`.
-///
-/// Every expert of the event is in exactly one of the three lists.
+/// Where an operation finds the experts of one event. Every expert of the event is in exactly one of the
+/// three lists.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The layer of the event.
@@ -80,102 +92,57 @@ pub struct Plan {
     pub bypassed: Vec<u32>,
     pub(super) n_tokens: u32,
     pub(super) is_scan: bool,
-    /// The value of `Residency::n_changes` when this was planned.
-    pub(super) number: u64,
-    pub(super) state: State,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    #[default]
-    Idle,
-    Planned,
-    Committed,
+/// Memory for the next plan of a lane, which so allocates once. It is a pointer, as the steps are, because
+/// they move for each event.
+#[derive(Debug, Default)]
+pub struct Buffers(pub(super) Option<Box<Plan>>);
+
+/// A plan whose slots are pinned, and which is not counted yet.
+#[derive(Debug)]
+#[must_use = "it holds pins until it is committed and released, or rolled back"]
+pub struct Planned(pub(super) Box<Plan>);
+
+/// A plan that is counted, and whose slots are pinned.
+#[derive(Debug)]
+#[must_use = "it holds pins until it is released"]
+pub struct Committed(pub(super) Box<Plan>);
+
+impl Buffers {
+    /// A plan of nothing yet.
+    pub(super) fn begin(self, event: &Event) -> Box<Plan> {
+        let mut plan = self.0.unwrap_or_default();
+        plan.layer = event.layer;
+        plan.n_tokens = event.n_tokens;
+        plan.is_scan = event.is_scan();
+        plan.hits.clear();
+        plan.fills.clear();
+        plan.bypassed.clear();
+        plan
+    }
 }
 
 impl Plan {
-    /// Whether it holds pins.
-    pub fn in_flight(&self) -> bool {
-        self.state != State::Idle
-    }
-
-    /// Whether it is committed and not released yet.
-    pub fn is_committed(&self) -> bool {
-        self.state == State::Committed
-    }
-
-    pub(super) fn begin(&mut self, event: &Event, number: u64) {
-        self.layer = event.layer;
-        self.n_tokens = event.n_tokens;
-        self.is_scan = event.is_scan();
-        self.hits.clear();
-        self.fills.clear();
-        self.bypassed.clear();
-        self.number = number;
-        self.state = State::Planned;
-    }
-
+    /// Of hits and fills.
     pub(super) fn slots(&self) -> impl Iterator<Item = u32> + '_ {
         let hits = self.hits.iter().map(|&(_, slot)| slot);
         hits.chain(self.fills.iter().map(|fill| fill.slot))
     }
 }
 
-/// What happened to the picks of many events; a pick is one expert of one event.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Tally {
-    /// Events.
-    pub events: u64,
-    /// Tokens, counted at layer 0.
-    pub tokens: u64,
-    /// Picks that were resident.
-    pub hits: u64,
-    /// Picks that were not.
-    pub misses: u64,
-    /// Residents that made room for a miss.
-    pub evictions: u64,
-    /// Misses that got no slot.
-    pub bypassed: u64,
-}
+impl Deref for Planned {
+    type Target = Plan;
 
-impl Tally {
-    /// Adds the picks of another pool. Its tokens are the same ones, counted at its own layer 0.
-    pub fn add(&mut self, other: &Self) {
-        self.events += other.events;
-        self.tokens = self.tokens.max(other.tokens);
-        self.hits += other.hits;
-        self.misses += other.misses;
-        self.evictions += other.evictions;
-        self.bypassed += other.bypassed;
-    }
-
-    /// Hits and misses.
-    pub fn picks(&self) -> u64 {
-        self.hits + self.misses
+    fn deref(&self) -> &Plan {
+        &self.0
     }
 }
 
-/// The tallies of generation and of prompts.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    /// Events that are not scans.
-    pub decode: Tally,
-    /// Events that are.
-    pub scan: Tally,
-}
+impl Deref for Committed {
+    type Target = Plan;
 
-impl Counts {
-    /// The tally that an event belongs to.
-    pub(crate) fn of(&mut self, is_scan: bool) -> &mut Tally {
-        if is_scan {
-            &mut self.scan
-        } else {
-            &mut self.decode
-        }
-    }
-
-    /// Hits of both.
-    pub fn hits(&self) -> u64 {
-        self.decode.hits + self.scan.hits
+    fn deref(&self) -> &Plan {
+        &self.0
     }
 }

@@ -1,6 +1,6 @@
 //! More slots, or fewer.
 
-use super::Residency;
+use super::slots::Residency;
 use crate::error::{Error, Result};
 
 impl Residency {
@@ -18,7 +18,6 @@ impl Residency {
                 allowed: format!("must be at least {n_pinned}, which are in use right now"),
             });
         }
-        self.n_changes += 1;
         self.policy.resize(n_slots);
         while self.n_slots() < n_slots {
             let slot = self.retired.pop().unwrap_or_else(|| {

@@ -1,6 +1,6 @@
 //! What can be said of one layer's counts.
 
-use crate::math::log2;
+use libm::log2;
 
 /// Tokens of one layer, and how many of them picked each expert; in spans that fade these are no
 /// whole numbers.

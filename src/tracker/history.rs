@@ -1,9 +1,11 @@
 //! What the experts of all layers did in one phase.
 
-use super::{HALF_LIVES, LayerCounts};
+use super::counts::LayerCounts;
 use crate::expert::Event;
-use crate::math::root_of_two;
 use std::collections::VecDeque;
+
+/// The half-lives of the memories that fade, in visits.
+pub const HALF_LIVES: [u32; 4] = [4, 16, 64, 256];
 
 const N_HALF_LIVES: usize = HALF_LIVES.len();
 
@@ -92,7 +94,7 @@ impl History {
         };
         Self {
             n_visits_max,
-            growth: HALF_LIVES.map(root_of_two),
+            growth: HALF_LIVES.map(|visits| libm::exp2(1.0 / f64::from(visits))),
             layers: (0..n_layers).map(|_| layer()).collect(),
             records: vec![Record::default(); n_experts],
         }

@@ -12,10 +12,8 @@ mod history;
 pub mod unevenness;
 
 pub use counts::LayerCounts;
+pub use history::HALF_LIVES;
 use history::History;
-
-/// The half-lives of the memories that fade, in visits.
-pub const HALF_LIVES: [u32; 4] = [4, 16, 64, 256];
 
 /// Visits that a window of generation holds.
 pub const GENERATION_WINDOW: usize = 256;

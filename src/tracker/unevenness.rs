@@ -1,7 +1,7 @@
 //! How unevenly experts are picked.
 
 use super::counts::LayerCounts;
-use crate::math::log2;
+use libm::log2;
 use serde::Serialize;
 
 /// How unevenly the experts of a layer are picked, as the mean over the layers that were used.

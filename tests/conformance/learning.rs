@@ -5,7 +5,7 @@ use crate::model::Rng;
 use crate::{by_name, names, step};
 use hotset::expert::{Event, ExpertId, Shape};
 use hotset::policy::Prior;
-use hotset::residency::{Plan, Residency};
+use hotset::residency::{Buffers, Residency};
 
 /// `k` distinct experts, ascending, each drawn by its weight.
 fn draw(rng: &mut Rng, weights: &[u32], k: usize) -> Vec<u32> {
@@ -37,11 +37,11 @@ fn route(residency: &mut Residency, layer: u32, experts: &[u32]) -> usize {
         rows: &vec![1; experts.len()],
         ranks: &[],
     };
-    let mut plan = Plan::default();
-    residency.plan(&event, &mut plan).unwrap();
-    residency.commit(&mut plan);
-    residency.release(&mut plan);
-    plan.hits.len()
+    let planned = residency.plan(&event, Buffers::default()).unwrap();
+    let n_hits = planned.hits.len();
+    let committed = residency.commit(planned);
+    residency.release(committed);
+    n_hits
 }
 
 /// When each pick is as likely as any other of its layer, whatever is resident hits in proportion:
@@ -99,7 +99,7 @@ fn hits_at_start(name: &str, seed: u64, layers: &[Vec<u32>], frequency: Option<&
             n_tokens: 64.0,
         });
     }
-    residency.fill_free();
+    residency.fill_free(0..shape.n_total());
     let mut n_hits = 0;
     for _token in 0..12 {
         for (layer, weights) in (0..).zip(layers) {

@@ -223,6 +223,20 @@ impl Model {
         }
     }
 
+    /// The victims are where they were, unless another plan has brought them back.
+    pub fn rollback(&mut self, plan: &Plan) {
+        self.release(plan);
+        for fill in &plan.fills {
+            let (layer, expert) = (plan.layer, fill.expert);
+            self.slot_of.remove(&ExpertId { layer, expert });
+        }
+        for fill in &plan.fills {
+            if let Some(victim) = fill.victim {
+                self.slot_of.entry(victim).or_insert(fill.slot);
+            }
+        }
+    }
+
     /// Resizes both and checks what the residency gave up.
     pub fn resize(&mut self, residency: &mut Residency, n_slots: usize, label: &str) {
         let retired = residency.resize(n_slots as u32);
@@ -261,7 +275,7 @@ impl Model {
         let all = (0..self.shape.n_total()).map(|index| self.shape.id(index));
         let missing = all.filter(|id| !self.slot_of.contains_key(id));
         let expected: Vec<ExpertId> = missing.take(n_free).collect();
-        let filled = residency.fill_free();
+        let filled = residency.fill_free(0..self.shape.n_total());
         let experts: Vec<ExpertId> = filled.iter().map(|&(id, _)| id).collect();
         assert_eq!(experts, expected, "{label}: {filled:?}");
         self.slot_of.extend(filled);

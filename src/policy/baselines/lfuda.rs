@@ -24,8 +24,6 @@ const COUNT_MAX: f64 = 12.0;
 struct Lfuda {
     /// The priority of the last victim.
     age: f64,
-    /// The values of `age` before each eviction since the last event.
-    ages: Vec<f64>,
     /// By dense index: tokens that picked it; a prompt adds fractions.
     count: Vec<f64>,
     /// By dense index: the count at the last use, plus the age then.
@@ -37,7 +35,6 @@ impl Lfuda {
     fn new(shape: &Shape) -> Self {
         Self {
             age: 0.0,
-            ages: Vec::new(),
             count: vec![0.0; shape.n_total()],
             priority: vec![0.0; shape.n_total()],
             recency: Recency::new(shape.n_total()),
@@ -59,7 +56,6 @@ impl Score for Lfuda {
     }
 
     fn route(&mut self, event: &Event, first: usize) {
-        self.ages.clear();
         self.recency.route(event, first);
         for (&expert, &rows) in event.experts.iter().zip(event.rows) {
             let index = first + expert as usize;
@@ -79,15 +75,8 @@ impl Score for Lfuda {
     }
 
     fn evicted(&mut self, index: usize) {
-        self.ages.push(self.age);
         self.age = self.priority[index];
         self.count[index] *= 0.5;
-    }
-
-    /// Halving and doubling round nothing.
-    fn restored(&mut self, index: usize) {
-        self.count[index] *= 2.0;
-        self.age = self.ages.pop().expect("an eviction is undone once");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Lists of experts, newest first, that can be undone: what the policies made of queues share.
+//! Lists of experts, newest first: what the policies made of queues share.
 
 /// A place in a list that is not there.
 const NONE: u32 = u32::MAX;
@@ -7,13 +7,10 @@ const NONE: u32 = u32::MAX;
 const NOWHERE: u8 = u8::MAX;
 
 /// Some lists over the experts of a model, by dense index. An expert is in at most one.
-///
-/// Every change is noted, so that the latest ones can be undone until they are forgotten.
 pub(super) struct Lists {
     ends: Vec<Ends>,
     /// By dense index.
     nodes: Vec<Node>,
-    changes: Vec<Change>,
 }
 
 #[derive(Clone)]
@@ -33,12 +30,6 @@ struct Node {
     uses: u8,
 }
 
-/// Where an expert was before it was moved.
-struct Change {
-    index: u32,
-    was: Node,
-}
-
 impl Lists {
     /// `n_lists` empty ones.
     pub(super) fn new(n_lists: u8, n_total: usize) -> Self {
@@ -56,7 +47,6 @@ impl Lists {
         Self {
             ends: vec![ends; n_lists.into()],
             nodes: vec![node; n_total],
-            changes: Vec::new(),
         }
     }
 
@@ -97,68 +87,17 @@ impl Lists {
 
     /// Makes `index` the newest of `list`, whatever list it was in.
     pub(super) fn push(&mut self, index: u32, list: u8) {
-        self.note(index);
-        self.unlink(index);
-        self.link(index, list, NONE);
-    }
-
-    /// Takes `index` out of its list.
-    pub(super) fn take(&mut self, index: u32) {
-        self.note(index);
-        self.unlink(index);
+        self.take(index);
+        self.link(index, list);
     }
 
     /// Changes the number that goes with `index`.
     pub(super) fn set_uses(&mut self, index: u32, uses: u8) {
-        self.note(index);
         self.nodes[index as usize].uses = uses;
     }
 
-    /// The number of changes that can be undone.
-    pub(super) fn n_changes(&self) -> usize {
-        self.changes.len()
-    }
-
-    /// No change until now can be undone any more.
-    pub(super) fn forget(&mut self) {
-        self.changes.clear();
-    }
-
-    /// Undoes the latest changes until `n_changes` are left.
-    pub(super) fn undo(&mut self, n_changes: usize) {
-        for Change { index, was } in self.changes.split_off(n_changes).into_iter().rev() {
-            self.unlink(index);
-            if was.list != NOWHERE {
-                self.link(index, was.list, was.newer);
-            }
-            self.nodes[index as usize].uses = was.uses;
-        }
-    }
-
-    fn note(&mut self, index: u32) {
-        let was = self.nodes[index as usize];
-        self.changes.push(Change { index, was });
-    }
-
-    /// Puts `index`, which is in no list, behind `newer` in `list`.
-    fn link(&mut self, index: u32, list: u8, newer: u32) {
-        let ends = &mut self.ends[list as usize];
-        let newer_link = match newer {
-            NONE => &mut ends.newest,
-            newer => &mut self.nodes[newer as usize].older,
-        };
-        let older = std::mem::replace(newer_link, index);
-        match older {
-            NONE => ends.oldest = index,
-            older => self.nodes[older as usize].newer = index,
-        }
-        ends.len += 1;
-        let node = &mut self.nodes[index as usize];
-        (node.newer, node.older, node.list) = (newer, older, list);
-    }
-
     /// Takes `index` out of its list, if it is in one.
-    fn unlink(&mut self, index: u32) {
+    pub(super) fn take(&mut self, index: u32) {
         let Node {
             newer, older, list, ..
         } = self.nodes[index as usize];
@@ -176,6 +115,19 @@ impl Lists {
         }
         ends.len -= 1;
         self.nodes[index as usize].list = NOWHERE;
+    }
+
+    /// Makes `index`, which is in no list, the newest of `list`.
+    fn link(&mut self, index: u32, list: u8) {
+        let ends = &mut self.ends[list as usize];
+        let older = std::mem::replace(&mut ends.newest, index);
+        match older {
+            NONE => ends.oldest = index,
+            older => self.nodes[older as usize].newer = index,
+        }
+        ends.len += 1;
+        let node = &mut self.nodes[index as usize];
+        (node.newer, node.older, node.list) = (NONE, older, list);
     }
 
     /// Panics if the lists are inconsistent.
@@ -200,16 +152,11 @@ impl Lists {
 mod tests {
     use super::*;
 
-    fn contents(lists: &Lists) -> Vec<Vec<(u32, u8)>> {
-        let list = |list| lists.oldest_first(list).map(|i| (i, lists.uses(i)));
-        (0..3).map(|l| list(l).collect()).collect()
-    }
-
-    /// 20 000 random changes, each undone to a random earlier state now and then.
+    /// 20 000 random changes, against plain vectors.
     #[test]
-    fn undo_restores_every_earlier_state() {
+    fn lists_are_those_of_the_plain_way() {
         let mut lists = Lists::new(3, 8);
-        let mut states = vec![contents(&lists)];
+        let mut plain: [Vec<u32>; 3] = Default::default();
         let mut random = 1u64;
         for step in 0..20_000 {
             random = random
@@ -217,21 +164,25 @@ mod tests {
                 .wrapping_add(1);
             let below = |limit: u64, shift: u32| (random >> shift) % limit;
             let index = below(8, 33) as u32;
-            match below(12, 40) {
-                0 => {
-                    let n_left = below(states.len() as u64, 20) as usize;
-                    lists.undo(n_left);
-                    states.truncate(n_left + 1);
-                    assert_eq!(Some(&contents(&lists)), states.last(), "step {step}");
-                    continue;
+            plain
+                .iter_mut()
+                .for_each(|list| list.retain(|&i| i != index));
+            match below(4, 40) as usize {
+                3 => lists.take(index),
+                list => {
+                    lists.push(index, list as u8);
+                    plain[list].push(index);
                 }
-                1 => lists.set_uses(index, below(4, 50) as u8),
-                2 => lists.take(index),
-                other => lists.push(index, other as u8 % 3),
             }
             lists.validate();
-            assert_eq!(lists.n_changes(), states.len());
-            states.push(contents(&lists));
+            for (list, plain) in (0..).zip(&plain) {
+                let found: Vec<_> = lists.oldest_first(list).collect();
+                assert_eq!(
+                    (&found, lists.len(list) as usize),
+                    (plain, plain.len()),
+                    "step {step}"
+                );
+            }
         }
     }
 

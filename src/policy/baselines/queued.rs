@@ -1,4 +1,4 @@
-//! What the policies made of queues share: which residents are in the queues, and the way back.
+//! What the policies made of queues share: which residents are in the queues.
 
 use super::lists::Lists;
 use crate::expert::{Event, ExpertId, Shape};
@@ -54,9 +54,6 @@ pub(super) struct Queued<Q> {
     unused: Scored<Foretold>,
     /// The experts of the last event that were not resident, ascending; none if it was a prompt.
     missing: Vec<u32>,
-    /// What was inserted and evicted since the last event: for the queues, the number of changes the
-    /// lists had before.
-    steps: Vec<Option<usize>>,
 }
 
 impl<Q: Queues> Queued<Q> {
@@ -68,7 +65,6 @@ impl<Q: Queues> Queued<Q> {
             lists: Lists::new(Q::N_LISTS, shape.n_total()),
             unused: Scored::new(shape, Foretold::new(shape.n_total())),
             missing: Vec::new(),
-            steps: Vec::new(),
         }
     }
 
@@ -76,26 +72,11 @@ impl<Q: Queues> Queued<Q> {
         let list = self.lists.list_of(index);
         list.is_some_and(|list| list < Q::N_RESIDENT_LISTS)
     }
-
-    fn forget(&mut self) {
-        self.lists.forget();
-        self.steps.clear();
-    }
-
-    /// Undoes the latest step in the lists; false if it was one in `unused`.
-    fn undo(&mut self) -> bool {
-        let step = self.steps.pop().expect("each step is undone once");
-        if let Some(n_changes) = step {
-            self.lists.undo(n_changes);
-        }
-        step.is_some()
-    }
 }
 
 impl<Q: Queues> Policy for Queued<Q> {
     fn resize(&mut self, n_slots: u32) {
         self.queues.resize(n_slots, &mut self.lists);
-        self.forget();
     }
 
     fn prime(&mut self, prior: &Prior) {
@@ -118,57 +99,38 @@ impl<Q: Queues> Policy for Queued<Q> {
             if self.is_queued(index) {
                 self.queues.hit(index, rows, &mut self.lists);
             } else if self.unused.holds(index as usize) {
-                self.unused.remove(id(expert));
+                self.unused.evict_this(id(expert));
                 self.queues.arrive(index, &mut self.lists);
             } else {
                 self.missing.push(index);
             }
         }
-        self.forget();
     }
 
     fn insert(&mut self, id: ExpertId) {
         let index = self.shape.index(id) as u32;
         if self.missing.binary_search(&index).is_ok() {
-            self.steps.push(Some(self.lists.n_changes()));
             self.queues.arrive(index, &mut self.lists);
         } else {
-            self.steps.push(None);
             self.unused.insert(id);
         }
     }
 
-    fn remove(&mut self, id: ExpertId) {
-        if !self.undo() {
-            self.unused.remove(id);
-        }
-    }
-
-    fn discard(&mut self, id: ExpertId) {
+    fn evict_this(&mut self, id: ExpertId) {
         let index = self.shape.index(id);
         if self.unused.holds(index) {
-            self.unused.remove(id);
+            self.unused.evict_this(id);
         } else {
             self.lists.take(index as u32);
-        }
-        self.forget();
-    }
-
-    fn restore(&mut self, id: ExpertId) {
-        if !self.undo() {
-            self.unused.restore(id);
         }
     }
 
     fn evict(&mut self, pinned: &dyn Fn(ExpertId) -> bool) -> Option<ExpertId> {
         if let Some(victim) = self.unused.evict(pinned) {
-            self.steps.push(None);
             return Some(victim);
         }
-        let n_changes = self.lists.n_changes();
         let pinned = |index| pinned(self.shape.id(index as usize));
         let victim = self.queues.evict(&pinned, &mut self.lists)?;
-        self.steps.push(Some(n_changes));
         Some(self.shape.id(victim as usize))
     }
 

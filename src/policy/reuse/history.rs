@@ -6,9 +6,44 @@
 //! likeness of the tokens before the two. It is held in bit planes, one bit of each plane for each
 //! slot, so that 64 slots are compared at once with a few operations on words: an event costs a
 //! few hundred of those, whatever the number of experts.
+//!
+//! # Three tokens by hand
+//!
+//! One layer of 8 experts, of which a token picks 2; `carried` is 4, so a quarter of a likeness is carried
+//! over. Likenesses are counted in quarters: there are 2 fraction bits, and a common pick adds `one()` = 4.
+//! `most` is the likeness of a token to itself.
+//!
+//! | token, slot | picks | slot 0 | slot 1 | most |
+//! |---|---|---|---|---|
+//! | 0 | 0 and 1 | | | 2 picks: 8 |
+//! | 1 | 0 and 2 | expert 0: 4 | | 8/4 carried + 8 = 10 |
+//! | 2 | 0 and 1 | both: 8; before slot 0 was nothing | expert 0: 4; tokens 0 and 1 were 4 alike: 4/4 = 1 | 10/4 + 8 = 10.5 |
+//!
+//! What is kept, slot 0 being the lowest bit:
+//!
+//! - `planes`: the likenesses 8 = `1000` and 5 = `0101`, bit by bit from the lowest: `10`, `00`, `10`, `01`.
+//!   `next_token` has carried over by reading plane `i + 2` instead of `i`, moved up by one slot, and
+//!   `compare` has added with a carry from plane to plane, as on paper, but for all slots at once.
+//! - `pickers`: expert 0 `111`, expert 1 `101`, expert 2 `010`. `columns` has these bits too, but the
+//!   words of all experts for the same 32 slots side by side, as `vote` reads them.
+//!
+//! `find_analogs(2)` goes through the planes from the highest: plane 3 has slot 0 alone, which is taken; of
+//! what is left slot 1 is ahead in plane 2. `weigh`: the shares of `most` are 8/10.5 = 0.762, which is the
+//! confidence, and 5/10.5 = 0.476; `exp(-16 * (0.762 - 0.476))` = 0.0103, so the say of the two is 0.990
+//! and 0.010.
+//!
+//! `vote`, with a discount of 0.5, looks at the tokens after each. After slot 0 came tokens 1 and 2, after
+//! slot 1 came token 2:
+//!
+//! | expert | after slot 0 | after slot 1 | vote |
+//! |---|---|---|---|
+//! | 0 | next: 1 | next: 1 | 0.990 + 0.010 = 1 |
+//! | 1 | second: 0.5 | next: 1 | 0.495 + 0.010 = 0.505 |
+//! | 2 | next: 1 | not yet | 0.990 |
+//! | 3 | not yet | not yet | 0 |
 
 use super::approximate::exp;
-use crate::math::log2;
+use libm::log2;
 use std::ops::Range;
 
 /// How many tokens after an earlier one are looked at; at most 32. The far ones count little, but where text
@@ -351,5 +386,67 @@ fn take(
         analogs[*n_analogs] = word * 64 + bits.trailing_zeros() as usize;
         *n_analogs += 1;
         bits &= bits - 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of the example at the top.
+    #[test]
+    fn three_tokens_come_to_what_they_do_by_hand() {
+        let row = 0..8;
+        let memory = Memory {
+            n_tokens: 256,
+            carried: 4,
+        };
+        let mut history = History::new(std::slice::from_ref(&row), 2, memory);
+        history.set_discount(0.5);
+        let likeness = |history: &History, slot: usize| {
+            let planes = history.planes.chunks_exact(history.n_words).rev();
+            planes.fold(0, |sum, plane| sum * 2 + (plane[0] >> slot & 1))
+        };
+        assert_eq!(history.one(), 4.0);
+        let steps = [
+            ([0, 1], [0, 0], 8.0),
+            ([0, 2], [4, 0], 10.0),
+            ([0, 1], [8, 5], 10.5),
+        ];
+        for (picks, likenesses, most) in steps {
+            history.note(0, &picks);
+            assert_eq!([0, 1].map(|slot| likeness(&history, slot)), likenesses);
+            assert_eq!(history.most, most);
+        }
+        let planes: Vec<u64> = history
+            .planes
+            .iter()
+            .step_by(history.n_words)
+            .copied()
+            .collect();
+        assert_eq!(planes, [0b10, 0b00, 0b10, 0b01, 0]);
+        let pickers: Vec<u64> = history
+            .pickers
+            .iter()
+            .step_by(history.n_words)
+            .copied()
+            .collect();
+        assert_eq!(pickers[..4], [0b111, 0b101, 0b010, 0]);
+        assert_eq!(history.columns[..4], [0b111, 0b101, 0b010, 0]);
+
+        history.find_analogs(2);
+        assert_eq!(history.analogs[..history.n_analogs], [0, 1]);
+        let is_near = |is: f32, expected: f32| (is - expected).abs() < 0.0005;
+        assert!(is_near(history.confidence(), 0.762));
+        assert!(is_near(history.shares[0], 0.990) && is_near(history.shares[1], 0.010));
+
+        let mut votes = [1.0; 8];
+        history.vote(0, &mut votes);
+        for (vote, expected) in votes
+            .iter()
+            .zip([1.0, 0.505, 0.990, 0.0, 0.0, 0.0, 0.0, 0.0])
+        {
+            assert!(is_near(*vote, expected), "{votes:?}");
+        }
     }
 }

@@ -231,7 +231,7 @@ impl Policy for Reuse {
         self.note_change(id.layer as usize);
     }
 
-    fn remove(&mut self, id: ExpertId) {
+    fn evict_this(&mut self, id: ExpertId) {
         let place = self.place(id);
         debug_assert_ne!(self.prices[place], ABSENT, "{id} is not resident");
         self.prices[place] = ABSENT;
@@ -246,7 +246,7 @@ impl Policy for Reuse {
             false => cheapest,
             true => self.cheapest_unpinned(pinned)?,
         };
-        self.remove(victim);
+        self.evict_this(victim);
         Some(victim)
     }
 

@@ -1,7 +1,5 @@
 //! Kinds of experts, which the cells of the tables stand for, and first guesses of what they are worth.
 
-use crate::math::root_of_two;
-
 /// The age of an expert that was not picked for longer than the table tells apart, or never.
 pub(super) const NEVER: u8 = 129;
 
@@ -33,7 +31,7 @@ fn recency(age_bin: usize) -> f32 {
 
 /// Of 12 ages the smallest first, and for each of 16 frequencies in half octaves.
 pub(super) fn guess_by_age(share: f32) -> impl Fn(usize) -> f32 {
-    let half_octave = root_of_two(2) as f32;
+    let half_octave = std::f32::consts::SQRT_2;
     move |cell| {
         // 6 is what an average expert has.
         let frequency = match cell % 16 {

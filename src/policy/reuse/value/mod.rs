@@ -5,6 +5,19 @@
 //! be worth and what its next visit showed: 1 if it was picked, else the discount times what it is
 //! worth now (temporal differences, Sutton 1988). Weights and tables are shared by all experts, so
 //! that they are learnt within a few tokens.
+//!
+//! All are log odds less those of an expert of which nothing is known, so 0 says nothing; what a recipe
+//! does not use stays 0. Predictor `i` has weight `i + 1`; weight 0 is added as it is, and starts at 0.
+//!
+//! | predictor | says of an expert | made by | first weight: `Direct` | `Table` |
+//! |---|---|---|---|---|
+//! | 0 | how often it was picked, with the first half-life of the recipe | `describe` | 0.1 | 0.1 |
+//! | 1 | with the second | `describe` | 0.15 | 0.15 |
+//! | 2 | with the third, the longest | `describe` | 0.2 | 0.2 |
+//! | 3 | what experts of its age and of its longest frequency were worth: `by_age` | `describe` | 0.25 | 0.25 |
+//! | 4 | `Direct`: how soon it was picked after tokens like this one; `Table`: what experts of such votes were worth when the tokens were so alike: `by_other` | `ask_history` | 0.1 | 0.4 |
+//! | 5 | `Direct`: as 4, the less the less alike those tokens are | `ask_history` | 0.3 | 0 |
+//! | 6 | `Direct`: what experts of its age and of its last rank were worth: `by_other` | `describe` | 0.1 | 0 |
 
 mod kinds;
 mod observe;
@@ -12,9 +25,8 @@ mod observe;
 use super::approximate::{dot, logit, sigmoid};
 use super::history::{History, Memory};
 use super::table::{Rates, Table};
-use crate::expert::Event;
-use crate::math::root_of_two;
-use crate::policy::{Prior, Shape};
+use crate::expert::{Event, Shape};
+use crate::policy::contract::Prior;
 use kinds::{NEVER, guess_by_age, guess_by_rank, guess_by_vote};
 use std::ops::Range;
 
@@ -160,7 +172,7 @@ impl Value {
             is_brief: false,
             decay_rates: recipe
                 .half_lives
-                .map(|h| (1.0 - 1.0 / root_of_two(h)) as f32),
+                .map(|h| (1.0 - libm::exp2(-1.0 / f64::from(h))) as f32),
             frequencies: [(); 3].map(|()| vec![0.0; n_places]),
             ages: vec![NEVER; n_places],
             ranks: vec![0; n_places],

@@ -1,6 +1,6 @@
 //! Residents that are held elsewhere too: memory can do without them first.
 
-use super::{ExpertId, Residency};
+use crate::expert::ExpertId;
 use std::collections::BTreeMap;
 
 /// Residents that are held elsewhere, by when that began.
@@ -21,7 +21,8 @@ impl Spares {
         }
     }
 
-    fn add(&mut self, index: usize, id: ExpertId) {
+    /// Does nothing if the expert is a spare.
+    pub fn add(&mut self, index: usize, id: ExpertId) {
         if self.since[index] == 0 {
             self.last += 1;
             self.since[index] = self.last;
@@ -41,24 +42,9 @@ impl Spares {
     pub fn iter(&self) -> impl Iterator<Item = ExpertId> + '_ {
         self.oldest_first.values().copied()
     }
-}
 
-impl Residency {
-    /// `id` is held elsewhere too, so that it is not used here: if it is resident, it is evicted before all
-    /// that is no spare, until a plan uses it or it is [kept](Self::keep). The oldest spare goes first.
-    pub fn spare(&mut self, id: ExpertId) {
-        if self.is_resident(id) {
-            self.spares.add(self.shape.index(id), id);
-        }
-    }
-
-    /// `id` is held nowhere else any more: if it is resident, it competes for its slot as all others.
-    pub fn keep(&mut self, id: ExpertId) {
-        self.spares.remove(self.shape.index(id));
-    }
-
-    /// Residents that are held elsewhere too.
-    pub fn n_spare(&self) -> u32 {
-        self.spares.oldest_first.len() as u32
+    /// How many there are.
+    pub fn len(&self) -> u32 {
+        self.oldest_first.len() as u32
     }
 }

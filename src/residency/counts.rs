@@ -1,0 +1,60 @@
+//! What the plans of a residency add up to.
+
+/// What happened to the picks of many events; a pick is one expert of one event.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Tally {
+    /// Events.
+    pub events: u64,
+    /// Tokens, counted at layer 0.
+    pub tokens: u64,
+    /// Picks that were resident.
+    pub hits: u64,
+    /// Picks that were not.
+    pub misses: u64,
+    /// Residents that made room for a miss.
+    pub evictions: u64,
+    /// Misses that got no slot.
+    pub bypassed: u64,
+}
+
+impl Tally {
+    /// Adds the picks of another pool. Its tokens are the same ones, counted at its own layer 0.
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.tokens = self.tokens.max(other.tokens);
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.evictions += other.evictions;
+        self.bypassed += other.bypassed;
+    }
+
+    /// Hits and misses.
+    pub fn picks(&self) -> u64 {
+        self.hits + self.misses
+    }
+}
+
+/// The tallies of generation and of prompts.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Events that are not scans.
+    pub decode: Tally,
+    /// Events that are.
+    pub scan: Tally,
+}
+
+impl Counts {
+    /// The tally that an event belongs to.
+    pub(crate) fn of(&mut self, is_scan: bool) -> &mut Tally {
+        if is_scan {
+            &mut self.scan
+        } else {
+            &mut self.decode
+        }
+    }
+
+    /// Hits of both.
+    pub fn hits(&self) -> u64 {
+        self.decode.hits + self.scan.hits
+    }
+}

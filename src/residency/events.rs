@@ -1,0 +1,199 @@
+//! The life of an event: planned, committed and released, or rolled back.
+
+use super::plan::{Buffers, Committed, Fill, Plan, Planned, check};
+use super::slots::Residency;
+use crate::error::Result;
+use crate::expert::{Event, ExpertId};
+
+impl Residency {
+    /// Finds or makes a place for each expert of `event`, and pins it.
+    ///
+    /// A miss takes a free slot, else evicts, else, when all slots are pinned, is bypassed. In a scan
+    /// a miss only takes a free slot, hottest experts first, and only while the layer has less than
+    /// its share of all slots. So a prompt fills an empty pool evenly and pushes nothing out.
+    ///
+    /// An `event` that [`check`] refuses changes nothing.
+    pub fn plan(&mut self, event: &Event, buffers: Buffers) -> Result<Planned> {
+        check(&self.shape, event)?;
+        Ok(self.place(event, event, buffers))
+    }
+
+    /// As [`Self::plan`], but the policy is told of `taught` instead: of those tokens of the event that
+    /// will stay. The others may be told later, with [`Self::teach`].
+    pub fn plan_taught(
+        &mut self,
+        event: &Event,
+        taught: &Event,
+        buffers: Buffers,
+    ) -> Result<Planned> {
+        check(&self.shape, event)?;
+        check(&self.shape, taught)?;
+        Ok(self.place(event, taught, buffers))
+    }
+
+    /// Plans `event`, which is checked, and tells the policy of `taught`.
+    fn place(&mut self, event: &Event, taught: &Event, buffers: Buffers) -> Planned {
+        let mut plan = buffers.begin(event);
+        self.policy.route(taught);
+        let mut misses = std::mem::take(&mut self.misses);
+        misses.clear();
+        // All hits before any miss: a miss must not evict what the same event needs.
+        for (&expert, &rows) in event.experts.iter().zip(event.rows) {
+            let id = ExpertId {
+                layer: event.layer,
+                expert,
+            };
+            match self.slot_of(id) {
+                Some(slot) => {
+                    self.pins[slot as usize] += 1;
+                    self.keep(id);
+                    plan.hits.push((expert, slot));
+                }
+                None => misses.push((expert, rows)),
+            }
+        }
+        if plan.is_scan {
+            self.fill_from_scan(&mut misses, &mut plan);
+        } else {
+            self.fill(&misses, &mut plan);
+        }
+        self.misses = misses;
+        Planned(plan)
+    }
+
+    fn fill(&mut self, misses: &[(u32, u32)], plan: &mut Plan) {
+        for &(expert, _) in misses {
+            let place = match self.free.pop() {
+                Some(slot) => Some((slot, None)),
+                None => self.evict().map(|(slot, victim)| (slot, Some(victim))),
+            };
+            match place {
+                Some((slot, victim)) => self.fill_slot(expert, slot, victim, plan),
+                None => plan.bypassed.push(expert),
+            }
+        }
+    }
+
+    fn fill_from_scan(&mut self, misses: &mut [(u32, u32)], plan: &mut Plan) {
+        let room = self
+            .share(plan.layer)
+            .saturating_sub(self.n_resident[plan.layer as usize]);
+        let n_fills = misses.len().min(room as usize).min(self.free.len());
+        misses.sort_unstable_by_key(|&(expert, rows)| (std::cmp::Reverse(rows), expert));
+        let (hottest, others) = misses.split_at(n_fills);
+        for &(expert, _) in hottest {
+            let slot = self
+                .free
+                .pop()
+                .expect("n_fills is at most the number of free slots");
+            self.fill_slot(expert, slot, None, plan);
+        }
+        plan.bypassed
+            .extend(others.iter().map(|&(expert, _)| expert));
+        plan.bypassed.sort_unstable();
+    }
+
+    fn fill_slot(&mut self, expert: u32, slot: u32, victim: Option<ExpertId>, plan: &mut Plan) {
+        let id = ExpertId {
+            layer: plan.layer,
+            expert,
+        };
+        self.settle(id, slot);
+        self.pins[slot as usize] = 1;
+        plan.fills.push(Fill {
+            expert,
+            slot,
+            victim,
+        });
+    }
+
+    /// The part of all slots that belongs to `layer` by its number of experts, rounded up.
+    fn share(&self, layer: u32) -> u32 {
+        let part = u64::from(self.n_slots()) * u64::from(self.shape.n_experts(layer));
+        part.div_ceil(self.shape.n_total() as u64) as u32
+    }
+
+    /// Finds what is there of an event that is a trial, and pins it; all else is bypassed. Nothing is counted,
+    /// taught or evicted, so there is nothing to commit.
+    pub fn plan_trial(&mut self, event: &Event, buffers: Buffers) -> Result<Committed> {
+        check(&self.shape, event)?;
+        let mut plan = buffers.begin(event);
+        for &expert in event.experts {
+            let layer = event.layer;
+            match self.slot_of(ExpertId { layer, expert }) {
+                Some(slot) => {
+                    self.pins[slot as usize] += 1;
+                    plan.hits.push((expert, slot));
+                }
+                None => plan.bypassed.push(expert),
+            }
+        }
+        Ok(Committed(plan))
+    }
+
+    /// Tells the policy of tokens whose experts were planned without it.
+    pub fn teach(&mut self, event: &Event) -> Result<()> {
+        check(&self.shape, event)?;
+        self.policy.route(event);
+        Ok(())
+    }
+
+    /// Counts a plan. Its pins stay until [`Self::release`].
+    pub fn commit(&mut self, Planned(plan): Planned) -> Committed {
+        let tally = self.counts.of(plan.is_scan);
+        tally.events += 1;
+        tally.tokens += if plan.layer == 0 {
+            u64::from(plan.n_tokens)
+        } else {
+            0
+        };
+        tally.hits += plan.hits.len() as u64;
+        tally.misses += (plan.fills.len() + plan.bypassed.len()) as u64;
+        tally.evictions += plan
+            .fills
+            .iter()
+            .filter(|fill| fill.victim.is_some())
+            .count() as u64;
+        tally.bypassed += plan.bypassed.len() as u64;
+        Committed(plan)
+    }
+
+    /// Undoes a plan whose fills nobody has begun to read: what it evicted is resident again, in the slot
+    /// where it was, and nothing is counted.
+    ///
+    /// The policy keeps what it learnt from the event, and takes the victims back as it takes any expert
+    /// that comes: it may have forgotten what it only knows of residents, and a spare is none any more. A
+    /// victim that another plan has brought back since stays there, and the slot is free. Panics if a fill
+    /// is a hit of another plan that is not released.
+    pub fn rollback(&mut self, Planned(plan): Planned) -> Buffers {
+        for fill in &plan.fills {
+            let n_users = self.pins[fill.slot as usize];
+            assert_eq!(n_users, 1, "slot {} is used by other plans", fill.slot);
+        }
+        self.unpin(&plan);
+        for fill in plan.fills.iter().rev() {
+            let id = ExpertId {
+                layer: plan.layer,
+                expert: fill.expert,
+            };
+            self.evict_this(id);
+            match fill.victim {
+                Some(victim) if !self.is_resident(victim) => self.settle(victim, fill.slot),
+                _ => self.free.push(fill.slot),
+            }
+        }
+        Buffers(Some(plan))
+    }
+
+    /// Drops the pins of a committed plan, in any order with those of other lanes.
+    pub fn release(&mut self, Committed(plan): Committed) -> Buffers {
+        self.unpin(&plan);
+        Buffers(Some(plan))
+    }
+
+    fn unpin(&mut self, plan: &Plan) {
+        for slot in plan.slots() {
+            self.pins[slot as usize] -= 1;
+        }
+    }
+}
