@@ -14,7 +14,8 @@ use super::odds::Lead;
 use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
 use crate::store::{Read, Recalled};
-use std::time::{Duration, Instant};
+use crate::trial::Turn;
+use std::time::Instant;
 
 /// Nothing is read ahead into a pool of fewer slots than this many times what a token uses: all that is resident is
 /// about to be used again.
@@ -51,8 +52,6 @@ pub(super) struct Ahead {
     foresight: Box<dyn Foresight>,
     governor: Governor,
     begin: Instant,
-    /// The lane of the latest token.
-    lane: usize,
     misses: Vec<Miss>,
     guesses: Vec<Guess>,
     tally: AheadTally,
@@ -68,13 +67,12 @@ pub(super) struct Ahead {
 
 impl Engine {
     /// Reads ahead after `warm_up` batches of generation, as far as it pays: until then the disk is busy with what
-    /// is needed and not there yet, and which guesses are right is not known.
-    pub fn look_ahead_with(&self, foresight: Box<dyn Foresight>, warm_up: u32) {
+    /// is needed and not there yet, and which guesses are right is not known. `turn` is that of the comparison.
+    pub fn look_ahead_with(&self, foresight: Box<dyn Foresight>, warm_up: u32, turn: Turn) {
         self.state().ahead = Some(Ahead {
             foresight,
-            governor: Governor::new(warm_up),
+            governor: Governor::new(warm_up, turn),
             begin: Instant::now(),
-            lane: 0,
             misses: Vec::new(),
             guesses: Vec::new(),
             tally: AheadTally::default(),
@@ -91,11 +89,10 @@ impl Engine {
     pub fn ahead(&self) -> Option<AheadTally> {
         let state = self.state.soon()?;
         let ahead = state.ahead.as_ref()?;
-        let ms = |took: Duration| took.as_secs_f64() * 1e3;
         let verdict = ahead.governor.verdict();
         Some(AheadTally {
-            token_ms_on: verdict.map(|v| ms(v.on)),
-            token_ms_off: verdict.map(|v| ms(v.off)),
+            token_ms_on: verdict.map(|v| v.ms_with),
+            token_ms_off: verdict.map(|v| v.ms_without),
             ..ahead.tally
         })
     }
@@ -335,17 +332,21 @@ impl Ahead {
         });
     }
 
+    /// A device computes this batch: it says nothing of how long tokens take here.
+    pub(super) fn interrupt(&mut self) {
+        self.governor.interrupt();
+    }
+
     /// A batch of `n_tokens` begins in lane `at`.
     fn note_time(&mut self, at: usize, n_tokens: u32) {
-        if n_tokens > 1 || at != self.lane {
+        if n_tokens > 1 {
             self.governor.interrupt();
         }
-        self.lane = at;
         if n_tokens as usize <= Inputs::N_MAX {
             self.governor.batch();
         }
         if n_tokens == 1 {
-            self.governor.token(self.begin.elapsed());
+            self.governor.token(self.begin.elapsed(), at);
         }
     }
 

@@ -22,8 +22,7 @@ use crate::report;
 use crate::stats::Stats;
 use crate::sync::lock_soon;
 use arc_swap::ArcSwap;
-use once_cell::sync::Lazy;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 /// A tensor that hotset reads for llama.cpp.
 pub struct Bound {
@@ -39,7 +38,7 @@ pub struct Bound {
 type Table = Vec<(usize, Arc<Bound>)>;
 
 /// The tensors of all loaded models.
-pub static BOUND: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
+pub static BOUND: LazyLock<ArcSwap<Table>> = LazyLock::new(ArcSwap::default);
 
 /// The tensor at `address`, if hotset reads it.
 pub fn bound(address: usize) -> Option<Arc<Bound>> {
@@ -90,7 +89,7 @@ pub struct Registry {
     pub has_failed: bool,
 }
 
-static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
+static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| {
     Mutex::new(Registry {
         config: Config::default(),
         loading: Vec::new(),

@@ -33,6 +33,7 @@ mod tapes;
 pub mod text;
 #[cfg(feature = "llama")]
 pub mod tools;
+mod trials;
 mod workload;
 
 pub use hook::{finish, install, stats, uninstall};

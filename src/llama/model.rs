@@ -4,6 +4,7 @@ use super::foresight::LayerRouters;
 use super::record::Target;
 use super::room::{self, Budget};
 use super::shares;
+use super::trials;
 use super::workload::Workload;
 use crate::config::{Config, Ram, StatsTo};
 use crate::engine::Engine;
@@ -268,7 +269,7 @@ impl Model {
             report::say(&line);
         }
         if let Some(foresight) = foresight {
-            engine.look_ahead_with(Box::new(foresight), WARM_UP);
+            engine.look_ahead_with(Box::new(foresight), WARM_UP, trials::turn());
         }
         if let Some(workload) = &self.workload {
             self.warm(&engine, workload)?;

@@ -14,10 +14,9 @@ use crate::sync::lock_soon;
 use crate::trace::{Header, Picks, PoolSpec, Recording};
 use crate::tracker::Phase;
 use arc_swap::ArcSwap;
-use once_cell::sync::Lazy;
 use std::ffi::{CStr, c_char};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// Where the routing of a model is to be recorded.
 pub struct Target {
@@ -263,7 +262,7 @@ struct Observed {
 type Table = Vec<(usize, Arc<Observed>)>;
 
 /// Those of all models of which nothing is streamed.
-static OBSERVED: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
+static OBSERVED: LazyLock<ArcSwap<Table>> = LazyLock::new(ArcSwap::default);
 
 /// Observes the routing of a model called `name` that is loaded as usual, of its `tensors` at `addresses`, of
 /// which a token uses `n_used` experts a layer: records it to `target`, and learns the profile of `workload`.

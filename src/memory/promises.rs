@@ -1,8 +1,8 @@
 //! What may be mapped, whether it is used or not: limits of this process, and of systems that promise no more
 //! memory than they have.
 
-use super::groups::field;
 use super::{Limit, kib_field};
+use crate::proc::field;
 use rustix::process::{Resource, getrlimit};
 use std::fs;
 use std::path::Path;

@@ -4,6 +4,7 @@
 
 use super::{Heat, Profile};
 use crate::math::log2;
+use crate::statistics::mean;
 use crate::tracker::Phase;
 
 /// By layer: 1 where both pick each expert equally often, 0 where they share none, `None` where one knows nothing.
@@ -18,12 +19,7 @@ pub fn layer_similarities(a: &Profile, b: &Profile, phase: Phase) -> Vec<Option<
 
 /// The mean over the layers that both know; `None` if there are none. Panics unless both are of one shape.
 pub fn similarity(a: &Profile, b: &Profile, phase: Phase) -> Option<f64> {
-    let layers = layer_similarities(a, b, phase);
-    let known: Vec<f64> = layers.into_iter().flatten().collect();
-    match known.len() {
-        0 => None,
-        n => Some(known.iter().sum::<f64>() / n as f64),
-    }
+    mean(layer_similarities(a, b, phase).into_iter().flatten())
 }
 
 fn of_heats(a: &Heat, b: &Heat) -> Option<f64> {

@@ -1,8 +1,9 @@
 //! What a person reads of devices.
 
-use super::{bytes, hindsight_line, hindsight_rates, percent, say};
+use super::{bytes, hindsight_line, hindsight_rates, say};
 use crate::device::guard::News;
 use crate::device::{Cache, DeviceStats};
+use crate::statistics::percent;
 use crate::stats::Tier;
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeSet;

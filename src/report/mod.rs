@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::hindsight::Hindsight;
 use crate::output;
 use crate::residency::Tally;
+use crate::statistics::percent;
 use crate::stats::Stats;
 use bytesize::ByteSize;
 use comfy_table::{CellAlignment, Table, presets};
@@ -43,11 +44,6 @@ pub fn tokens_bar() -> ProgressBar {
 /// Bytes as people read them: `1.5 GiB`.
 pub fn bytes(n: u64) -> String {
     ByteSize(n).display().iec().to_string()
-}
-
-/// `part` of `whole` in percent, 0 of nothing.
-fn percent(part: u64, whole: u64) -> f64 {
-    100.0 * part as f64 / whole.max(1) as f64
 }
 
 /// What is active, in one line.

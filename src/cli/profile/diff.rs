@@ -1,6 +1,7 @@
 //! `hotset profile diff`: how alike two profiles are, and what is hot in one of them only.
 
-use super::{PhaseName, check_same, name_of, percent, print, table};
+use super::super::numbers::percent;
+use super::{PhaseName, check_same, name_of, print, table};
 use hotset::profile::{Heat, Profile, layer_similarities, similarity};
 use hotset::tracker::Phase;
 use serde_json::json;

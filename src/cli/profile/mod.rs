@@ -104,16 +104,6 @@ fn table(header: &[&str], n_numbers: usize, rows: Vec<Vec<String>>) -> String {
     table.trim_fmt()
 }
 
-/// `93.2 %` of 0.932, a dash where it is not known.
-fn percent(share: Option<f64>) -> String {
-    share.map_or("-".to_string(), |share| format!("{:.1} %", 100.0 * share))
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (n, sum) = values.fold((0, 0.0), |(n, sum), value| (n + 1, sum + value));
-    (n > 0).then(|| sum / f64::from(n))
-}
-
 /// Refuses a profile that is not of the model of `first`.
 fn check_same(first: &Profile, path: &Path, profile: &Profile) -> Result<()> {
     let why = match profile.model.difference(&first.model) {
