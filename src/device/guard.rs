@@ -6,7 +6,7 @@
 //! cost too much already. It is tried again after a while, and when batches without it take another time than they
 //! did. Batches of 1, 2, up to 4, ... tokens are compared with their own: each size has a state of its own.
 //!
-//! `with` is the typical time of a batch with the cache that misses as many experts as the latest [`N_PRESENT`] did,
+//! `with` is the typical time of a batch with the cache that misses as many experts as the latest `N_PRESENT` did,
 //! by the fit if these differ enough to make one; `without` that of those without it. The loss of a trial is what its
 //! batches with the cache have cost more than without.
 //!

@@ -4,6 +4,29 @@
 //! hidden state little. It is made for a few tokens at a time, after the reads of this layer's
 //! misses have been submitted, and read while nothing else is: a guess that turns out right is then
 //! an expert like any other, one that turns out wrong is recalled if its reads have not begun.
+//!
+//! A guess holds its slot from `read_wanted` on, and is settled when the router of its layer has run in its
+//! lane, or that lane has been silent for `STALE_EVENTS`. What is counted then (in `AheadTally`, beside `reads`),
+//! and what happens:
+//!
+//! ```text
+//! guess  its reads                  counted                          its expert and its slot
+//! right  have all arrived           right_reads, in_time             resident; the slot is let go now
+//! right  have not                   right_reads                      the same when they have: they go before all else
+//! wrong  have all arrived           wasted_bytes: all                resident; the slot is let go now
+//! wrong  have not, but another      wasted_bytes: all                the same when they have
+//!        lane uses the expert
+//! wrong  have not; of some, what    of each that is dropped, of      not resident from now on; the slot is free when
+//!        has not begun is recalled: wasted_bytes what had arrived,   what is not dropped has arrived
+//!        the rest of a read is      and its other bytes are uncounted;
+//!        dropped if none of it is   of each that is cut, all;
+//!        under way, else cut        recalled, if all are dropped
+//!                                   before a byte had arrived
+//! wrong  have not, but have all     wasted_bytes: all                resident; the slot is let go when they have
+//!        begun                                                       arrived
+//! ```
+//!
+//! Whether a guess was right is learnt of each that was not resident, read or not (`guesses`, `right`).
 
 use super::arrivals::Target;
 use super::event_life::STALE_EVENTS;
