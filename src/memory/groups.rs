@@ -101,3 +101,14 @@ fn unescape(path: &str) -> PathBuf {
 pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_mountinfo_escapes_comes_back() {
+        let path = unescape(r"/a\040b\011c\012d\134040");
+        assert_eq!(path, Path::new("/a b\tc\nd\\040"));
+    }
+}
