@@ -14,6 +14,7 @@ pub mod expert;
 #[cfg(feature = "hooks")]
 pub mod llama;
 pub mod policy;
+pub(crate) mod proc;
 pub mod profile;
 pub mod replay;
 pub mod trace;
@@ -48,6 +49,8 @@ internal! {
     residency
     sharing
     stats
+    statistics
     store
     sync
+    trial
 }

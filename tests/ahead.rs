@@ -12,6 +12,7 @@ use hotset::policy::REGISTRY;
 use hotset::residency::Tally;
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
+use hotset::trial::Turn;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -194,7 +195,7 @@ fn experts_are_right_whatever_is_guessed() {
             let piece_bytes = [IN_PIECES, IN_ONE][i % 2];
             let about = format!("{} {seer:?} {n_slots} {faults}", spec.name);
             let (engine, _) = engine(spec.name, n_slots, piece_bytes, faults);
-            engine.look_ahead_with(Box::new(seer), 0);
+            engine.look_ahead_with(Box::new(seer), 0, Turn::default());
             std::thread::scope(|scope| {
                 for key in 1..4 {
                     let engine = &engine;
@@ -246,7 +247,7 @@ fn right_guesses_are_hits_and_waste_nothing() {
     for is_ahead in [false, true] {
         let (engine, _) = engine("lru", 24, IN_PIECES, "short=4");
         if is_ahead {
-            engine.look_ahead_with(Box::new(Seer::Right), 0);
+            engine.look_ahead_with(Box::new(Seer::Right), 0, Turn::default());
         }
         // As slow a computation as it takes.
         (0..30).for_each(|n| pass(&engine, 1, &[n, n + 1], 3, || wait_until_idle(&engine)));
@@ -283,7 +284,7 @@ fn right_guesses_are_hits_and_waste_nothing() {
 fn wrong_guesses_are_counted_and_no_longer_read() {
     for is_slow in [false, true] {
         let (engine, _) = engine("lru", 24, IN_ONE, "");
-        engine.look_ahead_with(Box::new(Seer::Wrong), 0);
+        engine.look_ahead_with(Box::new(Seer::Wrong), 0, Turn::default());
         let wait = || {
             if is_slow {
                 wait_until_idle(&engine)
@@ -314,7 +315,7 @@ fn wrong_guesses_are_counted_and_no_longer_read() {
 fn a_recalled_guess_is_one_of_which_nothing_was_read() {
     for piece_bytes in [IN_PIECES, IN_ONE] {
         let (engine, _) = engine("lru", 16, piece_bytes, "");
-        engine.look_ahead_with(Box::new(Seer::Half), 0);
+        engine.look_ahead_with(Box::new(Seer::Half), 0, Turn::default());
         let mut n_guessed = 0;
         for n in 0..300 {
             for layer in 0..N_LAYERS {
@@ -357,7 +358,7 @@ fn guesses_of_a_thread_that_is_gone_end() {
     let engine = &engine;
     // This thread is in the middle of an event, so that the other one gets another lane.
     compute_parts(engine, 1, 0, &[vec![0]], &[], 1);
-    engine.look_ahead_with(Box::new(Seer::Wrong), 0);
+    engine.look_ahead_with(Box::new(Seer::Wrong), 0, Turn::default());
     std::thread::scope(|scope| {
         let rows = [picks(7, 0, 3), picks(7, 0, 3)];
         scope.spawn(move || compute(engine, 2, 0, &rows, &[7.0; 2]));
@@ -403,7 +404,7 @@ impl Foresight for Broken {
 #[test]
 fn scores_that_are_no_numbers_spoil_nothing() {
     let (engine, _) = engine("lru", 24, IN_PIECES, "");
-    engine.look_ahead_with(Box::new(Broken), 0);
+    engine.look_ahead_with(Box::new(Broken), 0, Turn::default());
     let pass = |n| pass(&engine, 1, &[n, n], 3, || wait_until_idle(&engine));
     (0..40).for_each(pass);
     let early = engine.ahead().unwrap();
@@ -439,7 +440,7 @@ fn what_is_expected_is_evicted_last() {
         ids
     };
     let (engine, _) = engine("lru", 4, IN_PIECES, "");
-    engine.look_ahead_with(Box::new(Says), 0);
+    engine.look_ahead_with(Box::new(Says), 0, Turn::default());
     const NOTHING: f32 = -1.0;
     let one = |layer, expert, says| compute(&engine, 1, layer, &[vec![expert]], &[says]);
     one(1, 7, NOTHING);
@@ -465,7 +466,7 @@ fn a_file_that_has_changed_is_not_read_ahead() {
     let (engine, mut file) = engine("lru", 24, IN_PIECES, "");
     compute(&engine, 1, 0, &[vec![3]], &[-1.0]);
     wait_until_idle(&engine);
-    engine.look_ahead_with(Box::new(Says), 0);
+    engine.look_ahead_with(Box::new(Says), 0, Turn::default());
     file.write_all(b"more").unwrap();
     let n_reads = engine.queue().stats().n_reads;
     // Nothing is missing here.
@@ -494,7 +495,7 @@ fn a_file_that_has_changed_is_not_read_ahead() {
 fn nothing_is_read_ahead_where_nothing_is_cold() {
     for (n_slots, is_read) in [(12, false), (14, false), (16, true)] {
         let (engine, _) = engine("lru", n_slots, IN_ONE, "");
-        engine.look_ahead_with(Box::new(Seer::Half), 0);
+        engine.look_ahead_with(Box::new(Seer::Half), 0, Turn::default());
         for n in 0..50 {
             for layer in 0..N_LAYERS {
                 let rows = [picks(n, layer, 3)];

@@ -12,6 +12,7 @@ use hotset::report;
 use hotset::stats::Stats;
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
+use hotset::trial::Turn;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -210,7 +211,7 @@ impl Foresight for Oracle {
 fn memory_comes_and_goes_while_experts_are_read_ahead() {
     for delay_ms in [0, 1] {
         let engine = engine("lru", 60, delay_ms);
-        engine.look_ahead_with(Box::new(Oracle), 0);
+        engine.look_ahead_with(Box::new(Oracle), 0, Turn::default());
         let n_bytes = engine.size().n_bytes;
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {

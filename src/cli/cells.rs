@@ -1,5 +1,6 @@
 //! The cells of a replay as tables and as CSV.
 
+use super::number_args::percent;
 use comfy_table::{CellAlignment, Table, presets};
 use hotset::replay::grid::{BELADY_BYTES, Cell, Report, Summary};
 
@@ -48,9 +49,7 @@ fn summary(report: &Report) -> String {
     let row = |summary: &Summary| {
         vec![
             summary.policy.clone(),
-            summary
-                .gap_closed
-                .map_or("-".to_string(), |gap| format!("{:.1} %", 100.0 * gap)),
+            percent(summary.gap_closed),
             summary.cells.to_string(),
             summary.cells_below_lru.to_string(),
             summary.cells_below_best.to_string(),

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use hotset::replay::grid::{BELADY, Cell, Report};
+use hotset::statistics::mean;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -69,10 +70,10 @@ fn panel(title: String, traces: &[&[Cell]]) -> Panel {
                 .iter()
                 .flat_map(|t| t.iter().find(is_point))
                 .collect();
-            let mean = |of: &dyn Fn(&Cell) -> f64| {
-                100.0 * cells.iter().map(|cell| of(cell)).sum::<f64>() / cells.len() as f64
+            let percent = |of: &dyn Fn(&Cell) -> f64| {
+                100.0 * mean(cells.iter().map(|cell| of(cell))).unwrap_or(f64::NAN)
             };
-            points.push((mean(&|c| c.slot_share), mean(&|c| 1.0 - c.hit_rate)));
+            points.push((percent(&|c| c.slot_share), percent(&|c| 1.0 - c.hit_rate)));
         }
     }
     for (_, points) in &mut curves {

@@ -1,4 +1,4 @@
-//! Options that are numbers.
+//! Numbers, as options and in tables.
 
 use hotset::numbers;
 use std::ops::RangeInclusive;
@@ -7,6 +7,11 @@ use std::ops::RangeInclusive;
 pub const NUMBER_MAX: u64 = u32::MAX as u64;
 /// Most tokens that a second can have.
 const SPEED_MAX: f64 = 1e12;
+
+/// `93.2 %` of 0.932, a dash where it is not known.
+pub fn percent(share: Option<f64>) -> String {
+    share.map_or("-".to_string(), |share| format!("{:.1} %", 100.0 * share))
+}
 
 /// Reads `6GiB`.
 pub fn size(text: &str) -> Result<u64, String> {

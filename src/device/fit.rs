@@ -1,6 +1,6 @@
-//! A line through times, and medians.
+//! A line through times.
 
-use std::collections::VecDeque;
+use crate::statistics::{mean, median};
 
 /// Points that a line needs.
 const N_FITTED: usize = 5;
@@ -14,13 +14,13 @@ pub(super) struct Fit {
 
 impl Fit {
     /// By least squares, without what is far off the line; `None` if the misses hardly differ.
-    pub fn of(points: &VecDeque<(f64, f64)>) -> Option<Self> {
-        let mut points: Vec<_> = points.iter().copied().collect();
-        let typical = median(points.iter().map(|(_, ms)| *ms).collect());
-        points.retain(|(_, ms)| *ms < 4.0 * typical);
+    pub fn of(points: impl Iterator<Item = (f64, f64)>) -> Option<Self> {
+        let mut points: Vec<_> = points.collect();
+        let usual = median(points.iter().map(|(_, ms)| *ms))?;
+        points.retain(|(_, ms)| *ms < 4.0 * usual);
         let first = Self::through(&points)?;
         let error = |point: &(f64, f64)| (point.1 - first.at(point.0)).abs();
-        let usual = median(points.iter().map(error).collect());
+        let usual = median(points.iter().map(error))?;
         points.retain(|point| error(point) <= 3.0 * usual);
         Self::through(&points)
     }
@@ -30,8 +30,8 @@ impl Fit {
         if points.len() < N_FITTED {
             return None;
         }
-        let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / n;
-        let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+        let x = mean(points.iter().map(|p| p.0))?;
+        let y = mean(points.iter().map(|p| p.1))?;
         let sxx: f64 = points.iter().map(|p| (p.0 - x).powi(2)).sum();
         let sxy: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
         // A deviation of a tenth of the mean is the least that a slope is taken from.
@@ -46,13 +46,4 @@ impl Fit {
     pub fn at(&self, misses: f64) -> f64 {
         self.a + self.b * misses
     }
-}
-
-/// The lower one of the two in the middle; 0 of nothing.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let middle = (values.len() - 1) / 2;
-    *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }

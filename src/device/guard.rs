@@ -1,17 +1,43 @@
 //! Says whether the cache pays: how long a batch takes with it and without.
 //!
 //! Uploads cost time, and where the link is slow the cache costs more than it saves. A batch with the cache takes
-//! `a + b * misses`, which is fitted to the latest ones; without it, it takes what the median of a few takes. The
+//! `a + b * misses`, which is fitted to the latest ones; without it, it takes what is typical of a few. The
 //! cache goes out of use if a batch without a single miss would be slower than one without the cache, or if it has
 //! cost too much already. It is tried again after a while, and when batches without it take another time than they
-//! did.
+//! did. Batches of 1, 2, up to 4, ... tokens are compared with their own: each size has a state of its own.
 //!
-//! There is no clock here. A batch that took very long is one after which nobody asked for the next: medians do not
-//! see it, and the fit leaves it out.
+//! `with` is the typical time of a batch with the cache that misses as many experts as the latest `N_PRESENT` did,
+//! by the fit if these differ enough to make one; `without` that of those without it. The loss of a trial is what its
+//! batches with the cache have cost more than without.
+//!
+//! ```text
+//! state     cache  goes to   when
+//! First     on     Compare   N_FIRST batches are timed, and it is our turn
+//! Compare   off    Judge     N_COMPARED batches are timed: it judges at once
+//! Judge     on     On(0)     N_COMPARED batches are timed, and with <= SLOWER_MAX * without
+//!                  Off(p)    N_FIRST are timed, and a > without, or the loss is above LOSS_MAX batches without the
+//!                            cache (LOSS_MAX_HOPEFUL if SLOWER_MAX * a < without)
+//! On(n)     on     On(n + 1) a batch begins
+//!                  Compare   n has reached the wait, or with > CHANGED * what it was, and it is our turn
+//! Off(n)    off    Off(n-1)  a batch begins
+//!                  Off(m)    of N_LATEST batches the typical time is another by the factor CHANGED: m is n or
+//!                            PAUSE << n_short, whichever is less
+//!                  Judge     n is 0, and it is our turn: what was known of batches with the cache is forgotten
+//! ```
+//!
+//! The wait of `On` is COMPARED_FOR at first, 4 times as much each time, COMPARED_FOR_MAX at most. The pause `p` of
+//! `Off` is PAUSE << n_short at first, twice as much each time, PAUSE_PER_LOSS batches at least for each batch that
+//! the trial has cost, and PAUSE_MAX at most. `n_short` is how often in a row it was `On` for less than STEADY
+//! batches, N_SHORT_MAX at most. The turn (see [`crate::trial`]) is ours from the way out of `First`, `On` or `Off`
+//! until the next `On` or `Off`.
+//!
+//! There is no clock here. A batch that took very long is one after which nobody asked for the next: what is typical
+//! leaves it out, and so does the fit.
 
-use super::fit::{Fit, median};
+use super::fit::Fit;
 use crate::expert::Event;
-use std::collections::VecDeque;
+use crate::statistics::typical;
+use crate::trial::{Latest, Side, Stopwatch, Turn, Verdict, Wait};
 use std::time::Duration;
 
 /// Batches with the cache before the first ones without.
@@ -63,21 +89,21 @@ pub struct News {
 pub struct Guard {
     /// By number of tokens: 1, 2, 3 to 4, 5 to 8, and so on.
     sizes: [Trial; N_SIZES],
-    /// When the last batch began: of which size it was, whether it used the cache, and whether one of the
-    /// same kind came before it.
-    last: Option<Last>,
+    watch: Stopwatch,
+    turn: Turn,
 }
 
 const N_SIZES: usize = Event::SCAN_TOKENS.ilog2() as usize + 1;
 
-struct Last {
-    began: Duration,
-    size: usize,
-    is_on: bool,
-    is_clean: bool,
-}
-
 impl Guard {
+    /// A guard whose trials take turns with others.
+    pub fn new(turn: Turn) -> Self {
+        Self {
+            turn,
+            ..Self::default()
+        }
+    }
+
     /// A batch of `n_tokens` begins at `now`, counted from anywhere; the last one had `n_misses`, or did not look
     /// into the cache, whether it could or not. Returns whether the cache is used, and what has changed.
     pub fn begin(
@@ -86,31 +112,25 @@ impl Guard {
         n_tokens: u32,
         n_misses: Option<u64>,
     ) -> (bool, Option<News>) {
-        let last = self.last.take();
         if n_tokens == 0 || n_tokens > Event::SCAN_TOKENS {
+            self.watch.interrupt();
             return (true, None);
         }
         let size = n_tokens.next_power_of_two().ilog2() as usize;
-        let last = last.filter(|last| last.size == size);
         let trial = &mut self.sizes[size];
         // With or without the cache, a batch that does not look into it says nothing.
-        let tells = |last: &&Last| last.is_clean && last.is_on == n_misses.is_some();
-        if let Some(last) = last.as_ref().filter(tells) {
-            let ms = now.saturating_sub(last.began).as_secs_f64() * 1e3;
-            trial.note(last.is_on, ms, n_misses.unwrap_or(0) as f64);
+        let tells = |(side, _): &(Side, f64)| *side == Side::of(n_misses.is_some());
+        let took = self.watch.stop(now, size).filter(tells);
+        let counts = self.turn.next_batch(trial.is_comparing() && took.is_some());
+        if let Some((side, ms)) = took.filter(|_| counts) {
+            trial.note(side, ms, n_misses.unwrap_or(0) as f64);
         }
-        let news = trial.step().map(|news| News {
+        let news = trial.step(&mut self.turn).map(|news| News {
             n_tokens: 1 << size,
             ..news
         });
         let is_on = trial.is_on();
-        self.last = Some(Last {
-            began: now,
-            size,
-            is_on,
-            // The first batch of a kind is slower: its graph is new.
-            is_clean: last.is_some_and(|last| last.is_on == is_on),
-        });
+        self.watch.start(now, size, Side::of(is_on));
         (is_on, news)
     }
 }
@@ -135,21 +155,16 @@ enum Stage {
 #[derive(Default)]
 struct Trial {
     stage: Stage,
-    /// With the cache, since it was last tried: misses and milliseconds.
-    with: VecDeque<(f64, f64)>,
-    /// How many there were whose cost counts.
-    n_with: usize,
-    /// Milliseconds without it.
-    without: VecDeque<f64>,
-    /// Of these, since they were last asked for.
-    n_without: usize,
+    /// With the cache, since it was last tried: misses and milliseconds. The new ones are those whose cost counts.
+    with: Latest<(f64, f64), N_LATEST>,
+    /// Milliseconds without it. The new ones are those since they were last asked for.
+    without: Latest<f64, N_LATEST>,
     /// What the last decision rested on.
-    ms_with: f64,
-    ms_without: f64,
+    verdict: Verdict,
     /// Batches until it is compared again.
-    compared_for: u32,
-    /// The last pause.
-    pause: u32,
+    compared_for: Wait,
+    /// Batches until it is tried again.
+    pause: Wait,
     /// Batches for which it has paid, since it was last tried.
     n_paid: u32,
     /// How often in a row that was for a short time.
@@ -163,54 +178,47 @@ impl Trial {
         !matches!(self.stage, Stage::Compare | Stage::Off(_))
     }
 
+    /// Whether it is on another side than it was, or may be again.
+    fn is_comparing(&self) -> bool {
+        matches!(self.stage, Stage::Compare | Stage::Judge)
+    }
+
     /// A batch took `ms`.
-    fn note(&mut self, was_on: bool, ms: f64, misses: f64) {
-        if was_on {
-            self.with.push_back((misses, ms));
-            self.n_with += 1;
-            if self.with.len() > N_LATEST {
-                self.with.pop_front();
-            }
-        } else {
-            self.without.push_back(ms);
-            self.n_without += 1;
-            if self.without.len() > N_LATEST {
-                self.without.pop_front();
-            }
+    fn note(&mut self, side: Side, ms: f64, misses: f64) {
+        match side {
+            Side::With => self.with.push((misses, ms)),
+            Side::Without => self.without.push(ms),
         }
     }
 
     /// A batch begins: decides what it does.
-    fn step(&mut self) -> Option<News> {
+    fn step(&mut self, turn: &mut Turn) -> Option<News> {
         match self.stage {
-            Stage::First if self.n_with >= N_FIRST => self.compare(),
-            Stage::First => {}
-            Stage::Compare if self.n_without >= N_COMPARED => {
+            Stage::First => {
+                if self.with.n_new() >= N_FIRST && turn.take() {
+                    self.compare();
+                }
+            }
+            Stage::Compare if self.without.n_new() >= N_COMPARED => {
                 self.stage = Stage::Judge;
-                return self.judge();
+                return self.judge(turn);
             }
             Stage::Compare => {}
-            Stage::Judge => return self.judge(),
+            Stage::Judge => return self.judge(turn),
             Stage::On(n) => {
-                self.stage = Stage::On(n + 1);
-                self.n_paid += 1;
-                let (ms_with, _) = self.present();
-                if n >= self.compared_for || ms_with > CHANGED * self.ms_with {
+                self.stage = Stage::On(n.saturating_add(1));
+                self.n_paid = self.n_paid.saturating_add(1);
+                let is_due =
+                    n >= self.compared_for.last() || self.with() > CHANGED * self.verdict.ms_with;
+                if is_due && turn.take() {
                     self.compare();
                 }
             }
             Stage::Off(left) => {
-                let now = median(self.without.iter().copied().collect());
-                let has_changed = self.n_without >= N_LATEST
-                    && (now > CHANGED * self.ms_without || self.ms_without > CHANGED * now);
-                let mut left = left.saturating_sub(1);
-                if has_changed {
-                    self.ms_without = now;
-                    left = left.min(self.pause_min());
-                }
+                let left = self.look_aside(left.saturating_sub(1));
                 self.stage = Stage::Off(left);
-                if left == 0 {
-                    self.forget();
+                if left == 0 && turn.take() {
+                    self.with.clear();
                     self.stage = Stage::Judge;
                 }
             }
@@ -218,80 +226,106 @@ impl Trial {
         None
     }
 
+    /// It is tried again after `left` batches: fewer, if batches without it take another time than they did.
+    fn look_aside(&mut self, left: u32) -> u32 {
+        let (now, then) = (self.without(), self.verdict.ms_without);
+        let has_changed = now > CHANGED * then || then > CHANGED * now;
+        if self.without.n_new() < N_LATEST || !has_changed {
+            return left;
+        }
+        self.verdict.ms_without = now;
+        left.min(self.pause_min())
+    }
+
     fn pause_min(&self) -> u32 {
         PAUSE << self.n_short
     }
 
-    fn forget(&mut self) {
-        self.with.clear();
-        self.n_with = 0;
-    }
-
     fn compare(&mut self) {
         self.without.clear();
-        self.n_without = 0;
         if self.stage != Stage::First {
             // What there was before has paid.
-            self.n_with = 0;
+            self.with.count_anew();
         }
         self.stage = Stage::Compare;
     }
 
-    /// Milliseconds of a batch with the cache that misses as many experts as the latest ones did, and the fit, if
-    /// these differ enough to make one.
-    fn present(&self) -> (f64, Option<Fit>) {
-        let latest = self.with.iter().rev().take(N_PRESENT);
-        let (misses, times): (Vec<_>, Vec<_>) = latest.copied().unzip();
-        let fit = Fit::of(&self.with);
-        let typical = median(times);
-        (fit.map_or(typical, |fit| fit.at(median(misses))), fit)
+    /// Milliseconds of a batch without the cache.
+    fn without(&self) -> f64 {
+        self.without.typical().unwrap_or(0.0)
     }
 
-    fn judge(&mut self) -> Option<News> {
+    /// Milliseconds of a batch with the cache that misses as many experts as the latest ones did.
+    fn with(&self) -> f64 {
+        self.with_by(Fit::of(self.with.iter()))
+    }
+
+    /// The same by a fit, if there is one.
+    fn with_by(&self, fit: Option<Fit>) -> f64 {
+        let (misses, times): (Vec<_>, Vec<_>) = self.with.iter().take(N_PRESENT).unzip();
+        let present = |values| typical(values).unwrap_or(0.0);
+        fit.map_or_else(|| present(times), |fit| fit.at(present(misses)))
+    }
+
+    fn judge(&mut self, turn: &mut Turn) -> Option<News> {
         if self.with.len() < N_FIRST {
             return None;
         }
-        let without = median(self.without.iter().copied().collect());
-        let (with, fit) = self.present();
-        let is_hopeful = fit.is_some_and(|fit| fit.at(0.0) * SLOWER_MAX < without);
-        let is_hopeless = fit.is_some_and(|fit| fit.at(0.0) > without);
-        let typical = median(self.with.iter().map(|(_, ms)| *ms).collect());
-        // The first one was not measured.
-        let loss = (self.n_with + 1) as f64 * (typical - without);
-        let loss_max = if is_hopeful {
-            LOSS_MAX_HOPEFUL
-        } else {
-            LOSS_MAX
+        let fit = Fit::of(self.with.iter());
+        let verdict = Verdict {
+            ms_with: self.with_by(fit),
+            ms_without: self.without(),
         };
-        if self.with.len() >= N_COMPARED && with <= SLOWER_MAX * without {
+        let usual = typical(self.with.iter().map(|(_, ms)| ms)).unwrap_or(0.0);
+        // The first one was not measured.
+        let loss = (self.with.n_new() + 1) as f64 * (usual - verdict.ms_without);
+        if self.with.len() >= N_COMPARED && verdict.pays(SLOWER_MAX) {
             self.stage = Stage::On(0);
-            self.compared_for = (4 * self.compared_for).clamp(COMPARED_FOR, COMPARED_FOR_MAX);
-            self.pause = 0;
-        } else if is_hopeless || loss > loss_max * without {
-            self.n_short = match std::mem::take(&mut self.n_paid) {
-                0 => self.n_short,
-                n if n < STEADY => N_SHORT_MAX.min(self.n_short + 1),
-                _ => 0,
-            };
-            let least = PAUSE_PER_LOSS * loss / without.max(f64::MIN_POSITIVE);
-            let pause = (2 * self.pause).max(least as u32);
-            self.pause = pause.clamp(self.pause_min(), PAUSE_MAX);
-            self.stage = Stage::Off(self.pause);
-            self.compared_for = 0;
-            // What comes from here on tells whether the time without the cache changes.
-            self.n_without = 0;
+            self.compared_for.next(4, COMPARED_FOR..=COMPARED_FOR_MAX);
+            self.pause.reset();
+        } else if is_lost(fit, loss, verdict.ms_without) {
+            self.give_up(loss / verdict.ms_without.max(f64::MIN_POSITIVE));
         } else {
             return None;
         }
-        (self.ms_with, self.ms_without) = (with, without);
+        turn.give_back();
+        self.verdict = verdict;
         let is_against = !self.is_on();
         let was_against = std::mem::replace(&mut self.is_against, is_against);
         (is_against != was_against).then_some(News {
             is_on: !is_against,
             n_tokens: 0,
-            ms_with: with,
-            ms_without: without,
-            pause: self.pause,
+            ms_with: verdict.ms_with,
+            ms_without: verdict.ms_without,
+            pause: self.pause.last(),
         })
     }
+
+    /// The cache is left aside after a trial that has cost `n_lost` batches.
+    fn give_up(&mut self, n_lost: f64) {
+        self.n_short = match std::mem::take(&mut self.n_paid) {
+            0 => self.n_short,
+            n if n < STEADY => N_SHORT_MAX.min(self.n_short + 1),
+            _ => 0,
+        };
+        let least = self.pause_min().max((PAUSE_PER_LOSS * n_lost) as u32);
+        let pause = self.pause.next(2, least.min(PAUSE_MAX)..=PAUSE_MAX);
+        self.stage = Stage::Off(pause);
+        self.compared_for.reset();
+        // What comes from here on tells whether the time without the cache changes.
+        self.without.count_anew();
+    }
+}
+
+/// Whether a cache with this fit will not pay, or has cost too much until now.
+fn is_lost(fit: Option<Fit>, loss: f64, ms_without: f64) -> bool {
+    let at_best = fit.map(|fit| fit.at(0.0));
+    let is_hopeful = at_best.is_some_and(|ms| ms * SLOWER_MAX < ms_without);
+    let is_hopeless = at_best.is_some_and(|ms| ms > ms_without);
+    let loss_max = if is_hopeful {
+        LOSS_MAX_HOPEFUL
+    } else {
+        LOSS_MAX
+    };
+    is_hopeless || loss > loss_max * ms_without
 }

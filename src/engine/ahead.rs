@@ -4,6 +4,29 @@
 //! hidden state little. It is made for a few tokens at a time, after the reads of this layer's
 //! misses have been submitted, and read while nothing else is: a guess that turns out right is then
 //! an expert like any other, one that turns out wrong is recalled if its reads have not begun.
+//!
+//! A guess holds its slot from `read_wanted` on, and is settled when the router of its layer has run in its
+//! lane, or that lane has been silent for `STALE_EVENTS`. What is counted then (in `AheadTally`, beside `reads`),
+//! and what happens:
+//!
+//! ```text
+//! guess  its reads                  counted                          its expert and its slot
+//! right  have all arrived           right_reads, in_time             resident; the slot is let go now
+//! right  have not                   right_reads                      the same when they have: they go before all else
+//! wrong  have all arrived           wasted_bytes: all                resident; the slot is let go now
+//! wrong  have not, but another      wasted_bytes: all                the same when they have
+//!        lane uses the expert
+//! wrong  have not; of some, what    of each that is dropped, of      not resident from now on; the slot is free when
+//!        has not begun is recalled: wasted_bytes what had arrived,   what is not dropped has arrived
+//!        the rest of a read is      and its other bytes are uncounted;
+//!        dropped if none of it is   of each that is cut, all;
+//!        under way, else cut        recalled, if all are dropped
+//!                                   before a byte had arrived
+//! wrong  have not, but have all     wasted_bytes: all                resident; the slot is let go when they have
+//!        begun                                                       arrived
+//! ```
+//!
+//! Whether a guess was right is learnt of each that was not resident, read or not (`guesses`, `right`).
 
 use super::arrivals::Target;
 use super::event_life::STALE_EVENTS;
@@ -15,7 +38,8 @@ use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
 use crate::residency::{Abandoned, Held};
 use crate::store::{Read, Recalled};
-use std::time::{Duration, Instant};
+use crate::trial::Turn;
+use std::time::Instant;
 
 /// Nothing is read ahead into a pool of fewer slots than this many times what a token uses: all that is resident is
 /// about to be used again.
@@ -53,8 +77,6 @@ pub(super) struct Ahead {
     foresight: Box<dyn Foresight>,
     governor: Governor,
     begin: Instant,
-    /// The lane of the latest token.
-    lane: usize,
     misses: Vec<Miss>,
     guesses: Vec<Guess>,
     tally: AheadTally,
@@ -70,13 +92,12 @@ pub(super) struct Ahead {
 
 impl Engine {
     /// Reads ahead after `warm_up` batches of generation, as far as it pays: until then the disk is busy with what
-    /// is needed and not there yet, and which guesses are right is not known.
-    pub fn look_ahead_with(&self, foresight: Box<dyn Foresight>, warm_up: u32) {
+    /// is needed and not there yet, and which guesses are right is not known. `turn` is that of the comparison.
+    pub fn look_ahead_with(&self, foresight: Box<dyn Foresight>, warm_up: u32, turn: Turn) {
         self.state().ahead = Some(Ahead {
             foresight,
-            governor: Governor::new(warm_up),
+            governor: Governor::new(warm_up, turn),
             begin: Instant::now(),
-            lane: 0,
             misses: Vec::new(),
             guesses: Vec::new(),
             tally: AheadTally::default(),
@@ -93,11 +114,10 @@ impl Engine {
     pub fn ahead(&self) -> Option<AheadTally> {
         let state = self.state.soon()?;
         let ahead = state.ahead.as_ref()?;
-        let ms = |took: Duration| took.as_secs_f64() * 1e3;
         let verdict = ahead.governor.verdict();
         Some(AheadTally {
-            token_ms_on: verdict.map(|v| ms(v.on)),
-            token_ms_off: verdict.map(|v| ms(v.off)),
+            token_ms_on: verdict.map(|v| v.ms_with),
+            token_ms_off: verdict.map(|v| v.ms_without),
             ..ahead.tally
         })
     }
@@ -339,17 +359,21 @@ impl Ahead {
         });
     }
 
+    /// A device computes this batch: it says nothing of how long tokens take here.
+    pub(super) fn interrupt(&mut self) {
+        self.governor.interrupt();
+    }
+
     /// A batch of `n_tokens` begins in lane `at`.
     fn note_time(&mut self, at: usize, n_tokens: u32) {
-        if n_tokens > 1 || at != self.lane {
+        if n_tokens > 1 {
             self.governor.interrupt();
         }
-        self.lane = at;
         if n_tokens as usize <= Inputs::N_MAX {
             self.governor.batch();
         }
         if n_tokens == 1 {
-            self.governor.token(self.begin.elapsed());
+            self.governor.token(self.begin.elapsed(), at);
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! I/O threads set them after the bytes have arrived; compute threads look at them before they
 //! hand out an address. A thread that has to wait sleeps on a condition variable, so that it does
-//! not burn the core that the reads need.
+//! not burn the core that the reads need. Most arrive while nobody waits: these cost no lock and no system call.
 
 use crate::notice::{Notice, Notices};
 use crate::store::{ReadFailure, Sink};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,8 @@ pub struct Arrivals {
     places: Box<[AtomicU64]>,
     failure: OnceLock<ReadFailure>,
     notices: Arc<Notices>,
+    /// Threads that wait, or are about to.
+    n_waiting: AtomicU32,
     lock: Mutex<()>,
     changed: Condvar,
 }
@@ -74,6 +76,7 @@ impl Arrivals {
             places: (0..n_places).map(|_| AtomicU64::new(0)).collect(),
             failure: OnceLock::new(),
             notices,
+            n_waiting: AtomicU32::new(0),
             lock: Mutex::new(()),
             changed: Condvar::new(),
         }
@@ -110,6 +113,19 @@ impl Arrivals {
     /// Sleeps until `arrived`; returns at once with the failure when a read has failed. Calls `look` about
     /// once a second meanwhile, without a lock.
     pub fn wait_until(
+        &self,
+        arrived: impl Fn() -> bool,
+        look: impl FnMut(),
+    ) -> std::result::Result<(), &ReadFailure> {
+        self.n_waiting.fetch_add(1, Ordering::Relaxed);
+        // Either we see here what has arrived, or whoever brings it sees that we wait: see `done`.
+        fence(Ordering::SeqCst);
+        let waited = self.sleep_until(arrived, look);
+        self.n_waiting.fetch_sub(1, Ordering::Relaxed);
+        waited
+    }
+
+    fn sleep_until(
         &self,
         arrived: impl Fn() -> bool,
         mut look: impl FnMut(),
@@ -151,6 +167,10 @@ impl Sink for Arrivals {
                 self.places[place].store(sequence + 1, Ordering::Release);
             }
         }
+        fence(Ordering::SeqCst);
+        if self.n_waiting.load(Ordering::Relaxed) == 0 {
+            return;
+        }
         // Taking the lock orders this after a waiter's look and before its sleep.
         drop(self.lock.lock().expect("no thread panics with it"));
         self.changed.notify_all();
@@ -185,6 +205,36 @@ mod tests {
                 .wait_until(arrived, || panic!("it is there"))
                 .is_ok()
         );
+    }
+
+    /// Whoever brings a part looks for threads that wait only after the part is there.
+    #[test]
+    fn nobody_sleeps_on_after_a_part_has_come() {
+        const N: u32 = 20_000;
+        let arrivals = Arrivals::new(1, 1, Arc::default());
+        let n_seen = AtomicU32::new(0);
+        let target = |part| Target::Slot { slot: 0, part };
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let mut n_late = 0;
+                for n in 0..N {
+                    let begin = Instant::now();
+                    let arrived = || arrivals.has_part(0, n % 2);
+                    assert!(arrivals.wait_until(arrived, || ()).is_ok());
+                    arrivals.clear_slot(0);
+                    // A machine that is busy may be late, too, but not again and again.
+                    n_late += u32::from(begin.elapsed() >= LOOK_EVERY);
+                    assert!(n_late < 3, "round {n}: nobody woke us");
+                    n_seen.store(n + 1, Ordering::Release);
+                }
+            });
+            for n in 0..N {
+                arrivals.done(target(n % 2).tag(), Ok(()));
+                while n_seen.load(Ordering::Acquire) <= n && !waiter.is_finished() {
+                    std::thread::yield_now();
+                }
+            }
+        });
     }
 
     #[test]

@@ -208,6 +208,9 @@ impl Engine {
         state.is_lent[layer] = true;
         if layer == 0 {
             self.note_batch(state, None, n_tokens);
+            if let Some(ahead) = &mut state.ahead {
+                ahead.interrupt();
+            }
         }
     }
 

@@ -6,9 +6,9 @@ use crate::policy::{REGISTRY, Spec};
 use crate::replay::{belady, replay};
 use crate::residency::Counts;
 use crate::trace::Trace;
-use once_cell::sync::Lazy;
 use std::ffi::{CString, c_char};
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// Mirrors `struct hotset_policy_info`.
 #[repr(C)]
@@ -64,7 +64,7 @@ struct Texts {
     param: Option<CString>,
 }
 
-static TEXTS: Lazy<Vec<Texts>> = Lazy::new(|| {
+static TEXTS: LazyLock<Vec<Texts>> = LazyLock::new(|| {
     let text = |text: &str| CString::new(text).expect("no text of the registry holds a NUL");
     let texts = |spec: &Spec| Texts {
         name: text(spec.name),

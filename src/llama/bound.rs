@@ -4,8 +4,7 @@
 
 use super::model::Model;
 use arc_swap::ArcSwap;
-use once_cell::sync::Lazy;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// A tensor that hotset reads for llama.cpp.
 pub struct Bound {
@@ -21,7 +20,7 @@ pub struct Bound {
 pub type Table = Vec<(usize, Arc<Bound>)>;
 
 /// The tensors of all loaded models.
-pub static BOUND: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
+pub static BOUND: LazyLock<ArcSwap<Table>> = LazyLock::new(ArcSwap::default);
 
 /// The tensor at `address`, if hotset reads it.
 pub fn bound(address: usize) -> Option<Arc<Bound>> {

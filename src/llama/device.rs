@@ -7,6 +7,7 @@ use super::banks::{Bank, Layer, Made, Source};
 use super::loaded_model::LoadedModel;
 use super::speaker;
 use super::sys::{ggml_backend_t, ggml_tensor};
+use super::trials;
 use crate::config::{Config, StatsTo};
 use crate::device::guard::Guard;
 use crate::device::{Cache, DeviceStats};
@@ -16,10 +17,10 @@ use crate::recent_events;
 use crate::report;
 use crate::trace::Picks;
 use arc_swap::ArcSwap;
-use once_cell::sync::{Lazy, OnceCell};
+use once_cell::sync::OnceCell;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Instant;
 
 /// What has been told of a cache that is being made.
@@ -57,7 +58,7 @@ pub struct Cached {
 }
 
 /// The caches of all contexts.
-static CACHES: Lazy<ArcSwap<Vec<Arc<Cached>>>> = Lazy::new(ArcSwap::default);
+static CACHES: LazyLock<ArcSwap<Vec<Arc<Cached>>>> = LazyLock::new(ArcSwap::default);
 
 thread_local! {
     /// The cache of the context that this thread computes for.
@@ -114,7 +115,9 @@ pub fn add(
         is_warm: OnceCell::new(),
         n_plans: AtomicU64::new(0),
         n_misses: AtomicU64::new(0),
-        guard: config.guards_device.then(Mutex::default),
+        guard: config
+            .guards_device
+            .then(|| Mutex::new(Guard::new(trials::turn()))),
         begin: Instant::now(),
     });
     let mut caches = all();

@@ -24,8 +24,7 @@ use crate::profile::{Fingerprint, Shelves};
 use crate::report;
 use crate::stats::Stats;
 use crate::sync::lock_soon;
-use once_cell::sync::Lazy;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 /// What the load-time callbacks share.
 pub struct Registry {
@@ -60,7 +59,7 @@ pub struct Registry {
     pub has_failed: bool,
 }
 
-static REGISTRY: Lazy<Mutex<Registry>> = Lazy::new(|| {
+static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| {
     Mutex::new(Registry {
         config: Config::default(),
         loading: Vec::new(),

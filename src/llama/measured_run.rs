@@ -12,6 +12,7 @@ use super::sys::{
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::measuring::{Phase, Run};
+use crate::proc::field;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -174,22 +175,12 @@ fn major_faults() -> u64 {
 
 /// Bytes that this process has had read from disks; 0 where the system does not say.
 fn read_bytes() -> u64 {
-    field("/proc/self/io", "read_bytes:")
+    field("/proc/self/io".as_ref(), "read_bytes:").unwrap_or(0)
 }
 
 /// The most memory of this process so far; 0 where the system does not say.
 fn peak_rss_bytes() -> u64 {
-    1024 * field("/proc/self/status", "VmHWM:")
-}
-
-/// The number after `name` in a file of lines `name number ...`.
-fn field(path: &str, name: &str) -> u64 {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let number = text.lines().find_map(|line| {
-        let number = line.strip_prefix(name)?.split_whitespace().next()?;
-        number.parse().ok()
-    });
-    number.unwrap_or(0)
+    1024 * field("/proc/self/status".as_ref(), "VmHWM:").unwrap_or(0)
 }
 
 /// A chain of samplers.

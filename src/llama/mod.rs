@@ -45,6 +45,7 @@ pub mod text;
 mod title;
 #[cfg(feature = "llama")]
 pub mod tools;
+mod trials;
 mod workload;
 
 pub use hook::{finish, install, stats, uninstall};

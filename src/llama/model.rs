@@ -4,6 +4,7 @@ use super::foresight::LayerRouters;
 use super::room::{self, Budget};
 use super::speaker;
 use super::target::Target;
+use super::trials;
 use super::workload::Workload;
 use crate::config::{Config, StatsTo};
 use crate::engine::Engine;
@@ -252,7 +253,7 @@ impl Model {
             report::say(&line);
         }
         if let Some(foresight) = foresight {
-            engine.look_ahead_with(Box::new(foresight), WARM_UP);
+            engine.look_ahead_with(Box::new(foresight), WARM_UP, trials::turn());
         }
         if let Some(workload) = &self.workload {
             self.warm(&engine, workload)?;

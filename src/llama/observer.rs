@@ -12,8 +12,7 @@ use crate::sync::lock_soon;
 use crate::trace::{Picks, PoolSpec, Recording};
 use crate::tracker::Phase;
 use arc_swap::ArcSwap;
-use once_cell::sync::Lazy;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// What becomes of the routing of a model that is loaded as usual.
 pub struct Observer {
@@ -148,7 +147,7 @@ struct Observed {
 type Table = Vec<(usize, Arc<Observed>)>;
 
 /// Those of all models of which nothing is streamed.
-static OBSERVED: Lazy<ArcSwap<Table>> = Lazy::new(ArcSwap::default);
+static OBSERVED: LazyLock<ArcSwap<Table>> = LazyLock::new(ArcSwap::default);
 
 /// Observes the routing of a model called `name` that is loaded as usual, of its `tensors` at `addresses`, of
 /// which a token uses `n_used` experts a layer: records it to `target`, and learns the profile of `workload`.

@@ -1,6 +1,7 @@
 //! The machine that a benchmark runs on, and the read-ahead of its disk.
 
 use crate::error::{Error, Result};
+use crate::proc::number;
 use serde::Serialize;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -59,8 +60,8 @@ impl Machine {
 
 /// The disk with this number, on the system whose `/sys` is `sys`.
 fn disk(sys: &Path, device: u64) -> Option<Disk> {
-    let number = format!("{}:{}", libc::major(device), libc::minor(device));
-    let link = sys.join("dev/block").join(number);
+    let name = format!("{}:{}", libc::major(device), libc::minor(device));
+    let link = sys.join("dev/block").join(name);
     let place = fs::canonicalize(link).ok()?;
     // A partition is a folder in that of its disk, which has the queue.
     let disk = place
@@ -72,13 +73,9 @@ fn disk(sys: &Path, device: u64) -> Option<Disk> {
     Some(Disk {
         name: disk.file_name()?.to_string_lossy().into_owned(),
         model: model.trim().to_string(),
-        read_ahead_kb: number_in(&read_ahead),
+        read_ahead_kb: number(&read_ahead),
         read_ahead,
     })
-}
-
-fn number_in(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// A read-ahead that was changed, until this is dropped.

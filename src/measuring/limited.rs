@@ -5,7 +5,8 @@
 //! moves back at the end.
 
 use crate::error::{Error, Result};
-use crate::memory::groups::{Hierarchy, Names, V2, below, field, hierarchies, number};
+use crate::memory::groups::{Hierarchy, Names, V2, below, hierarchies};
+use crate::proc::{field, number};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! One run: what the process that computed says of it.
 
 use crate::error::{Error, Result};
+use crate::statistics::share;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -143,7 +144,7 @@ fn traffic(before: Option<&Value>, after: Option<&Value>) -> Result<Option<Traff
     });
     let picks = hits + after.misses() - before.misses();
     Ok(Some(Traffic {
-        hit_rate: hits as f64 / picks.max(1) as f64,
+        hit_rate: share(hits, picks),
         missed_bytes: after.bytes_read - before.bytes_read,
         stalled_ms: after.stalled_ms - before.stalled_ms,
         ahead: ahead.collect(),

@@ -1,5 +1,6 @@
 //! The middle and the range of a few measurements.
 
+use crate::statistics::median;
 use serde::Serialize;
 
 /// The median of some numbers, and their least and greatest.
@@ -16,12 +17,13 @@ pub struct Spread {
 impl Spread {
     /// Of `numbers`, none of which may be NaN; `None` if there are none.
     pub fn of(numbers: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut sorted: Vec<f64> = numbers.into_iter().collect();
-        sorted.sort_by(f64::total_cmp);
-        let n = sorted.len();
-        let (&min, &max) = (sorted.first()?, sorted.last()?);
-        let median = (sorted[(n - 1) / 2] + sorted[n / 2]) / 2.0;
-        Some(Self { median, min, max })
+        let numbers: Vec<f64> = numbers.into_iter().collect();
+        let all = || numbers.iter().copied();
+        Some(Self {
+            median: median(all())?,
+            min: all().min_by(f64::total_cmp)?,
+            max: all().max_by(f64::total_cmp)?,
+        })
     }
 }
 

@@ -86,24 +86,29 @@ fn hierarchy(mount: &str, groups: &str) -> Option<Hierarchy> {
     })
 }
 
-/// Undoes the `\040` for a blank in mountinfo; other escapes do not occur in practice.
+/// Undoes what mountinfo escapes: blanks, line ends and the sign of an escape itself, which comes last.
 fn unescape(path: &str) -> PathBuf {
-    path.replace("\\040", " ").into()
+    let escapes = [
+        (r"\040", " "),
+        (r"\011", "\t"),
+        (r"\012", "\n"),
+        (r"\134", "\\"),
+    ];
+    let plain = |path: String, (escape, sign)| path.replace(escape, sign);
+    escapes.into_iter().fold(path.to_string(), plain).into()
 }
 
 pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-pub(crate) fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The number after `name` in a file of lines `name number ...`.
-pub(crate) fn field(path: &Path, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
-    text.lines().find_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next()? == name).then(|| words.next()?.parse().ok())?
-    })
+    #[test]
+    fn what_mountinfo_escapes_comes_back() {
+        let path = unescape(r"/a\040b\011c\012d\134040");
+        assert_eq!(path, Path::new("/a b\tc\nd\\040"));
+    }
 }

@@ -63,7 +63,7 @@ impl From<Limit> for Available {
 
 #[cfg(target_os = "linux")]
 fn kib_field(path: &std::path::Path, name: &str) -> Option<u64> {
-    groups::field(path, name).map(|kib| kib * 1024)
+    crate::proc::field(path, name).map(|kib| kib * 1024)
 }
 
 /// Fails if a budget of `n_bytes` for experts is more than this process may still take.
@@ -152,8 +152,9 @@ mod system {
 
 #[cfg(target_os = "linux")]
 mod system {
-    use super::groups::{Hierarchy, below, field, hierarchies, number};
+    use super::groups::{Hierarchy, below, hierarchies};
     use super::{Available, Limit, kib_field, promises, without_limit};
+    use crate::proc::{field, number};
     use std::path::Path;
 
     pub fn available() -> Available {

@@ -1,10 +1,9 @@
 //! What may be mapped, whether it is used or not: limits of this process, and of systems that promise no more
 //! memory than they have.
 
-use super::groups::field;
 use super::{Limit, kib_field};
+use crate::proc::{field, number};
 use rustix::process::{Resource, getrlimit};
-use std::fs;
 use std::path::Path;
 
 /// What of the addresses that this process may have is left, if there is a limit (`ulimit -v`).
@@ -29,8 +28,7 @@ fn resource(root: &Path, resource: Resource, used: &str, what: &str) -> Option<L
 }
 
 fn commit(root: &Path) -> Option<Limit> {
-    let mode = fs::read_to_string(root.join("proc/sys/vm/overcommit_memory")).ok()?;
-    if mode.trim() != "2" {
+    if number(&root.join("proc/sys/vm/overcommit_memory"))? != 2 {
         return None;
     }
     let meminfo = root.join("proc/meminfo");

@@ -3,6 +3,7 @@
 //! J. Lin, "Divergence measures based on the Shannon entropy", IEEE Transactions on Information Theory 37(1), 1991.
 
 use super::format::{Heat, Profile};
+use crate::statistics::mean;
 use crate::tracker::Phase;
 use libm::log2;
 
@@ -18,12 +19,7 @@ pub fn layer_similarities(a: &Profile, b: &Profile, phase: Phase) -> Vec<Option<
 
 /// The mean over the layers that both know; `None` if there are none. Panics unless both are of one shape.
 pub fn similarity(a: &Profile, b: &Profile, phase: Phase) -> Option<f64> {
-    let layers = layer_similarities(a, b, phase);
-    let known: Vec<f64> = layers.into_iter().flatten().collect();
-    match known.len() {
-        0 => None,
-        n => Some(known.iter().sum::<f64>() / n as f64),
-    }
+    mean(layer_similarities(a, b, phase).into_iter().flatten())
 }
 
 fn of_heats(a: &Heat, b: &Heat) -> Option<f64> {

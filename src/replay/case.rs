@@ -3,6 +3,7 @@
 use super::request::{Named, Request, WorstLayer};
 use super::{asked, places};
 use crate::expert::{Event, ExpertId, Shape};
+use crate::statistics::share;
 use crate::trace::{PoolSpec, Recorded, Trace};
 
 /// A trace with what its cells have in common.
@@ -119,20 +120,16 @@ impl<'a> Case<'a> {
         let by_layer = (0..).zip(&layers).filter(|(_, (_, all))| *all > 0);
         let by_layer = by_layer.map(|(layer, &(hits, all))| WorstLayer {
             layer,
-            hit_rate: rate(hits, all),
+            hit_rate: share(hits, all),
         });
         Rates {
-            warm: rate(warm_hits, warm_all),
-            cold: rate(all_hits, all),
+            warm: share(warm_hits, warm_all),
+            cold: share(all_hits, all),
             missed: all - all_hits,
             bytes_missed,
             worst_layer: by_layer.min_by(|a, b| a.hit_rate.total_cmp(&b.hit_rate)),
         }
     }
-}
-
-fn rate(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
 }
 
 /// By dense index, which share of the tokens that a layer was computed for picks an expert.

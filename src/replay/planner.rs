@@ -6,6 +6,7 @@
 use crate::error::Result;
 use crate::expert::{Event, Shape};
 use crate::replay::{Budget, Replay, Scope};
+use crate::statistics::share;
 use crate::trace::{Header, Trace};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -233,7 +234,7 @@ impl Sum {
         Measured {
             budget_bytes,
             n_slots,
-            hit_rate: self.n_hits as f64 / self.n_picks.max(1) as f64,
+            hit_rate: share(self.n_hits, self.n_picks),
             bytes_per_token: self.missed_bytes as f64 / n_tokens as f64,
         }
     }

@@ -1,6 +1,7 @@
 //! What the cells of a policy add up to.
 
 use super::request::{BELADY, BELADY_BYTES, Cell, LRU};
+use crate::statistics::{mean, median};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -80,28 +81,15 @@ fn summary(policy: &str, cells: &[Cell]) -> Summary {
         let of_model = gaps.entry(&cell.budget).or_default().entry(model);
         of_model.or_default().extend(cell.gap_closed);
     }
-    let mean_of_models = |of_model: &BTreeMap<&str, Vec<f64>>| {
-        let models: Vec<f64> = of_model.values().filter_map(|gaps| mean(gaps)).collect();
-        mean(&models)
-    };
-    let budgets: Vec<f64> = gaps.values().filter_map(mean_of_models).collect();
-    summary.gap_closed = mean(&budgets);
-    summary.ns_per_expert = median(ns.values().filter_map(|ns| mean(ns)).collect());
+    let mean_of = |values: &Vec<f64>| mean(values.iter().copied());
+    let mean_of_models =
+        |of_model: &BTreeMap<&str, Vec<f64>>| mean(of_model.values().filter_map(mean_of));
+    summary.gap_closed = mean(gaps.values().filter_map(mean_of_models));
+    summary.ns_per_expert = median(ns.values().filter_map(mean_of)).unwrap_or(0.0);
     summary
 }
 
 /// Whether two cells, side by side, differ in their policy only.
 pub(super) fn same_pools(a: &Cell, b: &Cell) -> bool {
     (&a.trace, &a.budget) == (&b.trace, &b.budget)
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
-/// The lower of the two in the middle of an even number of values; 0 of none.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len().saturating_sub(1) / 2;
-    values.get(middle).copied().unwrap_or(0.0)
 }

@@ -1,13 +1,14 @@
 //! The counters of a model: the table at the end, and a line during the run.
 
 use super::device::{device_text, tiers_text};
-use super::rates::{hindsight_line, hindsight_rates, hits, percent};
+use super::rates::{hindsight_line, hindsight_rates, hits};
 use super::table::table;
 use crate::engine::AheadTally;
 use crate::error::{Error, Result};
 use crate::numbers::bytes;
 use crate::output;
 use crate::residency::Tally;
+use crate::statistics::percent;
 use crate::stats::Stats;
 use std::path::Path;
 

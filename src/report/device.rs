@@ -1,10 +1,11 @@
 //! What a person reads of devices.
 
-use super::rates::{hindsight_line, hindsight_rates, hits, percent};
+use super::rates::{hindsight_line, hindsight_rates, hits};
 use super::table::table;
 use crate::device::guard::News;
 use crate::device::{Cache, DeviceStats};
 use crate::numbers::bytes;
+use crate::statistics::percent;
 use crate::stats::Tier;
 use std::collections::BTreeSet;
 

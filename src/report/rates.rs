@@ -2,11 +2,7 @@
 
 use crate::hindsight::Hindsight;
 use crate::residency::Tally;
-
-/// `part` of `whole` in percent, 0 of nothing.
-pub fn percent(part: u64, whole: u64) -> f64 {
-    100.0 * part as f64 / whole.max(1) as f64
-}
+use crate::statistics::percent;
 
 pub fn hindsight_line(hindsight: &Hindsight) -> String {
     let window = match hindsight.is_whole_run {

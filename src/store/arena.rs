@@ -3,6 +3,10 @@
 // mmap has no safe form.
 #![allow(unsafe_code)]
 
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+use rustix::mm::{madvise, mmap_anonymous, mprotect, munmap};
+use std::ffi::c_void;
 use std::io;
 use std::ops::Range;
 use std::ptr;
@@ -12,6 +16,12 @@ use crate::error::{Error, Result};
 
 /// Size and alignment of a huge page on x86-64, and on ARM with 4 KiB pages.
 const HUGE_PAGE: usize = 2 << 20;
+
+/// Takes memory back.
+#[cfg(target_os = "linux")]
+const DROP: Advice = Advice::LinuxDontNeed;
+#[cfg(not(target_os = "linux"))]
+const DROP: Advice = Advice::DontNeed;
 
 /// An anonymous private mapping, unmapped on drop.
 ///
@@ -44,23 +54,23 @@ impl Arena {
     /// Does the same, but takes addresses only: nobody may touch what was not [opened](Self::open). So much may
     /// be reserved that will probably never be used, also where the system promises no more memory than it has.
     pub fn reserve(n_bytes: usize) -> Result<Self> {
-        let too_large = || refused(n_bytes, io::Error::from_raw_os_error(libc::ENOMEM));
+        let too_large = || refused(n_bytes, Errno::NOMEM.into());
         let len = n_bytes
             .checked_next_multiple_of(page_size())
             .ok_or_else(too_large)?;
         if len < HUGE_PAGE {
-            let addr = map_anonymous(len).map_err(|cause| refused(n_bytes, cause))?;
+            let addr = map(len).map_err(|cause| refused(n_bytes, cause))?;
             return Ok(Self::mapped(addr, len));
         }
         // mmap promises page alignment only: map more, and give back both ends.
         let mapped = len.checked_add(HUGE_PAGE).ok_or_else(too_large)?;
-        let start = map_anonymous(mapped).map_err(|cause| refused(n_bytes, cause))?;
+        let start = map(mapped).map_err(|cause| refused(n_bytes, cause))?;
         let addr = start.next_multiple_of(HUGE_PAGE);
         unmap(start, addr - start);
         unmap(addr + len, start + mapped - (addr + len));
         let arena = Self::mapped(addr, len);
         #[cfg(target_os = "linux")]
-        arena.advise(libc::MADV_HUGEPAGE);
+        arena.advise_all(Advice::LinuxHugepage);
         Ok(arena)
     }
 
@@ -70,26 +80,23 @@ impl Arena {
     /// Fails if the system promises no more memory. Panics if `range` leaves the arena.
     pub fn open(&self, range: Range<usize>) -> io::Result<()> {
         let (at, len) = self.pages_around(range);
-        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let access = MprotectFlags::READ | MprotectFlags::WRITE;
         // SAFETY: the pages are inside the mapping, and those that are in use stay as they are.
-        match unsafe { libc::mprotect(at, len, access) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        Ok(unsafe { mprotect(at, len, access) }?)
     }
 
     /// Says how all of it is to be mapped. Failure, on a kernel without huge pages, changes nothing but
     /// speed.
     #[cfg(target_os = "linux")]
-    fn advise(&self, advice: libc::c_int) {
-        // SAFETY: the range is the mapping, and no byte of it changes.
-        unsafe {
-            libc::madvise(
-                ptr::with_exposed_provenance_mut(self.addr),
-                self.len,
-                advice,
-            );
-        }
+    fn advise_all(&self, advice: Advice) {
+        let _ = self.advise(0..self.len, advice);
+    }
+
+    fn advise(&self, range: Range<usize>, advice: Advice) -> io::Result<()> {
+        let (at, len) = self.pages_around(range);
+        // SAFETY: the pages are inside the mapping. No byte of them changes but by `DROP`, which only `discard`
+        // says: its caller promises that nobody uses them.
+        Ok(unsafe { madvise(at, len, advice) }?)
     }
 
     fn mapped(addr: usize, len: usize) -> Self {
@@ -99,8 +106,8 @@ impl Arena {
             has_holes: Mutex::default(),
         };
         #[cfg(target_os = "linux")]
-        for advice in [libc::MADV_DONTFORK, libc::MADV_DONTDUMP] {
-            arena.advise(advice);
+        for advice in [Advice::LinuxDontFork, Advice::LinuxDontDump] {
+            arena.advise_all(advice);
         }
         arena
     }
@@ -114,7 +121,7 @@ impl Arena {
     }
 
     /// Address and length of the whole pages around `range`. Panics if `range` leaves the arena.
-    fn pages_around(&self, range: Range<usize>) -> (*mut libc::c_void, usize) {
+    fn pages_around(&self, range: Range<usize>) -> (*mut c_void, usize) {
         self.check_range(&range);
         let page = page_size();
         let begin = range.start - range.start % page;
@@ -143,19 +150,11 @@ impl Arena {
             return Ok(());
         }
         self.stop_commits();
-        let at = ptr::with_exposed_provenance_mut(self.addr + begin);
         // A huge page that `range` has a part of would be kept whole, and be charged to us, until the
         // system is short of memory. This call splits it first. It is advice, and may fail.
         #[cfg(target_os = "linux")]
-        // SAFETY: the range is inside the mapping, and no byte of it changes.
-        unsafe {
-            libc::madvise(at, end - begin, libc::MADV_COLD);
-        }
-        // SAFETY: the range is inside the mapping, and the caller says that nobody uses its bytes.
-        match unsafe { libc::madvise(at, end - begin, libc::MADV_DONTNEED) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        let _ = self.advise(begin..end, Advice::LinuxCold);
+        self.advise(begin..end, DROP)
     }
 
     /// From now on memory is found only when it is used. Waits for a [commit](Self::commit) that is under way.
@@ -163,7 +162,7 @@ impl Arena {
         let mut has_holes = self.has_holes.lock().expect("no thread panics with it");
         if !std::mem::replace(&mut *has_holes, true) {
             #[cfg(target_os = "linux")]
-            self.advise(libc::MADV_NOHUGEPAGE);
+            self.advise_all(Advice::LinuxNoHugepage);
         }
     }
 
@@ -172,13 +171,8 @@ impl Arena {
     /// system does not know how, or some memory was given back: then it is not to be taken again.
     #[cfg(target_os = "linux")]
     pub fn commit(&self, range: Range<usize>) -> bool {
-        let (at, len) = self.pages_around(range);
         let has_holes = self.has_holes.lock().expect("no thread panics with it");
-        if *has_holes {
-            return false;
-        }
-        // SAFETY: the pages are inside the mapping, and no byte of them changes.
-        unsafe { libc::madvise(at, len, libc::MADV_POPULATE_WRITE) == 0 }
+        !*has_holes && self.advise(range, Advice::LinuxPopulateWrite).is_ok()
     }
 
     /// As on Linux, where the system does not know how.
@@ -210,28 +204,23 @@ fn refused(n_bytes: usize, cause: io::Error) -> Error {
 
 /// Bytes in a page of memory.
 pub(super) fn page_size() -> usize {
-    // SAFETY: sysconf reads a constant of the system.
-    let n = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(n).expect("every system has a page size")
+    rustix::param::page_size()
 }
 
 /// Maps addresses that nobody can use yet.
-fn map_anonymous(len: usize) -> io::Result<usize> {
+fn map(len: usize) -> io::Result<usize> {
     // NORESERVE: memory is promised page by page, not for the whole budget at once.
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: without MAP_FIXED a new mapping replaces no other.
-    let addr = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
-    if addr == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: without FIXED a new mapping replaces no other.
+    let addr = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags) }?;
     Ok(addr.expose_provenance())
 }
 
-/// Unmaps a part of a mapping made by `map_anonymous`.
+/// Unmaps a part of a mapping made by `map`.
 fn unmap(addr: usize, len: usize) {
     if len > 0 {
         // SAFETY: the callers name a range of their own mapping which nobody uses any more.
-        let status = unsafe { libc::munmap(ptr::with_exposed_provenance_mut(addr), len) };
-        assert_eq!(status, 0, "munmap of {len} bytes at {addr:#x}");
+        let unmapped = unsafe { munmap(ptr::with_exposed_provenance_mut(addr), len) };
+        unmapped.unwrap_or_else(|cause| panic!("munmap of {len} bytes at {addr:#x}: {cause}"));
     }
 }

@@ -1,8 +1,5 @@
 //! Emptying the page cache, so that a run that is measured begins with nothing in it.
 
-// sync and posix_fadvise have no safe form.
-#![allow(unsafe_code)]
-
 use crate::error::{Error, Result};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -22,8 +19,7 @@ pub enum Dropped {
 /// Writes out what is dirty and drops the page cache: all of it where that is allowed, else that of
 /// `files`. Fails if one of them cannot be opened.
 pub fn drop_cached(files: &[PathBuf]) -> Result<Dropped> {
-    // SAFETY: takes and returns nothing.
-    unsafe { libc::sync() };
+    rustix::fs::sync();
     match std::fs::write("/proc/sys/vm/drop_caches", "3") {
         Ok(()) => Ok(Dropped::All),
         Err(_) => drop_files(files),
@@ -32,19 +28,15 @@ pub fn drop_cached(files: &[PathBuf]) -> Result<Dropped> {
 
 #[cfg(target_os = "linux")]
 fn drop_files(files: &[PathBuf]) -> Result<Dropped> {
-    use std::os::fd::AsRawFd;
+    use rustix::fs::{Advice, fadvise};
     for path in files {
         let failed = |cause| Error::Io {
             path: path.clone(),
             cause,
         };
         let file = std::fs::File::open(path).map_err(failed)?;
-        // SAFETY: `file` is open; 0 and 0 are all of it.
-        let status =
-            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        if status != 0 {
-            return Err(failed(std::io::Error::from_raw_os_error(status)));
-        }
+        // All of it.
+        fadvise(&file, 0, None, Advice::DontNeed).map_err(|cause| failed(cause.into()))?;
     }
     Ok(Dropped::Files)
 }

@@ -3,12 +3,10 @@
 //! The kernel counts completions in it, and we what else there is. The thread sleeps in plain calls rather than
 //! in io_uring_enter, which tools such as valgrind do not know to be a call that blocks.
 
-// eventfd and poll have no safe form.
-#![allow(unsafe_code)]
-
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 pub(super) struct Events {
@@ -17,15 +15,8 @@ pub(super) struct Events {
 
 impl Events {
     pub fn new() -> io::Result<Self> {
-        // SAFETY: the call takes no pointers.
-        match unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) } {
-            -1 => Err(io::Error::last_os_error()),
-            fd => {
-                // SAFETY: a new descriptor, which nobody else owns.
-                let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-                Ok(Self { counter: fd.into() })
-            }
-        }
+        let fd = eventfd(0, EventfdFlags::CLOEXEC)?;
+        Ok(Self { counter: fd.into() })
     }
 
     /// There is something to see.
@@ -37,16 +28,10 @@ impl Events {
     /// Sleeps until there is something to see that was not waited for yet, or until `due`.
     pub fn wait(&self, due: Option<Instant>) {
         if let Some(due) = due {
-            let mut entry = libc::pollfd {
-                fd: self.counter.as_raw_fd(),
-                events: libc::POLLIN,
-                revents: 0,
-            };
             let left = due.saturating_duration_since(Instant::now());
-            // Rounded up, or it would look too early.
-            let ms = left.as_millis().min(60_000) as libc::c_int + 1;
-            // SAFETY: `entry` is one entry, readable and writable for the length of the call.
-            if unsafe { libc::poll(&mut entry, 1, ms) } != 1 {
+            let left = Timespec::try_from(left).ok();
+            let mut entries = [PollFd::new(&self.counter, PollFlags::IN)];
+            if poll(&mut entries, left.as_ref()) != Ok(1) {
                 return;
             }
         }

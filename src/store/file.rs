@@ -1,8 +1,5 @@
 //! A model file, opened so that reads bypass the page cache where the system lets them.
 
-// statx and fcntl have no safe form.
-#![allow(unsafe_code)]
-
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -223,6 +220,7 @@ fn read_at(file: &File, align: usize) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 mod system {
     use super::*;
+    use rustix::fs::{AtFlags, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, statx};
     use std::fs::OpenOptions;
     use std::os::unix::fs::OpenOptionsExt;
 
@@ -238,7 +236,7 @@ mod system {
     pub fn open_direct(fd: BorrowedFd<'_>, _: &Path) -> io::Result<File> {
         OpenOptions::new()
             .read(true)
-            .custom_flags(libc::O_DIRECT)
+            .custom_flags(OFlags::DIRECT.bits() as i32)
             .open(link(fd))
     }
 
@@ -247,41 +245,18 @@ mod system {
     }
 
     pub fn is_direct(file: &File) -> bool {
-        // SAFETY: F_GETFL takes no argument; `file` is open.
-        let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
-        flags != -1 && flags & libc::O_DIRECT != 0
+        fcntl_getfl(file).is_ok_and(|flags| flags.contains(OFlags::DIRECT))
     }
 
     /// Descriptors that share what `file` has open change with it.
     pub fn stop_direct(file: &File) -> io::Result<()> {
-        let fd = file.as_raw_fd();
-        // SAFETY: F_GETFL takes no argument; `file` is open.
-        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
-        if flags == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: F_SETFL takes an int; `file` is open.
-        match unsafe { libc::fcntl(fd, libc::F_SETFL, flags & !libc::O_DIRECT) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        }
+        Ok(fcntl_setfl(file, fcntl_getfl(file)? - OFlags::DIRECT)?)
     }
 
     /// What the kernel says, from Linux 6.1 on and for most file systems.
     pub fn stated_alignment(file: &File) -> Option<usize> {
-        // SAFETY: statx is plain integers, for which zero is a value.
-        let mut info: libc::statx = unsafe { std::mem::zeroed() };
-        // SAFETY: the name is a C string and `info` is writable for the length of the call.
-        let status = unsafe {
-            libc::statx(
-                file.as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_EMPTY_PATH,
-                libc::STATX_DIOALIGN,
-                &mut info,
-            )
-        };
-        let is_stated = status == 0 && info.stx_mask & libc::STATX_DIOALIGN != 0;
+        let info = statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+        let is_stated = info.stx_mask & StatxFlags::DIOALIGN.bits() != 0;
         let align = info.stx_dio_mem_align.max(info.stx_dio_offset_align) as usize;
         (is_stated && align > 0).then_some(align)
     }
@@ -290,35 +265,26 @@ mod system {
 #[cfg(target_os = "macos")]
 mod system {
     use super::*;
-    use std::ffi::{CStr, OsStr};
-    use std::os::unix::ffi::OsStrExt;
+    use rustix::fs::{fcntl_nocache, getpath};
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
     use std::os::unix::fs::MetadataExt;
 
     pub fn path(fd: BorrowedFd<'_>) -> PathBuf {
-        let mut name = [0u8; libc::PATH_MAX as usize];
-        // SAFETY: F_GETPATH writes at most PATH_MAX bytes, ended by a zero.
-        let status = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETPATH, name.as_mut_ptr()) };
-        match CStr::from_bytes_until_nul(&name) {
-            Ok(name) if status != -1 => OsStr::from_bytes(name.to_bytes()).into(),
-            _ => format!("/dev/fd/{}", fd.as_raw_fd()).into(),
+        match getpath(fd) {
+            Ok(name) => OsString::from_vec(name.into_bytes()).into(),
+            Err(_) => format!("/dev/fd/{}", fd.as_raw_fd()).into(),
         }
     }
 
     pub fn open_direct(fd: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
         let file = open_buffered(fd, path)?;
-        // SAFETY: F_NOCACHE takes an int; `file` is open.
-        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_NOCACHE, 1) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(file),
-        }
+        fcntl_nocache(&file, true)?;
+        Ok(file)
     }
 
     pub fn stop_direct(file: &File) -> io::Result<()> {
-        // SAFETY: F_NOCACHE takes an int; `file` is open.
-        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_NOCACHE, 0) } {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        }
+        Ok(fcntl_nocache(file, false)?)
     }
 
     /// Opening goes by name, which may refer to another file by now.

@@ -6,9 +6,9 @@
 // A process that shares nothing is made by a raw call, and may make raw calls only.
 #![allow(unsafe_code)]
 
+use rustix::process::{Pid, WaitOptions, waitpid};
 use std::cell::RefCell;
 use std::fs;
-use std::io;
 use std::ptr;
 
 thread_local! {
@@ -58,14 +58,11 @@ fn dies() -> bool {
     if child < 0 {
         return false;
     }
-    let mut status = 0;
-    loop {
-        // SAFETY: the child is ours, and `status` is writable. __WALL: it sends no signal when it ends.
-        let ended = unsafe { libc::waitpid(child as libc::pid_t, &mut status, libc::__WALL) };
-        let is_interrupted =
-            ended < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted;
-        if !is_interrupted {
-            return ended > 0 && libc::WIFSIGNALED(status);
-        }
+    // It sends no signal when it ends.
+    let options = WaitOptions::from_bits_retain(libc::__WALL as u32);
+    let child = Pid::from_raw(child as i32);
+    match rustix::io::retry_on_intr(|| waitpid(child, options)) {
+        Ok(Some((_, status))) => status.signaled(),
+        _ => false,
     }
 }

@@ -285,11 +285,7 @@ fn a_file_is_opened_again_without_a_read() {
 
 /// Calls that read, made by this thread so far; `None` where the system does not count them.
 fn n_reads_of_this_thread() -> Option<u64> {
-    let counts = std::fs::read_to_string("/proc/thread-self/io").ok()?;
-    let line = counts
-        .lines()
-        .find_map(|line| line.strip_prefix("syscr: "))?;
-    line.parse().ok()
+    crate::proc::field("/proc/thread-self/io".as_ref(), "syscr:")
 }
 
 /// A disk of which the first read is still to be reported when the time is over.

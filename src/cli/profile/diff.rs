@@ -1,7 +1,8 @@
 //! `hotset profile diff`: how alike two profiles are, and what is hot in one of them only.
 
 use super::checks::check_same;
-use super::shown::{PhaseName, name_of, percent, print, table};
+use super::shown::{PhaseName, name_of, print, table};
+use crate::cli::number_args::percent;
 use hotset::profile::{Heat, Profile, layer_similarities, similarity};
 use hotset::tracker::Phase;
 use serde_json::json;

@@ -1,7 +1,9 @@
 //! `hotset profile show`: how uneven the picks of each layer are.
 
-use super::shown::{PhaseName, mean, name_of, percent, print, summary, table};
+use super::shown::{PhaseName, name_of, print, summary, table};
+use crate::cli::number_args::percent;
 use hotset::profile::{Heat, Profile};
+use hotset::statistics::mean;
 use hotset::tracker::LayerCounts;
 use serde_json::{Value, json};
 use std::path::PathBuf;

@@ -64,16 +64,6 @@ pub fn table(header: &[&str], n_numbers: usize, rows: Vec<Vec<String>>) -> Strin
     table.trim_fmt()
 }
 
-/// `93.2 %` of 0.932, a dash where it is not known.
-pub fn percent(share: Option<f64>) -> String {
-    share.map_or("-".to_string(), |share| format!("{:.1} %", 100.0 * share))
-}
-
-pub fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let (n, sum) = values.fold((0, 0.0), |(n, sum), value| (n + 1, sum + value));
-    (n > 0).then(|| sum / f64::from(n))
-}
-
 /// Workload, model, tokens and dates.
 pub fn summary(profile: &Profile) -> String {
     let model = &profile.model;

@@ -1,9 +1,11 @@
 //! `hotset profile suggest`: which profile of a folder a workload is most like.
 
 use super::super::files::open_trace;
-use super::shown::{mean, percent, print, table};
+use super::shown::{print, table};
+use crate::cli::number_args::percent;
 use hotset::error::{Error, Result};
 use hotset::profile::{Chooser, Profile, is_named_so, read_folder, similarity};
+use hotset::statistics::mean;
 use hotset::trace::Header;
 use hotset::tracker::Phase;
 use serde_json::{Map, Value, json};
