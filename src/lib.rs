@@ -44,6 +44,7 @@ internal! {
     notice
     numbers
     output
+    pooled
     recent_events
     report
     residency

@@ -1,5 +1,6 @@
 //! The counters of one model: what the table at the end is made of, and the fields of the JSON file.
 
+use crate::pooled::Pooled;
 use crate::device::DeviceStats;
 use crate::engine::{AheadTally, Engine};
 use crate::hindsight::{Hindsight, Window};
@@ -162,7 +163,7 @@ impl Stats {
         let mut windows = Vec::new();
         let mut layers = Phase::ALL.map(|_| Vec::new());
         let (mut generation, mut prompt) = (Tally::default(), Tally::default());
-        let busy = engine.inspect(|pool, residency, log, tracker| {
+        let busy = engine.inspect(|pool, Pooled { residency, recent: log, tracker, .. }| {
             for (layers, phase) in layers.iter_mut().zip(Phase::ALL) {
                 let counts = |layer| tracker.counts(phase, Span::Lifetime, layer);
                 layers.extend((0..pool.shape.n_layers()).map(counts));

@@ -9,6 +9,7 @@ use hotset::engine::layout::Layout;
 use hotset::engine::{AheadTally, Batch, Engine, Foresight, Inputs, Routing};
 use hotset::expert::ExpertId;
 use hotset::policy::REGISTRY;
+use hotset::pooled::Pooled;
 use hotset::residency::Tally;
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
@@ -177,7 +178,7 @@ fn counted(engine: &Engine) -> [(u64, u64); 2] {
 /// Picks of all events that were no scans.
 fn tally(engine: &Engine) -> Tally {
     let mut tally = Tally::default();
-    let looked = engine.inspect(|_, residency, _, _| {
+    let looked = engine.inspect(|_, Pooled { residency, .. }| {
         residency.validate();
         tally = residency.counts().decode;
     });
@@ -231,7 +232,7 @@ fn assert_is_over(engine: &Engine, seer: Seer, about: &str) {
     }
     let [metered, queued] = counted(engine);
     assert!(queued.1 <= metered.1, "{about}: {queued:?} {metered:?}");
-    engine.inspect(|_, residency, _, _| {
+    engine.inspect(|_, Pooled { residency, .. }| {
         residency.validate();
         assert_eq!(residency.n_pinned(), 1, "{about}");
     });
@@ -366,7 +367,7 @@ fn guesses_of_a_thread_that_is_gone_end() {
     wait_until_idle(engine);
     let n_pinned = || {
         let mut n = 0;
-        engine.inspect(|_, residency, _, _| n = residency.n_pinned());
+        engine.inspect(|_, Pooled { residency, .. }| n = residency.n_pinned());
         n
     };
     let n_reads = engine.ahead().unwrap().reads;
@@ -432,7 +433,7 @@ impl Foresight for Says {
 fn what_is_expected_is_evicted_last() {
     let residents = |engine: &Engine| {
         let mut ids = Vec::new();
-        engine.inspect(|_, residency, _, _| {
+        engine.inspect(|_, Pooled { residency, .. }| {
             let all = (0..residency.shape().n_total()).map(|i| residency.shape().id(i));
             let all = all.filter(|id| residency.is_resident(*id));
             ids.extend(all.map(|ExpertId { layer, expert }| (layer, expert)));

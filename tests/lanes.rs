@@ -6,6 +6,7 @@
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing, Token};
 use hotset::expert::ExpertId;
+use hotset::pooled::Pooled;
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::{Header, Picks, Recording, Trace};
 use hotset::tracker::Phase;
@@ -117,7 +118,7 @@ fn events_cut_short_give_their_slots_and_lanes_back() {
     (0..6000).for_each(token);
     let mut hits = [0; 2];
     for hits in &mut hits {
-        engine.inspect(|_, residency, _, _| {
+        engine.inspect(|_, Pooled { residency, .. }| {
             residency.validate();
             *hits = residency.counts().decode.hits;
         });
@@ -149,7 +150,7 @@ fn operations_that_exceed_the_slots_pass_through_the_ring() {
                 });
             }
         });
-        engine.inspect(|_, residency, _, _| residency.validate());
+        engine.inspect(|_, Pooled { residency, .. }| residency.validate());
         assert!(
             engine
                 .meter()
@@ -181,21 +182,29 @@ fn pass(engine: &Engine, memory: usize, pos: i32, ids: &[i32]) {
 /// Tokens that picked each expert of `layer`, as the tracker has it.
 fn learnt(engine: &Engine, layer: u32) -> [u64; N_EXPERTS] {
     let mut counts = [0; N_EXPERTS];
-    engine.inspect(|_, residency, log, tracker| {
-        residency.validate();
-        counts = std::array::from_fn(|expert| {
-            let expert = expert as u32;
-            let id = ExpertId { layer, expert };
-            tracker.usage(Phase::Generation, id).n_tokens
-        });
-        let mut logged = [0; N_EXPERTS];
-        for event in log.iter().filter(|e| e.layer == layer) {
-            for (&expert, &rows) in event.experts.iter().zip(event.rows) {
-                logged[expert as usize] += u64::from(rows);
+    engine.inspect(
+        |_,
+         Pooled {
+             residency,
+             recent: log,
+             tracker,
+             ..
+         }| {
+            residency.validate();
+            counts = std::array::from_fn(|expert| {
+                let expert = expert as u32;
+                let id = ExpertId { layer, expert };
+                tracker.usage(Phase::Generation, id).n_tokens
+            });
+            let mut logged = [0; N_EXPERTS];
+            for event in log.iter().filter(|e| e.layer == layer) {
+                for (&expert, &rows) in event.experts.iter().zip(event.rows) {
+                    logged[expert as usize] += u64::from(rows);
+                }
             }
-        }
-        assert_eq!(logged, counts, "the log says the same");
-    });
+            assert_eq!(logged, counts, "the log says the same");
+        },
+    );
     counts
 }
 
@@ -250,7 +259,7 @@ fn rejected_drafts_do_not_keep_a_place() {
         engine.drop_tokens(MEMORY, 0, i + 1, -1);
     }
     pass(&engine, MEMORY, 20, &[2]);
-    engine.inspect(|_, residency, _, _| {
+    engine.inspect(|_, Pooled { residency, .. }| {
         let is_resident = |expert| residency.is_resident(ExpertId { layer: 0, expert });
         assert_eq!([0, 1, 2].map(is_resident), [true, false, true]);
     });
@@ -286,7 +295,7 @@ fn a_recording_is_read_as_the_events_of_the_run() {
     }
     engine.recording().unwrap().finish();
     let trace = Trace::open(&path, u32::MAX).unwrap();
-    engine.inspect(|_, _, log, _| {
+    engine.inspect(|_, Pooled { recent: log, .. }| {
         assert!(log.iter().eq(trace.events().map(|(_, event)| event)));
         let ranks: Vec<&[u32]> = log.iter().map(|event| event.ranks).step_by(2).collect();
         // Of experts 0 1 3 5 7; of 0 1 3 4; of 0 2 7; and of 2 4 6.
@@ -311,7 +320,7 @@ fn drafts_have_the_ranks_of_their_own_tokens() {
     let picks = Picks::new(&[5, 1, 1, 0, 0, 5], 2, 2);
     compute(&engine, 1, 0, 0, &picks, &batch);
     engine.settle_all();
-    engine.inspect(|_, _, log, _| {
+    engine.inspect(|_, Pooled { recent: log, .. }| {
         let events: Vec<_> = log.iter().map(|e| (e.experts, e.rows, e.ranks)).collect();
         let sure = (&[1, 5][..], &[1, 1][..], &[1, 0][..]);
         let drafts = (&[0, 1, 5][..], &[2, 1, 1][..], &[0, 0, 1][..]);

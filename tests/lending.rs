@@ -8,6 +8,7 @@ mod patterned;
 
 use hotset::engine::layout::Layout;
 use hotset::engine::{Batch, Engine, Inputs, Loan, Piece, Routing, Wanted};
+use hotset::pooled::Pooled;
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use hotset::tracker::{Phase, Span};
@@ -162,7 +163,7 @@ fn numbers() -> impl FnMut(usize) -> usize {
 
 fn resident(engine: &Engine) -> u32 {
     let mut n = 0;
-    engine.inspect(|_, residency, _, _| {
+    engine.inspect(|_, Pooled { residency, .. }| {
         residency.validate();
         n += residency.n_resident();
     });
@@ -222,15 +223,22 @@ fn every_byte_once_and_for_as_long_as_it_is_taken() {
             std::thread::yield_now();
         }
         assert_eq!(engine.queue().stats().bytes_read, counted);
-        engine.inspect(|_, residency, log, _| {
-            assert!(residency.n_pinned() <= 1);
-            let counts = residency.counts().decode;
-            assert_eq!(
-                counts.picks(),
-                log.n_picks() as u64,
-                "what was asked for is logged"
-            );
-        });
+        engine.inspect(
+            |_,
+             Pooled {
+                 residency,
+                 recent: log,
+                 ..
+             }| {
+                assert!(residency.n_pinned() <= 1);
+                let counts = residency.counts().decode;
+                assert_eq!(
+                    counts.picks(),
+                    log.n_picks() as u64,
+                    "what was asked for is logged"
+                );
+            },
+        );
     }
 }
 
@@ -297,7 +305,7 @@ fn what_a_device_holds_leaves_memory_first() {
     // Slots for a quarter of both pools.
     let engine = engine(25, 0);
     let mut n_slots = 0;
-    engine.inspect(|pool, residency, _, _| {
+    engine.inspect(|pool, Pooled { residency, .. }| {
         if pool.shape.n_layers() == 2 {
             n_slots = residency.n_slots();
         }
@@ -306,7 +314,7 @@ fn what_a_device_holds_leaves_memory_first() {
     assert!((6..12).contains(&n_slots), "{n_slots}");
     let is_resident = |expert: u32| {
         let mut found = false;
-        engine.inspect(|pool, residency, _, _| {
+        engine.inspect(|pool, Pooled { residency, .. }| {
             let id = hotset::expert::ExpertId { layer: 0, expert };
             found |= pool.shape.n_layers() == 2 && residency.is_resident(id);
         });
@@ -373,15 +381,20 @@ fn prompts_are_lent_part_by_part() {
             compute(&engine, 0, &[9, 10, 11]);
         }
         assert!(resident(&engine) >= n_before);
-        engine.inspect(|pool, residency, _, tracker| {
-            if pool.shape.n_layers() == 2 {
-                let scans = residency.counts().scan;
-                assert_eq!(scans.picks(), (4 * missing.len()) as u64);
-                assert_eq!(scans.evictions, 0);
-                let picked = tracker.counts(Phase::Prompt, Span::Lifetime, 1);
-                assert_eq!(picked.n_tokens, 160.0, "they hear of all");
-                assert_eq!(picked.picks.iter().sum::<f64>(), 320.0);
-            }
-        });
+        engine.inspect(
+            |pool,
+             Pooled {
+                 residency, tracker, ..
+             }| {
+                if pool.shape.n_layers() == 2 {
+                    let scans = residency.counts().scan;
+                    assert_eq!(scans.picks(), (4 * missing.len()) as u64);
+                    assert_eq!(scans.evictions, 0);
+                    let picked = tracker.counts(Phase::Prompt, Span::Lifetime, 1);
+                    assert_eq!(picked.n_tokens, 160.0, "they hear of all");
+                    assert_eq!(picked.picks.iter().sum::<f64>(), 320.0);
+                }
+            },
+        );
     }
 }

@@ -8,6 +8,7 @@ mod patterned;
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Foresight, Inputs, Routing};
 use hotset::policy::REGISTRY;
+use hotset::pooled::Pooled;
 use hotset::report;
 use hotset::stats::Stats;
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
@@ -157,7 +158,7 @@ fn compute_in_three_lanes(engine: &Engine, is_over: &AtomicBool) {
 }
 
 fn validate(engine: &Engine) {
-    let looked = engine.inspect(|_, residency, _, _| residency.validate());
+    let looked = engine.inspect(|_, Pooled { residency, .. }| residency.validate());
     looked.expect("nobody plans");
 }
 

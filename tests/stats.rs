@@ -2,6 +2,7 @@
 
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing};
+use hotset::pooled::Pooled;
 use hotset::recent_events::{ENGINE_BYTES, PICKS_MAX};
 use hotset::report;
 use hotset::residency::Tally;
@@ -271,7 +272,7 @@ fn without_a_log_there_is_nothing_to_compare() {
         ),
         (0, 0, false)
     );
-    engine.inspect(|_, _, log, _| assert_eq!(log.n_bytes(), size_of_val(log)));
+    engine.inspect(|_, Pooled { recent: log, .. }| assert_eq!(log.n_bytes(), size_of_val(log)));
 }
 
 /// More than the log holds: what is compared is the end of the run, and says so.
@@ -291,6 +292,6 @@ fn a_long_run_is_compared_with_its_end() {
     let expected = format!("hit rate on the last {} routed experts", hindsight.picks);
     assert!(text.contains(&expected), "{text}");
     let mut n_bytes = 0;
-    engine.inspect(|_, _, log, _| n_bytes += log.n_bytes());
+    engine.inspect(|_, Pooled { recent: log, .. }| n_bytes += log.n_bytes());
     assert!(n_bytes <= ENGINE_BYTES, "{n_bytes}");
 }

@@ -9,17 +9,16 @@ mod fit;
 pub mod guard;
 mod stats;
 
-use crate::draft_tokens::{Batch, Drafts, Sure};
+use crate::draft_tokens::Batch;
 use crate::error::Result;
-use crate::expert::{Event, ExpertId, Picked, Shape};
+use crate::expert::{ExpertId, Picked, Shape};
 use crate::notice::Notices;
-use crate::policy::{self, Prior};
+use crate::pooled::{Pooled, Pools};
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::recent_events::{self, RecentEvents};
-use crate::residency::{Buffers, Plan, Residency};
+use crate::residency::{Buffers, Plan};
 use crate::sync::{Held, Lock};
 use crate::trace::{Picks, PoolSpec};
-use crate::tracker::Tracker;
 pub use stats::DeviceStats;
 use std::sync::Arc;
 use std::sync::MutexGuard;
@@ -37,13 +36,9 @@ pub struct PoolOf {
     pub n_slots: u32,
 }
 
-/// The slots of one pool, and what is known of their layers.
-struct Pool {
+/// What a pool is made for, and what came there.
+struct Filled {
     of: PoolOf,
-    residency: Residency,
-    tracker: Tracker,
-    /// Of what was planned.
-    log: RecentEvents,
     bytes_uploaded: u64,
     n_warmed: u64,
     bytes_warmed: u64,
@@ -55,20 +50,18 @@ struct Pool {
 
 /// Everything that changes.
 struct State {
-    pools: Vec<Pool>,
-    drafts: Drafts,
-    guide: Option<Recognizer>,
+    /// What was planned is kept for the comparison.
+    pools: Pools,
+    /// By pool.
+    filled: Vec<Filled>,
     picks: Vec<(u32, u32)>,
     picked: Picked,
     buffers: Buffers,
-    notices: Arc<Notices>,
 }
 
 /// The pools of one context. It is used by one thread at a time, and looked at by others.
 pub struct Cache {
     policy: String,
-    /// By layer of the model: its pool, and its number there.
-    places: Vec<Option<(usize, u32)>>,
     notices: Arc<Notices>,
     state: Lock<State>,
 }
@@ -82,42 +75,31 @@ impl Cache {
     /// The same, with logs for the comparison with other policies that take at most `n_bytes_max` together.
     pub fn with_log(pools: Vec<PoolOf>, policy: &str, n_bytes_max: usize) -> Result<Self> {
         let n_layers: usize = pools.iter().map(|pool| pool.layers.len()).sum();
-        let layers = pools.iter().flat_map(|pool| &pool.layers);
-        let mut places = vec![None; layers.max().map_or(0, |last| last + 1)];
-        for (number, pool) in pools.iter().enumerate() {
-            for (local, &layer) in (0..).zip(&pool.layers) {
-                let before = places[layer].replace((number, local));
-                assert_eq!(before, None, "layer {layer} is in two pools");
-            }
-        }
-        let notices = Arc::<Notices>::default();
-        let pool = |of: PoolOf| {
-            let ranks = policy::by_name(policy, &of.shape)?;
+        let pool = |of: &PoolOf| {
             let share = |whole| recent_events::share(whole, of.layers.len(), n_layers);
-            Ok(Pool {
-                residency: Residency::new(of.shape.clone(), of.n_slots, ranks),
-                tracker: Tracker::new(of.shape.clone()),
-                log: RecentEvents::within(share(n_bytes_max), share(recent_events::PICKS_MAX)),
-                bytes_uploaded: 0,
-                n_warmed: 0,
-                bytes_warmed: 0,
-                n_beside: 0,
-                n_aside: 0,
-                of,
-            })
+            let recent = RecentEvents::within(share(n_bytes_max), share(recent_events::PICKS_MAX));
+            Pooled::new(of.shape.clone(), of.n_slots, policy, recent)
+        };
+        let notices = Arc::<Notices>::default();
+        let pooled = pools.iter().map(pool).collect::<Result<_>>()?;
+        let layers: Vec<_> = pools.iter().map(|pool| pool.layers.clone()).collect();
+        let filled = |of| Filled {
+            of,
+            bytes_uploaded: 0,
+            n_warmed: 0,
+            bytes_warmed: 0,
+            n_beside: 0,
+            n_aside: 0,
         };
         Ok(Self {
             policy: policy.to_string(),
-            places,
             notices: notices.clone(),
             state: Lock::new(State {
-                pools: pools.into_iter().map(pool).collect::<Result<_>>()?,
-                drafts: Drafts::default(),
-                guide: None,
+                pools: Pools::new(pooled, &layers, notices),
+                filled: pools.into_iter().map(filled).collect(),
                 picks: Vec::new(),
                 picked: Picked::default(),
                 buffers: Buffers::default(),
-                notices,
             }),
         })
     }
@@ -141,27 +123,18 @@ impl Cache {
     ) -> Result<usize> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let (at, local) = self.place(layer).expect("the layer is in the cache");
-        self.settle(state, layer, batch)?;
+        let at = state.pools.place(layer).expect("the layer is in the cache");
+        state.pools.settle(layer, batch, |_| false)?;
         let picked = std::mem::take(&mut state.picked);
         let picked = state.pick(picked, picks);
-        let event = picked.event(local, picks.n_tokens());
-        let pool = &mut state.pools[at];
+        let event = picked.event(at.layer, picks.n_tokens());
         let buffers = std::mem::take(&mut state.buffers);
-        let planned = match state.drafts.sort(layer, picks, batch) {
-            None => {
-                let planned = pool.residency.plan(&event, buffers)?;
-                state.note(at, layer, &event, true);
-                planned
-            }
-            Some(sure) => {
-                let taught = sure.event(local);
-                let planned = pool.residency.plan_taught(&event, &taught, buffers)?;
-                state.note(at, layer, &taught, true);
-                planned
-            }
-        };
-        let pool = &mut state.pools[at];
+        let sure = state.pools.sort(layer, picks, batch);
+        let taught = sure.as_ref().map_or(event, |sure| sure.event(at.layer));
+        let residency = &mut state.pools[at.pool].residency;
+        let planned = residency.plan_taught(&event, &taught, buffers)?;
+        state.pools.learn(layer, &taught, true);
+        let pool = &mut state.filled[at.pool];
         assert!(
             planned.bypassed.is_empty(),
             "{} experts and {} slots",
@@ -170,9 +143,10 @@ impl Cache {
         );
         pool.bytes_uploaded += upload(&planned)?;
         let n_fills = planned.fills.len();
-        let committed = pool.residency.commit(planned);
+        let residency = &mut state.pools[at.pool].residency;
+        let committed = residency.commit(planned);
         // What is uploaded for later events waits for what computes this one: the device's queue has an order.
-        state.buffers = pool.residency.release(committed);
+        state.buffers = residency.release(committed);
         state.picked = picked;
         Ok(n_fills)
     }
@@ -180,65 +154,51 @@ impl Cache {
     /// A layer was computed without the cache, as prompts are, but for the experts `held`, ascending. Does nothing if
     /// it is not in it.
     pub fn overhear(&self, layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
-        let Some((at, local)) = self.place(layer) else {
-            return Ok(());
-        };
         let mut guard = self.state();
         let state = &mut *guard;
-        self.settle(state, layer, batch)?;
+        let Some(at) = state.pools.place(layer) else {
+            return Ok(());
+        };
+        state.pools.settle(layer, batch, |_| false)?;
         let picked = std::mem::take(&mut state.picked);
         let picked = state.pick(picked, picks);
         let is_beside = |expert: &&u32| held.binary_search(expert).is_err();
         let n_beside = picked.experts.iter().filter(is_beside).count() as u64;
-        state.pools[at].n_beside += n_beside;
+        let pool = &mut state.filled[at.pool];
+        pool.n_beside += n_beside;
         if batch.is_aside() {
-            state.pools[at].n_aside += n_beside;
+            pool.n_aside += n_beside;
         }
-        match state.drafts.sort(layer, picks, batch) {
-            None => state.teach(at, layer, &picked.event(local, picks.n_tokens()))?,
-            Some(sure) => state.teach(at, layer, &sure.event(local))?,
-        }
+        let sure = state.pools.sort(layer, picks, batch);
+        let all = picked.event(at.layer, picks.n_tokens());
+        let taught = sure.as_ref().map_or(all, |sure| sure.event(at.layer));
+        state.pools.teach(layer, &taught, false)?;
         state.picked = picked;
         Ok(())
     }
 
-    /// Teaches what the batch before has left open in `layer`, and what is sure now.
-    fn settle(&self, state: &mut State, layer: usize, batch: &Batch) -> Result<()> {
-        while let Some(sure) = state.drafts.settle(layer, batch) {
-            self.teach(state, &sure)?;
-        }
-        Ok(())
-    }
-
-    fn teach(&self, state: &mut State, sure: &Sure) -> Result<()> {
-        let (at, local) = self.place(sure.layer).expect("it was planned");
-        state.teach(at, sure.layer, &sure.event(local))
-    }
-
-    /// As [`Drafts::drop_tokens`].
+    /// As [`crate::draft_tokens::Drafts::drop_tokens`].
     pub fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
-        self.state().drafts.drop_tokens(memory, seq, begin, end);
+        self.state().pools.drop_tokens(memory, seq, begin, end);
     }
 
     /// Teaches what is still open: nothing more will be dropped. Does nothing if a plan is being made and does not
     /// end.
     pub fn settle_all(&self) -> Result<()> {
-        let Some(mut state) = self.state_soon() else {
-            return Ok(());
-        };
-        let open: Vec<_> = state.drafts.settle_all().collect();
-        open.iter()
-            .try_for_each(|sure| self.teach(&mut state, sure))
+        match self.state_soon() {
+            Some(mut state) => state.pools.settle_all(|_| false),
+            None => Ok(()),
+        }
     }
 
     /// Recognises the workload from now on.
-    pub fn guide_by(&self, guide: Recognizer) {
-        self.state().guide = Some(guide);
+    pub fn recognize_with(&self, recognizer: Recognizer) {
+        self.state().pools.recognize_with(recognizer);
     }
 
     /// Tells the policies what is known of the workload.
     pub fn prime(&self, known: &Known) {
-        self.state().prime(known);
+        self.state().pools.prime(known);
     }
 
     /// Gives the free slots of each pool to the experts that `known` has hottest: pool, expert by layer of
@@ -246,8 +206,9 @@ impl Cache {
     pub fn fill_hottest(&self, known: &Known) -> Vec<(usize, ExpertId, u32)> {
         let mut state = self.state();
         let mut filled = Vec::new();
-        for (at, pool) in state.pools.iter_mut().enumerate() {
-            let layers = &pool.of.layers;
+        let State { pools, filled, .. } = &mut *state;
+        for (at, (pool, filled)) in pools.iter_mut().zip(filled.iter()).enumerate() {
+            let layers = &filled.of.layers;
             let heat = |id: ExpertId| {
                 let layer = &known.frequency[layers[id.layer as usize]];
                 layer[id.expert as usize]
@@ -266,7 +227,7 @@ impl Cache {
 
     /// What [`Self::fill_hottest`] has filled was uploaded.
     pub fn note_warm(&self, pool: usize, n_bytes: u64) {
-        let pool = &mut self.state().pools[pool];
+        let pool = &mut self.state().filled[pool];
         pool.n_warmed += 1;
         pool.bytes_warmed += n_bytes;
     }
@@ -278,7 +239,7 @@ impl Cache {
 
     /// What the pools are made for.
     pub fn pools(&self) -> Vec<PoolOf> {
-        self.state().pools.iter().map(|p| p.of.clone()).collect()
+        self.state().filled.iter().map(|pool| pool.of.clone()).collect()
     }
 
     /// The pools as a trace of all `n_layers` layers describes them: those that are not in the cache have
@@ -290,7 +251,7 @@ impl Cache {
             preloaded: false,
             device: true,
         };
-        let others = (0..n_layers).filter(|&layer| self.place(layer).is_none());
+        let others = (0..n_layers).filter(|&layer| self.state().pools.place(layer).is_none());
         let others: Vec<u32> = others.map(|layer| layer as u32).collect();
         let pools = self.pools().into_iter();
         let mut specs: Vec<_> = pools
@@ -303,10 +264,6 @@ impl Cache {
             specs.push(spec(others, 0));
         }
         specs
-    }
-
-    fn place(&self, layer: usize) -> Option<(usize, u32)> {
-        self.places.get(layer).copied().flatten()
     }
 
     fn state(&self) -> Held<'_, State> {
@@ -327,40 +284,5 @@ impl State {
         self.picks.extend(picks.ranked());
         picked.set(&mut self.picks);
         picked
-    }
-
-    /// Tells the policy of tokens that are not planned now.
-    fn teach(&mut self, at: usize, layer: usize, event: &Event) -> Result<()> {
-        self.pools[at].residency.teach(event)?;
-        self.note(at, layer, event, false);
-        Ok(())
-    }
-
-    /// Counts an event that a policy was taught, and logs it if it was planned.
-    fn note(&mut self, at: usize, layer: usize, event: &Event, is_planned: bool) {
-        let pool = &mut self.pools[at];
-        pool.tracker.record(event);
-        if is_planned {
-            pool.log.push(event);
-        }
-        let Some(mut guide) = self.guide.take() else {
-            return;
-        };
-        if let Some((known, notice)) = guide.observe(layer, event) {
-            self.prime(known);
-            self.notices.tell(notice);
-        }
-        self.guide = Some(guide);
-    }
-
-    fn prime(&mut self, known: &Known) {
-        for pool in &mut self.pools {
-            let layers = pool.of.layers.iter();
-            let frequency = layers.flat_map(|&layer| known.frequency[layer].iter().copied());
-            pool.residency.prime(&Prior {
-                frequency: &frequency.collect::<Vec<_>>(),
-                n_tokens: known.n_tokens,
-            });
-        }
     }
 }

@@ -1,7 +1,8 @@
 //! The counters of one device.
 
-use super::{Cache, Pool};
+use super::{Cache, Filled};
 use crate::hindsight::{Hindsight, Window};
+use crate::pooled::Pooled;
 use crate::recent_events::share;
 use crate::residency::Tally;
 use crate::tracker::unevenness::Unevenness;
@@ -53,9 +54,9 @@ impl Cache {
         let mut all: Vec<(DeviceStats, Vec<Window>)> = Vec::new();
         if let Some(state) = self.state_soon() {
             let mut heats: Vec<(String, Vec<_>)> = Vec::new();
-            let n_layers = state.pools.iter().map(|p| p.of.layers.len()).sum();
-            for pool in &state.pools {
-                let device = &pool.of.device;
+            let n_layers = state.filled.iter().map(|p| p.of.layers.len()).sum();
+            for (filled, pool) in state.filled.iter().zip(state.pools.iter()) {
+                let device = &filled.of.device;
                 let at = all.iter().position(|(stats, _)| stats.device == *device);
                 let at = at.unwrap_or_else(|| {
                     let stats = DeviceStats {
@@ -68,9 +69,14 @@ impl Cache {
                     all.len() - 1
                 });
                 let (stats, windows) = &mut all[at];
-                stats.add(pool);
-                windows.push(pool.window(share(n_picks_max, pool.of.layers.len(), n_layers)));
-                let layers = 0..pool.of.shape.n_layers();
+                stats.add(filled, pool);
+                let n_picks = share(n_picks_max, filled.of.layers.len(), n_layers);
+                windows.push(Window {
+                    shape: filled.of.shape.clone(),
+                    n_slots: filled.of.n_slots,
+                    log: pool.recent.tail(n_picks),
+                });
+                let layers = 0..filled.of.shape.n_layers();
                 let counts = layers.map(|layer| {
                     pool.tracker
                         .counts(Phase::Generation, Span::Lifetime, layer)
@@ -92,27 +98,17 @@ impl Cache {
 }
 
 impl DeviceStats {
-    fn add(&mut self, pool: &Pool) {
-        self.n_layers += pool.of.layers.len();
-        self.n_experts += pool.of.shape.n_total();
+    fn add(&mut self, filled: &Filled, pool: &Pooled) {
+        self.n_layers += filled.of.layers.len();
+        self.n_experts += filled.of.shape.n_total();
         self.n_slots += pool.residency.n_slots();
         self.n_resident += pool.residency.n_resident();
-        self.slot_bytes += u64::from(pool.of.n_slots) * pool.of.shape.expert_bytes(0);
+        self.slot_bytes += u64::from(filled.of.n_slots) * filled.of.shape.expert_bytes(0);
         self.generation.add(&pool.residency.counts().decode);
-        self.bytes_uploaded += pool.bytes_uploaded;
-        self.n_warmed += pool.n_warmed;
-        self.bytes_warmed += pool.bytes_warmed;
-        self.n_beside += pool.n_beside;
-        self.n_aside += pool.n_aside;
-    }
-}
-
-impl Pool {
-    fn window(&self, n_picks_max: usize) -> Window {
-        Window {
-            shape: self.of.shape.clone(),
-            n_slots: self.of.n_slots,
-            log: self.log.tail(n_picks_max),
-        }
+        self.bytes_uploaded += filled.bytes_uploaded;
+        self.n_warmed += filled.n_warmed;
+        self.bytes_warmed += filled.bytes_warmed;
+        self.n_beside += filled.n_beside;
+        self.n_aside += filled.n_aside;
     }
 }

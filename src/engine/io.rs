@@ -1,6 +1,6 @@
 //! Which bytes of which file go where in the arena.
 
-use super::Engine;
+use super::core::Engine;
 use super::arrivals::Target;
 use super::layout::{Layer, Tensor};
 use crate::error::{Error, Result, cause_again};
@@ -39,22 +39,6 @@ impl Engine {
         self.meter.count(reads);
         self.queue.submit(reads);
         Ok(())
-    }
-
-    /// Sleeps until the parts in `mask` of the expert in `slot`, counted over all pools, are there.
-    pub(super) fn wait_for_parts(&self, slot: u32, mask: u32) -> Result<()> {
-        let arrived = || self.arrivals.has_parts(slot, mask);
-        if arrived() {
-            return Ok(());
-        }
-        self.wait_until(arrived)
-    }
-
-    /// Sleeps until `arrived`, and tells so if that takes very long.
-    pub(super) fn wait_until(&self, arrived: impl Fn() -> bool) -> Result<()> {
-        let waited = self.arrivals.wait_until(arrived, || self.look_at_stall());
-        self.end_of_wait(waited.err());
-        waited.map_err(|failure| self.read_error(failure))
     }
 
     /// The read of one part of `expert` into `slot` of the layer's pool.

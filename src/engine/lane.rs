@@ -4,6 +4,7 @@
 //! read the list after that barrier. The barrier orders the two, so relaxed atomics suffice and no
 //! thread takes a lock for an expert that is resident.
 
+use crate::store::Read;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Where one expert of an operation comes from.
@@ -48,6 +49,15 @@ impl Source {
             number => Self::Ring(number & !RING_BIT),
         }
     }
+}
+
+/// What is made for each event, here to be allocated once.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// Experts and addresses of their regions.
+    pub there: Vec<(u32, usize)>,
+    pub coming: Vec<(u32, usize, Source)>,
+    pub reads: Vec<Read>,
 }
 
 /// The list of the operation that a lane computes.

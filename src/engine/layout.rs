@@ -143,6 +143,15 @@ pub fn expert_bytes(tensors: &[Tensor]) -> u64 {
 }
 
 impl Layout {
+    /// The layers of each pool, ascending.
+    pub fn layers_of_pools(&self) -> Vec<Vec<usize>> {
+        let mut layers = vec![Vec::new(); self.pools.len()];
+        for (number, layer) in self.layers.iter().enumerate() {
+            layers[layer.pool].push(number);
+        }
+        layers
+    }
+
     /// Lays out `budget` bytes for `tensors`, of which those of one block are one layer's parts in
     /// the given order. `aligns[f]` is the alignment that reads of file `f` need.
     ///

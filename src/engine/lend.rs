@@ -7,7 +7,7 @@
 //!
 //! The policy hears of all that was picked, as if memory had computed it; what the device keeps is spare here.
 
-use super::{Engine, State};
+use super::core::{Engine, State};
 use crate::draft_tokens::Batch;
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
@@ -127,7 +127,7 @@ impl Engine {
         for fill in &plan.fills {
             self.wait_for_parts(first_slot + fill.slot, layer.all_parts())?;
         }
-        loan.buffers = self.state().residencies[layer.pool].release(plan);
+        loan.buffers = self.state().pools[layer.pool].residency.release(plan);
         Ok(())
     }
 
@@ -141,13 +141,13 @@ impl Engine {
     ) -> Result<()> {
         let pool = self.layout.layers[layer].pool;
         let id = self.id(layer, expert);
-        let held = self.state().residencies[pool].hold(id);
+        let held = self.state().pools[pool].residency.hold(id);
         let parts = 0..self.layout.layers[layer].parts.len();
         let Some(held) = held else {
             return self.show_staged(layer, &[expert], parts, false, &mut take);
         };
         let shown = self.show_slots(layer, &[(expert, held.slot())], parts, false, &mut take);
-        let residency = &mut self.state().residencies[pool];
+        let residency = &mut self.state().pools[pool].residency;
         residency.let_go(held);
         residency.spare(id);
         shown
@@ -161,7 +161,7 @@ impl Engine {
     fn keep_in(&self, state: &mut State, experts: &[(usize, u32)]) {
         for &(layer, expert) in experts {
             let pool = self.layout.layers[layer].pool;
-            state.residencies[pool].keep(self.id(layer, expert));
+            state.pools[pool].residency.keep(self.id(layer, expert));
         }
     }
 
@@ -175,7 +175,7 @@ impl Engine {
         self.leave_lane(state)?;
         let layer = &self.layout.layers[loan.layer];
         let n_tokens = wanted.picks.n_tokens();
-        state.n_events += 1;
+        state.runs.n_events += 1;
         if !wanted.batch.is_trial() {
             self.note_loan(state, loan.layer, n_tokens);
         }
@@ -184,26 +184,33 @@ impl Engine {
         let (picks, batch) = (wanted.picks, wanted.batch);
         let buffers = std::mem::take(&mut loan.buffers);
         let events = [&missing, &all];
-        let plan = self.plan_tokens(state, loan.layer, events, picks, batch, buffers)?;
+        let (plan, sure) =
+            self.plan_tokens(state, loan.layer, events, picks, batch, buffers)?;
+        if !batch.is_trial() {
+            let taught = sure.as_ref().map_or(all, |sure| sure.event(all.layer));
+            let is_kept = !state.is_lent[loan.layer];
+            state.pools.learn(loan.layer, &taught, is_kept);
+            self.record(state, loan.layer, picks, batch);
+        }
         let plan = &*loan.plan.insert(plan);
         if wanted.batch.is_trial() {
             return Ok(());
         }
         if !missing.experts.is_empty() {
-            state.logs[layer.pool].push(&missing);
+            state.pools[layer.pool].recent.push(&missing);
         }
-        let residency = &mut state.residencies[layer.pool];
+        let residency = &mut state.pools[layer.pool].residency;
         for &expert in all.experts.iter().filter(|_| wanted.is_kept) {
             residency.spare(self.id(loan.layer, expert));
         }
         self.keep_in(state, wanted.victims);
-        self.read_fills(&mut state.reads, loan.layer, 0, plan)
+        self.read_fills(&mut state.scratch.reads, loan.layer, 0, plan)
     }
 
     /// A device computes `layer`: nothing is read ahead for it.
     fn note_loan(&self, state: &mut State, layer: usize, n_tokens: u32) {
-        for residency in &mut state.residencies {
-            residency.expect([]);
+        for pool in state.pools.iter_mut() {
+            pool.residency.expect([]);
         }
         state.is_lent[layer] = true;
         if layer == 0 {
@@ -217,10 +224,10 @@ impl Engine {
     /// What this thread has computed last is finished, so its pins go.
     fn leave_lane(&self, state: &mut State) -> Result<()> {
         let owner = Some(std::thread::current().id());
-        let is_mine = |at: &usize| state.runs[*at].owner == owner && self.lanes[*at].is_finished();
-        if let Some(at) = (0..state.n_lanes).find(is_mine) {
+        let is_mine = |at: &usize| state.runs.by_lane[*at].owner == owner && self.lanes[*at].is_finished();
+        if let Some(at) = (0..state.runs.n_lanes).find(is_mine) {
             self.close(state, at)?;
-            state.runs[at].parts_begun = 0;
+            state.runs.by_lane[at].parts_begun = 0;
         }
         Ok(())
     }

@@ -17,6 +17,11 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// [`Self::bytes_read`] now.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
     /// So many bytes that were counted will not be read; `is_whole`: nothing of their read.
     pub(super) fn uncount(&self, n_bytes: usize, is_whole: bool) {
         self.bytes_read.fetch_sub(n_bytes as u64, Ordering::Relaxed);

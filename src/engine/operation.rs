@@ -1,18 +1,11 @@
 //! The list of an operation: its experts in the order in which they are computed.
 
-use super::lane::{Entry, Lane, Source};
-use super::{Engine, State};
+use super::core::{Engine, State};
+use super::lane::{Entry, Lane, Scratch, Source};
 use std::sync::atomic::Ordering;
 
 /// Experts that are there are computed before the first one of the ring, so that its bytes can arrive.
 const LEAD: usize = 2;
-
-/// What a list is made of, here to be allocated once: experts and addresses of their regions.
-#[derive(Default)]
-pub(super) struct Scratch {
-    there: Vec<(u32, usize)>,
-    coming: Vec<(u32, usize, Source)>,
-}
 
 impl Engine {
     /// Writes the list of the operation on `part`, in which experts pass through the ring as number `first`
@@ -23,8 +16,8 @@ impl Engine {
     /// small, and its reads go on only as its entries are computed.
     pub(super) fn write_list(&self, state: &mut State, at: usize, part: usize, first: u64) {
         let lane = &self.lanes[at];
-        let Scratch { there, coming } = &mut state.scratch;
-        let run = &state.runs[at];
+        let Scratch { there, coming, .. } = &mut state.scratch;
+        let run = &state.runs.by_lane[at];
         let layer = &self.layout.layers[run.layer];
         let pool = &self.layout.pools[layer.pool];
         let first_region = self.arena.addr() + self.region(layer, part, 0);

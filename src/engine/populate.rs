@@ -4,7 +4,7 @@
 //! host for it. A read into new memory would wait for that, with the thread that submits it.
 
 use super::layout::Layout;
-use super::resize::Sizing;
+use super::sizing::{Sizing, Step};
 use crate::store::Arena;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
@@ -13,15 +13,6 @@ use std::sync::{Arc, Weak};
 const ARENA_BYTES_MIN: u64 = 64 << 20;
 /// About how much is committed at a time: what gives memory back waits for that.
 const STEP_BYTES: usize = 8 << 20;
-
-/// A part of the arena that is committed at a time.
-pub(super) struct Step {
-    pub range: Range<usize>,
-    /// Slots, counted over all pools, or the ring after them.
-    pub pieces: Range<u32>,
-    /// Bytes that each of them has when this is done.
-    pub n_bytes: usize,
-}
 
 /// Commits what is used of `arena` at the start in the background: the ring, which prompts use first, then slots by
 /// their numbers, in which order free ones are taken. Ends early with the arena, or when memory is given back.

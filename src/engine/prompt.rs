@@ -1,9 +1,8 @@
 //! Prompts that are computed in several batches read their experts as often.
 
-use super::{Engine, N_LANES, State};
+use super::run::N_LANES;
 use crate::expert::Event;
 use crate::notice::Notice;
-use std::sync::atomic::Ordering;
 
 /// Bytes that the batches after the first must have read before anything is said.
 const BYTES_MIN: u64 = 256 << 20;
@@ -27,7 +26,7 @@ pub(super) struct Prompts {
 
 impl Prompts {
     /// A batch of `n_tokens` begins in lane `at`, or on a device, as [`Prompt::note`].
-    fn note(&mut self, at: Option<usize>, n_tokens: u32, bytes_read: u64) -> Option<Notice> {
+    pub fn note(&mut self, at: Option<usize>, n_tokens: u32, bytes_read: u64) -> Option<Notice> {
         let at = at.unwrap_or(N_LANES);
         if self.by_lane.len() <= at {
             self.by_lane.resize_with(at + 1, Prompt::default);
@@ -67,16 +66,6 @@ impl Prompt {
             n_batches: ended.n_batches,
             n_bytes,
         })
-    }
-}
-
-impl Engine {
-    /// A batch of `n_tokens` begins in lane `at`, or on a device.
-    pub(super) fn note_batch(&self, state: &mut State, at: Option<usize>, n_tokens: u32) {
-        let bytes_read = self.meter.bytes_read.load(Ordering::Relaxed);
-        if let Some(notice) = state.prompts.note(at, n_tokens, bytes_read) {
-            self.notices.tell(notice);
-        }
     }
 }
 

@@ -4,96 +4,17 @@
 //! it is under way, because pins stay until reads have arrived. So its bytes go back to the system
 //! without the state being locked.
 
+use super::core::{Engine, State};
 use super::layout::Layout;
-use super::populate::Step;
-use super::{Engine, State};
+use super::sizing::{Size, Sizing};
 use crate::error::{Error, Result};
-use crate::memory::Expected;
+use crate::pooled::Pooled;
 use crate::store::Arena;
-use crate::sync::Lock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 /// Slots that are taken out of use at a time: choosing as many victims takes the policy a fraction of a
 /// millisecond, for which an event may have to wait.
 const STEP_SLOTS: u32 = 16;
-
-/// What holds experts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Size {
-    /// Slots in use or free.
-    pub n_slots: u32,
-    /// Their bytes in the arena.
-    pub n_bytes: u64,
-}
-
-/// What changing the size needs.
-pub(super) struct Sizing {
-    /// The slots of each pool that may be used. Changes come one after the other, and while nothing is
-    /// committed in advance: which is done in steps, and who changes something is the first between two of them.
-    opened: Lock<Vec<u32>>,
-    /// By slot of all pools, and then the ring: how many of its bytes have memory.
-    has_memory: Box<[AtomicUsize]>,
-    /// What in use has no memory yet.
-    expected: Expected,
-    n_slots_min: AtomicU32,
-}
-
-impl Sizing {
-    /// Lets what `layout` has at the start be used, of an arena for all.
-    pub fn new(layout: &Layout, arena: &Arena) -> Result<Self> {
-        let ring = layout.ring.base..layout.arena_bytes;
-        let starts = layout
-            .pools
-            .iter()
-            .map(|pool| pool.bytes(0..pool.n_slots_start));
-        for range in starts.chain([ring]) {
-            arena.open(range).map_err(|cause| {
-                Error::setting(
-                    "HOTSET_RAM",
-                    layout.arena_bytes_start().to_string(),
-                    format!("the system does not give that many bytes: {cause}"),
-                )
-            })?;
-        }
-        let n_pieces = layout.n_slots() as usize + 1;
-        let expected = Expected::default();
-        expected.add(layout.arena_bytes_start() as i64);
-        Ok(Self {
-            opened: Lock::new(layout.pools.iter().map(|pool| pool.n_slots_start).collect()),
-            has_memory: (0..n_pieces).map(|_| AtomicUsize::new(0)).collect(),
-            expected,
-            n_slots_min: AtomicU32::new(layout.n_slots_start()),
-        })
-    }
-
-    /// Commits a part of `arena` while the size does not change. Returns whether it has memory now.
-    pub fn commit(&self, arena: &Arena, step: Step) -> bool {
-        let _turn = self.opened.lock();
-        let is_done = arena.commit(step.range);
-        for piece in step.pieces.filter(|_| is_done) {
-            let before = self.has_memory[piece as usize].fetch_max(step.n_bytes, Ordering::Relaxed);
-            self.expected
-                .add(-(step.n_bytes.saturating_sub(before) as i64));
-        }
-        is_done
-    }
-
-    /// A slot of `n_bytes`, counted over all pools, or the ring after them, is about to be written to.
-    pub fn use_piece(&self, piece: u32, n_bytes: usize) {
-        let has_memory = &self.has_memory[piece as usize];
-        // Mostly it has, and nobody need hear of that.
-        if has_memory.load(Ordering::Relaxed) != n_bytes {
-            let before = has_memory.swap(n_bytes, Ordering::Relaxed);
-            self.expected.add(-((n_bytes - before) as i64));
-        }
-    }
-
-    /// A slot of `n_bytes` has gone out of use: what of it has no memory is not expected to get any.
-    fn retire(&self, slot: u32, n_bytes: usize) {
-        let before = self.has_memory[slot as usize].swap(0, Ordering::Relaxed);
-        self.expected.add(-((n_bytes - before) as i64));
-    }
-}
 
 impl Engine {
     /// Whether the system lets this process have what `layout` needs, as far as it says so before memory is used.
@@ -142,7 +63,7 @@ impl Engine {
         }
         let mut state = self.state();
         for (i, pool) in self.layout.pools.iter().enumerate() {
-            let residency = &mut state.residencies[i];
+            let residency = &mut state.pools[i].residency;
             let n_more = wanted[i].min(opened[i]).saturating_sub(residency.n_slots());
             if n_more > 0 {
                 residency.resize(residency.n_slots() + n_more)?;
@@ -173,7 +94,7 @@ impl Engine {
     /// Takes a step from the slots of `pool` to `n_slots`; returns those that are out of use now, none if
     /// there is nothing left to do or all others are pinned.
     fn retire_some(&self, state: &mut State, pool: usize, n_slots: u32) -> Result<Vec<u32>> {
-        let residency = &mut state.residencies[pool];
+        let residency = &mut state.pools[pool].residency;
         let least = n_slots.max(residency.n_pinned());
         let now = residency.n_slots();
         if now <= least {
@@ -201,7 +122,7 @@ impl Engine {
             n_slots: 0,
             n_bytes: 0,
         };
-        for (pool, residency) in self.layout.pools.iter().zip(&state.residencies) {
+        for (pool, Pooled { residency, .. }) in self.layout.pools.iter().zip(state.pools.iter()) {
             size.n_slots += residency.n_slots();
             size.n_bytes += pool.slot_bytes as u64 * u64::from(residency.n_slots());
         }

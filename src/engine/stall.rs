@@ -1,12 +1,10 @@
 //! A word about reads that do not end: a disk that hangs, or a server that is gone, looks like a computation
 //! that hangs.
 
-use super::Engine;
 use super::arrivals::LOOK_EVERY;
-use crate::notice::Notice;
-use crate::store::{ReadFailure, UnderWay};
+use crate::store::UnderWay;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// A read that takes longer is worth a line.
@@ -17,13 +15,13 @@ const EVERY: Duration = Duration::from_secs(60);
 /// What threads that wait have said of the read that the system has had for longest. It is one for all of them.
 #[derive(Default)]
 pub(super) struct Stall {
-    told: Mutex<Option<Told>>,
+    pub told: Mutex<Option<Told>>,
     /// Whether there is one: most of who waits have nothing to ask for.
-    is_told: AtomicBool,
+    pub is_told: AtomicBool,
 }
 
 /// A read of which it was said that it takes long.
-struct Told {
+pub(super) struct Told {
     read: UnderWay,
     /// When it was last seen under way.
     seen_at: Instant,
@@ -32,14 +30,14 @@ struct Told {
 
 /// What is to be said of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum News {
+pub(super) enum News {
     Takes,
     HasEnded,
 }
 
 /// A thread looks at `longest`, the read that the system has had for longest; returns what is to be said, of which
 /// read, and how long that has taken.
-fn look(
+pub(super) fn look(
     told: &mut Option<Told>,
     now: Instant,
     longest: Option<UnderWay>,
@@ -74,53 +72,6 @@ fn look(
         });
     }
     news
-}
-
-impl Engine {
-    /// A thread still waits, and holds no lock that reading needs: tells what there is to tell.
-    pub(super) fn look_at_stall(&self) {
-        // What cannot be told at once is told at the next look.
-        let Some(longest) = self.queue.longest_under_way() else {
-            return;
-        };
-        let news = {
-            let mut told = self.stall.told.lock().expect("no thread panics with it");
-            let news = look(&mut told, Instant::now(), longest);
-            self.stall.is_told.store(told.is_some(), Ordering::Relaxed);
-            news
-        };
-        for (news, read, took) in news {
-            self.notices.tell(self.notice(news, read, took));
-        }
-    }
-
-    /// What a thread waited for is there, or `failure` says why not.
-    pub(super) fn end_of_wait(&self, failure: Option<&ReadFailure>) {
-        if !self.stall.is_told.load(Ordering::Relaxed) {
-            return;
-        }
-        match failure {
-            None => self.look_at_stall(),
-            // That is what is said.
-            Some(_) => {
-                let mut told = self.stall.told.lock().expect("no thread panics with it");
-                *told = None;
-                self.stall.is_told.store(false, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn notice(&self, news: News, read: UnderWay, took: Duration) -> Notice {
-        let path = self.queue.files()[read.file as usize].path();
-        Notice::SlowRead {
-            n_bytes: read.n_bytes,
-            offset: read.offset,
-            path: path.to_path_buf(),
-            what: self.holder_of(path, read.offset, read.n_bytes),
-            took,
-            has_ended: news == News::HasEnded,
-        }
-    }
 }
 
 #[cfg(test)]

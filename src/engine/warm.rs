@@ -1,12 +1,12 @@
 //! Starting warm, and recognising the workload: what profiles say of the experts is told to the
 //! policies, and the hottest experts are read before the first token.
 
-use super::{Engine, State};
+use super::core::Engine;
 use crate::error::Result;
-use crate::expert::{Event, ExpertId};
-use crate::policy::Prior;
+use crate::expert::ExpertId;
+use crate::pooled::Pooled;
 use crate::profile::Lesson;
-use crate::profile::recognizer::{Known, Recognizer};
+use crate::profile::recognizer::Known;
 use crate::store::Read;
 use crate::tracker::{Phase, Span};
 use std::time::{Duration, Instant};
@@ -45,40 +45,6 @@ impl Engine {
         self.layout.n_slots_start() as usize == self.layout.n_experts()
     }
 
-    /// Tells the policies what is known of the workload. Panics unless `known` has all experts.
-    pub fn prime(&self, known: &Known) {
-        self.prime_pools(&mut self.state(), known);
-    }
-
-    fn prime_pools(&self, state: &mut State, known: &Known) {
-        for (pool, residency) in state.residencies.iter_mut().enumerate() {
-            let layers = self.layout.layers.iter().zip(&known.frequency);
-            let mine = layers.filter(|(layer, _)| layer.pool == pool);
-            let frequency: Vec<f32> = mine.flat_map(|(_, f)| f).copied().collect();
-            residency.prime(&Prior {
-                frequency: &frequency,
-                n_tokens: known.n_tokens,
-            });
-        }
-    }
-
-    /// Recognises the workload from now on.
-    pub fn guide_by(&self, guide: Recognizer) {
-        self.state().guide = Some(guide);
-    }
-
-    /// Shows an event to the guide; follows it when it has made up its mind.
-    pub(super) fn recognise(&self, state: &mut State, layer: usize, event: &Event) {
-        let Some(mut guide) = state.guide.take() else {
-            return;
-        };
-        if let Some((known, notice)) = guide.observe(layer, event) {
-            self.prime_pools(state, known);
-            self.notices.tell(notice);
-        }
-        state.guide = Some(guide);
-    }
-
     /// Reads experts into all free slots, and waits until they are there: for a budget that holds every
     /// expert. Then nothing is ever evicted, and the model starts as fast as one that is loaded as usual.
     /// Calls `progress` with the bytes done now and then.
@@ -103,7 +69,7 @@ impl Engine {
     fn places(&self, heat: impl Fn(usize, u32) -> f32) -> Vec<Place> {
         let mut state = self.state();
         let mut places = Vec::new();
-        for (pool, residency) in state.residencies.iter_mut().enumerate() {
+        for (pool, Pooled { residency, .. }) in state.pools.iter_mut().enumerate() {
             let numbered = self.layout.layers.iter().enumerate();
             let mine: Vec<usize> = numbered
                 .filter(|(_, l)| l.pool == pool)
@@ -161,7 +127,7 @@ impl Engine {
         self.wait_for(on_their_way)?;
         let mut state = self.state();
         for place in left {
-            state.residencies[place.pool].unfill(place.id);
+            state.pools[place.pool].residency.unfill(place.id);
         }
         warmed.n_left = left.len();
         warmed.took = begin.elapsed();
@@ -204,7 +170,7 @@ impl Engine {
         let mut lesson = Lesson::new(&n_experts);
         let layers = self.layout.layers.iter().zip(&mut lesson.layers);
         for (number, (layer, picks)) in layers.enumerate() {
-            let tracker = &state.trackers[layer.pool];
+            let tracker = &state.pools[layer.pool].tracker;
             for phase in Phase::ALL {
                 let counts = tracker.counts(phase, Span::Lifetime, layer.pool_layer);
                 picks[phase as usize] = counts.picks.iter().map(|&n| n as u64).collect();

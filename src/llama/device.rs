@@ -253,7 +253,7 @@ impl Cached {
         lines.iter().for_each(|line| report::say(line));
         if let Some(workload) = self.loaded.workload() {
             if let Some(guide) = workload.guide() {
-                made.cache.guide_by(guide);
+                made.cache.recognize_with(guide);
             }
             if let Some(known) = workload.known() {
                 made.cache.prime(&known);

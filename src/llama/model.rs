@@ -182,7 +182,7 @@ impl Model {
     /// Tells the engine what is known of the workload, and reads what fits of that.
     fn warm(&self, engine: &Engine, workload: &Workload) -> Result<()> {
         if let Some(guide) = workload.guide() {
-            engine.guide_by(guide);
+            engine.recognize_with(guide);
         }
         let Some(known) = workload.known() else {
             return Ok(());

@@ -1,0 +1,209 @@
+//! What an engine is made of.
+
+use super::ahead::Ahead;
+use super::arrivals::Arrivals;
+use super::lane::{Lane, Scratch};
+use super::layout::{self, Layout};
+use super::meter::Meter;
+use super::populate;
+use super::prompt::Prompts;
+use super::run::{N_LANES, Runs};
+use super::sizing::Sizing;
+use super::stall::Stall;
+use crate::error::Result;
+use crate::notice::Notices;
+use crate::pooled::{Pooled, Pools};
+use crate::recent_events::{self, RecentEvents};
+use crate::store::{Arena, ModelFile, QueueOptions, ReadQueue};
+use crate::sync::{Held, Lock};
+use crate::trace::Recording;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Everything that changes under the lock, by who has it.
+pub(super) struct State {
+    /// What the lanes compute.
+    pub runs: Runs,
+    /// Slots, policies, and what these hear.
+    pub pools: Pools,
+    /// By layer: whether a device has computed its latest event.
+    pub is_lent: Vec<bool>,
+    /// What is read before it is picked.
+    pub ahead: Option<Ahead>,
+    pub prompts: Prompts,
+    /// The number of the next part that passes through the ring.
+    pub next_sequence: u64,
+    pub scratch: Scratch,
+    /// First and last routing event.
+    pub busy: Option<(Instant, Instant)>,
+}
+
+impl State {
+    /// A routing event is planned.
+    pub fn note_time(&mut self) {
+        let now = Instant::now();
+        self.busy.get_or_insert((now, now)).1 = now;
+    }
+
+    /// Whether an event of `layer` is kept for the comparison: memory has to have its experts.
+    pub fn is_kept(is_lent: &[bool]) -> impl Fn(usize) -> bool + '_ {
+        |layer| !is_lent[layer]
+    }
+}
+
+/// The streamed experts of one model.
+pub struct Engine {
+    pub(super) layout: Layout,
+    pub(super) arena: Arc<Arena>,
+    pub(super) queue: ReadQueue,
+    pub(super) arrivals: Arc<Arrivals>,
+    pub(super) notices: Arc<Notices>,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) state: Lock<State>,
+    /// Whether an operation uses the staging ring.
+    ring_is_taken: Mutex<bool>,
+    ring_is_free: Condvar,
+    pub(super) sizing: Arc<Sizing>,
+    pub(super) meter: Meter,
+    pub(super) stall: Stall,
+    pub(super) recording: Option<Arc<Recording>>,
+}
+
+impl Engine {
+    /// Maps the arena of `layout`, with the slots of the start, and starts the read queue; nothing is resident.
+    pub fn new(
+        layout: Layout,
+        files: Vec<ModelFile>,
+        policy: &str,
+        options: QueueOptions,
+    ) -> Result<Self> {
+        let is_power = |f: &ModelFile| f.align().is_power_of_two();
+        assert!(files.iter().all(is_power), "alignments are powers of two");
+        let arena = Arc::new(Arena::reserve(layout.arena_bytes)?);
+        let sizing = Arc::new(Sizing::new(&layout, &arena)?);
+        populate::in_background(&arena, &sizing, &layout);
+        let notices = Arc::<Notices>::default();
+        let arrivals = Arc::new(Arrivals::new(
+            layout.n_slots() as usize,
+            layout.ring.n_places,
+            notices.clone(),
+        ));
+        let queue = ReadQueue::new(files, arena.clone(), arrivals.clone(), options)?;
+        let pool = |pool: &layout::Pool| {
+            let share = |whole| {
+                let n_layers = pool.shape.n_layers() as usize;
+                recent_events::share(whole, n_layers, layout.layers.len())
+            };
+            let n_bytes_max = share(recent_events::ENGINE_BYTES);
+            let recent = RecentEvents::within(n_bytes_max, share(recent_events::PICKS_MAX));
+            Pooled::new(pool.shape.clone(), pool.n_slots_start, policy, recent)
+        };
+        let pools = layout.pools.iter().map(pool).collect::<Result<_>>()?;
+        let pools = Pools::new(pools, &layout.layers_of_pools(), notices.clone());
+        let n_experts = layout.layers.iter().map(|l| l.n_experts).max().unwrap_or(0);
+        Ok(Self {
+            sizing,
+            lanes: (0..N_LANES)
+                .map(|_| Lane::new(n_experts as usize))
+                .collect(),
+            state: Lock::new(State {
+                runs: Runs::default(),
+                pools,
+                is_lent: vec![false; layout.layers.len()],
+                ahead: None,
+                prompts: Prompts::default(),
+                next_sequence: 0,
+                scratch: Scratch::default(),
+                busy: None,
+            }),
+            layout,
+            arena,
+            queue,
+            arrivals,
+            notices,
+            ring_is_taken: Mutex::new(false),
+            ring_is_free: Condvar::new(),
+            meter: Meter::default(),
+            stall: Stall::default(),
+            recording: None,
+        })
+    }
+
+    /// Keeps no log of the routing: nobody will ask what other policies would have done.
+    pub fn log_nothing(&mut self) {
+        for pool in self.state.get_mut().pools.iter_mut() {
+            pool.recent = RecentEvents::within(0, 0);
+        }
+    }
+
+    /// Records the routing from now on.
+    pub fn record_to(&mut self, recording: impl Into<Arc<Recording>>) {
+        self.recording = Some(recording.into());
+    }
+
+    /// What records the routing.
+    pub fn recording(&self) -> Option<&Recording> {
+        self.recording.as_deref()
+    }
+
+    /// Where everything lies.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The reads, for their counters and how they are done.
+    pub fn queue(&self) -> &ReadQueue {
+        &self.queue
+    }
+
+    /// What there is to tell a person.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
+    /// What routing has cost so far.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Calls `look` for each pool with its slots and what is known of its routing;
+    /// returns the time between the first routing event and the last.
+    ///
+    /// Does nothing and returns `None` if an event is being planned and does not end: this may be called where
+    /// the end of the process has interrupted that.
+    pub fn inspect(
+        &self,
+        mut look: impl FnMut(&layout::Pool, &Pooled),
+    ) -> Option<Duration> {
+        let state = self.state.soon()?;
+        let pools = self.layout.pools.iter().zip(state.pools.iter());
+        pools.for_each(|(of, pool)| look(of, pool));
+        Some(state.busy.map_or(Duration::ZERO, |(a, b)| b - a))
+    }
+
+    pub(super) fn state(&self) -> Held<'_, State> {
+        Held::of(&self.state)
+    }
+
+    #[inline]
+    pub(super) fn lane(&self, key: usize) -> &Lane {
+        self.lanes
+            .iter()
+            .find(|l| l.key.load(Ordering::Relaxed) == key)
+            .expect("route comes before acquire")
+    }
+
+    pub(super) fn take_ring(&self) {
+        let taken = self.ring_is_taken.lock().expect("no thread panics with it");
+        *self
+            .ring_is_free
+            .wait_while(taken, |taken| *taken)
+            .expect("no thread panics with it") = true;
+    }
+
+    pub(super) fn free_ring(&self) {
+        *self.ring_is_taken.lock().expect("no thread panics with it") = false;
+        self.ring_is_free.notify_one();
+    }
+}

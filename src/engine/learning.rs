@@ -1,0 +1,76 @@
+//! What the policies, the trackers and the logs hear of an event, see [`crate::draft_tokens`].
+
+use super::core::{Engine, State};
+use crate::draft_tokens::{Batch, Sure};
+use crate::error::Result;
+use crate::expert::Event;
+use crate::profile::recognizer::{Known, Recognizer};
+use crate::residency::{Buffers, Committed};
+use crate::trace::Picks;
+
+impl Engine {
+    /// Plans the first of `events` of `layer` and counts its hits and misses. Its policy is told of what is sure of the
+    /// second, which is of all that the tokens picked: that is returned, `None` if all is sure, and still to be learnt.
+    /// A trial is only planned.
+    pub(super) fn plan_tokens(
+        &self,
+        state: &mut State,
+        layer: usize,
+        [event, all]: [&Event; 2],
+        picks: Picks,
+        batch: &Batch,
+        buffers: Buffers,
+    ) -> Result<(Committed, Option<Sure>)> {
+        let pool = self.layout.layers[layer].pool;
+        let State { pools, is_lent, .. } = state;
+        if batch.is_trial() {
+            let plan = pools[pool].residency.plan_trial(event, buffers)?;
+            return Ok((plan, None));
+        }
+        let settled = pools.settle(layer, batch, State::is_kept(is_lent));
+        settled.expect("the experts were planned");
+        let sure = pools.sort(layer, picks, batch);
+        let taught = sure.as_ref().map_or(*all, |sure| sure.event(all.layer));
+        let residency = &mut pools[pool].residency;
+        let planned = residency.plan_taught(event, &taught, buffers)?;
+        Ok((residency.commit(planned), sure))
+    }
+
+    /// Records what was picked: under the lock, so that lanes are recorded in the order in which they were planned.
+    pub(super) fn record(&self, state: &mut State, layer: usize, picks: Picks, batch: &Batch) {
+        if let Some(recording) = &self.recording {
+            recording.record(layer as u32, picks, batch.is_aside());
+        }
+        state.note_time();
+    }
+
+    /// As [`crate::draft_tokens::Drafts::drop_tokens`].
+    pub fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
+        self.state().pools.drop_tokens(memory, seq, begin, end);
+    }
+
+    /// Teaches what is still open: nothing more will be dropped.
+    pub fn settle_all(&self) {
+        let mut guard = self.state();
+        let State { pools, is_lent, .. } = &mut *guard;
+        let settled = pools.settle_all(State::is_kept(is_lent));
+        settled.expect("the experts were planned");
+    }
+
+    /// Tells the policies what is known of the workload.
+    pub fn prime(&self, known: &Known) {
+        self.state().pools.prime(known);
+    }
+
+    /// Recognises the workload from now on.
+    pub fn recognize_with(&self, recognizer: Recognizer) {
+        self.state().pools.recognize_with(recognizer);
+    }
+
+    /// A batch of `n_tokens` begins in lane `at`, or on a device.
+    pub(super) fn note_batch(&self, state: &mut State, at: Option<usize>, n_tokens: u32) {
+        if let Some(notice) = state.prompts.note(at, n_tokens, self.meter.bytes_read()) {
+            self.notices.tell(notice);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The two calls of compute threads.
+
+use super::core::{Engine, State};
+use super::lane::Source;
+use super::run::Routing;
+use crate::error::Result;
+use std::sync::atomic::Ordering;
+
+impl Engine {
+    /// An operation on part `part` of `layer` begins in the lane known as `key`.
+    ///
+    /// Called by thread 0 before the lane's `n_threads` threads acquire. Waits only for the ring. Returns whether
+    /// an event began.
+    pub fn route(
+        &self,
+        layer: usize,
+        part: usize,
+        key: usize,
+        n_threads: u32,
+        routing: &Routing,
+    ) -> Result<bool> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let at = self.claim_lane(state, key)?;
+        let begins = !state.runs.by_lane[at].continues(layer, part, routing);
+        let is_trial = routing.batch.is_trial();
+        if begins {
+            self.close(state, at)?;
+            if !is_trial {
+                self.foresee(state, at, layer, routing);
+            }
+            let sure = self.begin(state, at, layer, routing)?;
+            self.read_misses(state, at, layer, part)?;
+            if !is_trial {
+                self.look_ahead(state, at, layer);
+                self.learn(state, at, layer, routing, sure);
+            }
+        }
+        let run = &mut state.runs.by_lane[at];
+        run.parts_begun |= 1 << part;
+        // From here on the lane is busy for everybody who looks, also while the lock is dropped.
+        self.lanes[at].begin(n_threads, is_trial);
+        let n_staged = run.staged.len() as u64;
+        if n_staged == 0 {
+            self.write_list(state, at, part, 0);
+            return Ok(begins);
+        }
+        drop(guard);
+        self.take_ring();
+        let mut guard = self.state();
+        let first = guard.next_sequence;
+        guard.next_sequence += n_staged;
+        self.write_list(&mut guard, at, part, first);
+        let n_places = self.layout.ring.n_places as u64;
+        let reads: Vec<_> = (0..n_staged.min(n_places))
+            .map(|i| self.staged_read(layer, part, guard.runs.by_lane[at].staged[i as usize], first + i))
+            .collect();
+        drop(guard);
+        self.check_files(layer)?;
+        self.submit_staged(&reads, is_trial);
+        Ok(begins)
+    }
+
+    /// Entry `i` of the operation of the lane known as `key`, for thread `ith`: the expert and the
+    /// address of its weights, or `None` after the last. Waits until the weights are there.
+    #[inline]
+    pub fn acquire(
+        &self,
+        layer: usize,
+        key: usize,
+        ith: u32,
+        i: usize,
+    ) -> Result<Option<(u32, usize)>> {
+        let lane = self.lane(key);
+        if i > 0
+            && let Source::Ring(number) = lane.source(i - 1)
+        {
+            self.leave_staged(lane, layer, number as usize);
+        }
+        if i >= lane.n_entries.load(Ordering::Relaxed) {
+            if lane.finish() {
+                self.free_ring();
+            }
+            return Ok(None);
+        }
+        let entry = lane.entry(i);
+        let is_timed = || ith == 0 && !lane.is_trial.load(Ordering::Relaxed);
+        match entry.source {
+            Source::Memory => {}
+            Source::Slot(slot) => {
+                let part = lane.part.load(Ordering::Relaxed);
+                self.wait(is_timed(), || self.arrivals.has_part(slot, part))?;
+            }
+            Source::Ring(number) => {
+                let first = lane.first_sequence.load(Ordering::Relaxed);
+                let sequence = first + u64::from(number);
+                self.wait(is_timed(), || self.arrivals.has_staged(sequence))?;
+            }
+        }
+        Ok(Some((entry.expert, entry.address)))
+    }
+
+    /// An event of `layer` is about to be planned in lane `at`: what was guessed of it, and what is guessed of the
+    /// next.
+    fn foresee(&self, state: &mut State, at: usize, layer: usize, routing: &Routing) {
+        state.is_lent[layer] = false;
+        if layer == 0 {
+            self.note_batch(state, Some(at), routing.picks.n_tokens());
+        }
+        self.settle_guesses(state, at, layer, routing);
+        self.expect_next(state, layer, routing);
+    }
+}

@@ -1,0 +1,86 @@
+//! Waiting for reads.
+
+use super::core::Engine;
+use super::stall::{News, look};
+use crate::error::Result;
+use crate::notice::Notice;
+use crate::store::{ReadFailure, UnderWay};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+impl Engine {
+    /// Waits for a read and accounts the time if it `is_timed`: thread 0's.
+    pub(super) fn wait(&self, is_timed: bool, arrived: impl Fn() -> bool) -> Result<()> {
+        if arrived() {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        self.wait_until(arrived)?;
+        if is_timed {
+            let ns = begin.elapsed().as_nanos() as u64;
+            self.meter.stalled_ns.fetch_add(ns, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the parts in `mask` of the expert in `slot`, counted over all pools, are there.
+    pub(super) fn wait_for_parts(&self, slot: u32, mask: u32) -> Result<()> {
+        let arrived = || self.arrivals.has_parts(slot, mask);
+        if arrived() {
+            return Ok(());
+        }
+        self.wait_until(arrived)
+    }
+
+    /// Sleeps until `arrived`, and tells so if that takes very long.
+    pub(super) fn wait_until(&self, arrived: impl Fn() -> bool) -> Result<()> {
+        let waited = self.arrivals.wait_until(arrived, || self.look_at_stall());
+        self.end_of_wait(waited.err());
+        waited.map_err(|failure| self.read_error(failure))
+    }
+
+    /// A thread still waits, and holds no lock that reading needs: tells what there is to tell.
+    fn look_at_stall(&self) {
+        // What cannot be told at once is told at the next look.
+        let Some(longest) = self.queue.longest_under_way() else {
+            return;
+        };
+        let news = {
+            let mut told = self.stall.told.lock().expect("no thread panics with it");
+            let news = look(&mut told, Instant::now(), longest);
+            self.stall.is_told.store(told.is_some(), Ordering::Relaxed);
+            news
+        };
+        for (news, read, took) in news {
+            self.notices.tell(self.notice_of(news, read, took));
+        }
+    }
+
+    /// What a thread waited for is there, or `failure` says why not.
+    fn end_of_wait(&self, failure: Option<&ReadFailure>) {
+        if !self.stall.is_told.load(Ordering::Relaxed) {
+            return;
+        }
+        match failure {
+            None => self.look_at_stall(),
+            // That is what is said.
+            Some(_) => {
+                let mut told = self.stall.told.lock().expect("no thread panics with it");
+                *told = None;
+                self.stall.is_told.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn notice_of(&self, news: News, read: UnderWay, took: Duration) -> Notice {
+        let path = self.queue.files()[read.file as usize].path();
+        Notice::SlowRead {
+            n_bytes: read.n_bytes,
+            offset: read.offset,
+            path: path.to_path_buf(),
+            what: self.holder_of(path, read.offset, read.n_bytes),
+            took,
+            has_ended: news == News::HasEnded,
+        }
+    }
+}

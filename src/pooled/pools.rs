@@ -1,0 +1,159 @@
+//! The pools of a model.
+
+use super::pool::Pooled;
+use crate::draft_tokens::{Batch, Drafts, Sure};
+use crate::error::Result;
+use crate::expert::Event;
+use crate::notice::Notices;
+use crate::policy::Prior;
+use crate::profile::recognizer::{Known, Recognizer};
+use crate::trace::Picks;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+/// Where a layer of the model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its pool.
+    pub pool: usize,
+    /// Its number there.
+    pub layer: u32,
+}
+
+/// Pools, each of which has layers of its own, and what all of them hear of.
+pub struct Pools {
+    pools: Vec<Pooled>,
+    /// By layer of the model.
+    places: Vec<Option<Place>>,
+    drafts: Drafts,
+    recognizer: Option<Recognizer>,
+    notices: Arc<Notices>,
+}
+
+impl Pools {
+    /// `pools` of which each has these layers of the model, ascending; no two have one in common. What is recognised
+    /// of the workload goes to `notices`.
+    pub fn new(pools: Vec<Pooled>, layers: &[Vec<usize>], notices: Arc<Notices>) -> Self {
+        let last = layers.iter().flatten().max();
+        let mut places = vec![None; last.map_or(0, |last| last + 1)];
+        for (pool, layers) in layers.iter().enumerate() {
+            for (layer, &number) in (0..).zip(layers) {
+                let before = places[number].replace(Place { pool, layer });
+                assert_eq!(before, None, "layer {number} is in two pools");
+            }
+        }
+        Self {
+            pools,
+            places,
+            drafts: Drafts::default(),
+            recognizer: None,
+            notices,
+        }
+    }
+
+    /// Where `layer` is, if it is in a pool.
+    pub fn place(&self, layer: usize) -> Option<Place> {
+        self.places.get(layer).copied().flatten()
+    }
+
+    /// Teaches what earlier batches have left open in `layer` and is sure by now. What is `kept` for the comparison is
+    /// said of layers.
+    pub fn settle(
+        &mut self,
+        layer: usize,
+        batch: &Batch,
+        kept: impl Fn(usize) -> bool,
+    ) -> Result<()> {
+        while let Some(sure) = self.drafts.settle(layer, batch) {
+            self.teach_sure(&sure, kept(sure.layer))?;
+        }
+        Ok(())
+    }
+
+    /// What of `picks` is sure; `None` if all of it is. The rest is kept until it is.
+    pub fn sort(&mut self, layer: usize, picks: Picks, batch: &Batch) -> Option<Sure> {
+        self.drafts.sort(layer, picks, batch)
+    }
+
+    /// Tells the policy of an event that is not planned, and counts it.
+    pub fn teach(&mut self, layer: usize, event: &Event, is_kept: bool) -> Result<()> {
+        let Place { pool, .. } = self.place(layer).expect("the layer is in a pool");
+        self.pools[pool].residency.teach(event)?;
+        self.learn(layer, event, is_kept);
+        Ok(())
+    }
+
+    fn teach_sure(&mut self, sure: &Sure, is_kept: bool) -> Result<()> {
+        let place = self.place(sure.layer).expect("it was routed");
+        self.teach(sure.layer, &sure.event(place.layer), is_kept)
+    }
+
+    /// Counts an event of `layer` that its policy was told of. Returns the workload that this was recognised by, if it
+    /// was just now: all policies have been told of that.
+    pub fn learn(&mut self, layer: usize, event: &Event, is_kept: bool) -> Option<&Known> {
+        let Place { pool, .. } = self.place(layer)?;
+        self.pools[pool].count(event, is_kept);
+        let recognizer = self.recognizer.as_mut()?;
+        let (known, notice) = recognizer.observe(layer, event)?;
+        self.notices.tell(notice);
+        prime(&mut self.pools, &self.places, known);
+        Some(known)
+    }
+
+    /// Tells the policies what is known of the workload.
+    pub fn prime(&mut self, known: &Known) {
+        prime(&mut self.pools, &self.places, known);
+    }
+
+    /// Recognises the workload from now on.
+    pub fn recognize_with(&mut self, recognizer: Recognizer) {
+        self.recognizer = Some(recognizer);
+    }
+
+    /// What recognises the workload.
+    pub fn recognizer(&self) -> Option<&Recognizer> {
+        self.recognizer.as_ref()
+    }
+
+    /// As [`Drafts::drop_tokens`].
+    pub fn drop_tokens(&mut self, memory: usize, seq: i32, begin: i32, end: i32) {
+        self.drafts.drop_tokens(memory, seq, begin, end);
+    }
+
+    /// Teaches what is still open: nothing more will be dropped.
+    pub fn settle_all(&mut self, kept: impl Fn(usize) -> bool) -> Result<()> {
+        let open: Vec<Sure> = self.drafts.settle_all().collect();
+        open.iter()
+            .try_for_each(|sure| self.teach_sure(sure, kept(sure.layer)))
+    }
+}
+
+/// By pool and then layer of it, what `known` says.
+fn prime(pools: &mut [Pooled], places: &[Option<Place>], known: &Known) {
+    let mut frequency = vec![Vec::new(); pools.len()];
+    for (place, layer) in places.iter().zip(&known.frequency) {
+        if let Some(place) = place {
+            frequency[place.pool].extend_from_slice(layer);
+        }
+    }
+    for (pool, frequency) in pools.iter_mut().zip(&frequency) {
+        pool.residency.prime(&Prior {
+            frequency,
+            n_tokens: known.n_tokens,
+        });
+    }
+}
+
+impl Deref for Pools {
+    type Target = [Pooled];
+
+    fn deref(&self) -> &[Pooled] {
+        &self.pools
+    }
+}
+
+impl DerefMut for Pools {
+    fn deref_mut(&mut self) -> &mut [Pooled] {
+        &mut self.pools
+    }
+}
