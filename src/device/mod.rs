@@ -205,7 +205,7 @@ impl Cache {
     /// the pool, and slot; the hottest first. What is not uploaded then is to be [`Self::unfill`]ed.
     pub fn fill_hottest(&self, known: &Known) -> Vec<(usize, ExpertId, u32)> {
         let mut state = self.state();
-        let mut filled = Vec::new();
+        let mut all = Vec::new();
         let State { pools, filled, .. } = &mut *state;
         for (at, (pool, filled)) in pools.iter_mut().zip(filled.iter()).enumerate() {
             let layers = &filled.of.layers;
@@ -215,14 +215,14 @@ impl Cache {
             };
             let order = pool.residency.hottest_first(heat);
             let fills = pool.residency.fill_free(order);
-            filled.extend(
+            all.extend(
                 fills
                     .into_iter()
                     .map(|(id, slot)| (heat(id), (at, id, slot))),
             );
         }
-        filled.sort_by(|a, b| b.0.total_cmp(&a.0));
-        filled.into_iter().map(|(_, fill)| fill).collect()
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        all.into_iter().map(|(_, fill)| fill).collect()
     }
 
     /// What [`Self::fill_hottest`] has filled was uploaded.
