@@ -13,7 +13,7 @@ use super::layout::Layer;
 use super::odds::Lead;
 use super::{Engine, Routing, State};
 use crate::expert::ExpertId;
-use crate::residency::{Abandoned, Held};
+use crate::residency::{Abandoned, Hold};
 use crate::store::{Read, Recalled};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ struct Guess {
     part_bytes: Vec<usize>,
     /// One bit per part whose read was dropped.
     dropped: u32,
-    held: Option<Held>,
+    held: Option<Hold>,
     /// Of one that is not resident any more, because not all of it is read.
     abandoned: Option<Abandoned>,
     /// Whether it is known if it was right.
