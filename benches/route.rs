@@ -1,11 +1,10 @@
 //! What a routed expert costs when everything is resident: the plan alone, the counting of it, and the
-//! whole engine from the routing event to the addresses of its three parts. And what it costs in the
-//! memory under a device, where what is missing takes the place of a spare.
+//! whole engine from the routing event to the addresses of its three parts.
 
 use criterion::Criterion;
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing};
-use hotset::expert::{Event, ExpertId, Shape};
+use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
 use hotset::residency::{Buffers, Residency};
 use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
@@ -22,11 +21,6 @@ const TOP_K: u32 = 8;
 const NS_MAX: f64 = 200.0;
 /// Of it, what the tracker may take.
 const TRACK_NS_MAX: f64 = 20.0;
-/// The model of three tiers.
-const N_SPARE_LAYERS: u32 = 60;
-const N_SPARE_EXPERTS: u32 = 256;
-/// A walk over its residents, half of all experts, takes several times as long.
-const SPARE_NS_MAX: f64 = 10_000.0;
 
 /// The experts of 64 tokens, by token and layer: ascending and spread over the layer.
 fn routing() -> Vec<(u32, Vec<u32>)> {
@@ -89,62 +83,6 @@ fn route(criterion: &mut Criterion) {
         let ns = elapsed.as_nanos() as f64 / (n_picks * n_passes) as f64;
         println!("{}: {ns:.1} ns per routed expert", spec.name);
         assert!(ns < NS_MAX, "{}: {ns:.1} ns, limit {NS_MAX}", spec.name);
-    }
-}
-
-/// Half of all experts fit. All that was picked is spare, so each miss evicts a spare.
-fn spares(criterion: &mut Criterion) {
-    let shape = Shape::uniform(N_SPARE_LAYERS, N_SPARE_EXPERTS);
-    for name in ["lru", "adaptive"] {
-        let policy = policy::by_name(name, &shape).expect("it is in the registry");
-        let n_slots = shape.n_total() as u32 / 2;
-        let mut residency = Residency::new(shape.clone(), n_slots, policy);
-        let mut buffers = Buffers::default();
-        let mut token = 0;
-        let mut pass = |residency: &mut Residency| {
-            token += 1;
-            for layer in 0..N_SPARE_LAYERS {
-                let spread = N_SPARE_EXPERTS / TOP_K;
-                let pick = |i| i * spread + (token * 7 + layer * 3 + i) % spread;
-                let experts: [u32; TOP_K as usize] = std::array::from_fn(|i| pick(i as u32));
-                let event = Event {
-                    layer,
-                    n_tokens: 1,
-                    experts: black_box(&experts),
-                    rows: &[1; TOP_K as usize],
-                    ranks: &[],
-                };
-                let planned = residency.plan(&event, std::mem::take(&mut buffers));
-                let committed = residency.commit(planned.expect("the events are valid"));
-                buffers = residency.release(committed);
-                for expert in experts {
-                    residency.spare(ExpertId { layer, expert });
-                }
-            }
-        };
-        (0..64).for_each(|_| pass(&mut residency));
-        let n_before = residency.counts().decode.evictions;
-        let mut best = f64::INFINITY;
-        criterion.bench_function(&format!("spares/{name}"), |bencher| {
-            bencher.iter_custom(|n| {
-                let start = Instant::now();
-                for _ in 0..n {
-                    let start = Instant::now();
-                    pass(&mut residency);
-                    let ns = start.elapsed().as_nanos() as f64;
-                    best = best.min(ns / f64::from(N_SPARE_LAYERS * TOP_K));
-                }
-                start.elapsed()
-            });
-        });
-        if best.is_finite() {
-            assert!(residency.counts().decode.evictions > n_before);
-            println!("{name}: {best:.1} ns per routed expert, spares");
-            assert!(
-                best < SPARE_NS_MAX,
-                "{name}: {best:.1} ns, limit {SPARE_NS_MAX}"
-            );
-        }
     }
 }
 
@@ -275,7 +213,6 @@ fn stream(criterion: &mut Criterion) {
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     route(&mut criterion);
-    spares(&mut criterion);
     track(&mut criterion);
     stream(&mut criterion);
     criterion.final_summary();

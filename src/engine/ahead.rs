@@ -32,7 +32,7 @@ use super::foresight::{AheadTally, Foresight, Inputs};
 use super::governor::Governor;
 use super::odds::Lead;
 use crate::expert::ExpertId;
-use crate::residency::{Abandoned, Held};
+use crate::residency::{Abandoned, Hold};
 use crate::store::Read;
 use std::time::Instant;
 
@@ -56,7 +56,7 @@ pub(super) struct Guess {
     pub part_bytes: Vec<usize>,
     /// One bit per part whose read was dropped.
     pub dropped: u32,
-    pub held: Option<Held>,
+    pub held: Option<Hold>,
     /// Of one that is not resident any more, because not all of it is read.
     pub abandoned: Option<Abandoned>,
     /// Whether it is known if it was right.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   fill_ahead(), hold()         let_go()
-//!          -------------> Held ------------> an expert as any other
+//!          -------------> Hold ------------> an expert as any other
 //!                          |
 //!                          | abandon()            reclaim()
 //!                          +------------> Abandoned ------> a free slot
@@ -14,7 +14,7 @@ use crate::expert::ExpertId;
 /// A resident that is not evicted until it is let go.
 #[derive(Debug)]
 #[must_use = "its slot is held until it is let go or abandoned"]
-pub struct Held {
+pub struct Hold {
     id: ExpertId,
     slot: u32,
 }
@@ -26,7 +26,7 @@ pub struct Abandoned {
     slot: u32,
 }
 
-impl Held {
+impl Hold {
     /// Where the expert is.
     pub fn slot(&self) -> u32 {
         self.slot
@@ -45,7 +45,7 @@ impl Residency {
     /// it there. `None`, and nothing is changed, if all slots are pinned.
     ///
     /// Nothing is counted or taught.
-    pub fn fill_ahead(&mut self, id: ExpertId) -> Option<Held> {
+    pub fn fill_ahead(&mut self, id: ExpertId) -> Option<Hold> {
         assert!(!self.is_resident(id), "{id} is resident");
         let free = self.free.pop();
         let slot = free.or_else(|| self.evict().map(|(slot, _)| slot))?;
@@ -54,21 +54,21 @@ impl Residency {
     }
 
     /// Keeps `id` from being evicted, if it is resident.
-    pub fn hold(&mut self, id: ExpertId) -> Option<Held> {
+    pub fn hold(&mut self, id: ExpertId) -> Option<Hold> {
         let slot = self.slot_of(id)?;
         self.pins[slot as usize] += 1;
-        Some(Held { id, slot })
+        Some(Hold { id, slot })
     }
 
     /// Whether a plan in flight uses what is held, once.
-    pub fn is_used(&self, held: &Held) -> bool {
+    pub fn is_used(&self, held: &Hold) -> bool {
         self.pins[held.slot as usize] > 1
     }
 
     /// Makes what is held and used by no plan not resident at once. Its slot, which reads may still write
     /// to, stays out of use until [`Self::reclaim`].
-    pub fn abandon(&mut self, held: Held) -> Abandoned {
-        let Held { id, slot } = held;
+    pub fn abandon(&mut self, held: Hold) -> Abandoned {
+        let Hold { id, slot } = held;
         assert!(self.pins[slot as usize] == 1, "{id} is used by a plan");
         self.evict_this(id);
         self.n_abandoned += 1;
@@ -83,7 +83,7 @@ impl Residency {
     }
 
     /// Makes what was held an expert as any other.
-    pub fn let_go(&mut self, Held { slot, .. }: Held) {
+    pub fn let_go(&mut self, Hold { slot, .. }: Hold) {
         self.pins[slot as usize] -= 1;
     }
 }

@@ -4,7 +4,7 @@
 //! A lane (one threadpool) plans an event, which makes room and pins every slot that the event reads or
 //! fills, commits it, which counts it, and releases it once no thread reads the slots any more. Plans of
 //! several lanes may be committed at a time and are released in any order. A plan whose fills were not
-//! read is rolled back instead. The steps are types: see [`Planned`], [`Committed`], and [`Held`] for what
+//! read is rolled back instead. The steps are types: see [`Planned`], [`Committed`], and [`Hold`] for what
 //! is read before it is picked.
 
 mod ahead;
@@ -17,7 +17,7 @@ mod slots;
 mod spares;
 mod warm;
 
-pub use ahead::{Abandoned, Held};
+pub use ahead::{Abandoned, Hold};
 pub use counts::{Counts, Tally};
 pub use plan::{Buffers, Committed, Fill, Plan, Planned, check};
 pub use slots::Residency;
