@@ -53,18 +53,7 @@ impl Cache {
         n_slots: u32,
         policy_name: &str,
     ) -> Result<Self> {
-        let n_total: u64 = n_experts.iter().map(|&n| u64::from(n)).sum();
-        if n_total > N_TOTAL_MAX {
-            return Err(wrong(
-                "n_experts",
-                n_total,
-                format!("at most {N_TOTAL_MAX} in all"),
-            ));
-        }
-        if n_experts.len() > N_LAYERS_MAX {
-            let allowed = format!("at most {N_LAYERS_MAX}");
-            return Err(wrong("n_layers", n_experts.len(), allowed));
-        }
+        let n_total = Self::check_size(n_experts)?;
         if let Some(at) = expert_bytes.and_then(|bytes| bytes.iter().position(|&n| n == 0)) {
             return Err(wrong(
                 "expert_bytes",
@@ -89,6 +78,23 @@ impl Cache {
             n_tokens: 0,
             picked: Picked::default(),
         })
+    }
+
+    /// How many experts there are in all, unless they or their layers are too many.
+    pub fn check_size(n_experts: &[u32]) -> Result<u64> {
+        let n_total: u64 = n_experts.iter().map(|&n| u64::from(n)).sum();
+        if n_total > N_TOTAL_MAX {
+            return Err(wrong(
+                "n_experts",
+                n_total,
+                format!("at most {N_TOTAL_MAX} in all"),
+            ));
+        }
+        if n_experts.len() > N_LAYERS_MAX {
+            let allowed = format!("at most {N_LAYERS_MAX}");
+            return Err(wrong("n_layers", n_experts.len(), allowed));
+        }
+        Ok(n_total)
     }
 
     /// Tells the policy what is known of the workload: the share of tokens that pick each expert, by
@@ -275,10 +281,8 @@ impl Cache {
     /// A prior or a warm start would come between a plan and its rollback.
     fn check_idle(&self) -> Result<()> {
         match self.is_planned() {
-            true => Err(wrong(
-                "plan",
-                "open",
-                "must be committed or rolled back first".to_string(),
+            true => Err(Error::State(
+                "plan=open: must be committed or rolled back first".to_string(),
             )),
             false => Ok(()),
         }

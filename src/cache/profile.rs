@@ -4,7 +4,7 @@
 //! The layers of a profile are those layers of the cache that have experts.
 
 use super::{Cache, wrong};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId};
 use crate::profile::{
     self, Blend, Chooser, Fingerprint, Lesson, NAME_BYTES_MAX, PRIOR_TOKENS, Profile, Verdict,
@@ -47,7 +47,8 @@ impl Cache {
     /// Adds to `profile` what committed plans have picked since the last call, whatever profile that
     /// was for.
     ///
-    /// Errors, as of all functions here: [`crate::error::Error::Setting`], and nothing has changed.
+    /// Errors, as of all functions here, change nothing: [`Error::Mismatch`] for a profile of another model,
+    /// [`Error::State`] for a call that comes too early, [`Error::Setting`].
     pub fn teach(&mut self, profile: &mut Profile) -> Result<()> {
         self.check_fits(profile)?;
         let whole = self.lesson();
@@ -72,8 +73,8 @@ impl Cache {
     pub fn warm(&mut self, n_max: usize) -> Result<Vec<(ExpertId, u32)>> {
         self.check_idle()?;
         let Some(prior) = &self.prior else {
-            let allowed = "nothing is known of the workload before it is primed".to_string();
-            return Err(wrong("prior", "none", allowed));
+            let why = "prior=none: nothing is known of the workload before it is primed";
+            return Err(Error::State(why.to_string()));
         };
         let shape = self.residency.shape();
         let is_absent = |&index: &usize| !self.residency.is_resident(shape.id(index));
@@ -106,10 +107,9 @@ impl Cache {
     pub fn followed(&self) -> Result<Option<Verdict>> {
         match &self.guide {
             Some(guide) => Ok(guide.verdict),
-            None => {
-                let allowed = "no profiles are followed".to_string();
-                Err(wrong("n_profiles", 0, allowed))
-            }
+            None => Err(Error::State(
+                "n_profiles=0: no profiles are followed".to_string(),
+            )),
         }
     }
 
@@ -143,11 +143,10 @@ impl Cache {
         let (of_cache, of_profile) = (sizes(&all), profile.n_experts());
         match of_cache == of_profile {
             true => Ok(()),
-            false => Err(wrong(
-                "profile",
-                &profile.name,
-                "its layers do not have the cache's numbers of experts".to_string(),
-            )),
+            false => Err(Error::Mismatch {
+                profile: profile.name.clone(),
+                why: "its layers do not have the cache's numbers of experts".to_string(),
+            }),
         }
     }
 
@@ -206,8 +205,10 @@ pub fn merge_profiles(name: &str, parts: &[(&Profile, f64)]) -> Result<Profile> 
 pub fn profile_similarity(a: &Profile, b: &Profile, phase: Phase) -> Result<f64> {
     check_same(a, b)?;
     profile::similarity(a, b, phase).ok_or_else(|| {
-        let allowed = format!("there is no layer where {} knows it too", b.name);
-        wrong("profile", &a.name, allowed)
+        let (a, b) = (&a.name, &b.name);
+        Error::State(format!(
+            "profile={a}: there is no layer where {b} knows it too"
+        ))
     })
 }
 
@@ -254,8 +255,10 @@ fn check_same(first: &Profile, other: &Profile) -> Result<()> {
         }
         None => return Ok(()),
     };
-    let allowed = format!("is not of the model of the profile {}: {why}", other.name);
-    Err(wrong("profile", &first.name, allowed))
+    Err(Error::Mismatch {
+        profile: first.name.clone(),
+        why: format!("is not of the model of the profile {}: {why}", other.name),
+    })
 }
 
 #[cfg(test)]

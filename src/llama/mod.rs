@@ -12,6 +12,7 @@ mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;
 mod hook;
+mod install;
 mod loaded;
 mod loaded_model;
 mod loading;
@@ -36,15 +37,4 @@ pub mod tools;
 mod workload;
 
 pub use hook::{finish, install, stats, uninstall};
-
-/// `hotset_llama_install` of `include/hotset.h`.
-#[unsafe(no_mangle)]
-pub extern "C" fn hotset_llama_install() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        if let Err(error) = crate::config::Config::from_env().and_then(install) {
-            crate::report::say(&format!("hotset: error: {error}"));
-            std::process::exit(2);
-        }
-    });
-}
+pub use install::install_from_env;

@@ -122,10 +122,9 @@ fn check_same(first: &Profile, other: &Profile) -> Result<()> {
         }
         None => return Ok(()),
     };
-    Err(Error::Setting {
-        name: "profile".to_string(),
-        value: first.name.clone(),
-        allowed: format!(
+    Err(Error::Mismatch {
+        profile: first.name.clone(),
+        why: format!(
             "its model {} is not {}, the model of the profile {}: {why}",
             full_name(&first.model),
             full_name(&other.model),
