@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Why a call failed. Each variant maps to one C status, see `ffi::status`.
+/// Why a call failed. Each variant maps to one C status, see `ffi/status.rs`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -36,6 +36,25 @@ pub enum Error {
     /// There is no plan to commit or to roll back.
     #[error("there is no plan, or it is committed already")]
     NoPlan,
+    /// A call that is right, at the wrong time.
+    #[error("{0}")]
+    State(String),
+    /// A profile is not of the model that it is used for.
+    #[error("profile={profile}: {why}")]
+    Mismatch {
+        /// What it is called.
+        profile: String,
+        /// How they differ.
+        why: String,
+    },
+    /// The system has no memory for what is asked for.
+    #[error("there is no memory for {what}, which may take {n_bytes} bytes")]
+    NoMemory {
+        /// What it is for.
+        what: String,
+        /// The most that it may take.
+        n_bytes: u64,
+    },
     /// A setting has a value it cannot have.
     #[error("{name}={value}: {allowed}")]
     Setting {
@@ -67,6 +86,14 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         why: String,
+    },
+    /// A file that somebody has named is not there, or the system does not give what is in it.
+    #[error("{}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
     },
     /// A file operation failed.
     #[error("{}: {cause}", path.display())]
@@ -131,6 +158,15 @@ impl Error {
                 why: why.clone(),
             },
             Self::NoPlan => Self::NoPlan,
+            Self::State(why) => Self::State(why.clone()),
+            Self::Mismatch { profile, why } => Self::Mismatch {
+                profile: profile.clone(),
+                why: why.clone(),
+            },
+            Self::NoMemory { what, n_bytes } => Self::NoMemory {
+                what: what.clone(),
+                n_bytes: *n_bytes,
+            },
             Self::Setting {
                 name,
                 value,
@@ -159,6 +195,10 @@ impl Error {
             },
             Self::Io { path, cause } => Self::io(path, cause_again(cause)),
             Self::System { what, cause } => Self::system(what, cause_again(cause)),
+            Self::Unreadable { path, cause } => Self::Unreadable {
+                path: path.clone(),
+                cause: cause_again(cause),
+            },
         }
     }
 }
@@ -203,6 +243,19 @@ mod tests {
             },
             Error::io(path(), refused()),
             Error::system(text(), refused()),
+            Error::State(text()),
+            Error::Mismatch {
+                profile: text(),
+                why: text(),
+            },
+            Error::NoMemory {
+                what: text(),
+                n_bytes: 7,
+            },
+            Error::Unreadable {
+                path: path(),
+                cause: refused(),
+            },
         ] {
             assert_eq!(format!("{:?}", error.again()), format!("{error:?}"));
             assert_eq!(error.again().to_string(), error.to_string());

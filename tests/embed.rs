@@ -134,4 +134,17 @@ fn a_program_that_links_libllama_streams_experts() {
     ] {
         assert!(log.contains(line), "no `{line}` in:\n{log}");
     }
+
+    let mut wrong = Command::new(&program);
+    wrong
+        .args(["no-model.gguf", "1"])
+        .env("HOTSET_NO_SUCH", "1");
+    let output = wrong.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(
+        errors.starts_with("hotset: error: HOTSET_NO_SUCH=1: "),
+        "{errors}"
+    );
+    assert_eq!(errors.lines().count(), 1, "{errors}");
 }

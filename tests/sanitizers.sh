@@ -30,13 +30,15 @@ if [ "$what" = all ] || [ "$what" = threads ]; then
     # The C interface as C uses it.
     runtime=$(find "$(rustc +nightly --print sysroot)" -name 'librustc*_rt.tsan.a')
     library=$(ls -t target/threads/"$target"/debug/deps/libhotset*.a | head -1)
-    for name in abi profile warm; do
+    for name in abi profile warm sizes statuses; do
         program=target/threads/$name
         cc -std=c99 -ffunction-sections -I include tests/c/$name.c "$library" -Wl,--whole-archive "$runtime" \
             -Wl,--no-whole-archive -Wl,--gc-sections -rdynamic -lpthread -ldl -lm -lrt -o "$program"
         case $name in
-            abi) "$program" tests/data/it.trace.gz ;;
+            abi | sizes) "$program" tests/data/it.trace.gz ;;
             profile) "$program" "$(mktemp -d)" ;;
+            # The sanitizer needs more memory than the program would leave it.
+            statuses) "$program" "$(mktemp -d)" watched ;;
             warm) "$program" ;;
         esac
         echo "$name: ok"

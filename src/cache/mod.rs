@@ -3,15 +3,16 @@
 use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Picked, Shape};
 use crate::hindsight::{Hindsight, Window};
-use crate::policy::{self, Prior};
-use crate::profile::{Lesson, PRIOR_TOKENS};
+use crate::policy::Prior;
+use crate::pooled::{Pooled, Pools};
+use crate::profile::Lesson;
 use crate::recent_events::{MODEL_BYTES, RecentEvents};
-use crate::residency::{Buffers, Committed, Counts, Fill, Planned, Residency};
-use crate::tracker::{LayerCounts, Phase, Span, Tracker, Usage};
+use crate::residency::{Buffers, Committed, Counts, Fill, Planned};
+use crate::tracker::{LayerCounts, Phase, Span, Usage};
+use std::sync::Arc;
 
 mod profile;
 
-use profile::Recognizer;
 pub use profile::{begin_profile, merge_profiles, profile_similarity};
 
 /// The slot of an expert that got none.
@@ -25,9 +26,9 @@ pub const N_LAYERS_MAX: usize = 1 << 18;
 /// Routed experts that the comparison with other policies can look back at.
 const LOG_PICKS: usize = 1 << 20;
 
-/// A [`Residency`] that is used by one operation at a time.
+/// A pool that is used by one operation at a time.
 pub struct Cache {
-    residency: Residency,
+    pools: Pools,
     policy_name: String,
     /// What is planned and waits to be committed; the latest that was, until there is another.
     planned: Option<Planned>,
@@ -35,12 +36,8 @@ pub struct Cache {
     buffers: Buffers,
     /// The latest prior: the share of tokens that pick each expert, by dense index.
     prior: Option<Vec<f32>>,
-    /// Recognises the workload.
-    guide: Option<Recognizer>,
-    /// What a profile was taught of `tracker`.
+    /// What a profile was taught of what was counted.
     taught: Lesson,
-    tracker: Tracker,
-    log: RecentEvents,
     /// The event of the latest plan: its tokens, and what they picked.
     n_tokens: u32,
     picked: Picked,
@@ -56,6 +53,37 @@ impl Cache {
         n_slots: u32,
         policy_name: &str,
     ) -> Result<Self> {
+        Self::check_size(n_experts)?;
+        if let Some(at) = expert_bytes.and_then(|bytes| bytes.iter().position(|&n| n == 0)) {
+            return Err(Error::setting(
+                "expert_bytes",
+                0,
+                format!("layer {at} needs a size above 0"),
+            ));
+        }
+        let shape = match expert_bytes {
+            Some(bytes) => Shape::with_bytes(n_experts, bytes),
+            None => Shape::new(n_experts),
+        };
+        let n_slots = n_slots.min(shape.n_total() as u32);
+        let recent = RecentEvents::within(MODEL_BYTES, LOG_PICKS);
+        let pool = Pooled::new(shape, n_slots, policy_name, recent)?;
+        let layers = [(0..n_experts.len()).collect()];
+        Ok(Self {
+            pools: Pools::new(vec![pool], &layers, Arc::default()),
+            policy_name: policy_name.to_string(),
+            planned: None,
+            committed: None,
+            buffers: Buffers::default(),
+            prior: None,
+            taught: Lesson::new(&profile::sizes(n_experts)),
+            n_tokens: 0,
+            picked: Picked::default(),
+        })
+    }
+
+    /// How many experts there are in all, unless they or their layers are too many.
+    pub fn check_size(n_experts: &[u32]) -> Result<u64> {
         let n_total: u64 = n_experts.iter().map(|&n| u64::from(n)).sum();
         if n_total > N_TOTAL_MAX {
             return Err(Error::setting(
@@ -68,38 +96,13 @@ impl Cache {
             let allowed = format!("at most {N_LAYERS_MAX}");
             return Err(Error::setting("n_layers", n_experts.len(), allowed));
         }
-        if let Some(at) = expert_bytes.and_then(|bytes| bytes.iter().position(|&n| n == 0)) {
-            return Err(Error::setting(
-                "expert_bytes",
-                0,
-                format!("layer {at} needs a size above 0"),
-            ));
-        }
-        let shape = match expert_bytes {
-            Some(bytes) => Shape::with_bytes(n_experts, bytes),
-            None => Shape::new(n_experts),
-        };
-        let policy = policy::by_name(policy_name, &shape)?;
-        Ok(Self {
-            tracker: Tracker::new(shape.clone()),
-            residency: Residency::new(shape, n_slots.min(n_total as u32), policy),
-            policy_name: policy_name.to_string(),
-            planned: None,
-            committed: None,
-            buffers: Buffers::default(),
-            prior: None,
-            guide: None,
-            taught: Lesson::new(&profile::sizes(n_experts)),
-            log: RecentEvents::within(MODEL_BYTES, LOG_PICKS),
-            n_tokens: 0,
-            picked: Picked::default(),
-        })
+        Ok(n_total)
     }
 
     /// Tells the policy what is known of the workload: the share of tokens that pick each expert, by
     /// layer and expert, worth `n_tokens` tokens. Not while a plan waits to be committed.
     pub fn prime(&mut self, frequency: &[f32], n_tokens: f32) -> Result<()> {
-        let n_total = self.residency.shape().n_total();
+        let n_total = self.pools[0].residency.shape().n_total();
         if frequency.len() != n_total {
             let allowed = format!("there are {n_total} experts");
             return Err(Error::setting("n_frequencies", frequency.len(), allowed));
@@ -119,7 +122,7 @@ impl Cache {
             ));
         }
         self.check_idle()?;
-        self.residency.prime(&Prior {
+        self.pools[0].residency.prime(&Prior {
             frequency,
             n_tokens,
         });
@@ -174,12 +177,12 @@ impl Cache {
             rows: &self.picked.rows,
             ranks: &self.picked.ranks,
         };
-        let planned = self
+        let planned = self.pools[0]
             .residency
             .plan(&event, std::mem::take(&mut self.buffers))?;
         for (i, &id) in ids.iter().enumerate() {
             let expert = id as u32;
-            let found = self.residency.slot_of(ExpertId { layer, expert });
+            let found = self.pools[0].residency.slot_of(ExpertId { layer, expert });
             put(i, found.unwrap_or(NO_SLOT));
         }
         Ok(&self.planned.insert(planned).fills)
@@ -191,7 +194,9 @@ impl Cache {
         let Some(planned) = self.planned.take() else {
             return false;
         };
-        let committed = self.committed.insert(self.residency.commit(planned));
+        let committed = self
+            .committed
+            .insert(self.pools[0].residency.commit(planned));
         let event = Event {
             layer: committed.layer,
             n_tokens: self.n_tokens,
@@ -199,14 +204,9 @@ impl Cache {
             rows: &self.picked.rows,
             ranks: &self.picked.ranks,
         };
-        self.tracker.record(&event);
-        self.log.push(&event);
-        if let Some(frequency) = self.guide.as_mut().and_then(|guide| guide.observe(&event)) {
-            self.residency.prime(&Prior {
-                frequency,
-                n_tokens: PRIOR_TOKENS,
-            });
-            self.prior = Some(frequency.to_vec());
+        let layer = event.layer as usize;
+        if let Some(known) = self.pools.learn(layer, &event, true) {
+            self.prior = Some(known.frequency.concat());
         }
         true
     }
@@ -216,7 +216,7 @@ impl Cache {
         let Some(planned) = self.planned.take() else {
             return false;
         };
-        self.buffers = self.residency.rollback(planned);
+        self.buffers = self.pools[0].residency.rollback(planned);
         true
     }
 
@@ -224,49 +224,51 @@ impl Cache {
     /// that are no longer used: as many as there are fewer now.
     pub fn resize(&mut self, n_slots: u32) -> Result<Vec<u32>> {
         self.end_plan();
-        let n_total = self.residency.shape().n_total() as u32;
-        self.residency.resize(n_slots.min(n_total))
+        let n_total = self.pools[0].residency.shape().n_total() as u32;
+        self.pools[0].residency.resize(n_slots.min(n_total))
     }
 
     /// How many slots there are.
     pub fn n_slots(&self) -> u32 {
-        self.residency.n_slots()
+        self.pools[0].residency.n_slots()
     }
 
     /// Where an expert is, if it is resident.
     pub fn slot_of(&self, layer: u32, expert: u32) -> Result<Option<u32>> {
-        Ok(self.residency.slot_of(self.expert(layer, expert)?))
+        Ok(self.pools[0].residency.slot_of(self.expert(layer, expert)?))
     }
 
     /// What the committed plans add up to.
     pub fn counts(&self) -> Counts {
-        self.residency.counts()
+        self.pools[0].residency.counts()
     }
 
     /// How often committed plans used an expert, and when last.
     pub fn usage(&self, phase: Phase, layer: u32, expert: u32) -> Result<Usage> {
-        Ok(self.tracker.usage(phase, self.expert(layer, expert)?))
+        Ok(self.pools[0]
+            .tracker
+            .usage(phase, self.expert(layer, expert)?))
     }
 
     /// How often committed plans used the experts of a layer.
     pub fn layer_counts(&self, phase: Phase, span: Span, layer: u32) -> Result<LayerCounts> {
         self.n_experts(layer)?;
-        Ok(self.tracker.counts(phase, span, layer))
+        Ok(self.pools[0].tracker.counts(phase, span, layer))
     }
 
     /// What other policies would have done in the latest committed plans, of up to `n_picks_max`
     /// experts and of as many as are kept.
     pub fn hindsight(&self, n_picks_max: usize) -> Hindsight {
         let window = Window {
-            shape: self.residency.shape().clone(),
+            shape: self.pools[0].residency.shape().clone(),
             n_slots: self.n_slots(),
-            log: self.log.tail(n_picks_max),
+            log: self.pools[0].recent.tail(n_picks_max),
         };
         Hindsight::of(&[window], &self.policy_name)
     }
 
     fn n_experts(&self, layer: u32) -> Result<u32> {
-        let shape = self.residency.shape();
+        let shape = self.pools[0].residency.shape();
         let n_layers = shape.n_layers();
         match layer < n_layers {
             true => Ok(shape.n_experts(layer)),
@@ -286,10 +288,8 @@ impl Cache {
     /// What is known changes before a plan or after it.
     fn check_idle(&self) -> Result<()> {
         match self.planned.is_some() {
-            true => Err(Error::setting(
-                "plan",
-                "open",
-                "must be committed or rolled back first".to_string(),
+            true => Err(Error::State(
+                "plan=open: must be committed or rolled back first".to_string(),
             )),
             false => Ok(()),
         }
@@ -298,7 +298,7 @@ impl Cache {
     /// Drops the pins of a committed plan, undoes one that is not.
     fn end_plan(&mut self) {
         if let Some(committed) = self.committed.take() {
-            self.buffers = self.residency.release(committed);
+            self.buffers = self.pools[0].residency.release(committed);
         }
         self.rollback();
     }
@@ -332,7 +332,7 @@ mod tests {
         let mut ranks = |n_tokens, ids: &[i32]| {
             cache.plan(0, n_tokens, ids, &mut []).unwrap();
             cache.commit();
-            let last = cache.log.iter().last().unwrap();
+            let last = cache.pools[0].recent.iter().last().unwrap();
             assert_eq!(last.ranks, cache.picked.ranks);
             last.ranks.to_vec()
         };

@@ -5,7 +5,8 @@
 
 use super::Cache;
 use crate::error::{Error, Result};
-use crate::expert::{Event, ExpertId};
+use crate::expert::ExpertId;
+use crate::profile::recognizer::{Known, Recognizer};
 use crate::profile::{
     self, Blend, Chooser, Fingerprint, Lesson, NAME_BYTES_MAX, PRIOR_TOKENS, Profile, Verdict,
     WEIGHT_MAX,
@@ -13,41 +14,12 @@ use crate::profile::{
 use crate::trace::Header;
 use crate::tracker::Phase;
 
-/// Recognises which of several profiles the workload is like.
-pub(super) struct Recognizer {
-    chooser: Chooser,
-    /// By profile: the prior that it makes.
-    frequencies: Vec<Vec<f32>>,
-    /// By layer of the cache: its number in the profiles.
-    numbers: Vec<usize>,
-    /// The latest.
-    verdict: Option<Verdict>,
-}
-
-impl Recognizer {
-    /// Hears of a committed event. Returns the prior to follow where it has just made up its mind.
-    pub(super) fn observe(&mut self, event: &Event) -> Option<&[f32]> {
-        // It says nothing, and its layer may be none of the profiles'.
-        if event.experts.is_empty() {
-            return None;
-        }
-        let verdict = self.chooser.observe(
-            self.numbers[event.layer as usize],
-            Phase::of(event),
-            event.n_tokens,
-            event.experts,
-            event.rows,
-        )?;
-        self.verdict = Some(verdict);
-        Some(&self.frequencies[verdict.profile])
-    }
-}
-
 impl Cache {
     /// Adds to `profile` what committed plans have picked since the last call, whatever profile that
     /// was for.
     ///
-    /// Errors, as of all functions here: [`crate::error::Error::Setting`], and nothing has changed.
+    /// Errors, as of all functions here, change nothing: [`Error::Mismatch`] for a profile of another model,
+    /// [`Error::State`] for a call that comes too early, [`Error::Setting`].
     pub fn teach(&mut self, profile: &mut Profile) -> Result<()> {
         self.check_fits(profile)?;
         let whole = self.lesson();
@@ -72,44 +44,52 @@ impl Cache {
     pub fn warm(&mut self, n_max: usize) -> Result<Vec<(ExpertId, u32)>> {
         self.check_idle()?;
         let Some(prior) = &self.prior else {
-            let allowed = "nothing is known of the workload before it is primed".to_string();
-            return Err(Error::setting("prior", "none", allowed));
+            let why = "prior=none: nothing is known of the workload before it is primed";
+            return Err(Error::State(why.to_string()));
         };
-        let shape = self.residency.shape();
-        let is_absent = |&index: &usize| !self.residency.is_resident(shape.id(index));
+        let shape = self.pools[0].residency.shape();
+        let is_absent = |&index: &usize| !self.pools[0].residency.is_resident(shape.id(index));
         let mut order: Vec<usize> = (0..prior.len()).filter(is_absent).collect();
         order.sort_by(|&a, &b| prior[b].total_cmp(&prior[a]));
         order.truncate(n_max);
-        Ok(self.residency.fill_free(order))
+        Ok(self.pools[0].residency.fill_free(order))
     }
 
     /// From now on recognises which of `profiles` the committed plans are like, and primes the policy
     /// with it, again whenever that changes. Takes the place of an earlier call.
     pub fn follow(&mut self, profiles: &[&Profile]) -> Result<()> {
         self.check_all_fit(profiles)?;
-        let frequency = |profile: &&Profile| Blend::of(&[(*profile, 1.0)]).layers.concat();
-        let is_in_profiles = self.n_experts_by_layer().map(|n| usize::from(n > 0));
-        let numbers = is_in_profiles.scan(0, |next, is_in| {
-            *next += is_in;
-            Some(*next - is_in)
+        let sizes: Vec<u32> = self.n_experts_by_layer().collect();
+        let known = profiles.iter().map(|profile| {
+            let mut layers = Blend::of(&[(*profile, 1.0)]).layers.into_iter();
+            // A layer without experts is in no profile.
+            let of_layer = |&n: &u32| match n {
+                0 => Vec::new(),
+                _ => layers.next().unwrap_or_default(),
+            };
+            Known {
+                name: profile.name.clone(),
+                frequency: sizes.iter().map(of_layer).collect(),
+                n_tokens: PRIOR_TOKENS,
+            }
         });
-        self.guide = Some(Recognizer {
-            numbers: numbers.collect(),
-            chooser: Chooser::new(profiles),
-            frequencies: profiles.iter().map(frequency).collect(),
-            verdict: None,
+        let numbers = sizes.iter().scan(0, |next, &n| {
+            *next += usize::from(n > 0);
+            Some(*next - usize::from(n > 0))
         });
+        let recognizer =
+            Recognizer::new(Chooser::new(profiles), known.collect(), numbers.collect());
+        self.pools.recognize_with(recognizer);
         Ok(())
     }
 
     /// What was recognised last, if anything was. An error unless profiles are followed.
     pub fn followed(&self) -> Result<Option<Verdict>> {
-        match &self.guide {
-            Some(guide) => Ok(guide.verdict),
-            None => {
-                let allowed = "no profiles are followed".to_string();
-                Err(Error::setting("n_profiles", 0, allowed))
-            }
+        match self.pools.recognizer() {
+            Some(recognizer) => Ok(recognizer.verdict()),
+            None => Err(Error::State(
+                "n_profiles=0: no profiles are followed".to_string(),
+            )),
         }
     }
 
@@ -122,19 +102,19 @@ impl Cache {
             for phase in Phase::ALL {
                 let picks_of = |expert| {
                     let id = ExpertId { layer, expert };
-                    self.tracker.usage(phase, id).n_tokens
+                    self.pools[0].tracker.usage(phase, id).n_tokens
                 };
                 picks[phase as usize] = (0..n_experts).map(picks_of).collect();
                 // Layers may have seen different numbers of tokens, the last one of a model does.
                 let n_tokens = lesson.tokens.of_mut(phase);
-                *n_tokens = (*n_tokens).max(self.tracker.n_tokens(phase, layer));
+                *n_tokens = (*n_tokens).max(self.pools[0].tracker.n_tokens(phase, layer));
             }
         }
         lesson
     }
 
     fn n_experts_by_layer(&self) -> impl Iterator<Item = u32> {
-        let shape = self.residency.shape();
+        let shape = self.pools[0].residency.shape();
         (0..shape.n_layers()).map(|layer| shape.n_experts(layer))
     }
 
@@ -143,11 +123,10 @@ impl Cache {
         let (of_cache, of_profile) = (sizes(&all), profile.n_experts());
         match of_cache == of_profile {
             true => Ok(()),
-            false => Err(Error::setting(
-                "profile",
-                &profile.name,
-                "its layers do not have the cache's numbers of experts".to_string(),
-            )),
+            false => Err(Error::Mismatch {
+                profile: profile.name.clone(),
+                why: "its layers do not have the cache's numbers of experts".to_string(),
+            }),
         }
     }
 
@@ -206,8 +185,10 @@ pub fn merge_profiles(name: &str, parts: &[(&Profile, f64)]) -> Result<Profile> 
 pub fn profile_similarity(a: &Profile, b: &Profile, phase: Phase) -> Result<f64> {
     check_same(a, b)?;
     profile::similarity(a, b, phase).ok_or_else(|| {
-        let allowed = format!("there is no layer where {} knows it too", b.name);
-        Error::setting("profile", &a.name, allowed)
+        let (a, b) = (&a.name, &b.name);
+        Error::State(format!(
+            "profile={a}: there is no layer where {b} knows it too"
+        ))
     })
 }
 
@@ -258,8 +239,10 @@ fn check_same(first: &Profile, other: &Profile) -> Result<()> {
         }
         None => return Ok(()),
     };
-    let allowed = format!("is not of the model of the profile {}: {why}", other.name);
-    Err(Error::setting("profile", &first.name, allowed))
+    Err(Error::Mismatch {
+        profile: first.name.clone(),
+        why: format!("is not of the model of the profile {}: {why}", other.name),
+    })
 }
 
 #[cfg(test)]

@@ -85,7 +85,12 @@ pub fn main() -> ExitCode {
         }
         say(&format!("hotset: error: {error:#}"));
         match error.downcast_ref() {
-            Some(Error::Setting { .. } | Error::File { .. }) => ExitCode::from(BAD_INPUT),
+            Some(
+                Error::Setting { .. }
+                | Error::File { .. }
+                | Error::Unreadable { .. }
+                | Error::Mismatch { .. },
+            ) => ExitCode::from(BAD_INPUT),
             _ => ExitCode::FAILURE,
         }
     })

@@ -1,12 +1,17 @@
-//! Profiles: made, read, written, taught, compared; and what caches do with them.
+//! Profiles: made, read, written, taught, compared.
 
-use super::queries::phase;
-use super::{Hotset, HotsetFill, Status, guard, out, params_in, slice_in, slice_out, str_in};
+use super::cache::HotsetCache;
+use super::memory;
+use super::numbers;
+use super::pointers::{Place, construct, slice_in, str_in};
+use super::sized::{Grows, struct_in};
+use super::status::{Status, discard, guard};
 use crate::cache::{begin_profile, merge_profiles, profile_similarity};
 use crate::error::Error;
 use crate::profile::Profile;
+use crate::trace::Header;
 use std::ffi::c_char;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::mem::offset_of;
 use std::path::Path;
 
 /// `struct hotset_profile`: opaque to C.
@@ -14,43 +19,32 @@ pub struct HotsetProfile {
     profile: Profile,
 }
 
+const _: () = {
+    const fn is_shared_by_threads<T: Send + Sync>() {}
+    is_shared_by_threads::<HotsetProfile>();
+};
+
+/// Most bytes that a profile takes for each expert, and each layer.
+const BYTES_EXPERT: u64 = 64;
+const BYTES_LAYER: u64 = 512;
+
 /// Mirrors `struct hotset_profile_params`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct HotsetProfileParams {
-    size: usize,
-    name: *const c_char,
-    architecture: *const c_char,
-    model_name: *const c_char,
-    n_experts: *const u32,
-    n_layers: u32,
-    top_k: u32,
+    pub(super) size: usize,
+    pub(super) name: *const c_char,
+    pub(super) n_experts: *const u32,
+    pub(super) n_layers: u32,
+    pub(super) top_k: u32,
+    pub(super) architecture: *const c_char,
+    pub(super) model_name: *const c_char,
 }
 
-#[cfg(test)]
-impl HotsetProfileParams {
-    /// Of a model with so many experts by layer, of which a token uses two.
-    pub(super) fn of(n_experts: &[u32]) -> Self {
-        Self {
-            size: size_of::<Self>(),
-            name: c"text".as_ptr(),
-            architecture: c"arch".as_ptr(),
-            model_name: c"model".as_ptr(),
-            n_experts: n_experts.as_ptr(),
-            n_layers: n_experts.len() as u32,
-            top_k: 2,
-        }
-    }
-}
-
-/// What `make` returns, or NULL.
-fn made(make: impl FnOnce() -> Result<Profile, Error>) -> Option<Box<HotsetProfile>> {
-    let mut made = None;
-    guard(|| {
-        made = Some(Box::new(HotsetProfile { profile: make()? }));
-        Ok(())
-    });
-    made
+// SAFETY: it is `repr(C)` and begins with its size; NULL and 0 are values of the others.
+unsafe impl Grows for HotsetProfileParams {
+    const NAME: &'static str = "hotset_profile_params";
+    const SIZE_MIN: usize = offset_of!(Self, architecture);
 }
 
 /// Borrows a C string, which is empty if it is NULL.
@@ -71,7 +65,7 @@ unsafe fn known_in<'a>(text: *const c_char, name: &'static str) -> Result<&'a st
 /// # Safety
 ///
 /// As for [`slice_in`]; each entry must be NULL or a profile that nothing writes for `'a`.
-unsafe fn profiles_in<'a>(
+pub(super) unsafe fn profiles_in<'a>(
     profiles: *const Option<&'a HotsetProfile>,
     n_profiles: usize,
 ) -> Result<Vec<&'a Profile>, Error> {
@@ -89,7 +83,7 @@ unsafe fn profiles_in<'a>(
 /// # Safety
 ///
 /// As for [`profiles_in`], and for [`slice_in`] if `weights` is not NULL.
-unsafe fn parts_in(
+pub(super) unsafe fn parts_in(
     profiles: *const Option<&HotsetProfile>,
     weights: *const f64,
     n_profiles: usize,
@@ -104,18 +98,20 @@ unsafe fn parts_in(
     Ok(profiles.into_iter().zip(weights).collect())
 }
 
-/// `hotset_profile_init`.
+/// `hotset_profile_new`.
 ///
 /// # Safety
 ///
-/// `params` must be NULL or satisfy the header, and so must what it points to.
+/// `params` must be NULL or satisfy the header, and so must what it points to; `profile_out` must be NULL or point to a
+/// place for a pointer.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_profile_init(
+pub unsafe extern "C" fn hotset_profile_new(
     params: *const HotsetProfileParams,
-) -> Option<Box<HotsetProfile>> {
-    made(|| {
-        // SAFETY: passed on from our caller, and `size` is the first member.
-        let params = unsafe { params_in(params) }?;
+    profile_out: *mut *mut HotsetProfile,
+) -> Status {
+    let make = || {
+        // SAFETY: passed on from our caller.
+        let params = unsafe { struct_in(params, "params") }?;
         // SAFETY: likewise.
         let name = unsafe { str_in(params.name, "name") }?;
         // SAFETY: likewise.
@@ -125,19 +121,35 @@ pub unsafe extern "C" fn hotset_profile_init(
         let n_layers = params.n_layers as usize;
         // SAFETY: likewise.
         let n_experts = unsafe { slice_in(params.n_experts, n_layers, "n_experts") }?;
+        let n_total: u64 = n_experts.iter().map(|&n| u64::from(n)).sum();
+        // More are refused anyway.
+        let n_total = n_total.min(Header::N_TOTAL_MAX.into());
+        let n_bytes = BYTES_EXPERT * n_total + BYTES_LAYER * n_total.min(n_experts.len() as u64);
+        memory::check(n_bytes, || format!("a profile of {n_total} experts"))?;
         begin_profile(name, architecture, model_name, n_experts, params.top_k)
-    })
+            .map(|profile| HotsetProfile { profile })
+    };
+    // SAFETY: passed on from our caller.
+    unsafe { construct(profile_out, "profile_out", make) }
 }
 
 /// `hotset_profile_read`.
 ///
 /// # Safety
 ///
-/// `path` must satisfy the header.
+/// `path` must satisfy the header; `profile_out` must be NULL or point to a place for a pointer.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_profile_read(path: *const c_char) -> Option<Box<HotsetProfile>> {
+pub unsafe extern "C" fn hotset_profile_read(
+    path: *const c_char,
+    profile_out: *mut *mut HotsetProfile,
+) -> Status {
+    let make = || {
+        // SAFETY: passed on from our caller.
+        let path = unsafe { str_in(path, "path") }?;
+        Profile::read(Path::new(path)).map(|profile| HotsetProfile { profile })
+    };
     // SAFETY: passed on from our caller.
-    made(|| Profile::read(Path::new(unsafe { str_in(path, "path") }?)))
+    unsafe { construct(profile_out, "profile_out", make) }
 }
 
 /// `hotset_profile_write`.
@@ -158,17 +170,17 @@ pub unsafe extern "C" fn hotset_profile_write(
     })
 }
 
-/// `hotset_profile_free`. NULL is allowed.
+/// `hotset_profile_delete`. NULL is allowed.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_profile_free(profile: Option<Box<HotsetProfile>>) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(profile)));
+pub extern "C" fn hotset_profile_delete(profile: Option<Box<HotsetProfile>>) {
+    discard(profile);
 }
 
 /// `hotset_profile_learn`.
 #[unsafe(no_mangle)]
 pub extern "C" fn hotset_profile_learn(
     profile: Option<&mut HotsetProfile>,
-    cache: Option<&mut Hotset>,
+    cache: Option<&mut HotsetCache>,
 ) -> Status {
     guard(|| {
         let profile = profile.ok_or(Error::Null("profile"))?;
@@ -181,21 +193,24 @@ pub extern "C" fn hotset_profile_learn(
 ///
 /// # Safety
 ///
-/// `name` and the arrays must satisfy the header.
+/// `name` and the arrays must satisfy the header; `profile_out` must be NULL or point to a place for a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn hotset_profile_merge(
     name: *const c_char,
     profiles: *const Option<&HotsetProfile>,
     weights: *const f64,
     n_profiles: usize,
-) -> Option<Box<HotsetProfile>> {
-    made(|| {
+    profile_out: *mut *mut HotsetProfile,
+) -> Status {
+    let make = || {
         // SAFETY: passed on from our caller.
         let name = unsafe { str_in(name, "name") }?;
         // SAFETY: likewise.
         let parts = unsafe { parts_in(profiles, weights, n_profiles) }?;
-        merge_profiles(name, &parts)
-    })
+        merge_profiles(name, &parts).map(|profile| HotsetProfile { profile })
+    };
+    // SAFETY: passed on from our caller.
+    unsafe { construct(profile_out, "profile_out", make) }
 }
 
 /// `hotset_profile_similarity`.
@@ -207,118 +222,19 @@ pub unsafe extern "C" fn hotset_profile_merge(
 pub unsafe extern "C" fn hotset_profile_similarity(
     a: Option<&HotsetProfile>,
     b: Option<&HotsetProfile>,
-    phase_number: u32,
+    phase: u32,
     similarity_out: *mut f64,
 ) -> Status {
     guard(|| {
         let a = a.ok_or(Error::Null("a"))?;
         let b = b.ok_or(Error::Null("b"))?;
         // SAFETY: passed on from our caller.
-        let out = unsafe { out(similarity_out, "similarity_out") }?;
+        let out = unsafe { Place::new(similarity_out, "similarity_out") }?;
         out.write(profile_similarity(
             &a.profile,
             &b.profile,
-            phase(phase_number)?,
+            numbers::phase(phase)?,
         )?);
-        Ok(())
-    })
-}
-
-/// `hotset_prime_profiles`.
-///
-/// # Safety
-///
-/// The arrays must satisfy the header.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_prime_profiles(
-    cache: Option<&mut Hotset>,
-    profiles: *const Option<&HotsetProfile>,
-    weights: *const f64,
-    n_profiles: usize,
-) -> Status {
-    guard(|| {
-        let cache = cache.ok_or(Error::Null("cache"))?;
-        // SAFETY: passed on from our caller.
-        let parts = unsafe { parts_in(profiles, weights, n_profiles) }?;
-        cache.cache.prime_with(&parts)
-    })
-}
-
-/// `hotset_warm`.
-///
-/// # Safety
-///
-/// The arrays must satisfy the header: `n_max` writable values, or as many as there are slots if that
-/// is less.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_warm(
-    cache: Option<&mut Hotset>,
-    n_max: usize,
-    layers_out: *mut u32,
-    fills_out: *mut HotsetFill,
-    n_fills_out: *mut usize,
-) -> Status {
-    guard(|| {
-        let cache = &mut cache.ok_or(Error::Null("cache"))?.cache;
-        // SAFETY: passed on from our caller.
-        let n_fills_out = unsafe { out(n_fills_out, "n_fills_out") }?;
-        let n_max = n_max.min(cache.n_slots() as usize);
-        // SAFETY: passed on from our caller, see the contract above.
-        let layers_out = unsafe { slice_out(layers_out, n_max, "layers_out") }?;
-        // SAFETY: likewise.
-        let fills_out = unsafe { slice_out(fills_out, n_max, "fills_out") }?;
-        let filled = cache.warm(n_max)?;
-        for ((layer, fill), &(id, slot)) in layers_out.iter_mut().zip(fills_out).zip(&filled) {
-            layer.write(id.layer);
-            fill.write(HotsetFill {
-                expert: id.expert,
-                slot,
-            });
-        }
-        n_fills_out.write(filled.len());
-        Ok(())
-    })
-}
-
-/// `hotset_follow`.
-///
-/// # Safety
-///
-/// `profiles` must satisfy the header.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_follow(
-    cache: Option<&mut Hotset>,
-    profiles: *const Option<&HotsetProfile>,
-    n_profiles: usize,
-) -> Status {
-    guard(|| {
-        let cache = cache.ok_or(Error::Null("cache"))?;
-        // SAFETY: passed on from our caller.
-        let profiles = unsafe { profiles_in(profiles, n_profiles) }?;
-        cache.cache.follow(&profiles)
-    })
-}
-
-/// `hotset_get_followed`.
-///
-/// # Safety
-///
-/// `index_out` and `confidence_out` must each be NULL or point to a place for it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_get_followed(
-    cache: Option<&Hotset>,
-    index_out: *mut usize,
-    confidence_out: *mut f64,
-) -> Status {
-    guard(|| {
-        let cache = cache.ok_or(Error::Null("cache"))?;
-        // SAFETY: passed on from our caller.
-        let index_out = unsafe { out(index_out, "index_out") }?;
-        // SAFETY: passed on from our caller.
-        let confidence_out = unsafe { out(confidence_out, "confidence_out") }?;
-        let verdict = cache.cache.followed()?;
-        index_out.write(verdict.map_or(usize::MAX, |verdict| verdict.profile));
-        confidence_out.write(verdict.map_or(0.0, |verdict| verdict.confidence));
         Ok(())
     })
 }

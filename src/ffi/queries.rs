@@ -1,90 +1,103 @@
 //! What a cache knows: where experts are, how often they were used, what other policies would have
 //! done.
 
-use super::{Hotset, Status, guard, out, slice_out, write_all};
+use super::cache::HotsetCache;
+use super::numbers;
+use super::pointers::{Place, Places};
+use super::sized::{Grows, StructPlace};
+use super::status::{Status, guard};
 use crate::cache::NO_SLOT;
 use crate::error::Error;
-use crate::tracker::{Phase, Span};
+use std::mem::offset_of;
 
 /// Mirrors `struct hotset_counts`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct HotsetCounts {
-    hits: u64,
-    misses: u64,
-    evictions: u64,
-    bypassed: u64,
-    prompt_hits: u64,
-    prompt_misses: u64,
-    prompt_bypassed: u64,
+    pub(super) size: usize,
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) evictions: u64,
+    pub(super) bypassed: u64,
+    pub(super) prompt_hits: u64,
+    pub(super) prompt_misses: u64,
+    pub(super) prompt_bypassed: u64,
+}
+
+// SAFETY: it is `repr(C)` and begins with its size; 0 is a value of each of its numbers.
+unsafe impl Grows for HotsetCounts {
+    const NAME: &'static str = "hotset_counts";
+    const SIZE_MIN: usize = offset_of!(Self, misses);
 }
 
 /// Mirrors `struct hotset_usage`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct HotsetUsage {
-    n_tokens: u64,
-    age: u64,
+    pub(super) size: usize,
+    pub(super) n_tokens: u64,
+    pub(super) age: u64,
+}
+
+// SAFETY: it is `repr(C)` and begins with its size; 0 is a value of each of its numbers.
+unsafe impl Grows for HotsetUsage {
+    const NAME: &'static str = "hotset_usage";
+    const SIZE_MIN: usize = offset_of!(Self, age);
 }
 
 /// Mirrors `struct hotset_heat`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct HotsetHeat {
-    n_tokens: f64,
-    hottest_tenth: f64,
-    hottest_quarter: f64,
-    hottest_half: f64,
-    entropy_bits: f64,
+    pub(super) size: usize,
+    pub(super) n_tokens: f64,
+    pub(super) hottest_tenth: f64,
+    pub(super) hottest_quarter: f64,
+    pub(super) hottest_half: f64,
+    pub(super) entropy_bits: f64,
 }
 
-/// Mirrors `struct hotset_regret`.
+// SAFETY: it is `repr(C)` and begins with its size; 0 is a value of each of its numbers.
+unsafe impl Grows for HotsetHeat {
+    const NAME: &'static str = "hotset_heat";
+    const SIZE_MIN: usize = offset_of!(Self, hottest_tenth);
+}
+
+/// Mirrors `struct hotset_hindsight`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct HotsetHindsight {
-    picks: u64,
-    warm_picks: u64,
-    policy_hits: u64,
-    lru_hits: u64,
-    belady_hits: u64,
+    pub(super) size: usize,
+    pub(super) picks: u64,
+    pub(super) warm_picks: u64,
+    pub(super) policy_hits: u64,
+    pub(super) lru_hits: u64,
+    pub(super) belady_hits: u64,
 }
 
-/// The phase that `enum hotset_phase` numbers so.
-pub(super) fn phase(number: u32) -> Result<Phase, Error> {
-    let phase = Phase::ALL.get(number as usize).copied();
-    phase.ok_or_else(|| unknown("phase", number, Phase::ALL.len()))
+// SAFETY: it is `repr(C)` and begins with its size; 0 is a value of each of its numbers.
+unsafe impl Grows for HotsetHindsight {
+    const NAME: &'static str = "hotset_hindsight";
+    const SIZE_MIN: usize = offset_of!(Self, warm_picks);
 }
 
-/// The span that `enum hotset_span` numbers so.
-fn span(number: u32) -> Result<Span, Error> {
-    let span = Span::all().nth(number as usize);
-    span.ok_or_else(|| unknown("span", number, Span::all().count()))
-}
-
-fn unknown(name: &str, number: u32, n: usize) -> Error {
-    Error::Setting {
-        name: name.to_string(),
-        value: number.to_string(),
-        allowed: format!("must be in 0..{n}"),
-    }
-}
-
-/// `hotset_get_counts`.
+/// `hotset_cache_counts`.
 ///
 /// # Safety
 ///
-/// `counts_out` must be NULL or point to a place for it.
+/// `counts_out` must be NULL or satisfy the header: its size is set, and there is place for so many bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_get_counts(
-    cache: Option<&Hotset>, // NULL is None: nullability is in the type
+pub unsafe extern "C" fn hotset_cache_counts(
+    cache: Option<&HotsetCache>, // NULL is None: nullability is in the type
     counts_out: *mut HotsetCounts,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
         // SAFETY: passed on from our caller.
-        let out = unsafe { out(counts_out, "counts_out") }?;
+        let out = unsafe { StructPlace::new(counts_out, "counts_out") }?;
         let counts = cache.cache.counts();
-        out.write(HotsetCounts {
+        out.write(&HotsetCounts {
+            size: size_of::<HotsetCounts>(),
             hits: counts.decode.hits,
             misses: counts.decode.misses,
             evictions: counts.decode.evictions,
@@ -97,14 +110,14 @@ pub unsafe extern "C" fn hotset_get_counts(
     })
 }
 
-/// `hotset_get_slot`.
+/// `hotset_cache_slot`.
 ///
 /// # Safety
 ///
 /// `slot_out` must be NULL or point to a place for it.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_get_slot(
-    cache: Option<&Hotset>,
+pub unsafe extern "C" fn hotset_cache_slot(
+    cache: Option<&HotsetCache>,
     layer: u32,
     expert: u32,
     slot_out: *mut u32,
@@ -112,21 +125,21 @@ pub unsafe extern "C" fn hotset_get_slot(
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
         // SAFETY: passed on from our caller.
-        let out = unsafe { out(slot_out, "slot_out") }?;
+        let out = unsafe { Place::new(slot_out, "slot_out") }?;
         out.write(cache.cache.slot_of(layer, expert)?.unwrap_or(NO_SLOT));
         Ok(())
     })
 }
 
-/// `hotset_get_usage`.
+/// `hotset_cache_usage`.
 ///
 /// # Safety
 ///
-/// `usage_out` must be NULL or point to a place for it.
+/// `usage_out` must be NULL or satisfy the header: its size is set, and there is place for so many bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_get_usage(
-    cache: Option<&Hotset>,
-    phase_number: u32,
+pub unsafe extern "C" fn hotset_cache_usage(
+    cache: Option<&HotsetCache>,
+    phase: u32,
     layer: u32,
     expert: u32,
     usage_out: *mut HotsetUsage,
@@ -134,9 +147,10 @@ pub unsafe extern "C" fn hotset_get_usage(
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
         // SAFETY: passed on from our caller.
-        let out = unsafe { out(usage_out, "usage_out") }?;
-        let usage = cache.cache.usage(phase(phase_number)?, layer, expert)?;
-        out.write(HotsetUsage {
+        let out = unsafe { StructPlace::new(usage_out, "usage_out") }?;
+        let usage = cache.cache.usage(numbers::phase(phase)?, layer, expert)?;
+        out.write(&HotsetUsage {
+            size: size_of::<HotsetUsage>(),
             n_tokens: usage.n_tokens,
             age: usage.age.unwrap_or(u64::MAX),
         });
@@ -144,17 +158,17 @@ pub unsafe extern "C" fn hotset_get_usage(
     })
 }
 
-/// `hotset_get_frequencies`.
+/// `hotset_cache_frequencies`.
 ///
 /// # Safety
 ///
 /// `frequencies_out` must satisfy the header: `n_frequencies` writable values for the length of the
 /// call.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_get_frequencies(
-    cache: Option<&Hotset>,
-    phase_number: u32,
-    span_number: u32,
+pub unsafe extern "C" fn hotset_cache_frequencies(
+    cache: Option<&HotsetCache>,
+    phase: u32,
+    span: u32,
     layer: u32,
     frequencies_out: *mut f32,
     n_frequencies: usize,
@@ -162,42 +176,39 @@ pub unsafe extern "C" fn hotset_get_frequencies(
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
         // SAFETY: passed on from our caller, see the contract above.
-        let out = unsafe { slice_out(frequencies_out, n_frequencies, "frequencies_out") }?;
-        let (phase, span) = (phase(phase_number)?, span(span_number)?);
+        let out = unsafe { Places::new(frequencies_out, n_frequencies, "frequencies_out") }?;
+        let (phase, span) = (numbers::phase(phase)?, numbers::span(span)?);
         let frequencies = cache.cache.layer_counts(phase, span, layer)?.frequencies();
         if out.len() != frequencies.len() {
-            return Err(Error::Setting {
-                name: "n_frequencies".to_string(),
-                value: out.len().to_string(),
-                allowed: format!("layer {layer} has {} experts", frequencies.len()),
-            });
+            return Err(Error::setting("n_frequencies", out.len().to_string(), format!("layer {layer} has {} experts", frequencies.len())));
         }
-        write_all(out, &frequencies);
+        out.write_all(frequencies);
         Ok(())
     })
 }
 
-/// `hotset_get_heat`.
+/// `hotset_cache_heat`.
 ///
 /// # Safety
 ///
-/// `heat_out` must be NULL or point to a place for it.
+/// `heat_out` must be NULL or satisfy the header: its size is set, and there is place for so many bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_get_heat(
-    cache: Option<&Hotset>,
-    phase_number: u32,
-    span_number: u32,
+pub unsafe extern "C" fn hotset_cache_heat(
+    cache: Option<&HotsetCache>,
+    phase: u32,
+    span: u32,
     layer: u32,
     heat_out: *mut HotsetHeat,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
         // SAFETY: passed on from our caller.
-        let out = unsafe { out(heat_out, "heat_out") }?;
-        let (phase, span) = (phase(phase_number)?, span(span_number)?);
+        let out = unsafe { StructPlace::new(heat_out, "heat_out") }?;
+        let (phase, span) = (numbers::phase(phase)?, numbers::span(span)?);
         let counts = cache.cache.layer_counts(phase, span, layer)?;
         let hottest = |percent| counts.coverage(percent).unwrap_or_default();
-        out.write(HotsetHeat {
+        out.write(&HotsetHeat {
+            size: size_of::<HotsetHeat>(),
             n_tokens: counts.n_tokens,
             hottest_tenth: hottest(10),
             hottest_quarter: hottest(25),
@@ -208,23 +219,24 @@ pub unsafe extern "C" fn hotset_get_heat(
     })
 }
 
-/// `hotset_get_regret`.
+/// `hotset_cache_hindsight`.
 ///
 /// # Safety
 ///
-/// `hindsight_out` must be NULL or point to a place for it.
+/// `hindsight_out` must be NULL or satisfy the header: its size is set, and there is place for so many bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn hotset_get_regret(
-    cache: Option<&Hotset>,
+pub unsafe extern "C" fn hotset_cache_hindsight(
+    cache: Option<&HotsetCache>,
     n_picks_max: usize,
     hindsight_out: *mut HotsetHindsight,
 ) -> Status {
     guard(|| {
         let cache = cache.ok_or(Error::Null("cache"))?;
         // SAFETY: passed on from our caller.
-        let out = unsafe { out(hindsight_out, "hindsight_out") }?;
+        let out = unsafe { StructPlace::new(hindsight_out, "hindsight_out") }?;
         let hindsight = cache.cache.hindsight(n_picks_max);
-        out.write(HotsetHindsight {
+        out.write(&HotsetHindsight {
+            size: size_of::<HotsetHindsight>(),
             picks: hindsight.picks,
             warm_picks: hindsight.warm_picks,
             policy_hits: hindsight.active_hits,

@@ -31,7 +31,7 @@ fn is_of_settings(error: &Error) -> bool {
     match error {
         Error::Setting { value, .. } => value != "auto",
         // A profile of another model.
-        Error::File { .. } => true,
+        Error::File { .. } | Error::Unreadable { .. } | Error::Mismatch { .. } => true,
         _ => false,
     }
 }

@@ -18,6 +18,7 @@ mod foresight;
 #[cfg(feature = "llama")]
 pub mod gguf;
 mod hook;
+mod install;
 mod load_hook;
 mod loaded;
 mod loaded_model;
@@ -49,15 +50,4 @@ mod trials;
 mod workload;
 
 pub use hook::{finish, install, stats, uninstall};
-
-/// `hotset_llama_install` of `include/hotset.h`.
-#[unsafe(no_mangle)]
-pub extern "C" fn hotset_llama_install() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        if let Err(error) = crate::config::Config::from_env().and_then(install) {
-            crate::report::say(&format!("hotset: error: {error}"));
-            std::process::exit(2);
-        }
-    });
-}
+pub use install::install_from_env;

@@ -73,11 +73,7 @@ pub fn check(n_bytes: u64) -> Result<()> {
         return Ok(());
     }
     let size = |n| ByteSize(n).display().iec();
-    Err(Error::Setting {
-        name: "HOTSET_RAM".into(),
-        value: size(n_bytes).to_string(),
-        allowed: format!("only {} are available ({why}); try auto", size(bytes)),
-    })
+    Err(Error::setting("HOTSET_RAM", size(n_bytes).to_string(), format!("only {} are available ({why}); try auto", size(bytes))))
 }
 
 /// Memory that this process has allocated, has not touched yet and will touch: it will still grow by about

@@ -77,11 +77,7 @@ pub fn find(name: &str) -> Result<(&'static Spec, u32)> {
             .and_then(|n| n.parse().ok())
             .filter(|v| (param.min..=param.max).contains(v)),
     });
-    let wrong = |allowed| Error::Setting {
-        name: "HOTSET_POLICY".into(),
-        value: name.into(),
-        allowed,
-    };
+    let wrong = |allowed| Error::setting("HOTSET_POLICY", name, allowed);
     match (spec, value) {
         (Some(spec), Some(value)) => Ok((spec, value)),
         (Some(spec), None) if spec.param.is_some() => {

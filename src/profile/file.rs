@@ -39,9 +39,16 @@ type Checked<T> = std::result::Result<T, String>;
 impl Profile {
     /// Reads a profile, compressed if the name ends in `.gz`.
     ///
-    /// Errors: [`Error::File`] with the field that is wrong. What is accepted keeps all that the format promises.
+    /// Errors: [`Error::Unreadable`], or [`Error::File`] with the field that is wrong. What is accepted keeps all that
+    /// the format promises.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::try_read(path).map_err(|unread| Error::file(path, unread.to_string()))
+        Self::try_read(path).map_err(|unread| match unread {
+            Unread::System(cause) => Error::Unreadable {
+                path: path.to_path_buf(),
+                cause,
+            },
+            Unread::Content(why) => Error::file(path, why),
+        })
     }
 
     /// The same, and tells what the system does not do from what is in the file.

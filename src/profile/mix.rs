@@ -123,16 +123,15 @@ fn check_same(first: &Profile, other: &Profile) -> Result<()> {
         }
         None => return Ok(()),
     };
-    Err(Error::setting(
-        "profile",
-        first.name.clone(),
-        format!(
+    Err(Error::Mismatch {
+        profile: first.name.clone(),
+        why: format!(
             "its model {} is not {}, the model of the profile {}: {why}",
             full_name(&first.model),
             full_name(&other.model),
             other.name
         ),
-    ))
+    })
 }
 
 fn full_name(model: &Fingerprint) -> String {

@@ -1,6 +1,6 @@
 //! What is known of a workload before it runs, and recognising which of several known ones it is.
 
-use super::choose::Chooser;
+use super::choose::{Chooser, Verdict};
 use crate::expert::Event;
 use crate::notice::Notice;
 use crate::tracker::Phase;
@@ -23,6 +23,8 @@ pub struct Recognizer {
     known: Vec<Known>,
     /// By layer of `known`: its number for the chooser.
     numbers: Vec<usize>,
+    /// The latest.
+    verdict: Option<Verdict>,
 }
 
 impl Recognizer {
@@ -32,17 +34,23 @@ impl Recognizer {
             chooser,
             known,
             numbers,
+            verdict: None,
         }
     }
 
     /// Hears of an event of `layer`. Returns what to follow where it has just made up its mind, and what there is
     /// to tell of it.
     pub fn observe(&mut self, layer: usize, event: &Event) -> Option<(&Known, Notice)> {
+        // It says nothing, and its layer may be none of the profiles'.
+        if event.experts.is_empty() {
+            return None;
+        }
         let (n, phase) = (event.n_tokens, Phase::of(event));
         let number = self.numbers[layer];
         let verdict = self
             .chooser
             .observe(number, phase, n, event.experts, event.rows)?;
+        self.verdict = Some(verdict);
         let known = &self.known[verdict.profile];
         let notice = Notice::Workload {
             profile: known.name.clone(),
@@ -51,5 +59,10 @@ impl Recognizer {
             n_tokens: verdict.n_tokens,
         };
         Some((known, notice))
+    }
+
+    /// What was recognised last, if anything was.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict
     }
 }

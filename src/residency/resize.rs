@@ -12,11 +12,7 @@ impl Residency {
     pub fn resize(&mut self, n_slots: u32) -> Result<Vec<u32>> {
         let n_pinned = self.n_pinned();
         if n_slots < n_pinned {
-            return Err(Error::Setting {
-                name: "slots".into(),
-                value: n_slots.to_string(),
-                allowed: format!("must be at least {n_pinned}, which are in use right now"),
-            });
+            return Err(Error::setting("slots", n_slots.to_string(), format!("must be at least {n_pinned}, which are in use right now")));
         }
         self.policy.resize(n_slots);
         while self.n_slots() < n_slots {

@@ -195,11 +195,7 @@ impl Drop for Arena {
 }
 
 fn refused(n_bytes: usize, cause: io::Error) -> Error {
-    Error::Setting {
-        name: "HOTSET_RAM".into(),
-        value: n_bytes.to_string(),
-        allowed: format!("the system does not map that many bytes: {cause}"),
-    }
+    Error::setting("HOTSET_RAM", n_bytes.to_string(), format!("the system does not map that many bytes: {cause}"))
 }
 
 /// Bytes in a page of memory.

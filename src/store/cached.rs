@@ -30,10 +30,7 @@ pub fn drop_cached(files: &[PathBuf]) -> Result<Dropped> {
 fn drop_files(files: &[PathBuf]) -> Result<Dropped> {
     use rustix::fs::{Advice, fadvise};
     for path in files {
-        let failed = |cause| Error::Io {
-            path: path.clone(),
-            cause,
-        };
+        let failed = |cause| Error::io(path.clone(), cause);
         let file = std::fs::File::open(path).map_err(failed)?;
         // All of it.
         fadvise(&file, 0, None, Advice::DontNeed).map_err(|cause| failed(cause.into()))?;
@@ -44,10 +41,7 @@ fn drop_files(files: &[PathBuf]) -> Result<Dropped> {
 #[cfg(not(target_os = "linux"))]
 fn drop_files(files: &[PathBuf]) -> Result<Dropped> {
     for path in files {
-        std::fs::File::open(path).map_err(|cause| Error::Io {
-            path: path.clone(),
-            cause,
-        })?;
+        std::fs::File::open(path).map_err(|cause| Error::io(path.clone(), cause))?;
     }
     Ok(Dropped::Nothing)
 }

@@ -53,14 +53,10 @@ impl Faults {
                 ("stall_ms", Some(n @ ..=MS_MAX)) => faults.stall = ms(n),
                 ("serial_ms", Some(n @ ..=MS_MAX)) => faults.serial = ms(n),
                 _ => {
-                    return Err(Error::Setting {
-                        name: "HOTSET_FAULT".into(),
-                        value: value.into(),
-                        allowed: format!(
+                    return Err(Error::setting("HOTSET_FAULT", value, format!(
                             "`{item}` is none of {}; counts begin at 1, times end at {MS_MAX}",
                             Self::VALUES
-                        ),
-                    });
+                        )));
                 }
             }
         }

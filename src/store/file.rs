@@ -53,10 +53,7 @@ impl ModelFile {
     /// be opened again, because its mode was changed, say, it shares what `fd` has open.
     pub fn open(fd: BorrowedFd<'_>) -> Result<Self> {
         let path = system::path(fd);
-        let failed = |cause| Error::Io {
-            path: path.clone(),
-            cause,
-        };
+        let failed = |cause| Error::io(path.clone(), cause);
         let Opened {
             file,
             align,
@@ -82,10 +79,7 @@ impl ModelFile {
         };
         let file = opened.or_else(|_| self.file.try_clone());
         Ok(Self {
-            file: file.map_err(|cause| Error::Io {
-                path: self.path.clone(),
-                cause,
-            })?,
+            file: file.map_err(|cause| Error::io(self.path.clone(), cause))?,
             path: self.path.clone(),
             content: self.content.clone(),
             align: self.align,
@@ -134,14 +128,8 @@ impl ModelFile {
         let cached = || system::open_buffered(self.as_fd(), &self.path);
         match self.content.change(&self.file, &cached) {
             Ok(None) => Ok(()),
-            Ok(Some(why)) => Err(Error::File {
-                path: self.path.clone(),
-                why,
-            }),
-            Err(cause) => Err(Error::Io {
-                path: self.path.clone(),
-                cause,
-            }),
+            Ok(Some(why)) => Err(Error::file(self.path.clone(), why)),
+            Err(cause) => Err(Error::io(self.path.clone(), cause)),
         }
     }
 

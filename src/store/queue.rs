@@ -273,11 +273,7 @@ fn refused(kind: QueueKind, cause: &io::Error) -> Error {
         QueueKind::Uring => "; auto reads without",
         _ => "",
     };
-    Error::Setting {
-        name: "HOTSET_IO".into(),
-        value: value.into(),
-        allowed: format!("{what}: {cause}{way_out}"),
-    }
+    Error::setting("HOTSET_IO", value, format!("{what}: {cause}{way_out}"))
 }
 
 /// Held by every thread of a queue. One that panics, in the sink or here, leaves somebody waiting

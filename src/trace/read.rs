@@ -167,7 +167,10 @@ impl Trace {
 }
 
 fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|cause| Error::file(path, cause.to_string()))
+    File::open(path).map_err(|cause| Error::Unreadable {
+        path: path.to_path_buf(),
+        cause,
+    })
 }
 
 fn lines_of(gzip: impl Read) -> impl BufRead {

@@ -23,18 +23,27 @@ static size_t content(const char * name, char * text, size_t n_max) {
     return n;
 }
 
-static double similarity(const profile * a, const profile * b, enum hotset_phase phase) {
+static double similarity(const profile * a, const profile * b, hotset_phase phase) {
     double similarity = -1;
     assert(hotset_profile_similarity(a, b, phase, &similarity) == HOTSET_STATUS_OK);
     return similarity;
 }
 
-static void init_fails(const struct hotset_profile_params * params, const char * why) {
-    assert(hotset_profile_init(params) == NULL);
-    failed(HOTSET_STATUS_INVALID_ARGUMENT, why);
+// What a constructor sets to NULL when it fails.
+static char nobody;
+static profile * nothing_made;
+
+static profile ** place(void) {
+    assert(nothing_made == NULL);
+    nothing_made = (profile *) &nobody;
+    return &nothing_made;
 }
 
-static void test_init(void) {
+static void new_fails(const struct hotset_profile_params * params, const char * why) {
+    failed(hotset_profile_new(params, place()), why);
+}
+
+static void test_new(void) {
     const uint32_t dense[N_LAYERS]    = { 0, 0, 0 };
     const uint32_t too_many[N_LAYERS] = { UINT32_MAX, UINT32_MAX, 1 };
     char long_name[202];
@@ -44,38 +53,37 @@ static void test_init(void) {
     struct hotset_profile_params p = params(long_name + 1);
     p.architecture = NULL;
     p.top_k        = 16;
-    hotset_profile_free(hotset_profile_init(&p));
-    hotset_profile_free(NULL);
+    hotset_profile_delete(profile_new(&p));
+    hotset_profile_delete(NULL);
 
-    init_fails(NULL, "`params` is NULL");
-    p = params(long_name);                             init_fails(&p, "must have 1 to 200 bytes");
-    p = params(NULL);                                  init_fails(&p, "`name` is NULL");
-    p = params("");                                    init_fails(&p, "name=:");
-    p = params("a\nb");                                init_fails(&p, "no control characters");
-    p = params("x"); p.size--;                         init_fails(&p, "size");
-    p = params("x"); p.size = 0;                       init_fails(&p, "size=0");
-    p = params("x"); p.architecture = "\xff";          init_fails(&p, "architecture");
-    p = params("x"); p.model_name = "\xff";            init_fails(&p, "model_name");
-    p = params("x"); p.n_experts = NULL;               init_fails(&p, "`n_experts` is NULL");
-    p = params("x"); p.n_layers = 0;                   init_fails(&p, "n_experts=0: 1 to 1048576");
-    p = params("x"); p.n_experts = dense;              init_fails(&p, "n_experts=0");
-    p = params("x"); p.n_experts = too_many;           init_fails(&p, "n_experts=8589934591");
-    p = params("x"); p.top_k = 0;                      init_fails(&p, "top_k=0: must be in 1..=16");
-    p = params("x"); p.top_k = 17;                     init_fails(&p, "top_k=17");
+    failed(hotset_profile_new(&p, NULL), "`profile_out` is NULL");
+    new_fails(NULL, "`params` is NULL");
+    p = params(long_name);                             new_fails(&p, "must have 1 to 200 bytes");
+    p = params(NULL);                                  new_fails(&p, "`name` is NULL");
+    p = params("");                                    new_fails(&p, "name=:");
+    p = params("a\nb");                                new_fails(&p, "no control characters");
+    p = params("x"); p.architecture = "\xff";          new_fails(&p, "architecture");
+    p = params("x"); p.model_name = "\xff";            new_fails(&p, "model_name");
+    p = params("x"); p.n_experts = NULL;               new_fails(&p, "`n_experts` is NULL");
+    p = params("x"); p.n_layers = 0;                   new_fails(&p, "n_experts=0: 1 to 1048576");
+    p = params("x"); p.n_experts = dense;              new_fails(&p, "n_experts=0");
+    p = params("x"); p.n_experts = too_many;           new_fails(&p, "n_experts=8589934591");
+    p = params("x"); p.top_k = 0;                      new_fails(&p, "top_k=0: must be in 1..=16");
+    p = params("x"); p.top_k = 17;                     new_fails(&p, "top_k=17");
 }
 
 static void test_learn(void) {
     static char first[1 << 16], again[1 << 16];
     profile * p = empty("learnt twice");
-    struct hotset * cache = cache_of(6, "lru");
+    struct hotset_cache * cache = cache_of(6, "lru");
     read_prompt(cache);
     for (int t = 0; t < N_TOKENS; t++) {
         generate(cache, LOW, t);
     }
     const int32_t last = 15;
-    assert(hotset_plan(cache, 2, 1, &last, 1, slots, fills, &n_fills) == HOTSET_STATUS_OK);
+    assert(hotset_cache_plan(cache, 2, 1, &last, 1, slots, fills, &n_fills) == HOTSET_STATUS_OK);
     assert(hotset_profile_learn(p, cache) == HOTSET_STATUS_OK); // without the open plan
-    assert(hotset_rollback(cache) == HOTSET_STATUS_OK);
+    assert(hotset_cache_rollback(cache) == HOTSET_STATUS_OK);
     assert(hotset_profile_write(p, path_of("first.json")) == HOTSET_STATUS_OK);
     const size_t n_bytes = content("first.json", first, sizeof(first));
     assert(strstr(first, "\"name\":\"learnt twice\"") != NULL);
@@ -99,23 +107,29 @@ static void test_learn(void) {
     // what a profile of another shape is refused is not lost
     struct hotset_profile_params other = params("other");
     other.n_experts = (const uint32_t[]) { 8, 16, 16 };
-    profile * wrong = hotset_profile_init(&other);
+    profile * wrong = profile_new(&other);
     generate(cache, LOW, 0);
-    failed(hotset_profile_learn(wrong, cache), "profile=other: its layers");
+    fails(hotset_profile_learn(wrong, cache), HOTSET_STATUS_MISMATCH, "profile=other: its layers");
     failed(hotset_profile_learn(NULL, cache), "`profile` is NULL");
     failed(hotset_profile_learn(p, NULL), "`cache` is NULL");
     assert(hotset_profile_learn(p, cache) == HOTSET_STATUS_OK);
     assert(hotset_profile_write(p, path_of("first.json")) == HOTSET_STATUS_OK);
     content("first.json", again, sizeof(again));
     assert(strstr(again, "\"count\":[42,22,20,0,0,0,0,0]") != NULL);
-    hotset_profile_free(wrong);
-    hotset_profile_free(p);
-    hotset_free(cache);
+    hotset_profile_delete(wrong);
+    hotset_profile_delete(p);
+    hotset_cache_delete(cache);
 }
 
-static void read_fails(const char * path, const char * why) {
-    assert(hotset_profile_read(path) == NULL);
-    failed(HOTSET_STATUS_INVALID_ARGUMENT, why);
+static void read_fails(const char * path, hotset_status status, const char * why) {
+    fails(hotset_profile_read(path, place()), status, why);
+}
+
+// In these bytes.
+static void file_of(const char * name, const void * bytes, size_t n) {
+    FILE * file = fopen(path_of(name), "wb");
+    assert(file != NULL && fwrite(bytes, 1, n, file) == n);
+    assert(fclose(file) == 0);
 }
 
 static void test_files(const profile * low) {
@@ -123,35 +137,40 @@ static void test_files(const profile * low) {
     for (int i = 0; i < 2; i++) {
         const char * name = i == 0 ? "low.json" : "low.json.gz";
         assert(hotset_profile_write(low, path_of(name)) == HOTSET_STATUS_OK);
-        profile * read = hotset_profile_read(path_of(name));
-        assert(read != NULL && similarity(low, read, HOTSET_PHASE_GENERATION) == 1);
-        hotset_profile_free(read);
+        profile * read = NULL;
+        succeeded(hotset_profile_read(path_of(name), &read));
+        assert(similarity(low, read, HOTSET_PHASE_GENERATION) == 1);
+        hotset_profile_delete(read);
     }
-    read_fails(NULL, "`path` is NULL");
-    read_fails(path_of("none.json"), "none.json");
+    failed(hotset_profile_read(path_of("low.json"), NULL), "`profile_out` is NULL");
+    read_fails(NULL, HOTSET_STATUS_ARGUMENT, "`path` is NULL");
+    read_fails(path_of("none.json"), HOTSET_STATUS_IO, "none.json");
+    read_fails(folder, HOTSET_STATUS_CORRUPT, "not a regular file");
     const size_t n = content("low.json", text, sizeof(text));
-    FILE * file = fopen(path_of("cut.json"), "wb");
-    assert(fwrite(text, 1, n / 2, file) == n / 2);
-    fclose(file);
-    read_fails(path_of("cut.json"), "cut.json");
+    file_of("cut.json", text, n / 2);
+    read_fails(path_of("cut.json"), HOTSET_STATUS_CORRUPT, "cut.json");
+    file_of("plain.json.gz", text, n);
+    read_fails(path_of("plain.json.gz"), HOTSET_STATUS_CORRUPT, "the gzip data is damaged");
     failed(hotset_profile_write(NULL, path_of("low.json")), "`profile` is NULL");
     failed(hotset_profile_write(low, NULL), "`path` is NULL");
-    failed(hotset_profile_write(low, path_of("none/low.json")), "none/low.json");
+    fails(hotset_profile_write(low, path_of("none/low.json")), HOTSET_STATUS_IO, "none/low.json");
 }
 
 static void test_merge(const profile * low, const profile * high) {
-    const enum hotset_phase generation = HOTSET_PHASE_GENERATION, prompt = HOTSET_PHASE_PROMPT;
+    const hotset_phase generation = HOTSET_PHASE_GENERATION, prompt = HOTSET_PHASE_PROMPT;
     const profile * both[2] = { low, high };
     const double weights[2] = { 1, 3 };
     char text[1 << 16];
     profile * nothing = empty("nothing");
     struct hotset_profile_params p = params("three");
     p.top_k = 3;
-    profile * three = hotset_profile_init(&p);
+    profile * three = profile_new(&p);
 
     assert(similarity(low, high, generation) == 0 && similarity(low, high, prompt) == 1);
-    profile * alike = hotset_profile_merge("alike", both, NULL, 2);
-    profile * higher = hotset_profile_merge("higher", both, weights, 2);
+    profile * alike = NULL;
+    succeeded(hotset_profile_merge("alike", both, NULL, 2, &alike));
+    profile * higher = NULL;
+    succeeded(hotset_profile_merge("higher", both, weights, 2, &higher));
     assert(fabs(similarity(low, alike, generation) - similarity(high, alike, generation)) < 1e-9);
     assert(similarity(low, higher, generation) < similarity(low, alike, generation));
     assert(similarity(high, higher, generation) > similarity(high, alike, generation));
@@ -161,31 +180,26 @@ static void test_merge(const profile * low, const profile * high) {
     assert(strstr(text, "\"name\":\"higher\"") != NULL);
     assert(strstr(text, "\"tokens\":{\"prompt\":80,\"generation\":80}") != NULL);
 
-    assert(hotset_profile_merge(NULL, both, NULL, 2) == NULL);
-    failed(HOTSET_STATUS_INVALID_ARGUMENT, "`name` is NULL");
-    assert(hotset_profile_merge("", both, NULL, 2) == NULL);
-    failed(HOTSET_STATUS_INVALID_ARGUMENT, "name=:");
-    assert(hotset_profile_merge("x", NULL, NULL, 2) == NULL);
-    failed(HOTSET_STATUS_INVALID_ARGUMENT, "`profiles` is NULL");
-    assert(hotset_profile_merge("x", both, NULL, 0) == NULL);
-    failed(HOTSET_STATUS_INVALID_ARGUMENT, "n_profiles=0");
-    assert(hotset_profile_merge("x", (const profile *[]) { NULL, low }, NULL, 2) == NULL);
-    failed(HOTSET_STATUS_INVALID_ARGUMENT, "`profiles[i]` is NULL");
-    assert(hotset_profile_merge("x", (const profile *[]) { low, three }, NULL, 2) == NULL);
-    failed(HOTSET_STATUS_INVALID_ARGUMENT, "model.top_k is 2");
+    failed(hotset_profile_merge("x", both, NULL, 2, NULL), "`profile_out` is NULL");
+    failed(hotset_profile_merge(NULL, both, NULL, 2, place()), "`name` is NULL");
+    failed(hotset_profile_merge("", both, NULL, 2, place()), "name=:");
+    failed(hotset_profile_merge("x", NULL, NULL, 2, place()), "`profiles` is NULL");
+    failed(hotset_profile_merge("x", both, NULL, 0, place()), "n_profiles=0");
+    failed(hotset_profile_merge("x", (const profile *[]) { NULL, low }, NULL, 2, place()), "`profiles[i]` is NULL");
+    fails(hotset_profile_merge("x", (const profile *[]) { low, three }, NULL, 2, place()), HOTSET_STATUS_MISMATCH, "model.top_k is 2");
 
     double out = 77;
     failed(hotset_profile_similarity(NULL, low, prompt, &out), "`a` is NULL");
     failed(hotset_profile_similarity(low, NULL, prompt, &out), "`b` is NULL");
     failed(hotset_profile_similarity(low, high, prompt, NULL), "`similarity_out` is NULL");
-    failed(hotset_profile_similarity(low, high, (enum hotset_phase) 2, &out), "phase=2");
-    failed(hotset_profile_similarity(low, nothing, prompt, &out), "profile=low: there is no layer");
-    failed(hotset_profile_similarity(low, three, prompt, &out), "model.top_k is 2");
+    failed(hotset_profile_similarity(low, high, 2, &out), "phase=2");
+    fails(hotset_profile_similarity(low, nothing, prompt, &out), HOTSET_STATUS_STATE, "profile=low: there is no layer");
+    fails(hotset_profile_similarity(low, three, prompt, &out), HOTSET_STATUS_MISMATCH, "model.top_k is 2");
     assert(out == 77);
-    hotset_profile_free(nothing);
-    hotset_profile_free(three);
-    hotset_profile_free(alike);
-    hotset_profile_free(higher);
+    hotset_profile_delete(nothing);
+    hotset_profile_delete(three);
+    hotset_profile_delete(alike);
+    hotset_profile_delete(higher);
 }
 
 int main(int argc, char ** argv) {
@@ -193,11 +207,12 @@ int main(int argc, char ** argv) {
     folder = argv[1];
     profile * low  = learnt(LOW);
     profile * high = learnt(HIGH);
-    test_init();
+    test_new();
     test_learn();
     test_files(low);
     test_merge(low, high);
-    hotset_profile_free(low);
-    hotset_profile_free(high);
+    assert(nothing_made == NULL);
+    hotset_profile_delete(low);
+    hotset_profile_delete(high);
     return 0;
 }

@@ -1,4 +1,4 @@
-// Two workloads and their profiles.
+// Two workloads and their profiles. Inline: not every program uses all of it.
 #include "check.h"
 
 // The layer in the middle is dense.
@@ -13,7 +13,7 @@ enum workload { LOW, HIGH };
 
 typedef struct hotset_profile profile;
 
-static struct hotset_profile_params params(const char * name) {
+static inline struct hotset_profile_params params(const char * name) {
     struct hotset_profile_params params = { 0 };
     params.size         = sizeof(params);
     params.name         = name;
@@ -24,16 +24,21 @@ static struct hotset_profile_params params(const char * name) {
     return params;
 }
 
-static profile * empty(const char * name) {
-    const struct hotset_profile_params p = params(name);
-    profile * made = hotset_profile_init(&p);
+static inline profile * profile_new(const struct hotset_profile_params * params) {
+    profile * made = NULL;
+    succeeded(hotset_profile_new(params, &made));
     assert(made != NULL);
     return made;
 }
 
+static inline profile * empty(const char * name) {
+    const struct hotset_profile_params p = params(name);
+    return profile_new(&p);
+}
+
 // Generates token t. In the LOW workload, of 4 tokens the layers' experts 0, 1, 2 ... get
 // 4 2 2 0 0 0 0 0 and 3 1 1 1 1 1 0 0 ...
-static void generate(struct hotset * cache, enum workload workload, int t) {
+static inline void generate(struct hotset_cache * cache, enum workload workload, int t) {
     const int32_t picks[2][2] = { { 0, 1 + t % 2 }, { t % 4 == 0, 2 + t % 4 } };
     for (int i = 0; i < 2; i++) {
         const uint32_t layer = i == 0 ? 0 : 2;
@@ -46,7 +51,7 @@ static void generate(struct hotset * cache, enum workload workload, int t) {
     }
 }
 
-static void read_prompt(struct hotset * cache) {
+static inline void read_prompt(struct hotset_cache * cache) {
     int32_t ids[2 * N_TOKENS];
     for (int i = 0; i < 2 * N_TOKENS; i++) {
         ids[i] = 3 + i % 2;
@@ -55,20 +60,18 @@ static void read_prompt(struct hotset * cache) {
     use(cache, 2, N_TOKENS, ids, 2 * N_TOKENS);
 }
 
-static struct hotset * cache_of(uint32_t n_slots, const char * policy) {
-    struct hotset * cache = hotset_init(n_experts, N_LAYERS, n_slots, policy);
-    assert(cache != NULL);
-    return cache;
+static inline struct hotset_cache * cache_of(uint32_t n_slots, const char * policy) {
+    return cache_new(n_experts, N_LAYERS, n_slots, policy);
 }
 
-static profile * learnt(enum workload workload) {
+static inline profile * learnt(enum workload workload) {
     profile * made = empty(workload == LOW ? "low" : "high");
-    struct hotset * cache = cache_of(6, "decay");
+    struct hotset_cache * cache = cache_of(6, "decay");
     read_prompt(cache);
     for (int t = 0; t < N_TOKENS; t++) {
         generate(cache, workload, t);
     }
     assert(hotset_profile_learn(made, cache) == HOTSET_STATUS_OK);
-    hotset_free(cache);
+    hotset_cache_delete(cache);
     return made;
 }
