@@ -32,7 +32,6 @@ macro_rules! internal {
 }
 
 internal! {
-    auto
     device
     draft_tokens
     engine

@@ -3,7 +3,7 @@
 //!
 //! The layers of a profile are those layers of the cache that have experts.
 
-use super::Cache;
+use super::expert_cache::{Cache, sizes};
 use crate::error::{Error, Result};
 use crate::expert::ExpertId;
 use crate::profile::recognizer::{Known, Recognizer};
@@ -190,11 +190,6 @@ pub fn profile_similarity(a: &Profile, b: &Profile, phase: Phase) -> Result<f64>
             "profile={a}: there is no layer where {b} knows it too"
         ))
     })
-}
-
-/// The layers that have experts.
-pub(super) fn sizes(n_experts: &[u32]) -> Vec<u32> {
-    n_experts.iter().copied().filter(|&n| n > 0).collect()
 }
 
 fn check_name(name: &str) -> Result<()> {

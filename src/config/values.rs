@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::numbers::{decimal, size, too_small, whole};
-use crate::profile::weighted_path;
+use crate::profile::path_and_weight;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -123,14 +123,15 @@ impl Known {
     fn part(name: &str, pieces: &[&[u8]]) -> Result<((PathBuf, f64), usize)> {
         for n_pieces in (2..=pieces.len()).rev() {
             let text = OsString::from_vec(pieces[..n_pieces].join(&b','));
-            if let Ok(part) = weighted_path(&text)
+            if let Ok(part) = path_and_weight(&text)
                 && part.0.is_file()
             {
                 return Ok((part, n_pieces));
             }
         }
         let text = OsStr::from_bytes(pieces[0]);
-        let part = weighted_path(text).map_err(|why| Error::setting(name, text.display(), why))?;
+        let part =
+            path_and_weight(text).map_err(|why| Error::setting(name, text.display(), why))?;
         match part.0.is_file() {
             true => Ok((part, 1)),
             false => Err(Error::setting(

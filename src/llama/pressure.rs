@@ -1,11 +1,11 @@
 //! Watches memory for the models of `HOTSET_RAM=auto`: each has a thread that lives as long as it.
 
 use super::model::Model;
-use crate::auto::{self, Announcer, Auto, Sample};
 use crate::engine::Engine;
 use crate::engine::layout::Pool;
 use crate::error::Result;
 use crate::memory;
+use crate::memory::auto_size::{self, Announcer, Auto, Sample};
 use crate::report;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -55,7 +55,7 @@ fn say_unwatched(why: &dyn std::fmt::Display) {
 /// The most that experts which have `in_use` bytes may have, by what the system promises to this process. Others
 /// here must be able to allocate, too.
 fn can_have(engine: &Engine, in_use: u64) -> u64 {
-    let more = auto::at_start(memory::promised().bytes, 0);
+    let more = auto_size::at_start(memory::promised().bytes, 0);
     engine.promised_bytes().saturating_add(more).max(in_use)
 }
 

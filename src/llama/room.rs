@@ -1,10 +1,10 @@
 //! How much memory a model gets for its experts, and what is said where that is not what was asked for.
 
-use crate::auto;
 use crate::engine::Engine;
 use crate::engine::layout::{Layout, Tensor, expert_bytes};
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::memory::auto_size;
 use crate::numbers;
 use crate::report;
 use crate::store::ModelFile;
@@ -146,7 +146,7 @@ pub fn layout(
         Budget::UpTo(u64::MAX) => 0,
         _ => whole.arena_bytes_start(),
     };
-    let addresses = auto::of_addresses(memory::addresses().bytes, asked);
+    let addresses = auto_size::of_addresses(memory::addresses().bytes, asked);
     if whole.arena_bytes as u64 <= addresses && Engine::can_have(&whole) {
         return Ok(whole);
     }
@@ -184,9 +184,9 @@ fn say_if_less(layout: &Layout, budget: Budget, size: u64) {
 
 /// Bytes for experts that all limits leave now.
 fn affordable() -> u64 {
-    let memory = auto::at_start(memory::room(), memory::committed_untouched());
+    let memory = auto_size::at_start(memory::room(), memory::committed_untouched());
     // What was promised already, or mapped, has been subtracted there, used or not.
-    let promised = auto::at_start(memory::promised().bytes, 0);
+    let promised = auto_size::at_start(memory::promised().bytes, 0);
     memory.min(promised)
 }
 

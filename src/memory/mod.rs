@@ -4,23 +4,17 @@
 //! may set a limit, and memory that holds clean file pages counts as used there although the
 //! kernel gives it back when asked.
 
+pub mod auto_size;
 mod buffers;
 pub(crate) mod groups;
+mod limit;
 #[cfg(target_os = "linux")]
 mod promises;
 
 use crate::error::{Error, Result};
+pub use limit::Available;
 use bytesize::ByteSize;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
-
-/// Memory this process may still take.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Available {
-    /// How much.
-    pub bytes: u64,
-    /// What limits it.
-    pub why: String,
-}
 
 /// The least of what the machine and, on Linux, every control group above this process and its own limits leave.
 pub fn available() -> Available {
@@ -35,35 +29,6 @@ pub fn addresses() -> Available {
 /// What the system promises to this process beyond what that has mapped, used or not.
 pub fn promised() -> Available {
     system::promised()
-}
-
-fn without_limit() -> Available {
-    Available {
-        bytes: u64::MAX,
-        why: "no limit".into(),
-    }
-}
-
-/// What a limit leaves; negative when it was set below what is in use.
-#[cfg(target_os = "linux")]
-struct Limit {
-    room: i64,
-    why: String,
-}
-
-#[cfg(target_os = "linux")]
-impl From<Limit> for Available {
-    fn from(limit: Limit) -> Self {
-        Self {
-            bytes: limit.room.max(0) as u64,
-            why: limit.why,
-        }
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn kib_field(path: &std::path::Path, name: &str) -> Option<u64> {
-    crate::proc::field(path, name).map(|kib| kib * 1024)
 }
 
 /// Fails if a budget of `n_bytes` for experts is more than this process may still take.
@@ -122,7 +87,7 @@ impl Drop for Expected {
 
 #[cfg(not(target_os = "linux"))]
 mod system {
-    use super::Available;
+    use super::limit::Available;
 
     pub fn available() -> Available {
         let mut system = sysinfo::System::new();
@@ -138,18 +103,19 @@ mod system {
     }
 
     pub fn addresses() -> Available {
-        super::without_limit()
+        super::limit::without_limit()
     }
 
     pub fn promised() -> Available {
-        super::without_limit()
+        super::limit::without_limit()
     }
 }
 
 #[cfg(target_os = "linux")]
 mod system {
     use super::groups::{Hierarchy, below, hierarchies};
-    use super::{Available, Limit, kib_field, promises, without_limit};
+    use super::limit::{Available, Limit, kib_field, without_limit};
+    use super::promises;
     use crate::proc::{field, number};
     use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! What may be mapped, whether it is used or not: limits of this process, and of systems that promise no more
 //! memory than they have.
 
-use super::{Limit, kib_field};
+use super::limit::{Limit, kib_field};
 use crate::proc::{field, number};
 use rustix::process::{Resource, getrlimit};
 use std::path::Path;

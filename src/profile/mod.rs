@@ -31,4 +31,4 @@ pub use learner::{Learner, Say, Shelves};
 pub use mix::{Blend, merge};
 pub use similarity::{layer_similarities, similarity};
 pub(crate) use weighted_path::WEIGHT_MAX;
-pub use weighted_path::weighted_path;
+pub use weighted_path::path_and_weight;

@@ -12,7 +12,7 @@ pub(crate) const WEIGHT_MAX: f64 = 1000.0;
 /// does one in the name of a file that is there.
 ///
 /// Says what is wrong with a weight that is not above 0 and at most 1000, and with a file without a name.
-pub fn weighted_path(text: &OsStr) -> Result<(PathBuf, f64), String> {
+pub fn path_and_weight(text: &OsStr) -> Result<(PathBuf, f64), String> {
     let bytes = text.as_bytes();
     let colon = bytes.iter().rposition(|b| *b == b':');
     let split = colon.filter(|_| !Path::new(text).is_file());
@@ -51,7 +51,7 @@ mod tests {
             ("a:3:0.25", "a:3", 0.25),
             ("a.json:", "a.json:", 1.0),
         ] {
-            let found = weighted_path(OsStr::new(text));
+            let found = path_and_weight(OsStr::new(text));
             assert_eq!(found, Ok((PathBuf::from(file), weight)), "{text}");
         }
         for (text, why) in [
@@ -66,7 +66,7 @@ mod tests {
             (":1", "names no file"),
             ("", "names no file"),
         ] {
-            let error = weighted_path(OsStr::new(text)).unwrap_err();
+            let error = path_and_weight(OsStr::new(text)).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
     }

@@ -7,7 +7,7 @@
 
 use super::sample::{Cached, Sample};
 #[cfg(target_os = "linux")]
-use super::watch::Watch;
+use super::watch::{News, Watch};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -42,15 +42,6 @@ impl Stamp {
     fn may_be_of_writing(&self, before: &Self) -> bool {
         self.modified != before.modified && (before.changed..=self.changed).contains(&self.modified)
     }
-}
-
-/// What the system has told of a file.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct News {
-    /// It was written to, or its time of writing alone was set: both look the same.
-    pub is_written: bool,
-    /// Its times or its mode were set, or links to it.
-    pub is_touched: bool,
 }
 
 /// What is known of a file by now.

@@ -18,10 +18,12 @@ mod patience;
 mod pread;
 pub mod probe;
 mod queue;
+mod read;
 mod resident;
 mod sample;
 #[cfg(target_os = "linux")]
 mod sandbox;
+mod threads;
 #[cfg(target_os = "linux")]
 mod uring;
 #[cfg(target_os = "linux")]
@@ -34,8 +36,9 @@ pub use cached::{Dropped, drop_cached};
 pub use depth::{Pace, Why};
 pub use fault::Faults;
 pub use file::{ModelFile, Span, span};
-pub use queue::{
-    QueueKind, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, UnderWay,
+pub use queue::ReadQueue;
+pub use read::{
+    QueueKind, QueueOptions, QueueStats, Read, ReadFailure, Sink, UnderWay,
 };
 pub use resident::resident_bytes;
 pub use way::{Slow, Way};

@@ -14,7 +14,7 @@ use super::Read;
 use super::backlog::Backlog;
 use super::core::{Backend, Core};
 use super::job::{Call, Job, Next};
-use super::queue::{AbortOnPanic, join};
+use super::threads::{AbortOnPanic, join};
 
 /// As many threads keep a disk busy that answers soon.
 pub(super) const THREADS_USUAL: u32 = 8;

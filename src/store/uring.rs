@@ -21,7 +21,7 @@ use super::events::Events;
 use super::job::{Job, Next};
 use super::lost::Lost;
 use super::patience::{Patience, patiently};
-use super::queue::{AbortOnPanic, join};
+use super::threads::{AbortOnPanic, join};
 use super::{Arena, ModelFile, Pace, Read};
 
 pub(super) struct Ring {

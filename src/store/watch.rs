@@ -4,7 +4,6 @@
 //!
 //! All files share one descriptor, because a user may have only a few.
 
-use super::content::News;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,6 +11,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
+
+/// What the system has told of a file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct News {
+    /// It was written to, or its time of writing alone was set: both look the same.
+    pub is_written: bool,
+    /// Its times or its mode were set, or links to it.
+    pub is_touched: bool,
+}
 
 /// A file that is watched for as long as this lives.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 
 use super::child::{Job, Starter};
 use super::variants::{Plan, Variant, Workload};
-use hotset::auto;
 use hotset::error::Error;
 use hotset::measuring::disk::{self, Speed};
 use hotset::measuring::host::{Machine, READ_AHEAD_KB, ReadAhead};
@@ -10,6 +9,7 @@ use hotset::measuring::limited::Limiter;
 use hotset::measuring::run::Counters;
 use hotset::measuring::{Amount, COMPUTE, Record, Run, Spread};
 use hotset::memory;
+use hotset::memory::auto_size;
 use hotset::numbers::bytes;
 use hotset::report::say;
 use hotset::store::{Arena, Dropped, drop_cached};
@@ -283,7 +283,7 @@ fn touch(n_bytes: u64) -> Result<(), Error> {
 
 /// What is used of `available` for a model of `n_bytes`: others keep what the experts of a model leave them, too.
 fn touched(n_bytes: u64, available: u64) -> u64 {
-    n_bytes.min(auto::at_start(available, 0))
+    n_bytes.min(auto_size::at_start(available, 0))
 }
 
 /// What a reader must know before the numbers.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 )]
 pub struct Args {
     /// Profiles of one model; the weight, above 0 and at most 1000, is 1 if there is none
-    #[arg(required = true, value_name = "FILE[:WEIGHT]", value_parser = OsStringValueParser::new().try_map(|text| profile::weighted_path(&text)))]
+    #[arg(required = true, value_name = "FILE[:WEIGHT]", value_parser = OsStringValueParser::new().try_map(|text| profile::path_and_weight(&text)))]
     parts: Vec<(PathBuf, f64)>,
     /// The profile to write
     #[arg(short, long, value_name = "FILE")]

@@ -182,5 +182,5 @@ impl Announcer {
 }
 
 #[cfg(test)]
-#[path = "auto_tests.rs"]
+#[path = "auto_size_tests.rs"]
 mod tests;

@@ -1,0 +1,39 @@
+//! What limits memory.
+
+/// Memory this process may still take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Available {
+    /// How much.
+    pub bytes: u64,
+    /// What limits it.
+    pub why: String,
+}
+
+pub(super) fn without_limit() -> Available {
+    Available {
+        bytes: u64::MAX,
+        why: "no limit".into(),
+    }
+}
+
+/// What a limit leaves; negative when it was set below what is in use.
+#[cfg(target_os = "linux")]
+pub(super) struct Limit {
+    pub room: i64,
+    pub why: String,
+}
+
+#[cfg(target_os = "linux")]
+impl From<Limit> for Available {
+    fn from(limit: Limit) -> Self {
+        Self {
+            bytes: limit.room.max(0) as u64,
+            why: limit.why,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+pub(super) fn kib_field(path: &std::path::Path, name: &str) -> Option<u64> {
+    crate::proc::field(path, name).map(|kib| kib * 1024)
+}
