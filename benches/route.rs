@@ -99,7 +99,7 @@ fn track(criterion: &mut Criterion) {
             for _ in 0..n {
                 let start = Instant::now();
                 for (layer, experts) in &routing {
-                    tracker.record(black_box(&Event {
+                    tracker.count(black_box(&Event {
                         layer: *layer,
                         n_tokens: 1,
                         experts,
@@ -114,7 +114,7 @@ fn track(criterion: &mut Criterion) {
         });
     });
     if best.is_finite() {
-        assert_eq!(tracker.n_tokens(Phase::Generation, 0), 64 * n_passes);
+        assert_eq!(tracker.n_tokens(Phase::Decode, 0), 64 * n_passes);
         println!("{best:.1} ns per routed expert, tracker");
         assert!(best < TRACK_NS_MAX, "{best:.1} ns, limit {TRACK_NS_MAX}");
     }

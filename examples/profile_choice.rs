@@ -63,7 +63,7 @@ fn profile((path, trace): (&String, &Trace)) -> Profile {
     let mut lesson = Lesson::new(&n_experts);
     let is_learnt = |token: u32| (token / BLOCK).is_multiple_of(2);
     for (_, event) in trace.events().filter(|(token, _)| is_learnt(*token)) {
-        let picks = &mut lesson.layers[event.layer as usize][Phase::Generation as usize];
+        let picks = &mut lesson.layers[event.layer as usize][Phase::Decode as usize];
         for (&expert, &rows) in event.experts.iter().zip(event.rows) {
             picks[expert as usize] += u64::from(rows);
         }
@@ -84,7 +84,7 @@ fn decisions(profiles: &[&Profile], trace: &Trace, tokens: Range<u32>) -> Vec<(u
     let mut decisions = Vec::new();
     for (token, e) in trace.events().filter(|(token, _)| tokens.contains(token)) {
         let layer = e.layer as usize;
-        let verdict = chooser.observe(layer, Phase::Generation, e.n_tokens, e.experts, e.rows);
+        let verdict = chooser.observe(layer, Phase::Decode, e.n_tokens, e.experts, e.rows);
         decisions.extend(verdict.map(|verdict| (token, verdict)));
     }
     decisions.extend(chooser.finish().map(|verdict| (tokens.end, verdict)));

@@ -79,7 +79,7 @@ impl Args {
             n_layer: self.layers.into(),
             n_embd: width.into(),
             n_expert: experts.into(),
-            n_used: used.into(),
+            top_k: used.into(),
             n_ff: usize::try_from(n_blocks)? * BLOCK,
             types: &[[Type::Q8_0; 3]],
             seed: self.seed.into(),

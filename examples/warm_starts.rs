@@ -114,7 +114,7 @@ impl Class {
         let mut lesson = Lesson::new(&n_experts);
         lesson.tokens.generation = N_TAUGHT.into();
         for event in events(&trace, 0, N_TAUGHT) {
-            let picks = &mut lesson.layers[event.layer as usize][Phase::Generation as usize];
+            let picks = &mut lesson.layers[event.layer as usize][Phase::Decode as usize];
             event.experts.iter().for_each(|&e| picks[e as usize] += 1);
         }
         let mut profile = Profile::new(&name, model, &n_experts);

@@ -125,10 +125,10 @@ struct hotset_counts {
     uint64_t hits;
     uint64_t misses;
     uint64_t evictions;
-    uint64_t bypassed;        // misses that got no slot
-    uint64_t prompt_hits;
-    uint64_t prompt_misses;
-    uint64_t prompt_bypassed; // prompts never evict
+    uint64_t staged;        // misses that got no slot
+    uint64_t prefill_hits;
+    uint64_t prefill_misses;
+    uint64_t prefill_staged; // prompts never evict
 };
 
 // The use of one expert in one phase.
@@ -421,7 +421,7 @@ HOTSET_API hotset_status hotset_profile_merge(
 HOTSET_API void hotset_profile_delete(struct hotset_profile * profile);
 
 // Adds what the committed plans of `cache` have picked since the last call for this cache. What it has
-// taught once it does not teach again: a cache teaches one profile.
+// learnt once it does not teach again: a cache teaches one profile.
 // HOTSET_STATUS_MISMATCH: their layers with experts have other numbers of them.
 HOTSET_API hotset_status hotset_profile_learn(struct hotset_profile * profile, struct hotset_cache * cache);
 

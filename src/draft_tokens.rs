@@ -3,7 +3,7 @@
 //! A batch that verifies drafts asks for the output of every token, and what comes after a rejected
 //! one is dropped from the context's memory. All its experts are computed, so all are planned; but
 //! the policy, the tracker and the log hear only of the tokens that are sure. What the others picked
-//! is kept until the layer's next event of the same context, and taught before it, without the tokens
+//! is kept until the layer's next event of the same context, and learnt before it, without the tokens
 //! that were dropped or are computed again.
 
 use crate::expert::{Event, Picked};
@@ -36,14 +36,14 @@ impl Batch {
     ///
     /// A token is not sure if the one before it in its sequence is in the batch too, and its output is
     /// asked for: whoever asks will say what should have followed. A prompt asks for its last output
-    /// only, and no scan verifies drafts. Without a memory, 0, nothing can be taken back.
+    /// only, and no prefill verifies drafts. Without a memory, 0, nothing can be taken back.
     pub fn begin(&mut self, memory: usize, tokens: impl Iterator<Item = Token>) {
         self.memory = memory;
         self.is_aside = false;
         self.tokens.clear();
         self.tokens.extend(tokens);
         self.sure.clear();
-        if memory == 0 || self.tokens.len() > Event::SCAN_TOKENS as usize {
+        if memory == 0 || self.tokens.len() > Event::DECODE_TOKENS_MAX as usize {
             return;
         }
         for (i, token) in self.tokens.iter().enumerate() {
@@ -76,7 +76,7 @@ impl Batch {
 
     /// Experts of each token in an event of `n_ids` ids; a layer uses `n_most` at most. An event is of all tokens or of
     /// those with output.
-    pub fn n_used(&self, n_ids: usize, n_most: usize) -> usize {
+    pub fn top_k(&self, n_ids: usize, n_most: usize) -> usize {
         let n_outputs = self.tokens.iter().filter(|t| t.is_output).count();
         let counts = [self.tokens.len(), n_outputs];
         if counts.iter().any(|n| n * n_most == n_ids) {
@@ -97,7 +97,7 @@ impl Batch {
     }
 
     /// From now on batches are trials or not: a program finds out what a context can do. What such a batch picks
-    /// is computed, but neither counted, taught nor recorded.
+    /// is computed, but neither counted, learnt nor recorded.
     pub fn set_trial(&mut self, is_trial: bool) {
         self.is_trial = is_trial;
     }
@@ -121,7 +121,7 @@ struct Draft {
     rows: Vec<(Token, Vec<(u32, u32)>)>,
 }
 
-/// What is computed and not yet taught.
+/// What is computed and not yet learnt.
 #[derive(Default)]
 pub struct Drafts(Vec<Draft>);
 

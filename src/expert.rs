@@ -110,14 +110,14 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
-    /// Batches of more tokens than this are scans: a prompt being read, which touches most experts
+    /// Batches of more tokens than this are prefills: a prompt being read, which touches most experts
     /// once and must not push out what generation needs. Speculative drafts and the parallel
     /// sequences of a server stay below it.
-    pub const SCAN_TOKENS: u32 = 32;
+    pub const DECODE_TOKENS_MAX: u32 = 32;
 
     /// Whether this batch is a prompt being read rather than tokens being generated.
-    pub fn is_scan(&self) -> bool {
-        self.n_tokens > Self::SCAN_TOKENS
+    pub fn is_prefill(&self) -> bool {
+        self.n_tokens > Self::DECODE_TOKENS_MAX
     }
 }
 

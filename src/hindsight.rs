@@ -100,7 +100,7 @@ impl Window {
         let ones = vec![1; picked.iter().map(Vec::len).max().unwrap_or(0)];
         let prompts = (0..).zip(&picked).map(|(layer, experts)| Event {
             layer,
-            n_tokens: Event::SCAN_TOKENS + 1,
+            n_tokens: Event::DECODE_TOKENS_MAX + 1,
             experts,
             rows: &ones[..experts.len()],
             ranks: &[],

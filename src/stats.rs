@@ -35,7 +35,7 @@ pub struct Stats {
     pub expert_bytes: u64,
     /// Bytes of memory for experts, staging included; at the end, if that changed.
     pub arena_bytes: u64,
-    /// Batches of up to [`crate::expert::Event::SCAN_TOKENS`] tokens.
+    /// Batches of up to [`crate::expert::Event::DECODE_TOKENS_MAX`] tokens.
     pub generation: Tally,
     /// Larger batches.
     pub prompt: Tally,
@@ -48,7 +48,7 @@ pub struct Stats {
     /// What became of what was read ahead; null if nothing could be.
     pub ahead: Option<AheadTally>,
     /// Bytes read besides: all experts at the start, if they fit, and what programs needed to try out a context.
-    pub bytes_read_besides: u64,
+    pub bytes_read_uncounted: u64,
     /// Time that computing waited for reads.
     pub stalled_ms: f64,
     /// Time from the first routing event to the last.
@@ -129,7 +129,7 @@ impl Stats {
             tiers.extend(devices.iter().map(of_device));
             let hits = self.generation.hits + self.prompt.hits;
             let misses = self.generation.misses + self.prompt.misses;
-            let n_bytes = self.bytes_read + self.bytes_read_besides;
+            let n_bytes = self.bytes_read + self.bytes_read_uncounted;
             tiers.push(Tier::new("memory", hits + misses, hits, n_bytes));
             tiers.push(Tier::new("disk", misses, misses, 0));
         }
@@ -173,7 +173,7 @@ impl Stats {
             n_resident += residency.n_resident();
             let counts = residency.counts();
             generation.add(&counts.decode);
-            prompt.add(&counts.scan);
+            prompt.add(&counts.prefill);
             // Windows of all pools cover the same time: a pass picks as many experts of each layer.
             let n_layers = pool.shape.n_layers() as usize;
             windows.push(Window {
@@ -200,7 +200,7 @@ impl Stats {
             bytes_read,
             n_retries: queue.stats().n_retries,
             ahead: engine.ahead(),
-            bytes_read_besides: queue.stats().bytes_read.saturating_sub(bytes_read),
+            bytes_read_uncounted: queue.stats().bytes_read.saturating_sub(bytes_read),
             stalled_ms: meter.stalled_ns.load(Relaxed) as f64 / 1e6,
             busy_ms: busy.as_secs_f64() * 1e3,
             has_staged: meter.has_staged.load(Relaxed),

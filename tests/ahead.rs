@@ -111,15 +111,15 @@ fn order(token: usize, layer: usize) -> [i32; N_EXPERTS] {
     std::array::from_fn(|i| ((first + 3 * i) % N_EXPERTS) as i32)
 }
 
-fn picks(token: usize, layer: usize, n_used: usize) -> Vec<i32> {
-    order(token, layer)[..n_used].to_vec()
+fn picks(token: usize, layer: usize, top_k: usize) -> Vec<i32> {
+    order(token, layer)[..top_k].to_vec()
 }
 
 /// All layers for some tokens, which the routers see as they are; `then` is called after each event.
-fn pass(engine: &Engine, key: usize, tokens: &[usize], n_used: usize, then: impl Fn()) {
+fn pass(engine: &Engine, key: usize, tokens: &[usize], top_k: usize, then: impl Fn()) {
     let seen: Vec<_> = tokens.iter().map(|&t| t as f32).collect();
     for layer in 0..N_LAYERS {
-        let rows: Vec<_> = tokens.iter().map(|&t| picks(t, layer, n_used)).collect();
+        let rows: Vec<_> = tokens.iter().map(|&t| picks(t, layer, top_k)).collect();
         compute(engine, key, layer, &rows, &seen);
         then();
     }

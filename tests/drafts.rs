@@ -70,7 +70,7 @@ fn entropy(trace: &str, has_stayed: &[bool]) -> f64 {
         let mut experts: Vec<u32> = ids.map(|id| id.parse().unwrap()).collect();
         experts.sort_unstable();
         if has_stayed[token as usize] {
-            tracker.record(&Event {
+            tracker.count(&Event {
                 layer,
                 n_tokens: 1,
                 experts: &experts,
@@ -83,7 +83,7 @@ fn entropy(trace: &str, has_stayed: &[bool]) -> f64 {
         !is_seen.contains(&false),
         "all that is computed is recorded"
     );
-    let of = |layer| tracker.counts(Phase::Generation, Span::Lifetime, layer);
+    let of = |layer| tracker.counts(Phase::Decode, Span::Lifetime, layer);
     let layers = (0..header.n_layers).map(|layer| of(layer).entropy().unwrap());
     layers.sum::<f64>() / f64::from(header.n_layers)
 }

@@ -49,7 +49,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 struct Case {
     n_layers: u32,
     n_experts: u32,
-    n_used: usize,
+    top_k: usize,
     n_tokens: u32,
     n_pools: usize,
 }
@@ -58,42 +58,42 @@ const CASES: [Case; 6] = [
     Case {
         n_layers: 60,
         n_experts: 32,
-        n_used: 16,
+        top_k: 16,
         n_tokens: 1,
         n_pools: 4,
     },
     Case {
         n_layers: 60,
         n_experts: 256,
-        n_used: 8,
+        top_k: 8,
         n_tokens: 1,
         n_pools: 1,
     },
     Case {
         n_layers: 48,
         n_experts: 16,
-        n_used: 1,
+        top_k: 1,
         n_tokens: 1,
         n_pools: 2,
     },
     Case {
         n_layers: 94,
         n_experts: 128,
-        n_used: 8,
+        top_k: 8,
         n_tokens: 4,
         n_pools: 94,
     },
     Case {
         n_layers: 27,
         n_experts: 64,
-        n_used: 6,
+        top_k: 6,
         n_tokens: 512,
         n_pools: 3,
     },
     Case {
         n_layers: 6,
         n_experts: 8,
-        n_used: 2,
+        top_k: 2,
         n_tokens: 1,
         n_pools: 1,
     },
@@ -125,7 +125,7 @@ impl Case {
         let mut n_picked = 0;
         for n in 0.. {
             let layer = n % self.n_layers as usize;
-            let n_distinct = (self.n_used * self.n_tokens as usize).min(self.n_experts as usize);
+            let n_distinct = (self.top_k * self.n_tokens as usize).min(self.n_experts as usize);
             let mut experts: Vec<u32> = Vec::new();
             while experts.len() < n_distinct {
                 let expert = next() % self.n_experts * (next() % 4) / 3;
@@ -139,7 +139,7 @@ impl Case {
             }
             let rows: Vec<u32> = experts.iter().map(|e| 1 + e % self.n_tokens).collect();
             let ranks: Vec<u32> = (0..experts.len() as u32)
-                .map(|r| r % self.n_used as u32)
+                .map(|r| r % self.top_k as u32)
                 .collect();
             n_picked += experts.len();
             push(
@@ -162,11 +162,11 @@ impl Case {
         let Self {
             n_layers,
             n_experts,
-            n_used,
+            top_k,
             n_tokens,
             n_pools,
         } = self;
-        format!("{n_layers} layers of {n_experts} in {n_pools} pools, {n_tokens} x {n_used} picks")
+        format!("{n_layers} layers of {n_experts} in {n_pools} pools, {n_tokens} x {top_k} picks")
     }
 }
 

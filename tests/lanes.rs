@@ -194,7 +194,7 @@ fn learnt(engine: &Engine, layer: u32) -> [u64; N_EXPERTS] {
             counts = std::array::from_fn(|expert| {
                 let expert = expert as u32;
                 let id = ExpertId { layer, expert };
-                tracker.usage(Phase::Generation, id).n_tokens
+                tracker.usage(Phase::Decode, id).n_tokens
             });
             let mut logged = [0; N_EXPERTS];
             for event in log.iter().filter(|e| e.layer == layer) {

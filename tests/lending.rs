@@ -387,10 +387,10 @@ fn prompts_are_lent_part_by_part() {
                  residency, tracker, ..
              }| {
                 if pool.shape.n_layers() == 2 {
-                    let scans = residency.counts().scan;
+                    let scans = residency.counts().prefill;
                     assert_eq!(scans.picks(), (4 * missing.len()) as u64);
                     assert_eq!(scans.evictions, 0);
-                    let picked = tracker.counts(Phase::Prompt, Span::Lifetime, 1);
+                    let picked = tracker.counts(Phase::Prefill, Span::Lifetime, 1);
                     assert_eq!(picked.n_tokens, 160.0, "they hear of all");
                     assert_eq!(picked.picks.iter().sum::<f64>(), 320.0);
                 }

@@ -238,7 +238,7 @@ fn perplexity_is_the_same() {
     let stats = stats.read();
     assert_eq!(stats["prompt"]["tokens"], 3 * 128, "{stats:#}");
     // A scan evicts nothing: what does not fit passes through the ring.
-    assert!(stats["prompt"]["bypassed"].as_u64() > Some(0), "{stats:#}");
+    assert!(stats["prompt"]["staged"].as_u64() > Some(0), "{stats:#}");
 }
 
 /// It ends itself in a handler, without returning or calling exit.

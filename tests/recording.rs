@@ -98,7 +98,7 @@ fn replay(path: &Path, policy: &str) -> Counts {
     for pool in &trace.header().pools {
         let counts = replay_pool(&trace, pool, policy);
         all.decode.add(&counts.decode);
-        all.scan.add(&counts.scan);
+        all.prefill.add(&counts.prefill);
     }
     all
 }
@@ -137,11 +137,11 @@ fn assert_replays(spec: &tiny::Spec, policy: &str, percent: f64, n_pools: usize)
     let stats = stats.expect("experts were streamed");
     let is_streamed = percent < 100.0;
     assert_eq!(stats.generation.evictions > 0, is_streamed, "{what}");
-    assert_eq!(stats.prompt.bypassed > 0, is_streamed, "{what}");
+    assert_eq!(stats.prompt.staged > 0, is_streamed, "{what}");
 
     let counts = replay(&path, policy);
     assert_eq!(counts.decode, stats.generation, "{what}");
-    assert_eq!(counts.scan, stats.prompt, "{what}");
+    assert_eq!(counts.prefill, stats.prompt, "{what}");
     let header = Trace::open(&path, 0).unwrap().header().clone();
     assert_eq!(header.pools.len(), n_pools, "{what}");
     let n_slots: u32 = header.pools.iter().map(|p| p.n_slots).sum();
@@ -185,7 +185,7 @@ fn recording_changes_nothing() {
         let expected = Header {
             n_layers,
             n_experts: spec.n_expert as u32,
-            top_k: spec.n_used as u32,
+            top_k: spec.top_k as u32,
             phase: Some("mixed".to_string()),
             ranked: true,
             batched: true,
@@ -200,7 +200,7 @@ fn recording_changes_nothing() {
     }
 }
 
-/// Every token has `n_used` experts in every layer, apart from those of prompts, of which the last
+/// Every token has `top_k` experts in every layer, apart from those of prompts, of which the last
 /// layer computes no more than was asked for.
 fn assert_tokens(path: &Path, spec: &tiny::Spec) {
     let trace = Trace::open(path, u32::MAX).unwrap();
@@ -214,7 +214,7 @@ fn assert_tokens(path: &Path, spec: &tiny::Spec) {
         assert_eq!(n, N_TOKENS - n_left_out, "{} layer {layer}", spec.name);
         for (token, event) in events() {
             let rows: u32 = event.rows.iter().sum();
-            assert_eq!(rows, event.n_tokens * spec.n_used as u32, "token {token}");
+            assert_eq!(rows, event.n_tokens * spec.top_k as u32, "token {token}");
         }
     }
 }

@@ -136,7 +136,7 @@ fn compute_in_three_lanes(engine: &Engine, is_over: &AtomicBool) {
             scope.spawn(move || {
                 let mut below = numbers(key as u64);
                 while !is_over.load(Ordering::Relaxed) {
-                    let n_used = if below(8) == 0 { 10 } else { 1 + below(4) };
+                    let top_k = if below(8) == 0 { 10 } else { 1 + below(4) };
                     let mut seen = 0;
                     for layer in 0..N_LAYERS {
                         let likely = likely(layer, seen);
@@ -145,7 +145,7 @@ fn compute_in_three_lanes(engine: &Engine, is_over: &AtomicBool) {
                             true => likely[i],
                             false => below(N_EXPERTS),
                         };
-                        let mut experts: Vec<_> = (0..n_used).map(pick).collect();
+                        let mut experts: Vec<_> = (0..top_k).map(pick).collect();
                         experts.sort_unstable();
                         experts.dedup();
                         compute(engine, key, layer, &experts);
@@ -239,7 +239,7 @@ fn memory_for_all_experts_may_shrink_too() {
     for spec in REGISTRY {
         let engine = engine(spec.name, 100, 0);
         assert!(engine.holds_all());
-        engine.preload(|_| ()).unwrap();
+        engine.warm_all(|_| ()).unwrap();
         let n_all = engine.size().n_slots;
         let all: Vec<_> = (0..N_EXPERTS).collect();
         (0..N_LAYERS).for_each(|layer| drop(compute(&engine, 1, layer, &all)));
@@ -479,7 +479,7 @@ fn resident_around(address: usize) -> u64 {
 #[test]
 fn memory_goes_back_to_the_system() {
     let engine = engine("lru", 100, 0);
-    engine.preload(|_| ()).unwrap();
+    engine.warm_all(|_| ()).unwrap();
     let start = engine.size();
     let address = compute(&engine, 1, 0, &[0])[0].1;
     let before = resident_around(address);

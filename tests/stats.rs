@@ -182,7 +182,7 @@ fn trials_leave_no_trace() {
             busy_ms: 0.0,
             stalled_ms: 0.0,
             // The only counter that is of what was read, whatever for.
-            bytes_read_besides: 0,
+            bytes_read_uncounted: 0,
             ..stats
         }
     };
@@ -214,7 +214,7 @@ fn the_fields_of_the_json_file_stay() {
     };
     let expected = fields(
         "model policy io n_layers n_experts n_slots n_resident expert_bytes arena_bytes generation prompt \
-         n_reads bytes_read n_retries bytes_read_besides stalled_ms busy_ms has_staged generation_heat prompt_heat hindsight",
+         n_reads bytes_read n_retries bytes_read_uncounted stalled_ms busy_ms has_staged generation_heat prompt_heat hindsight",
     );
     let found = names(&value);
     assert!(

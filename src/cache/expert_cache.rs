@@ -32,8 +32,8 @@ pub struct Cache {
     buffers: Buffers,
     /// The latest prior: the share of tokens that pick each expert, by dense index.
     pub(super) prior: Option<Vec<f32>>,
-    /// What a profile was taught of what was counted.
-    pub(super) taught: Lesson,
+    /// What a profile was learnt of what was counted.
+    pub(super) learnt: Lesson,
     /// The event of the latest plan: its tokens, and what they picked.
     n_tokens: u32,
     picked: Picked,
@@ -72,7 +72,7 @@ impl Cache {
             committed: None,
             buffers: Buffers::default(),
             prior: None,
-            taught: Lesson::new(&sizes(n_experts)),
+            learnt: Lesson::new(&sizes(n_experts)),
             n_tokens: 0,
             picked: Picked::default(),
         })
@@ -201,7 +201,7 @@ impl Cache {
             ranks: &self.picked.ranks,
         };
         let layer = event.layer as usize;
-        if let Some(known) = self.pools.learn(layer, &event, true) {
+        if let Some(known) = self.pools.count(layer, &event, true) {
             self.prior = Some(known.frequency.concat());
         }
         true
@@ -305,10 +305,10 @@ impl Cache {
 fn picked(ids: &[i32], n_tokens: u32) -> Picked {
     let n_tokens = n_tokens as usize;
     let is_even = ids.len().is_multiple_of(n_tokens);
-    let n_used = ids.len().div_ceil(n_tokens);
+    let top_k = ids.len().div_ceil(n_tokens);
     let ranked = (0..).zip(ids);
     let mut picks: Vec<_> = ranked
-        .map(|(i, &id)| (id as u32, (i % n_used) as u32))
+        .map(|(i, &id)| (id as u32, (i % top_k) as u32))
         .collect();
     let mut picked = Picked::of(&mut picks);
     if !is_even {

@@ -20,12 +20,12 @@ impl Cache {
     ///
     /// Errors, as of all functions here, change nothing: [`Error::Mismatch`] for a profile of another model,
     /// [`Error::State`] for a call that comes too early, [`Error::Setting`].
-    pub fn teach(&mut self, profile: &mut Profile) -> Result<()> {
+    pub fn learn_into(&mut self, profile: &mut Profile) -> Result<()> {
         self.check_fits(profile)?;
         let whole = self.lesson();
-        if whole != self.taught {
-            profile.learn(&whole.since(&self.taught));
-            self.taught = whole;
+        if whole != self.learnt {
+            profile.learn(&whole.since(&self.learnt));
+            self.learnt = whole;
         }
         Ok(())
     }
@@ -249,11 +249,11 @@ mod tests {
         let mut cache = Cache::new(&[0, 8], None, 8, "lru").unwrap();
         let mut profile = begin_profile("test", "", "", &[8], 1).unwrap();
         profile.updated = "long ago".to_string();
-        cache.teach(&mut profile).unwrap();
+        cache.learn_into(&mut profile).unwrap();
         assert_eq!(profile.updated, "long ago");
         cache.plan(1, 1, &[3], &mut []).unwrap();
         cache.commit();
-        cache.teach(&mut profile).unwrap();
+        cache.learn_into(&mut profile).unwrap();
         assert_ne!(profile.updated, "long ago");
         assert_eq!(profile.layers[0].generation.count[3], 1);
     }

@@ -93,7 +93,7 @@ pub struct Guard {
     turn: Turn,
 }
 
-const N_SIZES: usize = Event::SCAN_TOKENS.ilog2() as usize + 1;
+const N_SIZES: usize = Event::DECODE_TOKENS_MAX.ilog2() as usize + 1;
 
 impl Guard {
     /// A guard whose trials take turns with others.
@@ -112,7 +112,7 @@ impl Guard {
         n_tokens: u32,
         n_misses: Option<u64>,
     ) -> (bool, Option<News>) {
-        if n_tokens == 0 || n_tokens > Event::SCAN_TOKENS {
+        if n_tokens == 0 || n_tokens > Event::DECODE_TOKENS_MAX {
             self.watch.interrupt();
             return (true, None);
         }

@@ -2,7 +2,7 @@
 //!
 //! The compute side calls [`Cache::plan`] for each layer of a batch: it finds a slot for each expert and says
 //! what to upload where. Every expert of a batch gets one: whoever calls sees to it that there are enough.
-//! What is computed without the cache is told with [`Cache::overhear`], so that the policies know the whole
+//! What is computed without the cache is told with [`Cache::learn_uncached`], so that the policies know the whole
 //! workload. The slots are those of a [`Residency`], as in the engine; no bytes are moved here.
 
 mod fit;
@@ -43,7 +43,7 @@ struct Filled {
     n_warmed: u64,
     bytes_warmed: u64,
     /// Experts routed to that were computed without the cache.
-    n_beside: u64,
+    n_uncached: u64,
     /// Of these, those for which the cache was left aside.
     n_aside: u64,
 }
@@ -88,7 +88,7 @@ impl Cache {
             bytes_uploaded: 0,
             n_warmed: 0,
             bytes_warmed: 0,
-            n_beside: 0,
+            n_uncached: 0,
             n_aside: 0,
         };
         Ok(Self {
@@ -130,13 +130,13 @@ impl Cache {
         let event = picked.event(at.layer, picks.n_tokens());
         let buffers = std::mem::take(&mut state.buffers);
         let sure = state.pools.sort(layer, picks, batch);
-        let taught = sure.as_ref().map_or(event, |sure| sure.event(at.layer));
+        let learnt = sure.as_ref().map_or(event, |sure| sure.event(at.layer));
         let residency = &mut state.pools[at.pool].residency;
-        let planned = residency.plan_taught(&event, &taught, buffers)?;
-        state.pools.learn(layer, &taught, true);
+        let planned = residency.plan_learning(&event, &learnt, buffers)?;
+        state.pools.count(layer, &learnt, true);
         let pool = &mut state.filled[at.pool];
         assert!(
-            planned.bypassed.is_empty(),
+            planned.staged.is_empty(),
             "{} experts and {} slots",
             event.experts.len(),
             pool.of.n_slots
@@ -153,7 +153,7 @@ impl Cache {
 
     /// A layer was computed without the cache, as prompts are, but for the experts `held`, ascending. Does nothing if
     /// it is not in it.
-    pub fn overhear(&self, layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
+    pub fn learn_uncached(&self, layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
         let mut guard = self.state();
         let state = &mut *guard;
         let Some(at) = state.pools.place(layer) else {
@@ -162,17 +162,17 @@ impl Cache {
         state.pools.settle(layer, batch, |_| false)?;
         let picked = std::mem::take(&mut state.picked);
         let picked = state.pick(picked, picks);
-        let is_beside = |expert: &&u32| held.binary_search(expert).is_err();
-        let n_beside = picked.experts.iter().filter(is_beside).count() as u64;
+        let is_uncached = |expert: &&u32| held.binary_search(expert).is_err();
+        let n_uncached = picked.experts.iter().filter(is_uncached).count() as u64;
         let pool = &mut state.filled[at.pool];
-        pool.n_beside += n_beside;
+        pool.n_uncached += n_uncached;
         if batch.is_aside() {
-            pool.n_aside += n_beside;
+            pool.n_aside += n_uncached;
         }
         let sure = state.pools.sort(layer, picks, batch);
         let all = picked.event(at.layer, picks.n_tokens());
-        let taught = sure.as_ref().map_or(all, |sure| sure.event(at.layer));
-        state.pools.teach(layer, &taught, false)?;
+        let learnt = sure.as_ref().map_or(all, |sure| sure.event(at.layer));
+        state.pools.learn(layer, &learnt, false)?;
         state.picked = picked;
         Ok(())
     }

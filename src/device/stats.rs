@@ -38,7 +38,7 @@ pub struct DeviceStats {
     pub bytes_warmed: u64,
     /// Experts routed to in batches that did not look into the cache, prompts and generation where the cache
     /// did not pay, and not copied from it.
-    pub n_beside: u64,
+    pub n_uncached: u64,
     /// Of these, those of generation for which the guard left the cache aside.
     pub n_aside: u64,
     /// How unevenly generation picks experts; null if there was none.
@@ -79,7 +79,7 @@ impl Cache {
                 let layers = 0..filled.of.shape.n_layers();
                 let counts = layers.map(|layer| {
                     pool.tracker
-                        .counts(Phase::Generation, Span::Lifetime, layer)
+                        .counts(Phase::Decode, Span::Lifetime, layer)
                 });
                 heats[at].1.extend(counts);
             }
@@ -108,7 +108,7 @@ impl DeviceStats {
         self.bytes_uploaded += filled.bytes_uploaded;
         self.n_warmed += filled.n_warmed;
         self.bytes_warmed += filled.bytes_warmed;
-        self.n_beside += filled.n_beside;
+        self.n_uncached += filled.n_uncached;
         self.n_aside += filled.n_aside;
     }
 }

@@ -73,7 +73,7 @@ pub(super) struct Ahead {
     pub tally: AheadTally,
     pub scores: Vec<f32>,
     /// Experts that a token picks of a layer.
-    pub n_used: usize,
+    pub top_k: usize,
     /// Experts by score.
     pub order: Vec<u32>,
     /// The experts that the next layer is expected to pick, and their leads.
@@ -92,7 +92,7 @@ impl Ahead {
             guesses: Vec::new(),
             tally: AheadTally::default(),
             scores: Vec::new(),
-            n_used: 0,
+            top_k: 0,
             order: Vec::new(),
             wanted: Vec::new(),
             reads: Vec::new(),
@@ -134,29 +134,29 @@ impl Ahead {
 
     /// Makes `wanted` what the routers of `layer` will probably pick, the surest first. False if there is
     /// nothing to tell.
-    pub fn guess(&mut self, layer: usize, n_used: usize, inputs: &Inputs) -> bool {
+    pub fn guess(&mut self, layer: usize, top_k: usize, inputs: &Inputs) -> bool {
         self.wanted.clear();
-        self.n_used = n_used;
+        self.top_k = top_k;
         for input in inputs.rows() {
             if !self.foresight.scores(layer, input, &mut self.scores) {
                 return false;
             }
-            self.note_best(n_used);
+            self.note_best(top_k);
         }
         self.wanted.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
         !self.wanted.is_empty()
     }
 
-    /// Adds the `n_used` experts of the highest scores to `wanted`.
-    fn note_best(&mut self, n_used: usize) {
+    /// Adds the `top_k` experts of the highest scores to `wanted`.
+    fn note_best(&mut self, top_k: usize) {
         let scores = &self.scores;
         self.order.clear();
         self.order.extend(0..scores.len() as u32);
-        if n_used >= scores.len() {
+        if top_k >= scores.len() {
             return;
         }
         let by_score = |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]);
-        let (best, next, _) = self.order.select_nth_unstable_by(n_used, by_score);
+        let (best, next, _) = self.order.select_nth_unstable_by(top_k, by_score);
         let bar = scores[*next as usize];
         let spread = deviation(scores);
         for &expert in best.iter() {

@@ -101,7 +101,7 @@ impl Engine {
         let planned =
             self.plan_tokens(state, layer_index, [&event, &event], picks, batch, buffers);
         let planned = planned.map(|(plan, sure)| {
-            run.staged.extend_from_slice(&plan.bypassed);
+            run.staged.extend_from_slice(&plan.staged);
             run.open = Some(plan);
             sure
         });
@@ -137,7 +137,7 @@ impl Engine {
         let State { runs, pools, .. } = state;
         let all = runs.by_lane[at].event(local);
         let event = sure.as_ref().map_or(all, |sure| sure.event(local));
-        pools.learn(layer, &event, !state.is_lent[layer]);
+        pools.count(layer, &event, !state.is_lent[layer]);
         self.record(state, layer, routing.picks, routing.batch);
     }
 }

@@ -275,12 +275,12 @@ impl Layout {
         both.map(|(now, most)| now.min(most.n_slots)).collect()
     }
 
-    /// Bytes that one token routes to when each layer picks `n_used` experts: below this budget,
+    /// Bytes that one token routes to when each layer picks `top_k` experts: below this budget,
     /// recency alone never hits.
-    pub fn token_cycle_bytes(&self, n_used: u32) -> u64 {
+    pub fn token_cycle_bytes(&self, top_k: u32) -> u64 {
         self.layers
             .iter()
-            .map(|l| self.pools[l.pool].expert_bytes as u64 * u64::from(n_used.min(l.n_experts)))
+            .map(|l| self.pools[l.pool].expert_bytes as u64 * u64::from(top_k.min(l.n_experts)))
             .sum()
     }
 }

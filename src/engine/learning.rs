@@ -30,9 +30,9 @@ impl Engine {
         let settled = pools.settle(layer, batch, State::is_kept(is_lent));
         settled.expect("the experts were planned");
         let sure = pools.sort(layer, picks, batch);
-        let taught = sure.as_ref().map_or(*all, |sure| sure.event(all.layer));
+        let learnt = sure.as_ref().map_or(*all, |sure| sure.event(all.layer));
         let residency = &mut pools[pool].residency;
-        let planned = residency.plan_taught(event, &taught, buffers)?;
+        let planned = residency.plan_learning(event, &learnt, buffers)?;
         Ok((residency.commit(planned), sure))
     }
 

@@ -114,7 +114,7 @@ impl Engine {
             self.show_slots(*layer, slots, parts.clone(), true, &mut take)?;
         }
         let is_trial = loan.is_trial;
-        self.show_staged(*layer, &plan.bypassed, parts, is_trial, &mut take)
+        self.show_staged(*layer, &plan.staged, parts, is_trial, &mut take)
     }
 
     /// The device has taken all that it was shown. Waits for reads of what it was not.
@@ -132,7 +132,7 @@ impl Engine {
     }
 
     /// Shows all parts of an expert that no event has asked for; they are to be taken at once. No event is
-    /// counted or taught, and what is not in memory does not get there.
+    /// counted or learnt, and what is not in memory does not get there.
     pub fn lend_in_advance(
         &self,
         layer: usize,
@@ -187,9 +187,9 @@ impl Engine {
         let (plan, sure) =
             self.plan_tokens(state, loan.layer, events, picks, batch, buffers)?;
         if !batch.is_trial() {
-            let taught = sure.as_ref().map_or(all, |sure| sure.event(all.layer));
+            let learnt = sure.as_ref().map_or(all, |sure| sure.event(all.layer));
             let is_kept = !state.is_lent[loan.layer];
-            state.pools.learn(loan.layer, &taught, is_kept);
+            state.pools.count(loan.layer, &learnt, is_kept);
             self.record(state, loan.layer, picks, batch);
         }
         let plan = &*loan.plan.insert(plan);

@@ -145,7 +145,7 @@ impl Engine {
             return;
         };
         let next = layer + 1;
-        let n_used = routing.picks.n_used();
+        let top_k = routing.picks.top_k();
         // Where every expert is resident there is nothing to read or to spare.
         let has_misses = |layer: &Layer| {
             let residency = &state.pools[layer.pool].residency;
@@ -154,7 +154,7 @@ impl Engine {
         // What a device computes, memory need not have.
         let is_lent = state.is_lent.get(next).is_some_and(|&is_lent| is_lent);
         let is_worth_it = !is_lent && self.layout.layers.get(next).is_some_and(has_misses);
-        if !is_worth_it || !ahead.guess(next, n_used, &routing.inputs) {
+        if !is_worth_it || !ahead.guess(next, top_k, &routing.inputs) {
             ahead.wanted.clear();
         }
         for pool in state.pools.iter_mut() {
@@ -188,7 +188,7 @@ impl Engine {
             expert,
         };
         // What little more than one token uses is all about to be used again.
-        let cycle = residency.shape().n_layers() * ahead.n_used as u32;
+        let cycle = residency.shape().n_layers() * ahead.top_k as u32;
         let has_cold_slots = f64::from(residency.n_slots()) >= COLD_SLOTS_MIN * f64::from(cycle);
         ahead.reads.clear();
         for &(expert, lead) in &ahead.wanted {

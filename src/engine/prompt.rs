@@ -47,7 +47,7 @@ impl Prompt {
     /// A batch of `n_tokens` begins, after `bytes_read` bytes of experts have been read. Returns what to
     /// say when a prompt has ended that read much more than once.
     fn note(&mut self, n_tokens: u32, bytes_read: u64) -> Option<Notice> {
-        if n_tokens > Event::SCAN_TOKENS {
+        if n_tokens > Event::DECODE_TOKENS_MAX {
             self.n_batches += 1;
             self.n_tokens += u64::from(n_tokens);
             if self.n_batches == 2 {

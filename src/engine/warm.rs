@@ -48,14 +48,14 @@ impl Engine {
     /// Reads experts into all free slots, and waits until they are there: for a budget that holds every
     /// expert. Then nothing is ever evicted, and the model starts as fast as one that is loaded as usual.
     /// Calls `progress` with the bytes done now and then.
-    pub fn preload(&self, progress: impl FnMut(u64)) -> Result<Warmed> {
+    pub fn warm_all(&self, progress: impl FnMut(u64)) -> Result<Warmed> {
         let places = self.places(|_, _| 0.0);
         self.read_places(places, 1, Duration::MAX, progress)
     }
 
     /// Reads the experts that `known` has hottest into the free slots of their pools, for as long as
     /// `limit` at most, and waits until they are there. Calls `progress` with the bytes done now and then.
-    pub fn prewarm(
+    pub fn warm(
         &self,
         known: &Known,
         limit: Duration,

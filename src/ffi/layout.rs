@@ -39,7 +39,7 @@ fn all() -> Vec<Mirrored> {
             size, name, n_experts, n_layers, top_k, architecture, model_name
         }),
         mirrored!(HotsetCounts = "hotset_counts" {
-            size, hits, misses, evictions, bypassed, prompt_hits, prompt_misses, prompt_bypassed
+            size, hits, misses, evictions, staged, prefill_hits, prefill_misses, prefill_staged
         }),
         mirrored!(HotsetUsage = "hotset_usage" { size, n_tokens, age }),
         mirrored!(HotsetHeat = "hotset_heat" {

@@ -1,4 +1,4 @@
-//! Profiles: made, read, written, taught, compared.
+//! Profiles: made, read, written, learnt, compared.
 
 use super::cache::HotsetCache;
 use super::memory;
@@ -185,7 +185,7 @@ pub extern "C" fn hotset_profile_learn(
     guard(|| {
         let profile = profile.ok_or(Error::Null("profile"))?;
         let cache = cache.ok_or(Error::Null("cache"))?;
-        cache.cache.teach(&mut profile.profile)
+        cache.cache.learn_into(&mut profile.profile)
     })
 }
 

@@ -18,10 +18,10 @@ pub struct HotsetCounts {
     pub(super) hits: u64,
     pub(super) misses: u64,
     pub(super) evictions: u64,
-    pub(super) bypassed: u64,
-    pub(super) prompt_hits: u64,
-    pub(super) prompt_misses: u64,
-    pub(super) prompt_bypassed: u64,
+    pub(super) staged: u64,
+    pub(super) prefill_hits: u64,
+    pub(super) prefill_misses: u64,
+    pub(super) prefill_staged: u64,
 }
 
 // SAFETY: it is `repr(C)` and begins with its size; 0 is a value of each of its numbers.
@@ -101,10 +101,10 @@ pub unsafe extern "C" fn hotset_cache_counts(
             hits: counts.decode.hits,
             misses: counts.decode.misses,
             evictions: counts.decode.evictions,
-            bypassed: counts.decode.bypassed,
-            prompt_hits: counts.scan.hits,
-            prompt_misses: counts.scan.misses,
-            prompt_bypassed: counts.scan.bypassed,
+            staged: counts.decode.staged,
+            prefill_hits: counts.prefill.hits,
+            prefill_misses: counts.prefill.misses,
+            prefill_staged: counts.prefill.staged,
         });
         Ok(())
     })

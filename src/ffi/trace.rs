@@ -21,11 +21,11 @@ pub struct HotsetTally {
 
 impl From<Counts> for HotsetTally {
     fn from(counts: Counts) -> Self {
-        let (decode, scan) = (counts.decode, counts.scan);
+        let (decode, prefill) = (counts.decode, counts.prefill);
         Self {
-            hits: decode.hits + scan.hits,
-            misses: decode.misses + scan.misses,
-            evictions: decode.evictions + scan.evictions,
+            hits: decode.hits + prefill.hits,
+            misses: decode.misses + prefill.misses,
+            evictions: decode.evictions + prefill.evictions,
         }
     }
 }

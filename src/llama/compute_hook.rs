@@ -53,7 +53,7 @@ pub unsafe extern "C" fn route(
             let (lane, n_threads) = (lane as usize, n_threads as u32);
             let begins = engine.route(bound.layer, bound.part, lane, n_threads, &routing)?;
             if begins && !batch.is_trial() {
-                device::overhear(bound.layer, picks, &[], batch)?;
+                device::learn_uncached(bound.layer, picks, &[], batch)?;
             }
             Ok(())
         })
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn observe(
         }
         // SAFETY: the ids of an operation on the weights, in memory.
         let seen = unsafe { observer::record(weights as usize, &*ids, batch) };
-        let heard = seen.map(|(layer, picks)| device::overhear(layer, picks, &[], batch));
+        let heard = seen.map(|(layer, picks)| device::learn_uncached(layer, picks, &[], batch));
         if let Some(Err(error)) = heard {
             fatal(&error);
         }

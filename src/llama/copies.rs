@@ -58,7 +58,7 @@ pub unsafe fn copy(
         }
         // SAFETY: they lie in memory.
         if let Some((layer, picks)) = unsafe { observer::record(weights as usize, &ids, batch) } {
-            device::overhear(layer, picks, &device::held(layer, backend), batch)?;
+            device::learn_uncached(layer, picks, &device::held(layer, backend), batch)?;
         }
         return Ok(false);
     };
@@ -117,7 +117,7 @@ impl Open {
         let mut loan = Loan::default();
         engine.begin_loan(bound.layer, &wanted, &mut loan)?;
         if !batch.is_trial() {
-            device::overhear(bound.layer, picks, &held, batch)?;
+            device::learn_uncached(bound.layer, picks, &held, batch)?;
         }
         Ok(Self {
             model: Arc::downgrade(&bound.model),

@@ -140,8 +140,8 @@ pub fn begin_batch() {
 
 /// A layer was computed without the cache of the context that this thread computes for, but for the experts `held`,
 /// ascending, which were copied from there.
-pub fn overhear(layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
-    with_current(|made| made.cache.overhear(layer, picks, held, batch)).unwrap_or(Ok(()))
+pub fn learn_uncached(layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
+    with_current(|made| made.cache.learn_uncached(layer, picks, held, batch)).unwrap_or(Ok(()))
 }
 
 /// The experts of a layer that the cache of the same context has on a device, ascending.
@@ -252,8 +252,8 @@ impl Cached {
         );
         lines.iter().for_each(|line| report::say(line));
         if let Some(workload) = self.loaded.workload() {
-            if let Some(guide) = workload.guide() {
-                made.cache.recognize_with(guide);
+            if let Some(recognizer) = workload.recognizer() {
+                made.cache.recognize_with(recognizer);
             }
             if let Some(known) = workload.known() {
                 made.cache.prime(&known);
@@ -268,9 +268,9 @@ impl Cached {
         let made = self.made.get().expect("llama.cpp asks before it computes");
         let number = self.loaded.blocks().binary_search(&block);
         let number = number.expect("the layer is ours");
-        let n_used = batch.n_used(ids.len(), self.loaded.n_used() as usize);
-        let picks = Picks::new(ids, n_used, n_used);
-        self.loaded.see(number, picks, batch);
+        let top_k = batch.top_k(ids.len(), self.loaded.top_k() as usize);
+        let picks = Picks::new(ids, top_k, top_k);
+        self.loaded.learn(number, picks, batch);
         let n_misses = made.plan(number, picks, batch)?;
         self.n_plans.fetch_add(1, Relaxed);
         self.n_misses.fetch_add(n_misses as u64, Relaxed);

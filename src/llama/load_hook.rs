@@ -93,12 +93,12 @@ unsafe fn is_of_processor(buffer: *mut ggml_backend_buffer) -> bool {
     }
 }
 
-pub unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, n_used: u32) -> *const c_char {
+pub unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, top_k: u32) -> *const c_char {
     // SAFETY: llama.cpp passes the model that it is loading, after its metadata.
     let title = unsafe { title_of_model(model.cast::<llama_model>()) };
     // The others have something to lose while this one is made.
     ending::chain();
-    let started = registry().start(model as usize, title, n_used);
+    let started = registry().start(model as usize, title, top_k);
     ending::chain();
     loading::note_end(&started);
     match started {

@@ -187,14 +187,14 @@ impl Registry {
     }
 
     /// Turns the loading model into a streaming one and lets compute threads find its tensors. It says
-    /// what it is called and of which architecture; a token uses `n_used` experts of a layer.
-    pub fn start(&mut self, key: usize, title: Title, n_used: u32) -> Result<()> {
+    /// what it is called and of which architecture; a token uses `top_k` experts of a layer.
+    pub fn start(&mut self, key: usize, title: Title, top_k: u32) -> Result<()> {
         // The next one to load the model goes on with what was recorded of it.
-        let started = self.try_start(key, title, n_used);
+        let started = self.try_start(key, title, top_k);
         started.inspect_err(|_| drop(self.tapes.park(key)))
     }
 
-    fn try_start(&mut self, key: usize, title: Title, n_used: u32) -> Result<()> {
+    fn try_start(&mut self, key: usize, title: Title, top_k: u32) -> Result<()> {
         let has_room = self.is_wanted.take().unwrap_or_else(|| self.has_budget());
         let at = self.loading.iter().position(|l| l.key == key);
         let Some(mut loading) = at.map(|at| self.loading.remove(at)) else {
@@ -216,14 +216,13 @@ impl Registry {
             report::say(&format!("hotset: nothing is streamed: {why}"));
         }
         let name = title.name.clone();
-        let target = self.target(&loading, &title, n_used);
-        let workload = self.workload(&loading, title, n_used)?;
+        let target = self.target(&loading, &title, top_k);
+        let workload = self.workload(&loading, title, top_k)?;
         if loading.tensors.is_empty() {
             if !loading.residents.is_empty() {
                 let addresses = &loading.resident_addresses;
                 let tensors = &loading.residents;
-                let observer =
-                    observer::observe(name, n_used, target, workload, addresses, tensors);
+                let observer = observer::observe(name, top_k, target, workload, addresses, tensors);
                 self.observers.push((key, observer));
             }
             return Ok(());
@@ -245,7 +244,7 @@ impl Registry {
             workload,
         };
         let budget = budget::of_model(&parts, &self.config, used_bytes)?;
-        let model = Model::new(parts, &self.config, budget, n_used)?;
+        let model = Model::new(parts, &self.config, budget, top_k)?;
         let model = Arc::new(model);
         if model.is_elastic() {
             pressure::watch(&model);
@@ -269,7 +268,7 @@ impl Registry {
     }
 
     /// Where the routing of a model is to be recorded, if it is and can be.
-    fn target(&mut self, loading: &Loading, title: &Title, n_used: u32) -> Option<Target> {
+    fn target(&mut self, loading: &Loading, title: &Title, top_k: u32) -> Option<Target> {
         let path = self.config.trace.as_ref()?;
         if loading.tensors.is_empty() && loading.residents.is_empty() {
             let why = match loading.blocks.len() {
@@ -279,7 +278,7 @@ impl Registry {
             report::say(&format!("hotset: nothing is recorded: {why}"));
             return None;
         }
-        Some(self.tapes.target(path, loading, title, n_used))
+        Some(self.tapes.target(path, loading, title, top_k))
     }
 
     /// What is known and learnt of the workload of a model with experts, if anything is to be.
@@ -287,7 +286,7 @@ impl Registry {
         &mut self,
         loading: &Loading,
         title: Title,
-        n_used: u32,
+        top_k: u32,
     ) -> Result<Option<Workload>> {
         if self.given.is_empty() || loading.blocks.is_empty() {
             return Ok(None);
@@ -309,7 +308,7 @@ impl Registry {
                 name: title.name.unwrap_or_default(),
                 n_layers: n_experts.len() as u32,
                 n_experts: n_experts.iter().copied().max().unwrap_or(0),
-                top_k: n_used,
+                top_k,
             },
             numbers: blocks.iter().map(number).collect(),
             n_experts,

@@ -56,10 +56,10 @@ impl LoadedModel {
     }
 
     /// Experts that a token uses of a layer, at most.
-    pub fn n_used(&self) -> u32 {
+    pub fn top_k(&self) -> u32 {
         match self {
-            Self::Streamed(model) => model.n_used(),
-            Self::Loaded(observer) => observer.n_used,
+            Self::Streamed(model) => model.top_k(),
+            Self::Loaded(observer) => observer.top_k,
         }
     }
 
@@ -85,9 +85,9 @@ impl LoadedModel {
     }
 
     /// A layer was computed on a device. If it streams, its engine knows from what the device asked of it.
-    pub fn see(&self, layer: usize, picks: Picks, batch: &Batch) {
+    pub fn learn(&self, layer: usize, picks: Picks, batch: &Batch) {
         if let Self::Loaded(observer) = self {
-            observer.see(layer, picks, batch);
+            observer.learn(layer, picks, batch);
         }
     }
 

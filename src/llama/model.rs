@@ -48,7 +48,7 @@ pub struct Model {
     /// Whether somebody will ask what other policies would have done.
     is_compared: bool,
     options: QueueOptions,
-    n_used: u32,
+    top_k: u32,
     /// The blocks of its layers.
     pub blocks: Vec<u32>,
     workload: Option<Workload>,
@@ -59,12 +59,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model of which a token uses `n_used` experts of a layer, with a budget.
+    /// A model of which a token uses `top_k` experts of a layer, with a budget.
     ///
     /// An arena of what is available is sized at the first routing event, when everything else has been allocated,
     /// and its size follows the memory there is (`pressure.rs`): that of `HOTSET_RAM=auto`, and that of a model
     /// which was loaded before. Any other is mapped now, so that a budget that cannot hold fails early.
-    pub fn new(mut parts: Parts, config: &Config, budget: Budget, n_used: u32) -> Result<Self> {
+    pub fn new(mut parts: Parts, config: &Config, budget: Budget, top_k: u32) -> Result<Self> {
         let mut blocks: Vec<u32> = parts.tensors.iter().map(|t| t.block).collect();
         blocks.dedup();
         let model = Self {
@@ -78,7 +78,7 @@ impl Model {
                 pace: Pace::default(),
                 faults: config.faults,
             },
-            n_used,
+            top_k,
             workload: parts.workload.take(),
             parts: Mutex::new(Some(parts)),
             devices: OnceCell::new(),
@@ -124,8 +124,8 @@ impl Model {
     }
 
     /// Experts that a token uses of a layer.
-    pub fn n_used(&self) -> u32 {
-        self.n_used
+    pub fn top_k(&self) -> u32 {
+        self.top_k
     }
 
     /// The counters with the comparison, if anything was computed.
@@ -181,8 +181,8 @@ impl Model {
 
     /// Tells the engine what is known of the workload, and reads what fits of that.
     fn warm(&self, engine: &Engine, workload: &Workload) -> Result<()> {
-        if let Some(guide) = workload.guide() {
-            engine.recognize_with(guide);
+        if let Some(recognizer) = workload.recognizer() {
+            engine.recognize_with(recognizer);
         }
         let Some(known) = workload.known() else {
             return Ok(());
@@ -192,7 +192,7 @@ impl Model {
             return Ok(());
         }
         let bar = Progress::of_bytes(engine.layout().expert_bytes_start());
-        let warmed = engine.prewarm(&known, workload.prewarm, |n| bar.set(n))?;
+        let warmed = engine.warm(&known, workload.prewarm, |n| bar.set(n))?;
         bar.finish();
         report::say(&report::warm_line(&known.name, &warmed));
         Ok(())
@@ -260,7 +260,7 @@ impl Model {
         }
         if engine.holds_all() {
             let bar = Progress::of_bytes(engine.layout().expert_bytes);
-            engine.preload(|n| bar.set(n))?;
+            engine.warm_all(|n| bar.set(n))?;
             bar.finish();
         }
         if let Some(target) = target {
@@ -270,7 +270,7 @@ impl Model {
             }
             engine.record_to(recording);
         }
-        if let Some(line) = report::cycle_line(&engine, self.n_used) {
+        if let Some(line) = report::cycle_line(&engine, self.top_k) {
             report::say(&line);
         }
         Ok(engine)

@@ -19,7 +19,7 @@ pub struct Observer {
     /// The model's name, if it has one.
     pub name: Option<String>,
     /// Experts that a token uses of a layer.
-    pub n_used: u32,
+    pub top_k: u32,
     /// The blocks of its layers.
     pub blocks: Vec<u32>,
     recording: Option<Arc<Recording>>,
@@ -35,7 +35,7 @@ struct Watch {
 
 impl Watch {
     /// A layer was computed for tokens, which may be taken back.
-    fn see(&mut self, layer: usize, picks: Picks, batch: &Batch) {
+    fn learn(&mut self, layer: usize, picks: Picks, batch: &Batch) {
         while let Some(sure) = self.drafts.settle(layer, batch) {
             self.count(&sure);
         }
@@ -83,12 +83,12 @@ impl Observer {
     }
 
     /// A layer, by its number in `blocks`, was computed.
-    pub fn see(&self, layer: usize, picks: Picks, batch: &Batch) {
+    pub fn learn(&self, layer: usize, picks: Picks, batch: &Batch) {
         if let Some(recording) = &self.recording {
             recording.record(layer as u32, picks, batch.is_aside());
         }
         if let Some(watch) = &self.watch {
-            watch.lock().expect(WATCHED).see(layer, picks, batch);
+            watch.lock().expect(WATCHED).learn(layer, picks, batch);
         }
     }
 
@@ -150,10 +150,10 @@ type Table = Vec<(usize, Arc<Observed>)>;
 static OBSERVED: LazyLock<ArcSwap<Table>> = LazyLock::new(ArcSwap::default);
 
 /// Observes the routing of a model called `name` that is loaded as usual, of its `tensors` at `addresses`, of
-/// which a token uses `n_used` experts a layer: records it to `target`, and learns the profile of `workload`.
+/// which a token uses `top_k` experts a layer: records it to `target`, and learns the profile of `workload`.
 pub fn observe(
     name: Option<String>,
-    n_used: u32,
+    top_k: u32,
     target: Option<Target>,
     workload: Option<Workload>,
     addresses: &[usize],
@@ -175,7 +175,7 @@ pub fn observe(
     let learns = workload.as_ref().is_some_and(Workload::learns);
     let observer = Arc::new(Observer {
         name,
-        n_used,
+        top_k,
         blocks: layers().map(|parts| parts[0].block).collect(),
         recording: target.map(recording),
         watch: learns.then(|| Mutex::new(watch())),
@@ -231,7 +231,7 @@ pub unsafe fn record<'a>(
     let Observed { observer, layer } = &*table[at.ok()?].1;
     // SAFETY: passed on from our caller.
     let picks = unsafe { picks(ids) };
-    observer.see(*layer as usize, picks, batch);
+    observer.learn(*layer as usize, picks, batch);
     Some((*layer as usize, picks))
 }
 

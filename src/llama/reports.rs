@@ -114,7 +114,7 @@ pub fn rest(stats: Counting, n_picks_max: usize) -> bool {
     is_reported
 }
 
-/// Saves what a model that streams has taught, and reports on it, if nobody else has.
+/// Saves what a model that streams has learnt, and reports on it, if nobody else has.
 fn end_model(key: usize, model: &Model, stats: Counting, lock: Lock) {
     model.save_profile();
     let counted = match is_wanted(lock) {
@@ -133,7 +133,7 @@ fn end_model(key: usize, model: &Model, stats: Counting, lock: Lock) {
     }
 }
 
-/// Saves what a model that does not stream has taught, and reports on its devices, if nobody else has.
+/// Saves what a model that does not stream has learnt, and reports on its devices, if nobody else has.
 fn end_observer(key: usize, observer: &Observer, lock: Lock) {
     observer.save_profile();
     let Some(mut registry) = lock() else { return };
@@ -221,7 +221,7 @@ pub fn write_so_far() {
 /// A number that grows whenever something is computed.
 fn n_heard(stats: &Stats) -> u64 {
     let devices = stats.devices.iter();
-    let on_devices = devices.map(|d| d.generation.events + d.n_beside + d.bytes_uploaded);
+    let on_devices = devices.map(|d| d.generation.events + d.n_uncached + d.bytes_uploaded);
     stats.generation.events + stats.prompt.events + on_devices.sum::<u64>()
 }
 
@@ -307,7 +307,7 @@ pub fn report_every(interval: Duration) -> ! {
             }
         }
         for cached in device::all() {
-            let n_heard = |stats: &DeviceStats| stats.generation.events + stats.n_beside;
+            let n_heard = |stats: &DeviceStats| stats.generation.events + stats.n_uncached;
             let n = cached.stats(0).iter().map(n_heard).sum();
             if said.is_new(Arc::as_ptr(&cached).cast(), n) {
                 for stats in cached.stats(RECENT_PICKS) {

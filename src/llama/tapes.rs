@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(PartialEq)]
 struct Subject {
     title: Title,
-    n_used: u32,
+    top_k: u32,
     is_streamed: bool,
     /// Name, experts and bytes of an expert, of each tensor.
     tensors: Vec<(String, u32, usize)>,
@@ -35,7 +35,7 @@ pub struct Tapes(Vec<Tape>);
 impl Tapes {
     /// Where the routing of a model that was loaded is recorded: a file of its own beside `path`, or what was
     /// recorded of the same model before.
-    pub fn target(&mut self, path: &Path, loading: &Loading, title: &Title, n_used: u32) -> Target {
+    pub fn target(&mut self, path: &Path, loading: &Loading, title: &Title, top_k: u32) -> Target {
         let is_streamed = !loading.tensors.is_empty();
         let tensors = match is_streamed {
             true => &loading.tensors,
@@ -43,7 +43,7 @@ impl Tapes {
         };
         let subject = Subject {
             title: title.clone(),
-            n_used,
+            top_k,
             is_streamed,
             tensors: tensors
                 .iter()
@@ -65,7 +65,7 @@ impl Tapes {
         Target {
             path: numbered(path, at as u32 + 1),
             model: title.name.clone(),
-            n_used,
+            top_k,
             n_layers: loading.blocks.len(),
             reel: tape.reel.clone(),
         }

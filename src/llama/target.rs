@@ -18,7 +18,7 @@ pub struct Target {
     /// The model's name, if it has one.
     pub model: Option<String>,
     /// Experts that a token uses of a layer.
-    pub n_used: u32,
+    pub top_k: u32,
     /// Layers with experts, whether they can be recorded or not.
     pub n_layers: usize,
     /// What was recorded before of the same model, if anything was.
@@ -54,7 +54,7 @@ impl Target {
         Header {
             n_layers: n_layers as u32,
             n_experts: n_experts.unwrap_or(0),
-            top_k: self.n_used,
+            top_k: self.top_k,
             model: self.model.clone(),
             phase: Some("mixed".to_string()),
             ranked: true,

@@ -13,7 +13,7 @@ const N_CONTEXT: usize = 2048;
 /// Tokens that are computed at once.
 const N_BATCH: usize = 256;
 /// Tokens of the shortest batch that counts as a prompt.
-const N_TOKENS_MIN: usize = Event::SCAN_TOKENS as usize + 1;
+const N_TOKENS_MIN: usize = Event::DECODE_TOKENS_MAX as usize + 1;
 
 /// Reads `text` with the model at `path` under `config` and returns the profile of what was picked, as
 /// prompts. Calls `progress` with the tokens done and all tokens.

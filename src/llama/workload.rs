@@ -138,7 +138,7 @@ impl Workload {
     }
 
     /// What recognises which of the profiles it is, if there are any.
-    pub fn guide(&self) -> Option<Recognizer> {
+    pub fn recognizer(&self) -> Option<Recognizer> {
         let profiles: Vec<_> = self.choice.iter().collect();
         let known = profiles.iter().map(|p| self.blend(&[(*p, 1.0)])).collect();
         let numbers = self.shelves.numbers.clone();

@@ -27,7 +27,7 @@ impl Score for Foretold {
     }
 
     fn route(&mut self, event: &Event, first: usize) {
-        if event.is_scan() {
+        if event.is_prefill() {
             for (&expert, &rows) in event.experts.iter().zip(event.rows) {
                 self.0[first + expert as usize] += rows as f32;
             }
@@ -69,7 +69,7 @@ impl Score for Recency {
 
     fn route(&mut self, event: &Event, first: usize) {
         self.foretold.route(event, first);
-        if event.is_scan() {
+        if event.is_prefill() {
             return;
         }
         self.n_events += 1;

@@ -29,7 +29,7 @@ pub(super) trait Score: Send {
 
 /// What one expert of `event` counts whose row count is `rows`: see "What a prompt teaches".
 pub(super) fn weight(event: &Event, rows: u32) -> f64 {
-    if event.is_scan() {
+    if event.is_prefill() {
         f64::from(rows) / f64::from(event.n_tokens)
     } else {
         f64::from(rows)

@@ -30,7 +30,7 @@ impl Pooled {
 
     /// Counts what the policy was told of an event; keeps it for the comparison if it `is_kept`.
     pub fn count(&mut self, event: &Event, is_kept: bool) {
-        self.tracker.record(event);
+        self.tracker.count(event);
         if is_kept {
             self.recent.push(event);
         }

@@ -65,7 +65,7 @@ impl Pools {
         kept: impl Fn(usize) -> bool,
     ) -> Result<()> {
         while let Some(sure) = self.drafts.settle(layer, batch) {
-            self.teach_sure(&sure, kept(sure.layer))?;
+            self.learn_sure(&sure, kept(sure.layer))?;
         }
         Ok(())
     }
@@ -76,21 +76,21 @@ impl Pools {
     }
 
     /// Tells the policy of an event that is not planned, and counts it.
-    pub fn teach(&mut self, layer: usize, event: &Event, is_kept: bool) -> Result<()> {
+    pub fn learn(&mut self, layer: usize, event: &Event, is_kept: bool) -> Result<()> {
         let Place { pool, .. } = self.place(layer).expect("the layer is in a pool");
-        self.pools[pool].residency.teach(event)?;
-        self.learn(layer, event, is_kept);
+        self.pools[pool].residency.learn(event)?;
+        self.count(layer, event, is_kept);
         Ok(())
     }
 
-    fn teach_sure(&mut self, sure: &Sure, is_kept: bool) -> Result<()> {
+    fn learn_sure(&mut self, sure: &Sure, is_kept: bool) -> Result<()> {
         let place = self.place(sure.layer).expect("it was routed");
-        self.teach(sure.layer, &sure.event(place.layer), is_kept)
+        self.learn(sure.layer, &sure.event(place.layer), is_kept)
     }
 
     /// Counts an event of `layer` that its policy was told of. Returns the workload that this was recognised by, if it
     /// was just now: all policies have been told of that.
-    pub fn learn(&mut self, layer: usize, event: &Event, is_kept: bool) -> Option<&Known> {
+    pub fn count(&mut self, layer: usize, event: &Event, is_kept: bool) -> Option<&Known> {
         let Place { pool, .. } = self.place(layer)?;
         self.pools[pool].count(event, is_kept);
         let recognizer = self.recognizer.as_mut()?;
@@ -124,7 +124,7 @@ impl Pools {
     pub fn settle_all(&mut self, kept: impl Fn(usize) -> bool) -> Result<()> {
         let open: Vec<Sure> = self.drafts.settle_all().collect();
         open.iter()
-            .try_for_each(|sure| self.teach_sure(sure, kept(sure.layer)))
+            .try_for_each(|sure| self.learn_sure(sure, kept(sure.layer)))
     }
 }
 

@@ -298,8 +298,8 @@ fn table<'a>(layers: impl Iterator<Item = &'a Layer>, phase: Phase) -> Vec<f32> 
 /// is flat.
 fn nats(layer: &Layer, phase: Phase) -> Vec<f32> {
     let other = match phase {
-        Phase::Prompt => Phase::Generation,
-        Phase::Generation => Phase::Prompt,
+        Phase::Prefill => Phase::Decode,
+        Phase::Decode => Phase::Prefill,
     };
     let heat = [phase, other]
         .map(|phase| layer.heat(phase))

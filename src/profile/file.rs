@@ -193,8 +193,8 @@ fn check_number(field: &str, n: u64) -> Checked<()> {
 
 fn name_of(phase: Phase) -> &'static str {
     match phase {
-        Phase::Prompt => "prompt",
-        Phase::Generation => "generation",
+        Phase::Prefill => "prompt",
+        Phase::Decode => "generation",
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Profile {
     pub name: String,
     /// The model.
     pub model: Fingerprint,
-    /// Tokens that have taught it.
+    /// Tokens that have learnt it.
     pub tokens: Tokens,
     /// When it was begun: UTC, as in 2026-11-22T20:15:00Z.
     pub created: String,
@@ -64,16 +64,16 @@ impl Tokens {
     /// Those of `phase`.
     pub fn of(&self, phase: Phase) -> u64 {
         match phase {
-            Phase::Prompt => self.prompt,
-            Phase::Generation => self.generation,
+            Phase::Prefill => self.prompt,
+            Phase::Decode => self.generation,
         }
     }
 
     /// Those of `phase`.
     pub fn of_mut(&mut self, phase: Phase) -> &mut u64 {
         match phase {
-            Phase::Prompt => &mut self.prompt,
-            Phase::Generation => &mut self.generation,
+            Phase::Prefill => &mut self.prompt,
+            Phase::Decode => &mut self.generation,
         }
     }
 }
@@ -122,16 +122,16 @@ impl Layer {
     /// What `phase` picks.
     pub fn heat(&self, phase: Phase) -> &Heat {
         match phase {
-            Phase::Prompt => &self.prompt,
-            Phase::Generation => &self.generation,
+            Phase::Prefill => &self.prompt,
+            Phase::Decode => &self.generation,
         }
     }
 
     /// What `phase` picks.
     pub fn heat_mut(&mut self, phase: Phase) -> &mut Heat {
         match phase {
-            Phase::Prompt => &mut self.prompt,
-            Phase::Generation => &mut self.generation,
+            Phase::Prefill => &mut self.prompt,
+            Phase::Decode => &mut self.generation,
         }
     }
 }

@@ -78,8 +78,8 @@ mod tests {
     use super::*;
     use crate::profile::Fingerprint;
 
-    const GENERATION: usize = Phase::Generation as usize;
-    const PROMPT: usize = Phase::Prompt as usize;
+    const GENERATION: usize = Phase::Decode as usize;
+    const PROMPT: usize = Phase::Prefill as usize;
 
     fn profile() -> Profile {
         let model = Fingerprint {

@@ -38,8 +38,8 @@ pub struct Learner {
     file: Option<Kept>,
     say: Say,
     profile: Profile,
-    /// What the profile has been taught of this run.
-    taught: Lesson,
+    /// What the profile has been learnt of this run.
+    learnt: Lesson,
 }
 
 /// Where a profile is saved.
@@ -69,7 +69,7 @@ impl Learner {
             file: None,
             say,
             profile: Profile::new("", shelves.model.clone(), &shelves.n_experts),
-            taught: Lesson::new(&shelves.n_experts),
+            learnt: Lesson::new(&shelves.n_experts),
         }
     }
 
@@ -106,19 +106,19 @@ impl Learner {
     /// Learns what `whole`, all of this run, adds; saves it. What cannot be saved is said once, and tried again with
     /// what comes later.
     pub fn learn(&mut self, whole: Lesson, shelves: &Shelves) {
-        if whole == self.taught {
+        if whole == self.learnt {
             return;
         }
-        let news = whole.since(&self.taught);
+        let news = whole.since(&self.learnt);
         let Some(file) = &mut self.file else {
             self.profile.learn(&news);
-            self.taught = whole;
+            self.learnt = whole;
             return;
         };
         match file.save(&self.profile, &news, shelves, self.say) {
             Ok(profile) => {
                 self.profile = profile;
-                self.taught = whole;
+                self.learnt = whole;
                 file.unsaved.clear();
             }
             Err(why) if why == file.unsaved => {}
@@ -272,7 +272,7 @@ mod tests {
     fn lesson(n_tokens: u64) -> Lesson {
         let mut lesson = Lesson::new(&[3]);
         lesson.tokens.generation = n_tokens;
-        lesson.layers[0][Phase::Generation as usize] = vec![n_tokens, 0, 0];
+        lesson.layers[0][Phase::Decode as usize] = vec![n_tokens, 0, 0];
         lesson
     }
 

@@ -78,10 +78,10 @@ mod tests {
     fn the_same_the_disjoint_and_the_unknown() {
         let a = profile(&[&[1.0, 2.0, 0.0], &[1.0, 0.0], &[0.0, 0.0], &[3.0]]);
         let b = profile(&[&[2.0, 4.0, 0.0], &[0.0, 9.0], &[1.0, 2.0], &[0.0]]);
-        let layers = layer_similarities(&a, &b, Phase::Generation);
+        let layers = layer_similarities(&a, &b, Phase::Decode);
         assert_eq!(layers, [Some(1.0), Some(0.0), None, None]);
-        assert_eq!(similarity(&a, &b, Phase::Generation), Some(0.5));
-        assert_eq!(similarity(&a, &b, Phase::Prompt), None);
+        assert_eq!(similarity(&a, &b, Phase::Decode), Some(0.5));
+        assert_eq!(similarity(&a, &b, Phase::Prefill), None);
     }
 
     /// The divergence is the entropy of the mean less the mean entropy.
@@ -99,9 +99,9 @@ mod tests {
                 let mean: Vec<f64> = (0..4).map(|i| (share(a, i) + share(b, i)) / 2.0).collect();
                 let expected = 1.0 - (entropy(&mean) - (entropy(a) + entropy(b)) / 2.0);
                 let (a, b) = (profile(&[a]), profile(&[b]));
-                let found = similarity(&a, &b, Phase::Generation).unwrap();
+                let found = similarity(&a, &b, Phase::Decode).unwrap();
                 assert!((found - expected).abs() < 1e-12, "{found} {expected}");
-                let back = similarity(&b, &a, Phase::Generation).unwrap();
+                let back = similarity(&b, &a, Phase::Decode).unwrap();
                 assert!((found - back).abs() < 1e-15, "{found} {back}");
             }
         }
@@ -110,10 +110,6 @@ mod tests {
     #[test]
     #[should_panic]
     fn another_shape() {
-        similarity(
-            &profile(&[&[1.0, 2.0]]),
-            &profile(&[&[1.0]]),
-            Phase::Generation,
-        );
+        similarity(&profile(&[&[1.0, 2.0]]), &profile(&[&[1.0]]), Phase::Decode);
     }
 }

@@ -139,13 +139,13 @@ fn a_log_stays_within_its_bytes() {
             for (i, event) in (n_pushed - n_kept..).zip(log.iter()) {
                 assert_eq!((event.layer, event.rows[0]), (i % 60, 1 + i % 2));
             }
-            let n_used = log.n_picks() * 8;
+            let top_k = log.n_picks() * 8;
             // Little is there for nothing, where there is room for more than a few events.
             let is_roomy =
                 !cfg!(miri) && n_bytes_max >= 20_000 && sizes.len() == 1 && sizes[0] < 100;
             assert!(
-                !is_roomy || 5 * n_used > n_bytes_max,
-                "{n_used} {n_bytes_max}"
+                !is_roomy || 5 * top_k > n_bytes_max,
+                "{top_k} {n_bytes_max}"
             );
         }
     }

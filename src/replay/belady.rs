@@ -10,14 +10,14 @@ use std::ops::Range;
 ///
 /// It bounds the hits of [`replay`](super::replay) for every policy, those of prompts and generation
 /// together: one of the two alone may exceed it at the cost of the other. The rules of the bound:
-/// after an event that is not a scan all its experts are resident, if they fit. After any other
+/// after an event that is not a prefill all its experts are resident, if they fit. After any other
 /// event, any of its experts and of those resident before may be. Where the rules leave a choice, it
 /// keeps the experts that are used again soonest.
 ///
 /// # Why nothing beats it
 ///
 /// The engine keeps these rules: it bypasses no miss of generation while there is a slot to be had,
-/// and its scans, which only fill free slots, do less than the rules allow. Now take a best schedule,
+/// and its prefills, which only fill free slots, do less than the rules allow. Now take a best schedule,
 /// and the first event after which it holds some q but not some p, used again no later, which it
 /// could hold instead. Change it to hold p for q, and to drop p if it drops q before p is used. Where
 /// p is used next, the changed schedule hits and the other misses. After that it can hold all that
@@ -60,7 +60,7 @@ pub fn belady_from<'a>(
     let mut counts = Counts::default();
     for (now, event) in (0..).zip(&future.events) {
         let picks = &future.picks[event.picks.clone()];
-        let tally = counts.of(event.is_scan);
+        let tally = counts.of(event.is_prefill);
         tally.events += 1;
         tally.tokens += event.n_tokens_at_layer_0;
         let n_hits_before = tally.hits;
@@ -74,13 +74,13 @@ pub fn belady_from<'a>(
         }
         hits.push((tally.hits - n_hits_before) as u32);
         // What must stay is offered to be evicted only afterwards.
-        let must_stay = !event.is_scan && picks.len() <= n_slots as usize;
+        let must_stay = !event.is_prefill && picks.len() <= n_slots as usize;
         if !must_stay {
             pool.offer(picks);
         }
         while pool.n_resident > n_slots {
             if arrived_at[pool.evict(now)] == now {
-                tally.bypassed += 1;
+                tally.staged += 1;
             } else {
                 tally.evictions += 1;
             }
@@ -104,7 +104,7 @@ pub(super) struct Pick {
 }
 
 pub(super) struct PastEvent {
-    is_scan: bool,
+    is_prefill: bool,
     n_tokens_at_layer_0: u64,
     pub(super) picks: Range<usize>,
 }
@@ -140,7 +140,7 @@ impl Future {
                     next_use: NEVER,
                 }));
             future.events.push(PastEvent {
-                is_scan: event.is_scan(),
+                is_prefill: event.is_prefill(),
                 n_tokens_at_layer_0: if event.layer == 0 {
                     event.n_tokens.into()
                 } else {

@@ -89,7 +89,7 @@ impl<'a> Grid<'a> {
     fn cell(&self, case: &Case, budget: usize, policy: &str, in_bytes: bool) -> Result<Cell> {
         let (shape, pools) = (&case.shape, &case.pools[budget]);
         let (hits, counts, ns) = self.hits(case, budget, policy)?;
-        let total = |of: fn(&Tally) -> u64| counts.map(|c| of(&c.decode) + of(&c.scan));
+        let total = |of: fn(&Tally) -> u64| counts.map(|c| of(&c.decode) + of(&c.prefill));
         // A bound in bytes has no counts, and its hits are bytes.
         let rates = case.rates(budget, &hits, counts.is_none());
         let (text, _) = &self.request.budgets[budget];

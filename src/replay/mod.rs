@@ -110,7 +110,7 @@ impl Replay {
             let residency = &mut self.pools[pool];
             let n_experts = residency.shape().n_experts(event.layer);
             if !self.specs[pool].serves(&recorded, n_experts) {
-                residency.teach(&event)?;
+                residency.learn(&event)?;
                 hits.push(0);
                 continue;
             }
@@ -226,7 +226,7 @@ fn sum(counts: impl IntoIterator<Item = Counts>) -> Counts {
     let mut all = Counts::default();
     for counts in counts {
         all.decode.add(&counts.decode);
-        all.scan.add(&counts.scan);
+        all.prefill.add(&counts.prefill);
     }
     all
 }

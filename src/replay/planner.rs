@@ -94,9 +94,9 @@ pub fn budgets(shape: &Shape) -> Vec<u64> {
     }
     let by_share = (1..=20).map(|i| (u128::from(all) * i / 20) as u64);
     let mut budgets: Vec<u64> = by_share.filter(|&n| n > 0).collect();
-    let is_beside = |n: u64| budgets.iter().any(|share| share.abs_diff(n) < step / 4);
+    let is_uncached = |n: u64| budgets.iter().any(|share| share.abs_diff(n) < step / 4);
     let by_step = (1..).map(|i| i * step).take_while(|&n| n < all);
-    let by_step: Vec<u64> = by_step.filter(|&n| !is_beside(n)).collect();
+    let by_step: Vec<u64> = by_step.filter(|&n| !is_uncached(n)).collect();
     budgets.extend(by_step);
     budgets.sort_unstable();
     budgets.dedup();

@@ -87,7 +87,7 @@ pub(super) fn device_text(devices: &[DeviceStats]) -> String {
     row("misses", &|d| d.generation.misses.to_string());
     row("evictions", &|d| d.generation.evictions.to_string());
     row("uploaded", &|d| bytes(d.bytes_uploaded));
-    row("routed besides", &|d| d.n_beside.to_string());
+    row("routed uncached", &|d| d.n_uncached.to_string());
     row("of these left aside", &|d| d.n_aside.to_string());
     let table = table(&rows);
     let lines: String = devices.iter().map(lines).collect();

@@ -31,10 +31,10 @@ pub fn warm_line(name: &str, warmed: &Warmed) -> String {
     )
 }
 
-/// The warning about a budget below one token cycle, when each layer uses `n_used` experts a token.
-pub fn cycle_line(engine: &Engine, n_used: u32) -> Option<String> {
+/// The warning about a budget below one token cycle, when each layer uses `top_k` experts a token.
+pub fn cycle_line(engine: &Engine, top_k: u32) -> Option<String> {
     let layout = engine.layout();
-    let cycle = layout.token_cycle_bytes(n_used);
+    let cycle = layout.token_cycle_bytes(top_k);
     let slots = layout.expert_bytes_start();
     (slots < cycle).then(|| {
         format!(

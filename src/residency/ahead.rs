@@ -44,7 +44,7 @@ impl Residency {
     /// Makes `id`, which is not resident, so in a free slot or in that of the policy's victim, and holds
     /// it there. `None`, and nothing is changed, if all slots are pinned.
     ///
-    /// Nothing is counted or taught.
+    /// Nothing is counted or learnt.
     pub fn fill_ahead(&mut self, id: ExpertId) -> Option<Hold> {
         assert!(!self.is_resident(id), "{id} is resident");
         let free = self.free.pop();

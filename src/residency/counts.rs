@@ -14,7 +14,7 @@ pub struct Tally {
     /// Residents that made room for a miss.
     pub evictions: u64,
     /// Misses that got no slot.
-    pub bypassed: u64,
+    pub staged: u64,
 }
 
 impl Tally {
@@ -25,7 +25,7 @@ impl Tally {
         self.hits += other.hits;
         self.misses += other.misses;
         self.evictions += other.evictions;
-        self.bypassed += other.bypassed;
+        self.staged += other.staged;
     }
 
     /// Hits and misses.
@@ -37,17 +37,17 @@ impl Tally {
 /// The tallies of generation and of prompts.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Events that are not scans.
+    /// Events that are not prefills.
     pub decode: Tally,
     /// Events that are.
-    pub scan: Tally,
+    pub prefill: Tally,
 }
 
 impl Counts {
     /// The tally that an event belongs to.
-    pub(crate) fn of(&mut self, is_scan: bool) -> &mut Tally {
-        if is_scan {
-            &mut self.scan
+    pub(crate) fn of(&mut self, is_prefill: bool) -> &mut Tally {
+        if is_prefill {
+            &mut self.prefill
         } else {
             &mut self.decode
         }
@@ -55,6 +55,6 @@ impl Counts {
 
     /// Hits of both.
     pub fn hits(&self) -> u64 {
-        self.decode.hits + self.scan.hits
+        self.decode.hits + self.prefill.hits
     }
 }

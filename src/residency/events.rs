@@ -8,7 +8,7 @@ use crate::expert::{Event, ExpertId};
 impl Residency {
     /// Finds or makes a place for each expert of `event`, and pins it.
     ///
-    /// A miss takes a free slot, else evicts, else, when all slots are pinned, is bypassed. In a scan
+    /// A miss takes a free slot, else evicts, else, when all slots are pinned, is staged. In a prefill
     /// a miss only takes a free slot, hottest experts first, and only while the layer has less than
     /// its share of all slots. So a prompt fills an empty pool evenly and pushes nothing out.
     ///
@@ -18,23 +18,23 @@ impl Residency {
         Ok(self.place(event, event, buffers))
     }
 
-    /// As [`Self::plan`], but the policy is told of `taught` instead: of those tokens of the event that
+    /// As [`Self::plan`], but the policy is told of `learnt` instead: of those tokens of the event that
     /// will stay. The others may be told later, with [`Self::teach`].
-    pub fn plan_taught(
+    pub fn plan_learning(
         &mut self,
         event: &Event,
-        taught: &Event,
+        learnt: &Event,
         buffers: Buffers,
     ) -> Result<Planned> {
         check(&self.shape, event)?;
-        check(&self.shape, taught)?;
-        Ok(self.place(event, taught, buffers))
+        check(&self.shape, learnt)?;
+        Ok(self.place(event, learnt, buffers))
     }
 
-    /// Plans `event`, which is checked, and tells the policy of `taught`.
-    fn place(&mut self, event: &Event, taught: &Event, buffers: Buffers) -> Planned {
+    /// Plans `event`, which is checked, and tells the policy of `learnt`.
+    fn place(&mut self, event: &Event, learnt: &Event, buffers: Buffers) -> Planned {
         let mut plan = buffers.begin(event);
-        self.policy.route(taught);
+        self.policy.route(learnt);
         let mut misses = std::mem::take(&mut self.misses);
         misses.clear();
         // All hits before any miss: a miss must not evict what the same event needs.
@@ -52,8 +52,8 @@ impl Residency {
                 None => misses.push((expert, rows)),
             }
         }
-        if plan.is_scan {
-            self.fill_from_scan(&mut misses, &mut plan);
+        if plan.is_prefill {
+            self.fill_from_prefill(&mut misses, &mut plan);
         } else {
             self.fill(&misses, &mut plan);
         }
@@ -69,12 +69,12 @@ impl Residency {
             };
             match place {
                 Some((slot, victim)) => self.fill_slot(expert, slot, victim, plan),
-                None => plan.bypassed.push(expert),
+                None => plan.staged.push(expert),
             }
         }
     }
 
-    fn fill_from_scan(&mut self, misses: &mut [(u32, u32)], plan: &mut Plan) {
+    fn fill_from_prefill(&mut self, misses: &mut [(u32, u32)], plan: &mut Plan) {
         let room = self
             .share(plan.layer)
             .saturating_sub(self.n_resident[plan.layer as usize]);
@@ -88,9 +88,9 @@ impl Residency {
                 .expect("n_fills is at most the number of free slots");
             self.fill_slot(expert, slot, None, plan);
         }
-        plan.bypassed
+        plan.staged
             .extend(others.iter().map(|&(expert, _)| expert));
-        plan.bypassed.sort_unstable();
+        plan.staged.sort_unstable();
     }
 
     fn fill_slot(&mut self, expert: u32, slot: u32, victim: Option<ExpertId>, plan: &mut Plan) {
@@ -113,8 +113,8 @@ impl Residency {
         part.div_ceil(self.shape.n_total() as u64) as u32
     }
 
-    /// Finds what is there of an event that is a trial, and pins it; all else is bypassed. Nothing is counted,
-    /// taught or evicted, so there is nothing to commit.
+    /// Finds what is there of an event that is a trial, and pins it; all else is staged. Nothing is counted,
+    /// learnt or evicted, so there is nothing to commit.
     pub fn plan_trial(&mut self, event: &Event, buffers: Buffers) -> Result<Committed> {
         check(&self.shape, event)?;
         let mut plan = buffers.begin(event);
@@ -125,14 +125,14 @@ impl Residency {
                     self.pins[slot as usize] += 1;
                     plan.hits.push((expert, slot));
                 }
-                None => plan.bypassed.push(expert),
+                None => plan.staged.push(expert),
             }
         }
         Ok(Committed(plan))
     }
 
     /// Tells the policy of tokens whose experts were planned without it.
-    pub fn teach(&mut self, event: &Event) -> Result<()> {
+    pub fn learn(&mut self, event: &Event) -> Result<()> {
         check(&self.shape, event)?;
         self.policy.route(event);
         Ok(())
@@ -140,7 +140,7 @@ impl Residency {
 
     /// Counts a plan. Its pins stay until [`Self::release`].
     pub fn commit(&mut self, Planned(plan): Planned) -> Committed {
-        let tally = self.counts.of(plan.is_scan);
+        let tally = self.counts.of(plan.is_prefill);
         tally.events += 1;
         tally.tokens += if plan.layer == 0 {
             u64::from(plan.n_tokens)
@@ -148,13 +148,13 @@ impl Residency {
             0
         };
         tally.hits += plan.hits.len() as u64;
-        tally.misses += (plan.fills.len() + plan.bypassed.len()) as u64;
+        tally.misses += (plan.fills.len() + plan.staged.len()) as u64;
         tally.evictions += plan
             .fills
             .iter()
             .filter(|fill| fill.victim.is_some())
             .count() as u64;
-        tally.bypassed += plan.bypassed.len() as u64;
+        tally.staged += plan.staged.len() as u64;
         Committed(plan)
     }
 

@@ -86,12 +86,12 @@ pub struct Plan {
     pub layer: u32,
     /// Resident already: expert and slot, ascending.
     pub hits: Vec<(u32, u32)>,
-    /// To be read into a slot: ascending, or hottest first if the event is a scan.
+    /// To be read into a slot: ascending, or hottest first if the event is a prefill.
     pub fills: Vec<Fill>,
     /// To be used without a slot, ascending.
-    pub bypassed: Vec<u32>,
+    pub staged: Vec<u32>,
     pub(super) n_tokens: u32,
-    pub(super) is_scan: bool,
+    pub(super) is_prefill: bool,
 }
 
 /// Memory for the next plan of a lane, which so allocates once. It is a pointer, as the steps are, because
@@ -115,10 +115,10 @@ impl Buffers {
         let mut plan = self.0.unwrap_or_default();
         plan.layer = event.layer;
         plan.n_tokens = event.n_tokens;
-        plan.is_scan = event.is_scan();
+        plan.is_prefill = event.is_prefill();
         plan.hits.clear();
         plan.fills.clear();
-        plan.bypassed.clear();
+        plan.staged.clear();
         plan
     }
 }

@@ -13,7 +13,7 @@ impl Residency {
     }
 
     /// Makes experts that are not resident so, in the order of their dense indices in `order`, while there
-    /// are free slots; returns them with their slots. Nothing is pinned, counted or taught.
+    /// are free slots; returns them with their slots. Nothing is pinned, counted or learnt.
     pub fn fill_free(&mut self, order: impl IntoIterator<Item = usize>) -> Vec<(ExpertId, u32)> {
         let mut filled = Vec::new();
         for index in order {

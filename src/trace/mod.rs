@@ -115,7 +115,7 @@ impl PoolSpec {
             let n_picks: u32 = event.rows.iter().sum();
             n_picks.min(n_experts) <= self.n_slots
         };
-        !self.device || !is_aside && !event.is_scan() && fits()
+        !self.device || !is_aside && !event.is_prefill() && fits()
     }
 }
 

@@ -4,22 +4,18 @@
 #[derive(Debug, Clone, Copy)]
 pub struct Picks<'a> {
     ids: &'a [i32],
-    n_used: usize,
+    top_k: usize,
     stride: usize,
 }
 
 impl<'a> Picks<'a> {
-    /// `n_used` ids for each token; those of the next one begin `stride` ids later, and after the last
+    /// `top_k` ids for each token; those of the next one begin `stride` ids later, and after the last
     /// one nothing needs to follow. Panics unless `ids` ends with a whole token.
-    pub fn new(ids: &'a [i32], n_used: usize, stride: usize) -> Self {
-        assert!(0 < n_used && n_used <= stride, "{n_used} ids in {stride}");
+    pub fn new(ids: &'a [i32], top_k: usize, stride: usize) -> Self {
+        assert!(0 < top_k && top_k <= stride, "{top_k} ids in {stride}");
         let n_last = ids.len() % stride;
-        assert!(n_last == 0 || n_last >= n_used, "{n_last} ids of {n_used}");
-        Self {
-            ids,
-            n_used,
-            stride,
-        }
+        assert!(n_last == 0 || n_last >= top_k, "{n_last} ids of {top_k}");
+        Self { ids, top_k, stride }
     }
 
     /// Tokens of the event.
@@ -28,14 +24,14 @@ impl<'a> Picks<'a> {
     }
 
     /// Ids of each token.
-    pub fn n_used(&self) -> usize {
-        self.n_used
+    pub fn top_k(&self) -> usize {
+        self.top_k
     }
 
     /// The ids of each token.
     pub fn rows(&self) -> impl Iterator<Item = &'a [i32]> + use<'a> {
-        let n_used = self.n_used;
-        self.ids.chunks(self.stride).map(move |row| &row[..n_used])
+        let top_k = self.top_k;
+        self.ids.chunks(self.stride).map(move |row| &row[..top_k])
     }
 
     /// Each expert of each token, with its place among the experts of the token.

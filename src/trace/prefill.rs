@@ -82,7 +82,7 @@ impl Trace {
     }
 
     fn is_prompt(&self, first_token: u32, event: &Event) -> bool {
-        event.is_scan() || self.prompt_at(first_token).is_some()
+        event.is_prefill() || self.prompt_at(first_token).is_some()
     }
 
     /// The segment of a prompt that `token` lies in.

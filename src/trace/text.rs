@@ -11,7 +11,7 @@ pub struct Head {
     pub first_token: u32,
     pub n_tokens: u32,
     /// Ids of each token.
-    pub n_used: u32,
+    pub top_k: u32,
     /// The cache of its device was left aside.
     pub is_aside: bool,
 }
@@ -25,18 +25,18 @@ impl Head {
             self.layer,
             self.first_token,
             self.n_tokens,
-            self.n_used,
+            self.top_k,
             self.is_aside.into(),
         ]
     }
 
     fn of(values: &[u32; Self::N_VALUES]) -> Self {
-        let &[layer, first_token, n_tokens, n_used, is_aside] = values;
+        let &[layer, first_token, n_tokens, top_k, is_aside] = values;
         Self {
             layer,
             first_token,
             n_tokens,
-            n_used,
+            top_k,
             is_aside: is_aside != 0,
         }
     }
@@ -57,7 +57,7 @@ impl Text {
         let mut rest = values;
         while let Some((head, others)) = rest.split_first_chunk() {
             let head = Head::of(head);
-            let (ids, others) = others.split_at((head.n_tokens * head.n_used) as usize);
+            let (ids, others) = others.split_at((head.n_tokens * head.top_k) as usize);
             rest = others;
             self.event(&head, ids);
         }
@@ -67,7 +67,7 @@ impl Text {
         if self.next == Some((head.layer, head.first_token)) {
             self.out.push(b'\n');
         }
-        for (token, row) in (head.first_token..).zip(ids.chunks(head.n_used as usize)) {
+        for (token, row) in (head.first_token..).zip(ids.chunks(head.top_k as usize)) {
             self.number(token, b' ');
             self.number(head.layer, b' ');
             for &id in row {

@@ -230,7 +230,7 @@ impl Recorder {
             layer,
             first_token,
             n_tokens,
-            n_used: picks.n_used() as u32,
+            top_k: picks.top_k() as u32,
             is_aside,
         };
         buffer.values.extend(head.values());

@@ -102,7 +102,7 @@ impl History {
 
     /// Counts an event of a layer with `n_experts` experts, of which the first has the dense index
     /// `first`.
-    pub fn record(&mut self, event: &Event, first: usize, n_experts: usize) {
+    pub fn count(&mut self, event: &Event, first: usize, n_experts: usize) {
         let records = &mut self.records[first..first + n_experts];
         let layer = &mut self.layers[event.layer as usize];
         layer.n_visits += 1;

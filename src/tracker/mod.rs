@@ -18,20 +18,20 @@ use history::History;
 /// Visits that a window of generation holds.
 pub const GENERATION_WINDOW: usize = 256;
 /// Visits that a window of prompts holds. They are batches, which pick nearly every expert.
-pub const PROMPT_WINDOW: usize = 32;
+pub const PREFILL_WINDOW: usize = 32;
 
-/// What a model does: see [`Event::is_scan`].
+/// What a model does: see [`Event::is_prefill`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Generating.
-    Generation,
+    /// Generating, up to [`Event::DECODE_TOKENS_MAX`] tokens at a time.
+    Decode,
     /// Reading a prompt.
-    Prompt,
+    Prefill,
 }
 
 impl Phase {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::Generation, Self::Prompt];
+    pub const ALL: [Self; 2] = [Self::Decode, Self::Prefill];
 
     /// That of an event.
     pub fn of(event: &Event) -> Self {
@@ -40,9 +40,9 @@ impl Phase {
 
     /// That of a batch of so many tokens.
     pub fn of_batch(n_tokens: u32) -> Self {
-        match n_tokens > Event::SCAN_TOKENS {
-            true => Self::Prompt,
-            false => Self::Generation,
+        match n_tokens > Event::DECODE_TOKENS_MAX {
+            true => Self::Prefill,
+            false => Self::Decode,
         }
     }
 }
@@ -52,7 +52,7 @@ impl Phase {
 pub enum Span {
     /// All.
     Lifetime,
-    /// The latest [`GENERATION_WINDOW`] or [`PROMPT_WINDOW`].
+    /// The latest [`GENERATION_WINDOW`] or [`PREFILL_WINDOW`].
     Window,
     /// All, each half as much for every so many visits since. The number is one of [`HALF_LIVES`].
     HalfLife(u32),
@@ -88,15 +88,15 @@ impl Tracker {
     pub fn new(shape: Shape) -> Self {
         let history = |window| History::new(shape.n_layers(), shape.n_total(), window);
         Self {
-            histories: [history(GENERATION_WINDOW), history(PROMPT_WINDOW)],
+            histories: [history(GENERATION_WINDOW), history(PREFILL_WINDOW)],
             shape,
         }
     }
 
     /// Counts one event, which the caller has checked against the shape.
-    pub fn record(&mut self, event: &Event) {
+    pub fn count(&mut self, event: &Event) {
         let (first, n_experts) = self.experts_of(event.layer);
-        self.histories[Phase::of(event) as usize].record(event, first, n_experts);
+        self.histories[Phase::of(event) as usize].count(event, first, n_experts);
     }
 
     /// The usage of one expert. Panics if there is no such expert.
@@ -184,7 +184,7 @@ mod tests {
     /// Tokens of a layer in a phase, and those that picked an expert, by looking at all events.
     fn obvious(all: &[Recorded], phase: Phase, span: Span, layer: u32, expert: u32) -> (f64, f64) {
         let (mut tokens, mut picks) = (0.0, 0.0);
-        let is_prompt = phase == Phase::Prompt;
+        let is_prompt = phase == Phase::Prefill;
         let mine = |e: &&Recorded| e.0 == layer && (e.1 > 32) == is_prompt;
         for (age, (_, n_tokens, experts, rows)) in all.iter().rev().filter(mine).enumerate() {
             let weight = match span {
@@ -240,7 +240,7 @@ mod tests {
                 None => assert_eq!(total, 0.0, "{at}"),
             }
         }
-        let mine = |e: &&Recorded| e.0 == layer && (e.1 > 32) == (phase == Phase::Prompt);
+        let mine = |e: &&Recorded| e.0 == layer && (e.1 > 32) == (phase == Phase::Prefill);
         let mine: Vec<_> = all.iter().filter(mine).collect();
         assert_eq!(tracker.n_visits(phase, layer), mine.len() as u64);
         let n_tokens: u64 = mine.iter().map(|event| u64::from(event.1)).sum();
@@ -268,7 +268,7 @@ mod tests {
                     (0..3).for_each(|layer| check(&tracker, &all[..i], phase, layer));
                 }
             }
-            tracker.record(&Event {
+            tracker.count(&Event {
                 layer: *layer,
                 n_tokens: *n_tokens,
                 experts,
@@ -284,7 +284,7 @@ mod tests {
         let mut tracker = Tracker::new(Shape::uniform(1, 2));
         for i in 0..100_000 {
             let experts = [u32::from(i > 0)];
-            tracker.record(&Event {
+            tracker.count(&Event {
                 layer: 0,
                 n_tokens: 1,
                 experts: &experts,
@@ -292,7 +292,7 @@ mod tests {
                 ranks: &[],
             });
         }
-        let counts = |span| tracker.counts(Phase::Generation, span, 0);
+        let counts = |span| tracker.counts(Phase::Decode, span, 0);
         let frequencies = |span| counts(span).frequencies();
         assert_eq!(frequencies(Span::HalfLife(4)), [0.0, 1.0]);
         let [old, new] = frequencies(Span::HalfLife(256))[..] else {

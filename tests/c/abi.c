@@ -101,15 +101,15 @@ static void test_plan(const char * policy) {
     assert(hotset_cache_rollback(cache) == HOTSET_STATUS_OK);
     assert(use(cache, 0, 2, ids, 4) == 0);
 
-    // more distinct experts than slots: one is bypassed
-    size_t n_bypassed = 0;
+    // more distinct experts than slots: one is staged
+    size_t n_staged = 0;
     assert(use(cache, 1, 1, many, 4) == 3);
     for (int i = 0; i < 4; i++) {
-        n_bypassed += slots[i] == HOTSET_NO_SLOT;
+        n_staged += slots[i] == HOTSET_NO_SLOT;
         uint32_t slot = 77;
         assert(hotset_cache_slot(cache, 1, many[i], &slot) == HOTSET_STATUS_OK && slot == slots[i]);
     }
-    assert(n_bypassed == 1);
+    assert(n_staged == 1);
 
     // bad input changes nothing and writes nothing
     const int32_t bad[]      = { 0, 9 };
@@ -131,7 +131,7 @@ static void test_plan(const char * policy) {
     assert(hotset_cache_plan(cache, 1, 1, NULL, 0, NULL, NULL, &n_fills) == HOTSET_STATUS_OK && n_fills == 0);
 
     assert(hotset_cache_counts(cache, &counts) == HOTSET_STATUS_OK);
-    assert(counts.hits == 3 && counts.misses == 7 && counts.evictions == 3 && counts.bypassed == 1);
+    assert(counts.hits == 3 && counts.misses == 7 && counts.evictions == 3 && counts.staged == 1);
     failed(hotset_cache_counts(NULL, &counts), "`cache` is NULL");
     failed(hotset_cache_counts(cache, NULL), "`counts_out` is NULL");
     hotset_cache_delete(cache);

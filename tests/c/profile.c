@@ -93,7 +93,7 @@ static void test_learn(void) {
     assert(strstr(first, "\"count\":[40,20,20,0,0,0,0,0]") != NULL);
     assert(strstr(first, "\"count\":[30,10,10,10,10,10,0,0,0,0,0,0,0,0,0,0]") != NULL);
 
-    // what was taught is not taught again
+    // what was learnt is not learnt again
     assert(hotset_profile_learn(p, cache) == HOTSET_STATUS_OK);
     assert(hotset_profile_write(p, path_of("first.json")) == HOTSET_STATUS_OK);
     assert(content("first.json", again, sizeof(again)) == n_bytes && memcmp(first, again, n_bytes) == 0);

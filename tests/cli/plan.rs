@@ -71,11 +71,11 @@ fn the_numbers_fit_each_other() {
     // Every MiB, but those that nearly are one of the shares.
     for n_bytes in (1..=14u64).map(|i| i << 20) {
         let is_there = rows.iter().any(|row| row["budget_bytes"] == n_bytes);
-        let is_beside = rows.iter().any(|row| {
+        let is_uncached = rows.iter().any(|row| {
             let other = row["budget_bytes"].as_u64().unwrap();
             other != n_bytes && other.abs_diff(n_bytes) < 256 << 10
         });
-        assert_ne!(is_there, is_beside, "{n_bytes}");
+        assert_ne!(is_there, is_uncached, "{n_bytes}");
     }
     for pair in rows.windows(2) {
         assert!(number(&pair[0]["budget_bytes"]) < number(&pair[1]["budget_bytes"]));

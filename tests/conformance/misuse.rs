@@ -61,8 +61,8 @@ fn a_refused_event_changes_nothing() {
             };
             let error = residency.plan(&event, Buffers::default()).unwrap_err();
             assert_eq!(error.to_string(), message);
-            let n_used = (residency.n_pinned(), residency.n_resident());
-            assert_eq!(n_used, (0, 0), "{name}: {message}");
+            let top_k = (residency.n_pinned(), residency.n_resident());
+            assert_eq!(top_k, (0, 0), "{name}: {message}");
             residency.validate();
         }
         let event = Event {
@@ -75,8 +75,8 @@ fn a_refused_event_changes_nothing() {
         let error = residency.plan(&event, Buffers::default()).unwrap_err();
         let message = "routing event of layer 0: 2 experts but 1 ranks";
         assert_eq!(error.to_string(), message);
-        let n_used = (residency.n_pinned(), residency.n_resident());
-        assert_eq!(n_used, (0, 0), "{name}");
+        let top_k = (residency.n_pinned(), residency.n_resident());
+        assert_eq!(top_k, (0, 0), "{name}");
         assert_eq!(residency.counts(), Counts::default(), "{name}");
     }
 }

@@ -32,13 +32,13 @@ impl OwnedEvent {
     pub fn random(rng: &mut Rng, shape: &Shape) -> Self {
         let layer = rng.below(shape.n_layers());
         let n_experts = shape.n_experts(layer);
-        let is_scan = rng.below(5) == 0;
-        let n_tokens = if is_scan {
+        let is_prefill = rng.below(5) == 0;
+        let n_tokens = if is_prefill {
             33 + rng.below(100)
         } else {
             1 + rng.below(2) * rng.below(32)
         };
-        let n_picks = rng.below(if is_scan { 2 * n_experts } else { 5 });
+        let n_picks = rng.below(if is_prefill { 2 * n_experts } else { 5 });
         let pick = |_| rng.below(n_experts).min(rng.below(n_experts));
         let experts: Vec<u32> = (0..n_picks)
             .map(pick)
@@ -141,7 +141,7 @@ impl Model {
             "{label}: evicted while slots are free"
         );
         assert!(
-            !event.is_scan() || n_victims == 0,
+            !event.is_prefill() || n_victims == 0,
             "{label}: a scan evicted"
         );
         for fill in &plan.fills {
@@ -151,7 +151,7 @@ impl Model {
 
     /// Which misses (experts and rows) get a slot and in which order, and which do not.
     fn check_fills(&self, event: &Event, mut misses: Vec<(u32, u32)>, plan: &Plan, label: &str) {
-        let n_fills = if event.is_scan() {
+        let n_fills = if event.is_prefill() {
             misses.sort_by_key(|&(expert, rows)| (u32::MAX - rows, expert));
             let n_here = self
                 .slot_of
@@ -165,13 +165,13 @@ impl Model {
         } else {
             (self.n_slots - self.pins.len()).min(misses.len())
         };
-        let (filled, bypassed) = misses.split_at(n_fills);
+        let (filled, staged) = misses.split_at(n_fills);
         let experts = |misses: &[(u32, u32)]| misses.iter().map(|m| m.0).collect::<Vec<_>>();
         let fills: Vec<u32> = plan.fills.iter().map(|fill| fill.expert).collect();
         assert_eq!(fills, experts(filled), "{label}: fills of {event:?}");
-        let mut bypassed = experts(bypassed);
-        bypassed.sort();
-        assert_eq!(plan.bypassed, bypassed, "{label}: bypassed of {event:?}");
+        let mut staged = experts(staged);
+        staged.sort();
+        assert_eq!(plan.staged, staged, "{label}: staged of {event:?}");
     }
 
     fn fill(&mut self, layer: u32, fill: &Fill, label: &str) {
@@ -199,8 +199,8 @@ impl Model {
     }
 
     pub fn commit(&mut self, event: &Event, plan: &Plan) {
-        let tally = if event.is_scan() {
-            &mut self.counts.scan
+        let tally = if event.is_prefill() {
+            &mut self.counts.prefill
         } else {
             &mut self.counts.decode
         };
@@ -209,7 +209,7 @@ impl Model {
         tally.hits += plan.hits.len() as u64;
         tally.misses += (event.experts.len() - plan.hits.len()) as u64;
         tally.evictions += plan.fills.iter().filter(|f| f.victim.is_some()).count() as u64;
-        tally.bypassed += plan.bypassed.len() as u64;
+        tally.staged += plan.staged.len() as u64;
     }
 
     pub fn release(&mut self, plan: &Plan) {

@@ -133,10 +133,10 @@ fn n_disk_reads(n_device: u32, n_memory: u32, groups: [u32; 2], has_spares: bool
         let missing: Vec<u32> = upper.fills.iter().map(|fill| fill.expert).collect();
         let asked = event(&missing);
         let lower = memory
-            .plan_taught(&asked, &picked, Buffers::default())
+            .plan_learning(&asked, &picked, Buffers::default())
             .unwrap();
         if token >= 2000 {
-            n_reads += (lower.fills.len() + lower.bypassed.len()) as u32;
+            n_reads += (lower.fills.len() + lower.staged.len()) as u32;
         }
         if has_spares {
             memory.spare(id(expert));

@@ -1,5 +1,5 @@
 //! Three lanes plan, roll back, commit and release events at random on one residency, which sometimes
-//! gets a prior, is resized or filled, and is not taught all of an event, or not at once.
+//! gets a prior, is resized or filled, and is not learnt all of an event, or not at once.
 
 use crate::model::{Model, OwnedEvent, Rng};
 use crate::{by_name, prime, random_shape};
@@ -66,11 +66,11 @@ impl World {
             model.fill_free(residency, label);
         } else if rng.below(20) == 0 {
             let owned = OwnedEvent::random(rng, &shape);
-            residency.teach(&owned.event()).unwrap();
+            residency.learn(&owned.event()).unwrap();
         } else {
             let owned = OwnedEvent::random(rng, &shape);
             let event = owned.event();
-            let taught = if rng.below(8) == 0 {
+            let learnt = if rng.below(8) == 0 {
                 owned.half()
             } else {
                 event
@@ -79,15 +79,15 @@ impl World {
             if is_rolled_back && how != RolledBack::Indeed {
                 let decision = (how == RolledBack::Elsewhere).then(|| {
                     let mut other = elsewhere().residency;
-                    let planned = other.plan_taught(&event, &taught, Buffers::default());
+                    let planned = other.plan_learning(&event, &learnt, Buffers::default());
                     decision(&planned.unwrap())
                 });
-                residency.teach(&taught).unwrap();
+                residency.learn(&learnt).unwrap();
                 return decision;
             }
             let before = model.clone();
             let planned = residency
-                .plan_taught(&event, &taught, Buffers::default())
+                .plan_learning(&event, &learnt, Buffers::default())
                 .unwrap();
             let decision = decision(&planned);
             model.follow(&event, &planned, label);
@@ -109,7 +109,7 @@ impl World {
 
 fn decision(plan: &Plan) -> String {
     let (hits, fills) = (&plan.hits, &plan.fills);
-    format!("{hits:?} {fills:?} {:?}\n", plan.bypassed)
+    format!("{hits:?} {fills:?} {:?}\n", plan.staged)
 }
 
 /// Returns what each plan decided.

@@ -65,7 +65,7 @@ pub fn batches_and_budgets() {
                     assert!(device.generation.evictions > 50, "{what}");
                 }
                 if options.n_batch == 512 {
-                    assert!(device.n_beside > 0, "{what}");
+                    assert!(device.n_uncached > 0, "{what}");
                 }
             }
         }

@@ -104,7 +104,7 @@ fn prompts() {
                 assert!(output == stock, "{what}");
                 if n_bytes > 0 {
                     let device = &stats.as_ref().expect("there is a cache").devices[0];
-                    assert!(device.n_beside > 0, "{what}: the cache hears of prompts");
+                    assert!(device.n_uncached > 0, "{what}: the cache hears of prompts");
                 }
                 (crate::learning::lines(&trace), stats)
             };

@@ -75,7 +75,7 @@ fn what_is_recorded_and_learnt_is_what_was_computed() {
             assert_eq!(device.is_some(), n_bytes > 0);
             if let Some(device) = device {
                 assert!(
-                    device.generation.events > 0 && device.n_beside > 0,
+                    device.generation.events > 0 && device.n_uncached > 0,
                     "{device:?}"
                 );
             }

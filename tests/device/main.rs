@@ -178,5 +178,5 @@ fn budget(spec: &tiny::Spec, part: f64) -> usize {
 
 /// A budget for hardly more than one token's experts of a layer: every pool evicts all the time.
 fn smallest(spec: &tiny::Spec) -> usize {
-    budget(spec, (spec.n_used as f64 + 1.6) / spec.n_expert as f64)
+    budget(spec, (spec.top_k as f64 + 1.6) / spec.n_expert as f64)
 }

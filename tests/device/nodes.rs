@@ -6,14 +6,14 @@ use crate::tiny::{self, Arch, Spec, Type};
 use std::path::Path;
 
 /// As few bytes as a layer can have; its tokens use many experts.
-fn thin(arch: Arch, n_layer: usize, n_used: usize) -> Spec {
+fn thin(arch: Arch, n_layer: usize, top_k: usize) -> Spec {
     Spec {
         name: "thin",
         arch,
         n_layer,
         n_embd: 128,
-        n_expert: n_used + 2,
-        n_used,
+        n_expert: top_k + 2,
+        top_k,
         n_ff: 32,
         types: &[[Type::Q8_0; 3]],
         seed: 11,

@@ -96,12 +96,12 @@ fn leaves_a_slow_link_aside(ram: &[(&str, &str)]) {
     let besides = |device: &serde_json::Value, name: &str| device[name].as_u64().unwrap();
     let picks = |device: &serde_json::Value| {
         let of = |name: &str| device["generation"][name].as_u64().unwrap();
-        of("hits") + of("misses") + besides(device, "n_beside")
+        of("hits") + of("misses") + besides(device, "n_uncached")
     };
     assert_eq!(picks(&device), picks(&always));
-    let n_prompt = besides(&always, "n_beside");
+    let n_prompt = besides(&always, "n_uncached");
     assert_eq!(
         besides(&device, "n_aside"),
-        besides(&device, "n_beside") - n_prompt
+        besides(&device, "n_uncached") - n_prompt
     );
 }

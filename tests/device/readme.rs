@@ -15,7 +15,7 @@ const LARGE: Spec = Spec {
     n_layer: 3,
     n_embd: 256,
     n_expert: 64,
-    n_used: 4,
+    top_k: 4,
     n_ff: 1280,
     types: &[[Type::Q4K; 3]],
     seed: 12,

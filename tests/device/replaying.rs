@@ -62,10 +62,10 @@ pub fn replaying_gives_the_hits_of_the_run() {
             let n_hits: u64 = hits.iter().map(|&n| u64::from(n)).sum();
             assert_eq!(n_hits, device.generation.hits, "{what}");
             assert_eq!(replay.counts().decode, device.generation, "{what}");
-            assert_eq!(replay.counts().scan.events, 0, "{what}");
+            assert_eq!(replay.counts().prefill.events, 0, "{what}");
             assert_eq!(trace.recorded().any(|r| r.is_aside), is_guarded, "{what}");
             assert!(
-                is_guarded || device.generation.evictions > 0 && device.n_beside > 0,
+                is_guarded || device.generation.evictions > 0 && device.n_uncached > 0,
                 "{what}"
             );
         }

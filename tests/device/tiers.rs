@@ -21,11 +21,11 @@ fn check(stats: &Stats) {
     let [device, memory, disk] = &stats.tiers[..] else {
         panic!("{:?}", stats.tiers);
     };
-    let beside = stats.devices[0].n_beside;
+    let beside = stats.devices[0].n_uncached;
     assert_eq!(memory.asked, device.asked - device.hits + beside);
     assert_eq!(disk.asked, memory.asked - memory.hits);
     assert_eq!(disk.hits, disk.asked);
-    assert_eq!(stats.bytes_read_besides, 0, "only misses are read");
+    assert_eq!(stats.bytes_read_uncounted, 0, "only misses are read");
     assert_eq!(memory.bytes_in, stats.bytes_read);
     assert_eq!(device.bytes_in > 0, device.asked > device.hits);
 }
@@ -134,7 +134,7 @@ fn the_counters_of_three_tiers() {
     assert_eq!(of(0, "asked") - of(0, "hits"), misses);
     assert_eq!(
         of(1, "asked"),
-        misses + device["n_beside"].as_u64().unwrap()
+        misses + device["n_uncached"].as_u64().unwrap()
     );
     assert_eq!(of(2, "asked"), of(1, "asked") - of(1, "hits"));
     let least = of(2, "asked") * 39168;

@@ -18,7 +18,7 @@ const THIN: Spec = Spec {
     n_layer: 60,
     n_embd: 256,
     n_expert: 32,
-    n_used: 16,
+    top_k: 16,
     n_ff: 32,
     types: &[[Type::Q8_0; 3], [Type::F16; 3]],
     seed: 5,

@@ -32,11 +32,11 @@ fn empty(name: &str, n_experts: &[u32]) -> Profile {
     Profile::new(name, model, n_experts)
 }
 
-/// What `phase` picks in the tokens that are `taught`.
-fn learnt(trace: &Trace, name: &str, phase: Phase, taught: impl Fn(u32) -> bool) -> Profile {
+/// What `phase` picks in the tokens that are `learnt`.
+fn learnt(trace: &Trace, name: &str, phase: Phase, learnt: impl Fn(u32) -> bool) -> Profile {
     let header = trace.header();
     let mut profile = empty(name, &vec![header.n_experts; header.n_layers as usize]);
-    for (_, event) in trace.events().filter(|(token, _)| taught(*token)) {
+    for (_, event) in trace.events().filter(|(token, _)| learnt(*token)) {
         let heat = profile.layers[event.layer as usize].heat_mut(phase);
         for &expert in event.experts {
             heat.weight[expert as usize] += 1.0;
@@ -53,7 +53,7 @@ fn is_taught(token: u32) -> bool {
 fn workloads(trace: &Trace) -> Vec<Profile> {
     let profile = |(i, name): (usize, &&str)| {
         let of_it = |token| is_taught(token) && workload(token) == i;
-        learnt(trace, name, Phase::Generation, of_it)
+        learnt(trace, name, Phase::Decode, of_it)
     };
     WORKLOADS.iter().enumerate().map(profile).collect()
 }
@@ -67,7 +67,7 @@ fn decisions(chooser: &mut Chooser, trace: &Trace, tokens: Range<u32>) -> Vec<(u
     let mut decisions = Vec::new();
     for (token, e) in trace.events().filter(|(token, _)| tokens.contains(token)) {
         let layer = e.layer as usize;
-        let verdict = chooser.observe(layer, Phase::Generation, 1, e.experts, e.rows);
+        let verdict = chooser.observe(layer, Phase::Decode, 1, e.experts, e.rows);
         decisions.extend(verdict.map(|verdict| (token - 1, verdict)));
     }
     let last = chooser.finish();
@@ -156,8 +156,8 @@ fn even_and_odd() -> [Profile; 2] {
 
 /// A batch of tokens that all pick `expert` in both layers.
 fn batch(chooser: &mut Chooser, n_tokens: u32, expert: u32) -> Option<Verdict> {
-    let first = chooser.observe(0, Phase::Generation, n_tokens, &[expert], &[n_tokens]);
-    let second = chooser.observe(1, Phase::Generation, n_tokens, &[expert], &[n_tokens]);
+    let first = chooser.observe(0, Phase::Decode, n_tokens, &[expert], &[n_tokens]);
+    let second = chooser.observe(1, Phase::Decode, n_tokens, &[expert], &[n_tokens]);
     assert_eq!(second, None, "a batch ends when the next begins");
     first
 }
@@ -201,7 +201,7 @@ fn a_layer_that_comes_again_begins_a_batch() {
     let mut profile = empty("x", &[4]);
     profile.layers[0].generation.weight[2] = 100.0;
     let mut chooser = Chooser::new(&[&profile]);
-    let mut pick = || chooser.observe(0, Phase::Generation, 1, &[2], &[1]);
+    let mut pick = || chooser.observe(0, Phase::Decode, 1, &[2], &[1]);
     for _ in 0..24 {
         assert_eq!(pick(), None);
     }
@@ -286,7 +286,7 @@ fn scores_are_means_over_picks() {
     one_by_one.finish();
     let mut together = Chooser::new(&[&even, &odd]);
     for layer in [0, 1] {
-        together.observe(layer, Phase::Generation, 4, &[0, 1], &[3, 1]);
+        together.observe(layer, Phase::Decode, 4, &[0, 1], &[3, 1]);
     }
     together.finish();
     for (a, b) in one_by_one.scores().into_iter().zip(together.scores()) {
@@ -294,8 +294,8 @@ fn scores_are_means_over_picks() {
     }
     // Nothing was added to one layer twice: the last layer may compute fewer tokens.
     let mut fewer = Chooser::new(&[&even, &odd]);
-    fewer.observe(0, Phase::Generation, 4, &[0], &[4]);
-    fewer.observe(1, Phase::Generation, 1, &[0], &[1]);
+    fewer.observe(0, Phase::Decode, 4, &[0], &[4]);
+    fewer.observe(1, Phase::Decode, 1, &[0], &[1]);
     fewer.finish();
     let mut all = Chooser::new(&[&even, &odd]);
     batch(&mut all, 4, 0);
@@ -311,8 +311,8 @@ fn scores_are_means_over_picks() {
 fn a_phase_that_was_not_learnt_is_taken_from_the_other() {
     let trace = mixed();
     let of_first = |token| token < 200;
-    let generation = learnt(&trace, "x", Phase::Generation, of_first);
-    let prompt = learnt(&trace, "x", Phase::Prompt, of_first);
+    let generation = learnt(&trace, "x", Phase::Decode, of_first);
+    let prompt = learnt(&trace, "x", Phase::Prefill, of_first);
     let both = [&generation, &prompt];
     for phase in Phase::ALL {
         let mut chooser = Chooser::new(&both);
@@ -325,7 +325,7 @@ fn a_phase_that_was_not_learnt_is_taken_from_the_other() {
     }
     // Where both are known, each is used for itself.
     let mut two = generation.clone();
-    let late = learnt(&trace, "x", Phase::Prompt, |token| {
+    let late = learnt(&trace, "x", Phase::Prefill, |token| {
         (400..600).contains(&token)
     });
     for (layer, late) in two.layers.iter_mut().zip(&late.layers) {
@@ -333,7 +333,7 @@ fn a_phase_that_was_not_learnt_is_taken_from_the_other() {
     }
     let mut chooser = Chooser::new(&[&generation, &two]);
     for (_, e) in trace.events().filter(|(token, _)| *token < 20) {
-        chooser.observe(e.layer as usize, Phase::Prompt, 1, e.experts, e.rows);
+        chooser.observe(e.layer as usize, Phase::Prefill, 1, e.experts, e.rows);
     }
     chooser.finish();
     let scores = chooser.scores();

@@ -79,12 +79,12 @@ fn a_profile_counts_what_the_recording_has() {
                 name: String::new(),
                 n_layers: (spec.n_layer - spec.arch.n_layer_dense()) as u32,
                 n_experts: spec.n_expert as u32,
-                top_k: spec.n_used as u32,
+                top_k: spec.top_k as u32,
             };
             assert_eq!(profile.model, model, "{what}");
-            let prompts = counted(&profile)[Phase::Prompt as usize].clone();
+            let prompts = counted(&profile)[Phase::Prefill as usize].clone();
             let n_picks: u64 = prompts[0].iter().sum();
-            assert_eq!(n_picks, 160 * spec.n_used as u64, "{what}");
+            assert_eq!(n_picks, 160 * spec.top_k as u64, "{what}");
         }
     }
 }

@@ -66,7 +66,7 @@ fn profiles_change_no_logit() {
         let bench = Bench::new(&spec);
         let (stock, _) = runner::run(&bench.model, None, OPTIONS);
         let cold = same(&bench, &config(Some(30.0)), &stock, spec.name);
-        assert_eq!(cold.bytes_read_besides, 0, "{}", spec.name);
+        assert_eq!(cold.bytes_read_uncounted, 0, "{}", spec.name);
         for path in profiles(&bench) {
             for prewarm in [0, 1, 30_000_000_000].map(Duration::from_nanos) {
                 let config = Config {
@@ -76,7 +76,7 @@ fn profiles_change_no_logit() {
                 let what = format!("{} {} {prewarm:?}", spec.name, path.display());
                 let stats = same(&bench, &config, &stock, &what);
                 let reads = !path.is_dir() && prewarm.as_secs() > 0;
-                assert_eq!(stats.bytes_read_besides > 0, reads, "{what}");
+                assert_eq!(stats.bytes_read_uncounted > 0, reads, "{what}");
                 assert_eq!(stats.arena_bytes, cold.arena_bytes, "{what}");
                 assert_eq!(stats.n_slots, cold.n_slots, "{what}");
             }
@@ -107,7 +107,7 @@ fn the_hottest_experts_are_there_before_the_first_token() {
         };
         first_token(&bench, &learning);
         let right = Profile::read(&path).unwrap();
-        let n_picks = (right.layers.len() * spec.n_used) as u64;
+        let n_picks = (right.layers.len() * spec.top_k) as u64;
         let mut wrong = right.clone();
         for layer in &mut wrong.layers {
             let picks = layer.generation.count.iter();
@@ -119,7 +119,7 @@ fn the_hottest_experts_are_there_before_the_first_token() {
             let [loaded, after] = first_token(&bench, &warm);
             let what = spec.name;
             assert_eq!(loaded.n_resident, loaded.n_slots, "{what}");
-            assert!(loaded.bytes_read_besides <= loaded.arena_bytes, "{what}");
+            assert!(loaded.bytes_read_uncounted <= loaded.arena_bytes, "{what}");
             assert_eq!(after.generation.hits, n_hits, "{what}");
             assert_eq!(after.generation.misses, n_picks - n_hits, "{what}");
             assert_eq!(after.n_resident, after.n_slots, "{what}");
@@ -183,7 +183,7 @@ fn reading_ends_when_the_time_is_up() {
     let read_bytes = u64::from(loaded.n_resident) * expert_bytes;
     // Reads begin and end at whole sectors.
     let allowed = read_bytes..=read_bytes * 101 / 100;
-    assert!(allowed.contains(&loaded.bytes_read_besides));
+    assert!(allowed.contains(&loaded.bytes_read_uncounted));
     assert_eq!(after.generation.evictions, 0, "there are free slots");
     let (output, stats) = runner::run(&bench.model, Some(&cut), options);
     assert!(output == stock);

@@ -38,7 +38,7 @@ fn every_token_is_counted_in_every_layer() {
             let profile = Profile::read(&out).unwrap();
             assert_eq!(profile.name, "mail");
             assert_eq!(profile.layers.len(), 3, "one of four layers has no experts");
-            for (phase, n) in [(Phase::Prompt, n_prompt), (Phase::Generation, n_generated)] {
+            for (phase, n) in [(Phase::Prefill, n_prompt), (Phase::Decode, n_generated)] {
                 assert_eq!(profile.tokens.of(phase), n as u64);
                 for layer in &profile.layers {
                     let n_picks: u64 = layer.heat(phase).count.iter().sum();

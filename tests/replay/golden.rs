@@ -30,11 +30,9 @@ fn replays(trace: &Trace, n_slots: u32) -> Vec<(&'static str, Counts, Vec<u32>)>
     let (counts, hits) = belady_from(events(), &shape, n_slots, &[]).unwrap();
     all.push(("belady", counts, hits));
     for (name, counts, hits) in &all {
-        let Tally {
-            tokens, bypassed, ..
-        } = counts.decode;
+        let Tally { tokens, staged, .. } = counts.decode;
         assert_eq!(tokens, u64::from(trace.n_tokens()), "{name}");
-        assert_eq!((bypassed, counts.scan), (0, Tally::default()), "{name}");
+        assert_eq!((staged, counts.prefill), (0, Tally::default()), "{name}");
         assert_eq!(counts.decode.picks(), 6 * 8 * tokens, "{name}");
         let n_hits: u64 = hits.iter().map(|&n| u64::from(n)).sum();
         assert_eq!(n_hits, counts.decode.hits, "{name}");

@@ -48,9 +48,9 @@ fn random_trace(
     let mut trace = Vec::new();
     for _ in 0..n_events {
         let layer = below(shape.n_layers());
-        let is_scan = below(10) < scans;
-        let n_tokens = if is_scan { 33 } else { 1 + below(3) };
-        let n_picks = 1 + below(if is_scan { 2 * k_max } else { k_max });
+        let is_prefill = below(10) < scans;
+        let n_tokens = if is_prefill { 33 } else { 1 + below(3) };
+        let n_picks = 1 + below(if is_prefill { 2 * k_max } else { k_max });
         let picks: BTreeSet<u32> = (0..n_picks)
             .map(|_| below(shape.n_experts(layer)))
             .collect();

@@ -126,7 +126,7 @@ fn belady_bytes_is_the_optimum_of_bytes_and_bounds_whole_experts() {
 /// One slot, and a prompt between two uses of expert 0: nothing of it is worth the slot, but it uses
 /// what is there. The generated experts must go in, so each drives out the other.
 #[test]
-fn belady_bypasses_only_in_prompts() {
+fn belady_stages_only_in_prompts() {
     let one = |n_tokens, expert| (0, n_tokens, vec![expert], vec![1]);
     let prompt = (0, 40, vec![0, 1, 2], vec![9, 9, 9]);
     let trace = [one(1, 0), prompt, one(1, 0), one(2, 3), one(1, 0)];
@@ -138,12 +138,12 @@ fn belady_bypasses_only_in_prompts() {
             hits,
             misses,
             evictions,
-            bypassed,
+            staged,
         } = t;
-        [events, tokens, hits, misses, evictions, bypassed]
+        [events, tokens, hits, misses, evictions, staged]
     };
     assert_eq!(all(counts.decode), [4, 5, 1, 3, 2, 0]);
-    assert_eq!(all(counts.scan), [1, 40, 1, 2, 0, 2]);
+    assert_eq!(all(counts.prefill), [1, 40, 1, 2, 0, 2]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn nothing_beats_belady() {
         let n_picks: u64 = trace.iter().map(|event| event.2.len() as u64).sum();
         for n_slots in [0, 1, 2, 3, 5, 9, 14, 20, 23, 30] {
             let most = belady(events(&trace), &shape, n_slots).unwrap();
-            assert_eq!(most.decode.picks() + most.scan.picks(), n_picks);
+            assert_eq!(most.decode.picks() + most.prefill.picks(), n_picks);
             for spec in REGISTRY {
                 let counts = replay(events(&trace), &shape, n_slots, spec.name).unwrap();
                 let label = format!("{}, seed {seed}, {n_slots} slots", spec.name);
@@ -163,7 +163,7 @@ fn nothing_beats_belady() {
                     "{label}: {counts:?} beats {most:?}"
                 );
                 assert_eq!(counts.decode.picks(), most.decode.picks(), "{label}");
-                assert_eq!(counts.scan.tokens, most.scan.tokens, "{label}");
+                assert_eq!(counts.prefill.tokens, most.prefill.tokens, "{label}");
             }
         }
     }

@@ -307,7 +307,7 @@ fn a_device_serves_generation_that_fits() {
         let hits = replay.run(events).unwrap();
         assert_eq!(hits, [0, 0, 0, 0, 2], "{}", policy.name);
         let counts = replay.counts();
-        assert_eq!((counts.decode.events, counts.scan.events), (2, 0));
+        assert_eq!((counts.decode.events, counts.prefill.events), (2, 0));
     }
     let (counts, hits) = belady_pools(|| events, &shape, &pools).unwrap();
     // Hits of the events that it serves.

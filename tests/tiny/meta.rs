@@ -53,7 +53,7 @@ pub fn of(spec: &Spec) -> Vec<(String, Value)> {
     meta.size("attention.head_count_kv", spec.n_head_kv());
     if spec.n_expert > 0 {
         meta.size("expert_count", spec.n_expert);
-        meta.size("expert_used_count", spec.n_used);
+        meta.size("expert_used_count", spec.top_k);
         meta.size("expert_feed_forward_length", spec.n_ff);
     }
     // These two have no other feed-forward network; their expert size is this key.

@@ -38,7 +38,7 @@ pub struct Spec {
     /// Experts of each layer; 0 for a dense model, which only [`Arch::Llama`] has.
     pub n_expert: usize,
     /// Experts each token is routed to.
-    pub n_used: usize,
+    pub top_k: usize,
     /// Hidden size of one expert; a multiple of 256, as the rows of `Q4K` and `Q6K` are.
     pub n_ff: usize,
     /// Types of gate, up and down; layer `i` has `types[i % types.len()]`. Where gate and up are
@@ -57,7 +57,7 @@ const LLAMA: Spec = Spec {
     n_layer: 3,
     n_embd: 256,
     n_expert: 8,
-    n_used: 2,
+    top_k: 2,
     n_ff: 512,
     types: &[[Q6K; 3], [Q4K, Q4K, Q6K]],
     seed: 7,
@@ -72,7 +72,7 @@ pub fn all() -> Vec<Spec> {
         n_layer: 3,
         n_embd: 256,
         n_expert: 32,
-        n_used: 4,
+        top_k: 4,
         n_ff: 256,
         types: &[[Q4K, Q4K, Q6K], [Q4K; 3]],
         seed: 1,
@@ -139,7 +139,7 @@ pub fn dense() -> Spec {
     Spec {
         name: "llama-dense",
         n_expert: 0,
-        n_used: 0,
+        top_k: 0,
         seed: 9,
         ..LLAMA
     }

@@ -92,7 +92,10 @@ fn replays(trace: Trace) {
                 let mut replay = Replay::new(&shape, &pools, spec.name, None).unwrap();
                 replay.run(events()).unwrap();
                 let counts = replay.counts();
-                assert_eq!(counts.decode.picks() + counts.scan.picks(), n_picks as u64);
+                assert_eq!(
+                    counts.decode.picks() + counts.prefill.picks(),
+                    n_picks as u64
+                );
             }
             let (_, hits) = belady_pools(events, &shape, &pools).unwrap();
             assert!(hits.iter().sum::<u32>() <= n_picks as u32);

@@ -19,10 +19,10 @@ impl PhaseName {
     pub fn or_known(asked: Option<Self>, profiles: &[&Profile]) -> Phase {
         let is_known = |phase| profiles.iter().all(|profile| knows(profile, phase));
         match asked {
-            Some(Self::Generation) => Phase::Generation,
-            Some(Self::Prompt) => Phase::Prompt,
-            None if !is_known(Phase::Generation) && is_known(Phase::Prompt) => Phase::Prompt,
-            None => Phase::Generation,
+            Some(Self::Generation) => Phase::Decode,
+            Some(Self::Prompt) => Phase::Prefill,
+            None if !is_known(Phase::Decode) && is_known(Phase::Prefill) => Phase::Prefill,
+            None => Phase::Decode,
         }
     }
 }
@@ -36,8 +36,8 @@ pub fn knows(profile: &Profile, phase: Phase) -> bool {
 /// As in the format and as an option.
 pub fn name_of(phase: Phase) -> &'static str {
     match phase {
-        Phase::Generation => "generation",
-        Phase::Prompt => "prompt",
+        Phase::Decode => "generation",
+        Phase::Prefill => "prompt",
     }
 }
 

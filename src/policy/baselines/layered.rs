@@ -62,7 +62,7 @@ impl Score for Layered {
     fn route(&mut self, event: &Event, first: usize) {
         self.layer = event.layer;
         self.foretold.route(event, first);
-        if event.is_scan() {
+        if event.is_prefill() {
             return;
         }
         let n_visits = &mut self.n_visits[event.layer as usize];

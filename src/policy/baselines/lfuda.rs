@@ -60,7 +60,7 @@ impl Score for Lfuda {
         for (&expert, &rows) in event.experts.iter().zip(event.rows) {
             let index = first + expert as usize;
             let count = (self.count[index] + weight(event, rows)).min(COUNT_MAX);
-            if event.is_scan() {
+            if event.is_prefill() {
                 // No use: starting from the age would lift what only the prompt used above the rest.
                 self.priority[index] += count - self.count[index];
             } else {

@@ -94,7 +94,7 @@ impl<Q: Queues> Policy for Queued<Q> {
         let first = self.shape.index(id(0));
         self.queues.route(event, first);
         let picks = event.experts.iter().zip(event.rows);
-        for (&expert, &rows) in picks.filter(|_| !event.is_scan()) {
+        for (&expert, &rows) in picks.filter(|_| !event.is_prefill()) {
             let index = first as u32 + expert;
             if self.is_queued(index) {
                 self.queues.hit(index, rows, &mut self.lists);

@@ -81,7 +81,7 @@ impl Queues for TinyLfu {
     }
 
     fn route(&mut self, event: &Event, first: usize) {
-        if !event.is_scan() {
+        if !event.is_prefill() {
             self.n_picks = event.experts.len() as u32;
         }
         for (&expert, &rows) in event.experts.iter().zip(event.rows) {

@@ -67,7 +67,7 @@ impl Window {
 /// What one expert of `event` adds to its count: see "What a prompt teaches".
 fn added(event: &Event, rows: u32) -> u32 {
     let rows = rows.min(event.n_tokens);
-    if event.is_scan() {
+    if event.is_prefill() {
         (u64::from(rows) * u64::from(TOKEN) / u64::from(event.n_tokens)) as u32
     } else {
         rows * TOKEN

@@ -82,7 +82,7 @@ pub(super) struct History {
     /// 64 slots each.
     n_words: usize,
     /// Words that a token has come to; the others are 0.
-    n_used: usize,
+    top_k: usize,
     /// By place: a bit for each slot whose token picked the expert.
     pickers: Vec<u64>,
     /// The same bits turned, for each layer: by 32 slots, a word for each place of the row.
@@ -126,7 +126,7 @@ impl History {
             rows: rows.to_vec(),
             n_picks,
             n_words,
-            n_used: WIDTH,
+            top_k: WIDTH,
             pickers: vec![0; n_places * n_words],
             columns: vec![0; n_places * n_words * 2],
             n_fraction_bits,
@@ -187,7 +187,7 @@ impl History {
         for start in (0..n_kept).step_by(n) {
             // Slot m carries over what slot m - 1 had: all bits move up by one, around the ring.
             let mut carried = self.planes[start + n_dropped + n - 1] >> 63;
-            for word in start..start + self.n_used {
+            for word in start..start + self.top_k {
                 let bits = self.planes[word + n_dropped];
                 self.planes[word] = bits << 1 | carried;
                 carried = bits >> 63;
@@ -199,7 +199,7 @@ impl History {
 
     /// Makes room for 64 tokens.
     fn forget(&mut self, word: usize) {
-        self.n_used = self.n_used.max((word + 1).next_multiple_of(WIDTH));
+        self.top_k = self.top_k.max((word + 1).next_multiple_of(WIDTH));
         self.earlier[word] = 0;
         let pickers = self.pickers.chunks_exact_mut(self.n_words);
         pickers.for_each(|slots| slots[word] = 0);
@@ -215,7 +215,7 @@ impl History {
         let n = self.n_words;
         let first = self.rows[layer as usize].start;
         let n_sums = (experts.len().max(1).ilog2() + 1) as usize;
-        for start in (0..self.n_used).step_by(WIDTH) {
+        for start in (0..self.top_k).step_by(WIDTH) {
             let mut sums = [[0u64; WIDTH]; 6];
             for &expert in experts {
                 let at = (first + expert as usize) * n + start;
@@ -269,7 +269,7 @@ impl History {
     pub(super) fn find_analogs(&mut self, n_analogs: usize) {
         let n = self.n_words;
         self.n_analogs = 0;
-        let tied = &mut self.tied[..self.n_used];
+        let tied = &mut self.tied[..self.top_k];
         tied.copy_from_slice(&self.earlier[..tied.len()]);
         let n_earlier: u32 = tied.iter().map(|word| word.count_ones()).sum();
         let mut n_left = n_analogs.min(N_ANALOGS_MAX).min(n_earlier as usize);

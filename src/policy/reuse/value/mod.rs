@@ -275,7 +275,7 @@ impl Value {
             self.begin(event);
         }
         let layer = event.layer as usize;
-        if event.is_scan() {
+        if event.is_prefill() {
             self.follow_prompt(layer, event);
             return;
         }
@@ -297,7 +297,8 @@ impl Value {
     /// Judges earlier layers of the event's token again, now that more of it is known; returns them.
     #[inline(always)]
     pub(super) fn judge_again(&mut self, event: &Event) -> impl Iterator<Item = usize> + use<> {
-        let is_spared = self.recipe.votes == Votes::Table || self.share < SPARSE || event.is_scan();
+        let is_spared =
+            self.recipe.votes == Votes::Table || self.share < SPARSE || event.is_prefill();
         let lags = if is_spared { &[][..] } else { &AGAIN };
         let layer = event.layer as usize;
         let earlier = lags.iter().filter_map(move |lag| layer.checked_sub(*lag));
