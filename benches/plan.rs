@@ -3,7 +3,7 @@
 //! the instructions of both in a run.
 
 use criterion::Criterion;
-use hotset::device::{Cache, PoolOf};
+use hotset::device::{DeviceCache, PoolOf};
 use hotset::draft_tokens::Batch;
 use hotset::trace::{Picks, Trace};
 use std::hint::black_box;
@@ -17,7 +17,7 @@ const N_TOKENS: u32 = 512;
 const NS_MAX: f64 = 1000.0;
 
 /// Plans the whole routing once; returns how many experts were missing.
-fn pass(cache: &Cache, routing: &[(usize, Vec<i32>)]) -> u64 {
+fn pass(cache: &DeviceCache, routing: &[(usize, Vec<i32>)]) -> u64 {
     let batch = Batch::default();
     let plan = |(layer, ids): &(usize, Vec<i32>)| {
         let picks = Picks::new(black_box(ids), ids.len(), ids.len());
@@ -48,7 +48,7 @@ fn main() {
                 n_slots: (shape.n_total() * percent / 100) as u32,
                 shape: shape.clone(),
             };
-            let cache = Cache::new(vec![pool], policy).expect("it is in the registry");
+            let cache = DeviceCache::new(vec![pool], policy).expect("it is in the registry");
             pass(&cache, &routing);
             let mut best = f64::INFINITY;
             let mut n_misses = 0;

@@ -7,7 +7,7 @@ use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::expert::{Event, Shape};
 use hotset::policy::{self, REGISTRY};
 use hotset::residency::{Buffers, Residency};
-use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
+use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use hotset::tracker::{Phase, Tracker};
 use std::hint::black_box;
@@ -142,9 +142,9 @@ fn engine(policy: &str) -> Engine {
     let layout = Layout::new(&tensors, &[file.align()], u64::MAX).expect("it fits");
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        pace: Pace {
+        queue_depth: QueueDepth {
             depth: 16,
-            ..Pace::default()
+            ..QueueDepth::default()
         },
         faults: Faults::default(),
     };

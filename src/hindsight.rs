@@ -15,7 +15,7 @@ use crate::trace::PoolSpec;
 use serde::Serialize;
 
 /// The latest routing of one pool.
-pub struct Window {
+pub struct Lookback {
     /// The pool's layers.
     pub shape: Shape,
     /// Its size.
@@ -46,7 +46,7 @@ const FITS: &str = "a log holds events of its pool's shape, and the policy is ac
 impl Hindsight {
     /// The hits in `windows`, which cover the same time, together. Takes a second per million picks,
     /// or so. Panics if there is no policy called `policy`.
-    pub fn of(windows: &[Window], policy: &str) -> Self {
+    pub fn of(windows: &[Lookback], policy: &str) -> Self {
         let mut hindsight = Self {
             is_whole_run: windows.iter().all(|w| w.log.n_events_dropped() == 0),
             ..Self::default()
@@ -67,7 +67,7 @@ impl Hindsight {
     }
 }
 
-impl Window {
+impl Lookback {
     /// How many events hold half of the picks, or just less.
     fn n_events_of_first_half(&self) -> usize {
         let mut n_picks = 0;
@@ -143,7 +143,7 @@ mod tests {
     }
 
     /// Two layers of ten experts; low ones are hot, and one pick in three is of a hot one.
-    fn window(n_slots: u32, n_events: u32, n_picks_max: usize) -> Window {
+    fn window(n_slots: u32, n_events: u32, n_picks_max: usize) -> Lookback {
         let mut log = RecentEvents::new(n_picks_max);
         let mut state = 7u64;
         let mut below = |limit: u32| {
@@ -159,7 +159,7 @@ mod tests {
             experts.dedup();
             log.push(&one(i % 2, &experts));
         }
-        Window {
+        Lookback {
             shape: Shape::uniform(2, 10),
             n_slots,
             log,
@@ -167,7 +167,7 @@ mod tests {
     }
 
     /// Hits of the policy, and picks, after the first `n_warm` events.
-    fn obvious(window: &Window, n_warm: usize, name: &str) -> (u64, u64) {
+    fn obvious(window: &Lookback, n_warm: usize, name: &str) -> (u64, u64) {
         let policy = policy::by_name(name, &window.shape).unwrap();
         let mut residency = Residency::new(window.shape.clone(), window.n_slots, policy);
         let mut buffers = Buffers::default();
@@ -188,7 +188,7 @@ mod tests {
     fn a_whole_run_counts_from_its_start() {
         let windows = [window(5, 300, 2000), window(9, 200, 2000)];
         let of = |name| windows.iter().map(|w| obvious(w, 0, name).0).sum::<u64>();
-        let best = |w: &Window| belady(w.log.iter(), &w.shape, w.n_slots).unwrap().hits();
+        let best = |w: &Lookback| belady(w.log.iter(), &w.shape, w.n_slots).unwrap().hits();
         let hindsight = Hindsight::of(&windows, "lfu");
         let expected = Hindsight {
             picks: windows.iter().map(|w| w.log.n_picks() as u64).sum(),
@@ -215,7 +215,7 @@ mod tests {
             let lru = obvious(&window, n_warm, "lru");
             for spec in REGISTRY {
                 let (active_hits, picks) = obvious(&window, n_warm, spec.name);
-                let window = [Window {
+                let window = [Lookback {
                     shape: window.shape.clone(),
                     log: window.log.tail(400),
                     n_slots,
@@ -244,7 +244,7 @@ mod tests {
             log.push(&one(0, &[expert]));
         }
         let shape = Shape::uniform(1, 4);
-        let windows = [Window {
+        let windows = [Lookback {
             shape,
             n_slots: 2,
             log,

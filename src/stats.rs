@@ -3,7 +3,7 @@
 use crate::pooled::Pooled;
 use crate::device::DeviceStats;
 use crate::engine::{AheadTally, Engine};
-use crate::hindsight::{Hindsight, Window};
+use crate::hindsight::{Hindsight, Lookback};
 use crate::recent_events::share;
 use crate::residency::Tally;
 use crate::tracker::unevenness::Unevenness;
@@ -149,7 +149,7 @@ impl Stats {
 
     /// The counters, and copies of the latest routing of each pool: the engine is not held up by what
     /// is done with them.
-    fn look(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<(Self, Vec<Window>)> {
+    fn look(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<(Self, Vec<Lookback>)> {
         let layout = engine.layout();
         let queue = engine.queue();
         let meter = engine.meter();
@@ -176,7 +176,7 @@ impl Stats {
             prompt.add(&counts.prefill);
             // Windows of all pools cover the same time: a pass picks as many experts of each layer.
             let n_layers = pool.shape.n_layers() as usize;
-            windows.push(Window {
+            windows.push(Lookback {
                 shape: pool.shape.clone(),
                 n_slots: residency.n_slots(),
                 log: log.tail(share(n_picks_max, n_layers, layout.layers.len())),

@@ -11,7 +11,7 @@ use hotset::expert::ExpertId;
 use hotset::policy::REGISTRY;
 use hotset::pooled::Pooled;
 use hotset::residency::Tally;
-use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
+use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use hotset::trial::Turn;
 use std::fs::File;
@@ -48,10 +48,10 @@ fn engine(policy: &str, n_slots: usize, piece_bytes: usize, faults: &str) -> (En
     );
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        pace: Pace {
+        queue_depth: QueueDepth {
             depth: 4,
             piece_bytes,
-            ..Pace::default()
+            ..QueueDepth::default()
         },
         faults: match faults {
             "" => Faults::default(),

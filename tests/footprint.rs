@@ -5,7 +5,7 @@
 
 use hotset::cache::{Cache, N_LAYERS_MAX, N_TOTAL_MAX};
 use hotset::expert::{Event, Shape};
-use hotset::hindsight::{Hindsight, Window};
+use hotset::hindsight::{Hindsight, Lookback};
 use hotset::policy::REGISTRY;
 use hotset::recent_events::{
     ENGINE_BYTES, MODEL_BYTES, PICKS_MAX, RecentEvents, device_bytes, share,
@@ -215,7 +215,7 @@ fn the_comparison_at_the_end_takes_sixteen_mebibytes() {
             let before = NOW.load(Relaxed);
             MOST.store(before, Relaxed);
             let begin = Instant::now();
-            let window = |log: &RecentEvents| Window {
+            let window = |log: &RecentEvents| Lookback {
                 shape: Shape::uniform(n_layers as u32, case.n_experts),
                 n_slots: n_layers as u32 * case.n_experts * 3 / 10,
                 log: log.tail(usize::MAX),

@@ -7,7 +7,7 @@ use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing, Token};
 use hotset::expert::ExpertId;
 use hotset::pooled::Pooled;
-use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
+use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::{Header, Picks, Recording, Trace};
 use hotset::tracker::Phase;
 use std::io::Write;
@@ -53,9 +53,9 @@ fn engine_with(policy: &str, n_slots: usize) -> Engine {
     assert_eq!(layout.n_slots() as usize, n_slots);
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        pace: Pace {
+        queue_depth: QueueDepth {
             depth: 8,
-            ..Pace::default()
+            ..QueueDepth::default()
         },
         faults: Faults::default(),
     };

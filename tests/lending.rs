@@ -9,7 +9,7 @@ mod patterned;
 use hotset::engine::layout::Layout;
 use hotset::engine::{Batch, Engine, Inputs, Loan, Piece, Routing, Wanted};
 use hotset::pooled::Pooled;
-use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
+use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use hotset::tracker::{Phase, Span};
 use std::io::Write;
@@ -50,7 +50,7 @@ fn engine(percent: u64, delay_ms: u32) -> Engine {
     };
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        pace: Pace::default(),
+        queue_depth: QueueDepth::default(),
         faults,
     };
     Engine::new(layout, vec![file], "lru", options).unwrap()

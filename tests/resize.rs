@@ -11,7 +11,7 @@ use hotset::policy::REGISTRY;
 use hotset::pooled::Pooled;
 use hotset::report;
 use hotset::stats::Stats;
-use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
+use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use hotset::trial::Turn;
 use std::io::Write;
@@ -59,9 +59,9 @@ fn growing_engine(policy: &str, percent: u64, percent_max: u64, delay_ms: u32) -
     };
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        pace: Pace {
+        queue_depth: QueueDepth {
             depth: 8,
-            ..Pace::default()
+            ..QueueDepth::default()
         },
         faults,
     };
@@ -434,9 +434,9 @@ fn what_was_given_back_is_not_expected_to_be_touched() {
     let layout = Layout::new(&[tensor], &[file.align()], u64::MAX).unwrap();
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        pace: Pace {
+        queue_depth: QueueDepth {
             depth: 8,
-            ..Pace::default()
+            ..QueueDepth::default()
         },
         faults: Faults::default(),
     };

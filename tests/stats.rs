@@ -7,7 +7,7 @@ use hotset::recent_events::{ENGINE_BYTES, PICKS_MAX};
 use hotset::report;
 use hotset::residency::Tally;
 use hotset::stats::Stats;
-use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions};
+use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -44,9 +44,9 @@ fn engine(policy: &str, percent: usize) -> Engine {
     assert_eq!(layout.pools.len(), 2);
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        pace: Pace {
+        queue_depth: QueueDepth {
             depth: 8,
-            ..Pace::default()
+            ..QueueDepth::default()
         },
         faults: Faults::default(),
     };

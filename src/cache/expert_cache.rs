@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::expert::{Event, ExpertId, Picked, Shape};
-use crate::hindsight::{Hindsight, Window};
+use crate::hindsight::{Hindsight, Lookback};
 use crate::policy::Prior;
 use crate::pooled::{Pooled, Pools};
 use crate::profile::Lesson;
@@ -255,7 +255,7 @@ impl Cache {
     /// What other policies would have done in the latest committed plans, of up to `n_picks_max`
     /// experts and of as many as are kept.
     pub fn hindsight(&self, n_picks_max: usize) -> Hindsight {
-        let window = Window {
+        let window = Lookback {
             shape: self.pools[0].residency.shape().clone(),
             n_slots: self.n_slots(),
             log: self.pools[0].recent.tail(n_picks_max),

@@ -11,7 +11,7 @@ use hotset::error::Error;
 use hotset::expert::Shape;
 use hotset::numbers::bytes;
 use hotset::profile::{self, Blend, Fingerprint, Profile};
-use hotset::replay::planner::{self, Measured, Plan, Row};
+use hotset::replay::planner::{self, Measured, MemoryPlan, Row};
 use hotset::trace::Trace;
 use hotset::{gguf, policy};
 use serde::Serialize;
@@ -82,7 +82,7 @@ struct Report<'a> {
     /// Whether nobody said so.
     disk_is_assumed: bool,
     #[serde(flatten)]
-    plan: &'a Plan,
+    plan: &'a MemoryPlan,
     /// What `--speed` asked for.
     wanted: Option<Wanted>,
 }
@@ -120,7 +120,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         measured,
         ..
     } = &workload;
-    let plan = Plan::new(shape, *top_k, disk_bytes_per_s as f64, measured);
+    let plan = MemoryPlan::new(shape, *top_k, disk_bytes_per_s as f64, measured);
     // JSON has no other text than Unicode.
     let (name, model) = (args.workload.display().to_string(), args.model.as_ref());
     let report = Report {

@@ -2,7 +2,7 @@
 
 use super::router::Routed;
 use super::settings::Config;
-use super::values::{Known, StatsTo};
+use super::values::{ProfileSource, StatsTo};
 use crate::error::{Error, Result};
 use crate::output::names::{folder_of, inserted, split};
 use crate::output::{self, Place};
@@ -50,7 +50,7 @@ impl Config {
         output::check_all(&apart, &self.read_files())?;
         match (&self.stats, &self.profile) {
             // The next start would take it for a profile.
-            (StatsTo::Json(path), Some(Known::Folder(folder))) if is_in(path, folder) => {
+            (StatsTo::Json(path), Some(ProfileSource::Folder(folder))) if is_in(path, folder) => {
                 let why = "HOTSET_PROFILE takes each .json file of this folder for a profile; \
                     name a file in another one";
                 Err(Error::setting("HOTSET_STATS", path.display(), why))
@@ -94,7 +94,7 @@ impl Config {
 
     fn read_files(&self) -> Vec<(String, &Path)> {
         match &self.profile {
-            Some(Known::Files(parts)) => parts
+            Some(ProfileSource::Files(parts)) => parts
                 .iter()
                 .map(|(path, _)| ("HOTSET_PROFILE".to_string(), path.as_path()))
                 .collect(),

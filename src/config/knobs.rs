@@ -2,7 +2,7 @@
 //! the table in README.md, which a test compares with it.
 
 use super::settings::Config;
-use super::values::{Known, Ram, StatsTo};
+use super::values::{ProfileSource, Ram, StatsTo};
 use crate::error::{Error, Result};
 use crate::numbers::whole;
 use crate::output::names::{PROFILE_SUFFIXES, TRACE_SUFFIX, ends_with};
@@ -103,7 +103,7 @@ pub const KNOBS: &[Knob] = &[
         values: "start warm: `FILE[:WEIGHT],...`, or a folder of profiles to choose from",
         default: "unset: start cold",
         set: |config, knob, value| {
-            config.profile = Some(Known::parse(knob.name, value)?);
+            config.profile = Some(ProfileSource::parse(knob.name, value)?);
             Ok(())
         },
     },

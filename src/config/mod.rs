@@ -10,4 +10,4 @@ mod values;
 pub use knobs::{KNOBS, Knob};
 pub use router::Routed;
 pub use settings::{Config, DEFAULT_POLICY};
-pub use values::{Known, Ram, StatsTo};
+pub use values::{ProfileSource, Ram, StatsTo};

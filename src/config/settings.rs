@@ -1,7 +1,7 @@
 //! All settings, as values.
 
 use super::router::Routed;
-use super::values::{Known, Ram, StatsTo};
+use super::values::{ProfileSource, Ram, StatsTo};
 use crate::store::{Faults, QueueKind};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub struct Config {
     /// Where the counters go.
     pub stats: StatsTo,
     /// What is known of the workload.
-    pub profile: Option<Known>,
+    pub profile: Option<ProfileSource>,
     /// Where a profile of the run goes.
     pub profile_save: Option<PathBuf>,
     /// How long reading a profile's experts may take before the first token; 0: none are read.

@@ -79,14 +79,14 @@ impl StatsTo {
 
 /// Which profiles are used.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Known {
+pub enum ProfileSource {
     /// These, with what each of them weighs.
     Files(Vec<(PathBuf, f64)>),
     /// The one of this folder that the routing turns out to be like.
     Folder(PathBuf),
 }
 
-impl Known {
+impl ProfileSource {
     pub(super) fn parse(name: &str, value: &OsStr) -> Result<Self> {
         let path = Path::new(value);
         if path.is_dir() {

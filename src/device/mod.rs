@@ -1,8 +1,8 @@
 //! The experts that devices keep for one context, of layers whose experts are in host memory.
 //!
-//! The compute side calls [`Cache::plan`] for each layer of a batch: it finds a slot for each expert and says
+//! The compute side calls [`DeviceCache::plan`] for each layer of a batch: it finds a slot for each expert and says
 //! what to upload where. Every expert of a batch gets one: whoever calls sees to it that there are enough.
-//! What is computed without the cache is told with [`Cache::learn_uncached`], so that the policies know the whole
+//! What is computed without the cache is told with [`DeviceCache::learn_uncached`], so that the policies know the whole
 //! workload. The slots are those of a [`Residency`], as in the engine; no bytes are moved here.
 
 mod fit;
@@ -60,13 +60,13 @@ struct State {
 }
 
 /// The pools of one context. It is used by one thread at a time, and looked at by others.
-pub struct Cache {
+pub struct DeviceCache {
     policy: String,
     notices: Arc<Notices>,
     state: Lock<State>,
 }
 
-impl Cache {
+impl DeviceCache {
     /// Empty `pools`, no two of which have a layer in common, ranked by the policy of this name.
     pub fn new(pools: Vec<PoolOf>, policy: &str) -> Result<Self> {
         Self::with_log(pools, policy, recent_events::device_bytes(0))

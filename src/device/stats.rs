@@ -1,7 +1,7 @@
 //! The counters of one device.
 
-use super::{Cache, Filled};
-use crate::hindsight::{Hindsight, Window};
+use super::{DeviceCache, Filled};
+use crate::hindsight::{Hindsight, Lookback};
 use crate::pooled::Pooled;
 use crate::recent_events::share;
 use crate::residency::Tally;
@@ -47,11 +47,11 @@ pub struct DeviceStats {
     pub hindsight: Option<Hindsight>,
 }
 
-impl Cache {
+impl DeviceCache {
     /// The counters of each device, with a comparison over `n_picks_max` routed experts at most, unless
     /// that is 0. Empty if a plan is being made and does not end.
     pub fn stats(&self, n_picks_max: usize) -> Vec<DeviceStats> {
-        let mut all: Vec<(DeviceStats, Vec<Window>)> = Vec::new();
+        let mut all: Vec<(DeviceStats, Vec<Lookback>)> = Vec::new();
         if let Some(state) = self.state_soon() {
             let mut heats: Vec<(String, Vec<_>)> = Vec::new();
             let n_layers = state.filled.iter().map(|p| p.of.layers.len()).sum();
@@ -71,7 +71,7 @@ impl Cache {
                 let (stats, windows) = &mut all[at];
                 stats.add(filled, pool);
                 let n_picks = share(n_picks_max, filled.of.layers.len(), n_layers);
-                windows.push(Window {
+                windows.push(Lookback {
                     shape: filled.of.shape.clone(),
                     n_slots: filled.of.n_slots,
                     log: pool.recent.tail(n_picks),
@@ -87,7 +87,7 @@ impl Cache {
                 stats.generation_heat = Unevenness::mean(layers);
             }
         }
-        let finish = |(mut stats, windows): (DeviceStats, Vec<Window>)| {
+        let finish = |(mut stats, windows): (DeviceStats, Vec<Lookback>)| {
             let picks = stats.generation.picks();
             stats.hit_rate = (picks > 0).then(|| stats.generation.hits as f64 / picks as f64);
             stats.hindsight = (n_picks_max > 0).then(|| Hindsight::of(&windows, &self.policy));

@@ -32,7 +32,7 @@ pub struct Warmed {
 }
 
 /// An expert that has a slot and is to be read into it.
-struct Place {
+struct Filled {
     pool: usize,
     layer: usize,
     id: ExpertId,
@@ -66,7 +66,7 @@ impl Engine {
     }
 
     /// Gives all free slots away, to the hottest experts of each pool; hottest first.
-    fn places(&self, heat: impl Fn(usize, u32) -> f32) -> Vec<Place> {
+    fn places(&self, heat: impl Fn(usize, u32) -> f32) -> Vec<Filled> {
         let mut state = self.state();
         let mut places = Vec::new();
         for (pool, Pooled { residency, .. }) in state.pools.iter_mut().enumerate() {
@@ -78,7 +78,7 @@ impl Engine {
             let heat_of = |id: ExpertId| heat(mine[id.layer as usize], id.expert);
             for (id, slot) in residency.fill_free(residency.hottest_first(heat_of)) {
                 let layer = mine[id.layer as usize];
-                places.push(Place {
+                places.push(Filled {
                     pool,
                     layer,
                     id,
@@ -92,7 +92,7 @@ impl Engine {
 
     fn read_places(
         &self,
-        mut places: Vec<Place>,
+        mut places: Vec<Filled>,
         n_tranches: usize,
         limit: Duration,
         mut progress: impl FnMut(u64),
@@ -111,10 +111,10 @@ impl Engine {
             took: Duration::ZERO,
             n_left: 0,
         };
-        let mut on_their_way: &[Place] = &[];
+        let mut on_their_way: &[Filled] = &[];
         let mut left = &places[..];
         while !left.is_empty() && begin.elapsed() < limit {
-            let bytes = |place: &Place| self.layout.pools[place.pool].expert_bytes as u64;
+            let bytes = |place: &Filled| self.layout.pools[place.pool].expert_bytes as u64;
             let n = (BATCH_BYTES / bytes(&left[0]).max(1)).max(1) as usize;
             let (batch, rest) = left.split_at(n.min(left.len()));
             self.submit(batch)?;
@@ -135,13 +135,13 @@ impl Engine {
     }
 
     /// Reads of all parts of an expert.
-    fn reads(&self, place: &Place) -> impl Iterator<Item = Read> {
+    fn reads(&self, place: &Filled) -> impl Iterator<Item = Read> {
         let layer = &self.layout.layers[place.layer];
         let (expert, slot) = (place.id.expert, place.slot);
         (0..layer.parts.len()).map(move |part| self.slot_read(layer, part, expert, slot))
     }
 
-    fn submit(&self, places: &[Place]) -> Result<()> {
+    fn submit(&self, places: &[Filled]) -> Result<()> {
         for place in places {
             self.check_files(place.layer)?;
             let first_slot = self.layout.pools[place.pool].first_slot;
@@ -153,7 +153,7 @@ impl Engine {
         Ok(())
     }
 
-    fn wait_for(&self, places: &[Place]) -> Result<()> {
+    fn wait_for(&self, places: &[Filled]) -> Result<()> {
         for place in places {
             let first_slot = self.layout.pools[place.pool].first_slot;
             let all = self.layout.layers[place.layer].all_parts();

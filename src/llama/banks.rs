@@ -8,7 +8,7 @@ use super::sys::{
     ggml_backend_tensor_set_async, ggml_tensor,
 };
 use super::workload::Workload;
-use crate::device::{Cache, PoolOf};
+use crate::device::{DeviceCache, PoolOf};
 use crate::draft_tokens::Batch;
 use crate::engine::{Engine, Loan, Piece, Wanted, Warmed};
 use crate::error::Result;
@@ -48,7 +48,7 @@ impl Source {
 }
 
 /// A layer that is in the cache.
-pub struct Layer {
+pub struct BankLayer {
     /// Its number in the model.
     pub number: usize,
     /// Its experts.
@@ -68,7 +68,7 @@ pub struct Bank {
     /// One for each part.
     pub tensors: Vec<*mut ggml_tensor>,
     /// The layers.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<BankLayer>,
     /// It has a layer that is not known: all of it is llama.cpp's.
     pub is_left: bool,
     /// What the device may still be taking from the engine's memory.
@@ -78,7 +78,7 @@ pub struct Bank {
 /// What a cache of which all layers are known is made of.
 pub struct Made {
     /// What is decided.
-    pub cache: Cache,
+    pub cache: DeviceCache,
     /// As the pools of the cache.
     pub banks: Vec<Bank>,
     /// What is computed.
@@ -95,7 +95,7 @@ impl Bank {
     /// What its pool is made for.
     pub fn pool(&self) -> PoolOf {
         let n_experts: Vec<u32> = self.layers.iter().map(|l| l.n_experts).collect();
-        let bytes: Vec<u64> = self.layers.iter().map(Layer::expert_bytes).collect();
+        let bytes: Vec<u64> = self.layers.iter().map(BankLayer::expert_bytes).collect();
         // SAFETY: a backend of the context has a device, whose name lives as long as the program.
         let name =
             unsafe { CStr::from_ptr(ggml_backend_dev_name(ggml_backend_get_device(self.backend))) };
@@ -146,7 +146,7 @@ impl Bank {
 
     /// Uploads a piece that the engine shows to `slot`, if it is of a tensor that the device keeps. Returns the
     /// bytes.
-    fn take(&self, layer: &Layer, piece: Piece, slot: u32) -> u64 {
+    fn take(&self, layer: &BankLayer, piece: Piece, slot: u32) -> u64 {
         let is_it = |source: &Source| source.part == Some(piece.part);
         let Some(at) = layer.sources.iter().position(is_it) else {
             return 0;
@@ -188,7 +188,7 @@ pub unsafe fn send(
 
 const LOAN: &str = "no thread panics with it";
 
-impl Layer {
+impl BankLayer {
     /// Bytes of one expert.
     fn expert_bytes(&self) -> u64 {
         self.sources.iter().map(|s| s.n_bytes() as u64).sum()
@@ -298,7 +298,7 @@ impl Made {
         };
         for bank in &self.banks {
             bank.end_loan(engine)?;
-            let held: Vec<_> = bank.layers.iter().flat_map(Layer::held).collect();
+            let held: Vec<_> = bank.layers.iter().flat_map(BankLayer::held).collect();
             engine.keep(&held);
         }
         Ok(())

@@ -3,14 +3,14 @@
 //! llama.cpp tells each layer while it makes the cache, and asks before it builds a graph whether that graph
 //! reads the cache. The first time it asks, all layers are known: then the pools are made and warmed.
 
-use super::banks::{Bank, Layer, Made, Source};
+use super::banks::{Bank, BankLayer, Made, Source};
 use super::loaded_model::LoadedModel;
 use super::speaker;
 use super::sys::{ggml_backend_t, ggml_tensor};
 use super::trials;
 use crate::config::{Config, StatsTo};
 use crate::device::guard::Guard;
-use crate::device::{Cache, DeviceStats};
+use crate::device::{DeviceCache, DeviceStats};
 use crate::draft_tokens::Batch;
 use crate::error::Result;
 use crate::recent_events;
@@ -176,7 +176,7 @@ impl Cached {
         });
         let bank = &mut all.banks[at];
         match self.loaded.blocks().binary_search(&told.block) {
-            Ok(number) => bank.layers.push(Layer {
+            Ok(number) => bank.layers.push(BankLayer {
                 number,
                 n_experts,
                 slots,
@@ -236,7 +236,7 @@ impl Cached {
         let told = std::mem::take(&mut *self.told.lock().expect(TOLD));
         let banks: Vec<_> = told.banks.into_iter().filter(|b| !b.is_left).collect();
         let pools = banks.iter().map(Bank::pool).collect();
-        let cache = Cache::with_log(pools, &self.policy, self.n_log_bytes)?;
+        let cache = DeviceCache::with_log(pools, &self.policy, self.n_log_bytes)?;
         speaker::follow(cache.notices());
         let made = Made {
             cache,
@@ -277,7 +277,7 @@ impl Cached {
         Ok(())
     }
 
-    /// As [`Cache::drop_tokens`].
+    /// As [`DeviceCache::drop_tokens`].
     pub fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
         if let Some(made) = self.made.get() {
             made.cache.drop_tokens(memory, seq, begin, end);
@@ -294,7 +294,7 @@ impl Cached {
         self.made.get().map_or(Ok(()), Made::end)
     }
 
-    /// The counters of each device, as [`Cache::stats`].
+    /// The counters of each device, as [`DeviceCache::stats`].
     pub fn stats(&self, n_picks_max: usize) -> Vec<DeviceStats> {
         let made = self.made.get();
         made.map_or(Vec::new(), |made| made.cache.stats(n_picks_max))

@@ -3,7 +3,7 @@
 use super::model::Model;
 use super::observer::Observer;
 use super::workload::Workload;
-use crate::device::Cache;
+use crate::device::DeviceCache;
 use crate::draft_tokens::Batch;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -92,7 +92,7 @@ impl LoadedModel {
     }
 
     /// Devices hold experts of it.
-    pub fn note_devices(&self, cache: &Cache) {
+    pub fn note_devices(&self, cache: &DeviceCache) {
         let pools = cache.specs(self.blocks().len());
         match self {
             Self::Streamed(model) => model.note_devices(pools),

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::recent_events;
 use crate::report::{self, Progress};
 use crate::stats::Stats;
-use crate::store::{ModelFile, Pace, QueueOptions, Way, Why};
+use crate::store::{ModelFile, QueueDepth, QueueOptions, Way, Why};
 use crate::trace::PoolSpec;
 use once_cell::sync::OnceCell;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use std::sync::Mutex;
 
 /// Batches of generation before anything is read ahead.
 const WARM_UP: u32 = 64;
-/// Experts of fewer bytes than this are read with the default pace.
+/// Experts of fewer bytes than this are read with the default queue_depth.
 const MEASURED_BYTES_MIN: u64 = 256 << 20;
 
 /// What the engine is made of.
@@ -75,7 +75,7 @@ impl Model {
             is_compared: config.stats != StatsTo::Off,
             options: QueueOptions {
                 kind: config.io,
-                pace: Pace::default(),
+                queue_depth: QueueDepth::default(),
                 faults: config.faults,
             },
             top_k,
@@ -198,7 +198,7 @@ impl Model {
         Ok(())
     }
 
-    /// How experts are best read, and the file that says so. The best pace of a small model is not worth the
+    /// How experts are best read, and the file that says so. The best queue_depth of a small model is not worth the
     /// time to find it out.
     fn way(&self, tensors: &[Tensor], files: &[ModelFile]) -> (Way, PathBuf) {
         let largest = tensors.iter().max_by_key(|t| t.n_bytes);
@@ -236,11 +236,11 @@ impl Model {
         let layout = room::layout(&tensors, &files, self.budget, self.log_bytes())?;
         let options = QueueOptions {
             // What was refused is told of by the queue itself.
-            kind: match way.pace.why {
+            kind: match way.queue_depth.why {
                 Why::Usual => self.options.kind,
                 Why::RingIsSerial => way.kind,
             },
-            pace: way.pace,
+            queue_depth: way.queue_depth,
             ..self.options
         };
         let mut engine = Engine::new(layout, files, &self.policy, options)?;

@@ -53,13 +53,13 @@ impl Given {
         };
         match &config.profile {
             None => {}
-            Some(config::Known::Files(parts)) => {
+            Some(config::ProfileSource::Files(parts)) => {
                 for (path, weight) in parts {
                     let profile = Profile::read(path)?;
                     given.files.push((path.clone(), profile, *weight));
                 }
             }
-            Some(config::Known::Folder(folder)) => {
+            Some(config::ProfileSource::Folder(folder)) => {
                 let is_spared = |path: &Path| config.may_save_to(path);
                 let (profiles, damaged) = read_folder_sparing(folder, is_spared)?;
                 // What is wrong with the file that is saved is said when its model is known.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::gguf::{self, expert_part};
-use crate::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions, Way, probe};
+use crate::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions, Way, probe};
 use serde::Serialize;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -45,17 +45,17 @@ pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
     let file = ModelFile::open(file.as_fd())?;
     let options = QueueOptions {
         kind: QueueKind::Auto,
-        pace: Pace::default(),
+        queue_depth: QueueDepth::default(),
         faults: Faults::default(),
     };
-    let Way { kind, pace, .. } = Way::find(&file, options, n_bytes, true);
+    let Way { kind, queue_depth, .. } = Way::find(&file, options, n_bytes, true);
     // All parts of a few experts, as the misses of a layer are.
     const N_READS: u32 = 9;
     Ok(Speed {
-        bytes_per_s: probe::bytes_per_second(&file, kind, n_bytes, N_READS, pace, duration)?,
+        bytes_per_s: probe::bytes_per_second(&file, kind, n_bytes, N_READS, queue_depth, duration)?,
         read_bytes: n_bytes,
-        depth: pace.depth,
-        piece_bytes: pace.piece_bytes,
+        depth: queue_depth.depth,
+        piece_bytes: queue_depth.piece_bytes,
         is_direct: file.is_direct(),
     })
 }

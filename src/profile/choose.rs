@@ -11,7 +11,7 @@
 //!
 //! Events cost a table look-up for each expert and profile. Logarithms are taken once, when it is made.
 
-use crate::profile::{Layer, Profile};
+use crate::profile::{LayerHeat, Profile};
 use crate::tracker::Phase;
 use libm::log2;
 use std::f64::consts::LN_2;
@@ -44,7 +44,7 @@ pub struct Chooser {
     n_profiles: usize,
     /// By phase, layer and expert: of each profile, the nats of a pick.
     nats: [Vec<Vec<f32>>; 2],
-    batch: Batch,
+    batch: Evidence,
     /// By profile: the evidence of all tokens, in nats.
     sums: Vec<f64>,
     /// Tokens of `sums`.
@@ -61,7 +61,7 @@ pub struct Chooser {
 
 /// The events of the batch that is being computed.
 #[derive(Debug)]
-struct Batch {
+struct Evidence {
     /// The layers below it are done.
     next_layer: usize,
     n_tokens: u32,
@@ -101,7 +101,7 @@ impl Chooser {
         Self {
             n_profiles,
             nats,
-            batch: Batch::new(n_profiles),
+            batch: Evidence::new(n_profiles),
             sums: vec![0.0; n_profiles],
             n_tokens: 0,
             n_since: 0,
@@ -246,7 +246,7 @@ fn shares(nats: &[f64], picks_per_token: f64) -> Vec<f64> {
     nats.iter().map(|nats| odds(nats) / sum).collect()
 }
 
-impl Batch {
+impl Evidence {
     fn new(n_profiles: usize) -> Self {
         Self {
             next_layer: 0,
@@ -283,7 +283,7 @@ fn best(leads: &[f64]) -> Option<usize> {
 }
 
 /// By expert and profile: the nats of a pick in `phase`, of a layer as each profile knows it.
-fn table<'a>(layers: impl Iterator<Item = &'a Layer>, phase: Phase) -> Vec<f32> {
+fn table<'a>(layers: impl Iterator<Item = &'a LayerHeat>, phase: Phase) -> Vec<f32> {
     let columns: Vec<Vec<f32>> = layers.map(|layer| nats(layer, phase)).collect();
     let n_experts = columns[0].len();
     assert!(
@@ -296,7 +296,7 @@ fn table<'a>(layers: impl Iterator<Item = &'a Layer>, phase: Phase) -> Vec<f32> 
 
 /// By expert: how much more a profile picks it than a flat router, as a logarithm. What the profile knows nothing of
 /// is flat.
-fn nats(layer: &Layer, phase: Phase) -> Vec<f32> {
+fn nats(layer: &LayerHeat, phase: Phase) -> Vec<f32> {
     let other = match phase {
         Phase::Prefill => Phase::Decode,
         Phase::Decode => Phase::Prefill,

@@ -31,7 +31,7 @@ pub struct Profile {
     /// When it was last changed.
     pub updated: String,
     /// Layers with experts, in the order of their blocks.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<LayerHeat>,
 }
 
 /// What tells one model from another, whatever its quantisation.
@@ -81,7 +81,7 @@ impl Tokens {
 /// What a workload picks of one layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Layer {
+pub struct LayerHeat {
     /// By prompts.
     pub prompt: Heat,
     /// By generation.
@@ -118,7 +118,7 @@ impl Heat {
     }
 }
 
-impl Layer {
+impl LayerHeat {
     /// What `phase` picks.
     pub fn heat(&self, phase: Phase) -> &Heat {
         match phase {
@@ -140,7 +140,7 @@ impl Profile {
     /// A profile of the workload `name` on `model`, whose layers have so many experts; begun now.
     pub fn new(name: &str, model: Fingerprint, n_experts: &[u32]) -> Self {
         let now = now();
-        let layer = |&n: &u32| Layer {
+        let layer = |&n: &u32| LayerHeat {
             prompt: Heat::new(n as usize),
             generation: Heat::new(n as usize),
         };

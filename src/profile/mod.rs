@@ -24,7 +24,7 @@ mod weighted_path;
 pub use choose::{Chooser, Verdict};
 pub(crate) use file::NAME_BYTES_MAX;
 pub use folder::{is_named_so, read_folder, read_folder_sparing};
-pub use format::{Fingerprint, HALF_LIFE, Heat, Layer, PRIOR_TOKENS, Profile, Tokens, VERSION};
+pub use format::{Fingerprint, HALF_LIFE, Heat, LayerHeat, PRIOR_TOKENS, Profile, Tokens, VERSION};
 pub use import::import;
 pub use learn::Lesson;
 pub use learner::{Learner, Say, Shelves};

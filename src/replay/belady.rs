@@ -42,7 +42,7 @@ pub fn belady_from<'a>(
     start: &[usize],
 ) -> Result<(Counts, Vec<u32>)> {
     let future = Future::read(events, shape)?;
-    let mut pool = Pool {
+    let mut pool = OptimalPool {
         resident: vec![false; shape.n_total()],
         n_resident: 0,
         farthest: BinaryHeap::new(),
@@ -161,7 +161,7 @@ impl Future {
 }
 
 /// The residents of [`belady`], which may be too many until it has evicted.
-struct Pool {
+struct OptimalPool {
     /// By dense index.
     resident: Vec<bool>,
     n_resident: u32,
@@ -170,7 +170,7 @@ struct Pool {
     farthest: BinaryHeap<(u32, u32)>,
 }
 
-impl Pool {
+impl OptimalPool {
     /// Makes a pick resident; says whether it was.
     fn touch(&mut self, pick: &Pick) -> bool {
         let was_resident = std::mem::replace(&mut self.resident[pick.index as usize], true);

@@ -1,7 +1,7 @@
 //! What each amount of memory for experts would bring, before anything is run with it.
 //!
 //! What a workload does with a budget is measured first, as [`Measured`]: here by replaying a trace.
-//! A [`Plan`] says what follows for the reads of a token, and which budget is worth its memory.
+//! A [`MemoryPlan`] says what follows for the reads of a token, and which budget is worth its memory.
 
 use crate::error::Result;
 use crate::expert::{Event, Shape};
@@ -52,7 +52,7 @@ pub struct Row {
 
 /// What follows from a workload's measures.
 #[derive(Debug, Clone, Serialize)]
-pub struct Plan {
+pub struct MemoryPlan {
     /// Bytes of all experts.
     pub expert_bytes: u64,
     /// Bytes of the experts that one token uses in all layers. With less, `lru` hits nothing.
@@ -240,7 +240,7 @@ impl Sum {
     }
 }
 
-impl Plan {
+impl MemoryPlan {
     /// The plan for a model of `shape` whose tokens use `top_k` experts of a layer, from a disk that
     /// reads `disk_bytes_per_s`. `measured` is ascending and not empty.
     pub fn new(shape: &Shape, top_k: u32, disk_bytes_per_s: f64, measured: &[Measured]) -> Self {
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_plan_says_what_follows() {
         let shape = Shape::with_bytes(&[20, 10], &[GIB, 2 * GIB]);
-        let plan = Plan::new(
+        let plan = MemoryPlan::new(
             &shape,
             2,
             100.0,
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(below, [true, false, false, false, false]);
         // The last step is worth it, so there is no knee; without it, it is at 8 GiB.
         assert_eq!(plan.knee_bytes, None);
-        let part = Plan {
+        let part = MemoryPlan {
             rows: plan.rows[..4].to_vec(),
             ..plan.clone()
         };

@@ -3,7 +3,7 @@
 use super::rates::{hindsight_line, hindsight_rates, hits};
 use super::table::table;
 use crate::device::guard::News;
-use crate::device::{Cache, DeviceStats};
+use crate::device::{DeviceCache, DeviceStats};
 use crate::numbers::bytes;
 use crate::statistics::percent;
 use crate::stats::Tier;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// What devices keep, in lines, and why they do not keep the other layers of those that are `blocks`; for the blocks
 /// `too_small` it is the budget, and those that are `repacked` cannot be read.
 pub fn device_lines(
-    cache: &Cache,
+    cache: &DeviceCache,
     policy: &str,
     blocks: &[u32],
     [too_small, repacked]: [&[u32]; 2],

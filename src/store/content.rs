@@ -46,7 +46,7 @@ impl Stamp {
 
 /// What is known of a file by now.
 #[derive(Debug)]
-struct Known {
+struct KnownContent {
     /// When its content was last found to be the same.
     stamp: Stamp,
     /// Since then.
@@ -59,7 +59,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Content {
     len: u64,
-    known: Mutex<Known>,
+    known: Mutex<KnownContent>,
     /// `None` if it could not be read.
     sample: Option<Sample>,
     /// `None` if the system tells nothing.
@@ -77,7 +77,7 @@ impl Content {
         Ok(Self {
             len: stamp.len,
             sample: Sample::take(file, cached, stamp.len, align).ok(),
-            known: Mutex::new(Known {
+            known: Mutex::new(KnownContent {
                 stamp,
                 news: News::default(),
                 change: None,
@@ -106,7 +106,7 @@ impl Content {
     /// Looks what has happened, if its stamp is `now` another one than is `known`.
     fn look(
         &self,
-        known: &mut Known,
+        known: &mut KnownContent,
         now: Stamp,
         (file, cached): (&File, Cached<'_>),
     ) -> io::Result<Option<String>> {
@@ -144,7 +144,7 @@ impl Content {
     /// they tell the same, but these are seldom those of writing; and who hides a writing by other times sets more
     /// than the time of writing.
     #[cfg(target_os = "linux")]
-    fn is_written(&self, known: &Known, latest: &Stamp) -> bool {
+    fn is_written(&self, known: &KnownContent, latest: &Stamp) -> bool {
         let News {
             is_written,
             is_touched,
@@ -157,12 +157,12 @@ impl Content {
 
     /// Nothing tells.
     #[cfg(not(target_os = "linux"))]
-    fn is_written(&self, known: &Known, latest: &Stamp) -> bool {
+    fn is_written(&self, known: &KnownContent, latest: &Stamp) -> bool {
         self.seems_written(known, latest)
     }
 
     /// Where the system tells nothing: a file of which nothing is known by its time.
-    fn seems_written(&self, known: &Known, latest: &Stamp) -> bool {
+    fn seems_written(&self, known: &KnownContent, latest: &Stamp) -> bool {
         self.sample.is_none() && latest.may_be_of_writing(&known.stamp)
     }
 

@@ -67,7 +67,7 @@ impl Core {
             arena,
             sink,
             injector: Injector::new(options.faults),
-            piece_bytes: options.pace.piece_bytes,
+            piece_bytes: options.queue_depth.piece_bytes,
             counters: Counters::default(),
             is_retry_told: AtomicBool::new(false),
             lost: OnceLock::new(),
@@ -200,7 +200,7 @@ pub(super) fn is_no_to_direct(cause: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Faults, Pace, QueueKind};
+    use crate::store::{Faults, QueueDepth, QueueKind};
     use std::os::fd::AsFd;
     use std::sync::Mutex;
 
@@ -226,7 +226,7 @@ mod tests {
         let notes = Arc::new(Notes::default());
         let options = QueueOptions {
             kind: QueueKind::Pread,
-            pace: Pace::default(),
+            queue_depth: QueueDepth::default(),
             faults: Faults::default(),
         };
         let arena = Arc::new(Arena::map(len).unwrap());

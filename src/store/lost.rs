@@ -8,18 +8,18 @@ use super::Read;
 use super::backlog::Backlog;
 use super::core::{Backend, Core};
 use super::job::Job;
-use super::pread::{Pool, THREADS_USUAL};
+use super::pread::{ReadThreads, THREADS_USUAL};
 
 /// What there is instead of a ring: threads, or the error that there are none.
 pub(super) enum Lost {
-    Threads(Pool),
+    Threads(ReadThreads),
     Nothing(i32),
 }
 
 impl Lost {
     /// Up to `n_threads` instead of the ring that was lost by `cause`, and what to say of that.
     pub fn start(core: &Arc<Core>, n_threads: u32, cause: &io::Error) -> (Self, String) {
-        let (lost, instead) = match Pool::start(core, n_threads.min(THREADS_USUAL)) {
+        let (lost, instead) = match ReadThreads::start(core, n_threads.min(THREADS_USUAL)) {
             Ok((pool, _)) => {
                 let instead = format!("pread, {} threads", pool.n_threads());
                 (Self::Threads(pool), instead)

@@ -6,7 +6,7 @@ mod backlog;
 mod cached;
 mod content;
 mod core;
-mod depth;
+mod queue_depth;
 #[cfg(target_os = "linux")]
 mod events;
 mod fault;
@@ -33,7 +33,7 @@ mod way;
 pub use arena::Arena;
 pub use backlog::Recalled;
 pub use cached::{Dropped, drop_cached};
-pub use depth::{Pace, Why};
+pub use queue_depth::{QueueDepth, Why};
 pub use fault::Faults;
 pub use file::{ModelFile, Span, span};
 pub use queue::ReadQueue;

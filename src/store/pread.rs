@@ -21,7 +21,7 @@ pub(super) const THREADS_USUAL: u32 = 8;
 /// More than this do not pay even where most of a read is waiting.
 pub(super) const THREADS_MAX: u32 = 32;
 
-pub(super) struct Pool {
+pub(super) struct ReadThreads {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -42,7 +42,7 @@ struct State {
     is_closing: bool,
 }
 
-impl Pool {
+impl ReadThreads {
     /// A pool of `n_threads`, or of as many of them as the system lets us have and why not of more. Fails
     /// if there can be none.
     pub fn start(core: &Arc<Core>, n_threads: u32) -> io::Result<(Self, Option<io::Error>)> {
@@ -79,7 +79,7 @@ impl Pool {
     }
 }
 
-impl Backend for Pool {
+impl Backend for ReadThreads {
     fn change(&self, change: &mut dyn FnMut(&mut Backlog)) {
         let mut state = self.shared.state.lock().unwrap();
         change(&mut state.line);
@@ -96,7 +96,7 @@ impl Backend for Pool {
     }
 }
 
-impl Drop for Pool {
+impl Drop for ReadThreads {
     fn drop(&mut self) {
         self.shared.state.lock().unwrap().is_closing = true;
         self.shared.changed.notify_all();

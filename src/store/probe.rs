@@ -10,11 +10,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{
-    Arena, Faults, ModelFile, Pace, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink,
+    Arena, Faults, ModelFile, QueueDepth, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink,
 };
 use crate::error::Result;
 
-/// Reads from places all over `file`, `n_bytes` each and `n_reads` at a time, at `pace`, until `limit` has
+/// Reads from places all over `file`, `n_bytes` each and `n_reads` at a time, at `queue_depth`, until `limit` has
 /// passed; returns bytes per second.
 ///
 /// Where reads go through the page cache, this says how fast that is. Fails if the system refuses memory or
@@ -24,12 +24,12 @@ pub fn bytes_per_second(
     kind: QueueKind,
     n_bytes: usize,
     n_reads: u32,
-    pace: Pace,
+    queue_depth: QueueDepth,
     limit: Duration,
 ) -> Result<f64> {
     let options = QueueOptions {
         kind,
-        pace,
+        queue_depth,
         faults: Faults::default(),
     };
     let mut probe = Probe::open(file, options, n_bytes, n_reads)?;

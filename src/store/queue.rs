@@ -35,10 +35,10 @@ impl ReadQueue {
         sink: Arc<dyn Sink>,
         options: QueueOptions,
     ) -> Result<Self> {
-        assert!(options.pace.depth > 0, "a queue of depth 0 reads nothing");
+        assert!(options.queue_depth.depth > 0, "a queue of depth 0 reads nothing");
         let core = Arc::new(Core::new(files, arena, sink, options));
         let asked = options.kind;
-        let mut why = options.pace.why.to_string();
+        let mut why = options.queue_depth.why.to_string();
         if asked != QueueKind::Pread {
             match start_uring(&core, options) {
                 Ok(backend) => {
@@ -46,16 +46,16 @@ impl ReadQueue {
                         core,
                         backend,
                         kind: QueueKind::Uring,
-                        about: format!("io_uring, {}", options.pace),
+                        about: format!("io_uring, {}", options.queue_depth),
                     });
                 }
                 Err(cause) if asked == QueueKind::Uring => return Err(refused(asked, &cause)),
                 Err(cause) => why = format!(" (io_uring refused: {cause})"),
             }
         }
-        let n_threads = options.pace.depth.min(pread::THREADS_MAX);
+        let n_threads = options.queue_depth.depth.min(pread::THREADS_MAX);
         let (pool, short) =
-            pread::Pool::start(&core, n_threads).map_err(|cause| refused(asked, &cause))?;
+            pread::ReadThreads::start(&core, n_threads).map_err(|cause| refused(asked, &cause))?;
         let short = short.map_or(String::new(), |cause| format!(" (no more: {cause})"));
         Ok(Self {
             about: format!("pread, {} threads{short}{why}", pool.n_threads()),
@@ -145,7 +145,7 @@ fn start_uring(core: &Arc<Core>, options: QueueOptions) -> io::Result<Box<dyn Ba
             "it would end this process, says its seccomp filter",
         ));
     }
-    let ring = super::uring::Ring::start(core, options.pace)?;
+    let ring = super::uring::Ring::start(core, options.queue_depth)?;
     Ok(Box::new(ring))
 }
 

@@ -1,6 +1,6 @@
 //! What a queue is asked for, and what it answers.
 
-use super::depth::Pace;
+use super::queue_depth::QueueDepth;
 use super::fault::Faults;
 use crate::error::Error;
 use std::io;
@@ -24,7 +24,7 @@ pub struct QueueOptions {
     /// How reads are done.
     pub kind: QueueKind,
     /// How much is given to the system at once.
-    pub pace: Pace,
+    pub queue_depth: QueueDepth,
     /// What is to go wrong.
     pub faults: Faults,
 }

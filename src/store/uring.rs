@@ -22,7 +22,7 @@ use super::job::{Job, Next};
 use super::lost::Lost;
 use super::patience::{Patience, patiently};
 use super::threads::{AbortOnPanic, join};
-use super::{Arena, ModelFile, Pace, Read};
+use super::{Arena, ModelFile, QueueDepth, Read};
 
 pub(super) struct Ring {
     shared: Arc<Shared>,
@@ -61,9 +61,9 @@ struct State {
 }
 
 impl Ring {
-    pub fn start(core: &Arc<Core>, pace: Pace) -> io::Result<Self> {
+    pub fn start(core: &Arc<Core>, queue_depth: QueueDepth) -> io::Result<Self> {
         // The kernel doubles this for completions, which thus never overflow.
-        let mut ring = IoUring::new(pace.depth)?;
+        let mut ring = IoUring::new(queue_depth.depth)?;
         if let Some(file) = core.files.first() {
             probe(&mut ring, file)?;
         }
@@ -75,8 +75,8 @@ impl Ring {
             ring,
             events,
             state: Mutex::new(State {
-                running: (0..pace.depth).map(|_| None).collect(),
-                free: (0..pace.depth as usize).rev().collect(),
+                running: (0..queue_depth.depth).map(|_| None).collect(),
+                free: (0..queue_depth.depth as usize).rev().collect(),
                 pushed: VecDeque::new(),
                 delayed: Vec::new(),
                 flush_at: None,

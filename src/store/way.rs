@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::pread::{THREADS_MAX, THREADS_USUAL};
 use super::probe::{Probe, Trial};
-use super::{ModelFile, Pace, QueueKind, QueueOptions, Why};
+use super::{ModelFile, QueueDepth, QueueKind, QueueOptions, Why};
 use crate::error::Result;
 
 /// How a file is best read.
@@ -17,7 +17,7 @@ pub struct Way {
     /// `Uring` or `Pread`; what was asked for, if nothing could be tried.
     pub kind: QueueKind,
     /// How much at once.
-    pub pace: Pace,
+    pub queue_depth: QueueDepth,
     /// What was found out, if the file is slow to read.
     pub slow: Option<Slow>,
 }
@@ -35,7 +35,7 @@ pub struct Slow {
 
 /// How long one trial takes, unless its reads take longer.
 const TRIAL: Duration = Duration::from_millis(9);
-/// Nothing more is tried after this; a pace that is only a little better is not worth more.
+/// Nothing more is tried after this; a queue_depth that is only a little better is not worth more.
 const DEADLINE: Duration = Duration::from_millis(150);
 /// Nothing is waited for after this. Slow disks take so long, and gain the most.
 const DEADLINE_SLOW: Duration = Duration::from_millis(700);
@@ -65,11 +65,11 @@ const PACES: [(usize, u32); 10] = [
     (512 << 10, 16),
     (1 << 20, 16),
 ];
-/// Of a disk that delivers less one by one, the pace is not found out in all detail: that would take too long.
+/// Of a disk that delivers less one by one, the queue_depth is not found out in all detail: that would take too long.
 const SLOW_BYTES_PER_SECOND: f64 = 100e6;
 /// Reads of fewer bytes do not show how fast a disk delivers.
 const SLOW_BYTES_MIN: usize = 256 << 10;
-/// What a disk takes longer to deliver is not tried for a pace.
+/// What a disk takes longer to deliver is not tried for a queue_depth.
 const LONGEST: Duration = Duration::from_millis(30);
 /// A read that takes longer is a slow one.
 const SLOW_LATENCY: Duration = Duration::from_millis(5);
@@ -79,7 +79,7 @@ const GOOD_ENOUGH: f64 = 0.9;
 impl Way {
     /// Finds out by reading from `file`: for less than 200 ms, or where reads take longer than that allows,
     /// for less than a second. `n_bytes` is what is read most: a part of an expert. `is_worth_it`: so much will be
-    /// read that the best pace matters; else the default will do, where reads do not mostly wait.
+    /// read that the best queue_depth matters; else the default will do, where reads do not mostly wait.
     ///
     /// What `options` ask for is kept, except `Auto`. Where a trial fails, because the system refuses memory or
     /// threads or cannot read one of its places, nothing more is tried than what does not need that: whoever needs
@@ -101,11 +101,11 @@ impl Way {
     }
 }
 
-/// One thing to try: reads of `n_bytes`, `n_at_once` of the `pace.depth` that there may be.
+/// One thing to try: reads of `n_bytes`, `n_at_once` of the `queue_depth.depth` that there may be.
 #[derive(Debug, Clone, Copy)]
 struct Try {
     kind: QueueKind,
-    pace: Pace,
+    queue_depth: QueueDepth,
     n_bytes: usize,
     n_at_once: u32,
     /// No more reads than this.
@@ -131,17 +131,17 @@ struct Disk<'a> {
 impl Tries for Disk<'_> {
     fn read(&mut self, what: Try) -> Result<(QueueKind, Trial)> {
         let last = self.last.take().filter(|(last, _)| {
-            (last.kind, last.pace, last.n_bytes) == (what.kind, what.pace, what.n_bytes)
+            (last.kind, last.queue_depth, last.n_bytes) == (what.kind, what.queue_depth, what.n_bytes)
         });
         let mut probe = match last {
             Some((_, probe)) => probe,
             None => {
                 let options = QueueOptions {
                     kind: what.kind,
-                    pace: what.pace,
+                    queue_depth: what.queue_depth,
                     faults: self.options.faults.of_trials(),
                 };
-                Probe::open(self.file, options, what.n_bytes, what.pace.depth)?
+                Probe::open(self.file, options, what.n_bytes, what.queue_depth.depth)?
             }
         };
         let stop = self.begin + DEADLINE_SLOW;
@@ -160,7 +160,7 @@ fn find(disk: &mut dyn Tries, asked: QueueKind, n_bytes: usize, is_worth_it: boo
     let n_bytes = n_bytes.min(LOOK_BYTES);
     let mut way = Way {
         kind: asked,
-        pace: Pace::default(),
+        queue_depth: QueueDepth::default(),
         slow: None,
     };
     let Ok((kind, trial)) = disk.read(look(asked, n_bytes, LOOK_DEPTH, 1)) else {
@@ -256,7 +256,7 @@ fn choose(disk: &mut dyn Tries, way: &mut Way, lone: &Lone, has_choice: bool) ->
     }
     if wins(best) {
         way.kind = QueueKind::Pread;
-        way.pace.why = Why::RingIsSerial;
+        way.queue_depth.why = Why::RingIsSerial;
         best = if is_guess { best } else { threads };
     }
     (best, n_at_once)
@@ -266,10 +266,10 @@ fn choose(disk: &mut dyn Tries, way: &mut Way, lone: &Lone, has_choice: bool) ->
 fn look(kind: QueueKind, n_bytes: usize, depth: u32, n_at_once: u32) -> Try {
     Try {
         kind,
-        pace: Pace {
+        queue_depth: QueueDepth {
             depth,
             piece_bytes: LOOK_BYTES,
-            ..Pace::default()
+            ..QueueDepth::default()
         },
         n_bytes,
         n_at_once,
@@ -293,14 +293,14 @@ fn go_deeper(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize, best: f64) -> 
             break;
         }
         best = speed;
-        way.pace.depth = depth;
+        way.queue_depth.depth = depth;
     }
     best
 }
 
-/// Finds the fewest bytes under way that are about as fast as any. The pace stays if a trial fails.
+/// Finds the fewest bytes under way that are about as fast as any. The queue_depth stays if a trial fails.
 fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
-    let mut found: Vec<(f64, Pace)> = Vec::new();
+    let mut found: Vec<(f64, QueueDepth)> = Vec::new();
     let mut best = 0.0f64;
     for (piece_bytes, depth) in PACES {
         // Short reads take more of them for as many bytes under way.
@@ -310,20 +310,20 @@ fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
             QueueKind::Pread => n_reads.min(THREADS_USUAL),
             _ => n_reads,
         };
-        let pace = Pace {
+        let queue_depth = QueueDepth {
             depth,
             piece_bytes,
-            ..way.pace
+            ..way.queue_depth
         };
-        let last = found.last().map(|(_, pace)| *pace);
+        let last = found.last().map(|(_, queue_depth)| *queue_depth);
         let is_late = disk.elapsed() + TRIAL > DEADLINE;
         let takes_long = (depth as usize * read_bytes) as f64 > best * LONGEST.as_secs_f64();
-        if last == Some(pace) || is_late || (best > 0.0 && takes_long) {
+        if last == Some(queue_depth) || is_late || (best > 0.0 && takes_long) {
             continue;
         }
         let what = Try {
             kind: way.kind,
-            pace,
+            queue_depth,
             n_bytes: read_bytes,
             n_at_once: depth,
             n_reads: u64::MAX,
@@ -333,15 +333,15 @@ fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
         };
         let speed = trial.bytes_per_second();
         best = best.max(speed);
-        found.push((speed, pace));
+        found.push((speed, queue_depth));
     }
-    if let Some((_, pace)) = found.iter().find(|(speed, _)| *speed >= best * GOOD_ENOUGH)
+    if let Some((_, queue_depth)) = found.iter().find(|(speed, _)| *speed >= best * GOOD_ENOUGH)
         && found.len() > 1
     {
-        way.pace = *pace;
+        way.queue_depth = *queue_depth;
         if way.kind == QueueKind::Uring {
             // The thread that starts the next one shares a core with computing.
-            way.pace.depth += 1;
+            way.queue_depth.depth += 1;
         }
     }
 }

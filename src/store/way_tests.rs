@@ -91,13 +91,13 @@ fn an_ordinary_disk_is_read_by_a_ring_and_soon_looked_at() {
     for n_bytes in [13_056, 600_000, 5 << 20] {
         let mut disk = Said::default();
         let way = find(&mut disk, QueueKind::Auto, n_bytes, false);
-        let usual = (QueueKind::Uring, Pace::default(), None);
-        assert_eq!((way.kind, way.pace, way.slow), usual);
+        let usual = (QueueKind::Uring, QueueDepth::default(), None);
+        assert_eq!((way.kind, way.queue_depth, way.slow), usual);
         assert!(disk.now < ms(60), "{:?}", disk.now);
         let mut disk = Said::default();
         let way = find(&mut disk, QueueKind::Auto, n_bytes, true);
-        assert_eq!((way.kind, way.pace.why), (QueueKind::Uring, Why::Usual));
-        assert!(disk.tried.len() > 5, "its pace was looked for");
+        assert_eq!((way.kind, way.queue_depth.why), (QueueKind::Uring, Why::Usual));
+        assert!(disk.tried.len() > 5, "its queue_depth was looked for");
         assert!(disk.now < ms(200), "{:?}", disk.now);
     }
 }
@@ -117,13 +117,13 @@ fn a_ring_that_is_serial_gives_way_to_threads() {
                 let way = find(&mut disk, QueueKind::Auto, n_bytes, is_worth_it);
                 let said = format!("{latency:?} {is_blocking} {n_bytes}: {way:?}");
                 assert_eq!(way.kind, QueueKind::Pread, "{said}");
-                assert_eq!(way.pace.why, Why::RingIsSerial, "{said}");
+                assert_eq!(way.queue_depth.why, Why::RingIsSerial, "{said}");
                 assert!(disk.now <= ms(1000), "{said}: {:?}", disk.now);
                 assert_eq!(way.slow.is_some(), latency > ms(5), "{said}");
                 // What was asked for is not changed.
                 for kind in [QueueKind::Uring, QueueKind::Pread] {
                     let way = find(&mut disk, kind, n_bytes, is_worth_it);
-                    assert_eq!((way.kind, way.pace.why), (kind, Why::Usual));
+                    assert_eq!((way.kind, way.queue_depth.why), (kind, Why::Usual));
                 }
             }
         }
@@ -139,7 +139,7 @@ fn where_a_read_mostly_waits_more_are_given() {
             ..Said::default()
         };
         let way = find(&mut disk, QueueKind::Auto, 100_000, false);
-        assert_eq!(way.pace.depth, 32, "{way:?}");
+        assert_eq!(way.queue_depth.depth, 32, "{way:?}");
         assert!(disk.now < ms(300), "{:?}", disk.now);
         let slow = way.slow.unwrap();
         assert_eq!(slow.latency, ms(20));
@@ -152,7 +152,7 @@ fn where_a_read_mostly_waits_more_are_given() {
         ..Said::default()
     };
     let way = find(&mut disk, QueueKind::Auto, 100_000, true);
-    assert_eq!((way.kind, way.pace), (QueueKind::Uring, Pace::default()));
+    assert_eq!((way.kind, way.queue_depth), (QueueKind::Uring, QueueDepth::default()));
     assert!(way.slow.is_some());
 }
 
@@ -236,7 +236,7 @@ fn a_trial_that_fails_leaves_what_was_found() {
             };
             let way = find(&mut disk, asked, 600_000, true);
             if n_good == 0 {
-                assert_eq!((way.kind, way.pace), (asked, Pace::default()));
+                assert_eq!((way.kind, way.queue_depth), (asked, QueueDepth::default()));
             }
             let is_asked = asked == QueueKind::Auto || way.kind == asked;
             assert!(is_asked, "{asked:?} {n_good}: {way:?}");

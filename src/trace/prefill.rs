@@ -45,7 +45,7 @@ impl Trace {
     fn in_batches(self, n_tokens_max: u32) -> Self {
         let mut trace = Self::empty(self.header.clone());
         trace.n_tokens = self.n_tokens;
-        let mut batch = Batch::default();
+        let mut batch = PrefillBatch::default();
         for (token, recorded) in self.entries() {
             // Events of one batch have the same first token.
             let start = self.prompt_at(token).map(|prompt| {
@@ -97,14 +97,14 @@ impl Trace {
 
 /// Tokens of a prompt that become one event for each layer.
 #[derive(Default)]
-struct Batch {
+struct PrefillBatch {
     /// The first token, of which there may be no line.
     start: Option<u32>,
     /// By layer: tokens, and what each of them picked, with ranks.
     layers: BTreeMap<u32, (u32, Vec<(u32, u32)>)>,
 }
 
-impl Batch {
+impl PrefillBatch {
     fn add(&mut self, event: &Event) {
         let (n_tokens, picks) = self.layers.entry(event.layer).or_default();
         *n_tokens += event.n_tokens;

@@ -30,7 +30,7 @@ const _: () = assert!(2 * size_of::<Record>() < 60);
 
 /// What is kept of one layer.
 #[derive(Debug)]
-pub(super) struct Layer {
+pub(super) struct LayerHistory {
     /// Events.
     pub n_visits: u64,
     /// Their tokens.
@@ -42,19 +42,19 @@ pub(super) struct Layer {
     units: [f64; N_HALF_LIVES],
     /// The tokens, decayed with each half-life, in these units.
     decayed_tokens: [f64; N_HALF_LIVES],
-    window: Window,
+    window: RecentVisits,
 }
 
 /// The events of the latest visits.
 #[derive(Debug, Default)]
-struct Window {
+struct RecentVisits {
     /// Tokens and experts of each event, oldest first.
     visits: VecDeque<(u32, u32)>,
     /// Expert and rows of each pick of these events.
     picks: VecDeque<(u32, u32)>,
 }
 
-impl Window {
+impl RecentVisits {
     fn push(&mut self, event: &Event, n_visits_max: usize) {
         if self.visits.len() == n_visits_max
             && let Some((_, n_picks)) = self.visits.pop_front()
@@ -77,7 +77,7 @@ impl Window {
 pub(super) struct History {
     n_visits_max: usize,
     growth: [f64; N_HALF_LIVES],
-    pub layers: Vec<Layer>,
+    pub layers: Vec<LayerHistory>,
     records: Vec<Record>,
 }
 
@@ -85,12 +85,12 @@ impl History {
     /// No events of `n_layers` layers with `n_experts` experts in all. The windows hold
     /// `n_visits_max` visits.
     pub fn new(n_layers: u32, n_experts: usize, n_visits_max: usize) -> Self {
-        let layer = || Layer {
+        let layer = || LayerHistory {
             n_visits: 0,
             n_tokens: 0,
             units: [1.0; N_HALF_LIVES],
             decayed_tokens: [0.0; N_HALF_LIVES],
-            window: Window::default(),
+            window: RecentVisits::default(),
         };
         Self {
             n_visits_max,

@@ -24,11 +24,11 @@ impl Side {
 #[derive(Debug, Default)]
 pub struct Stopwatch {
     /// The batch that is computed.
-    last: Option<Batch>,
+    last: Option<Timed>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Batch {
+struct Timed {
     kind: usize,
     side: Side,
     began: Duration,
@@ -52,7 +52,7 @@ impl Stopwatch {
     /// It begins on `side`.
     pub fn start(&mut self, now: Duration, kind: usize, side: Side) {
         let before = self.last.map(|last| (last.kind, last.side));
-        self.last = Some(Batch {
+        self.last = Some(Timed {
             kind,
             side,
             began: now,

@@ -5,7 +5,7 @@ use super::{budget, config, load, smallest};
 use crate::runner::{Options, Runner, take_hook, tokens};
 use crate::tiny;
 use flate2::read::MultiGzDecoder;
-use hotset::config::{Config, Known, Ram};
+use hotset::config::{Config, ProfileSource, Ram};
 use hotset::device::DeviceStats;
 use hotset::profile::Profile;
 use std::fs::File;
@@ -104,7 +104,7 @@ pub fn a_profile_warms_the_device() {
         let cold = run(&model, &teaching, n_bytes).unwrap();
         assert_eq!((cold.n_warmed, cold.bytes_warmed), (0, 0));
         let mut warm = config("lru");
-        warm.profile = Some(Known::Files(vec![(path.clone(), 1.0)]));
+        warm.profile = Some(ProfileSource::Files(vec![(path.clone(), 1.0)]));
         let warmed = run(&model, &warm, n_bytes).unwrap();
         assert_eq!(warmed.n_warmed, u64::from(warmed.n_slots));
         assert!(warmed.bytes_warmed >= warmed.slot_bytes * 9 / 10);
@@ -133,7 +133,7 @@ pub fn warm_starts_are_exact() {
         let options = Options::default();
         let (stock, _) = super::run(&model, None, options, n_bytes);
         let mut warm = config("adaptive");
-        warm.profile = Some(Known::Files(vec![(path, 1.0)]));
+        warm.profile = Some(ProfileSource::Files(vec![(path, 1.0)]));
         let percents = [1.0, 40.0].map(|share| Some(Ram::Percent(share)));
         for ram in [None, percents[0], percents[1], Some(Ram::Auto)] {
             warm.ram = ram;

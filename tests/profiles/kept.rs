@@ -3,7 +3,7 @@
 use super::child::{Ended, completion, polyglot, run};
 use super::runner::{Options, Runner, take_hook, tokens};
 use super::{Bench, config, counted, text, tiny};
-use hotset::config::{Config, Known};
+use hotset::config::{Config, ProfileSource};
 use hotset::llama;
 use hotset::profile::Profile;
 use std::path::Path;
@@ -155,7 +155,7 @@ fn a_refused_load_leaves_the_process_sound() {
     let path = bench.file("run.json");
     profile_of(&bench.model, &path);
     let config = Config {
-        profile: Some(Known::Files(vec![(path, 1.0)])),
+        profile: Some(ProfileSource::Files(vec![(path, 1.0)])),
         ..config(Some(30.0))
     };
     let _hook = take_hook(Some(&config));

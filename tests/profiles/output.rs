@@ -3,7 +3,7 @@
 
 use super::runner::{self, Options, Output, Runner, take_hook, tokens};
 use super::{Bench, config, made_up, tiny};
-use hotset::config::{Config, Known};
+use hotset::config::{Config, ProfileSource};
 use hotset::llama;
 use hotset::profile::Profile;
 use hotset::stats::Stats;
@@ -23,8 +23,8 @@ const OPTIONS: Options = Options {
 
 fn knowing(config: Config, path: &Path) -> Config {
     let profile = match path.is_dir() {
-        true => Known::Folder(path.to_path_buf()),
-        false => Known::Files(vec![(path.to_path_buf(), 1.0)]),
+        true => ProfileSource::Folder(path.to_path_buf()),
+        false => ProfileSource::Files(vec![(path.to_path_buf(), 1.0)]),
     };
     Config {
         profile: Some(profile),

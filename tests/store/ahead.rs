@@ -6,13 +6,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use hotset::store::{
-    Arena, ModelFile, Pace, QueueKind, Read, ReadFailure, ReadQueue, Recalled, Sink,
+    Arena, ModelFile, QueueDepth, QueueKind, Read, ReadFailure, ReadQueue, Recalled, Sink,
 };
 
 use crate::support::*;
 
 /// The smallest pieces there are, one at a time.
-const ONE_BY_ONE: Pace = pace(1, PIECE);
+const ONE_BY_ONE: QueueDepth = queue_depth(1, PIECE);
 const PIECE: usize = 4096;
 /// The sink keeps the thread that reports this one, or one of a higher number.
 const STOPS: u64 = 1000;
@@ -210,10 +210,10 @@ fn reads_come_once_and_whole_whatever_is_hurried_and_recalled() {
     for kind in kinds() {
         for (i, piece_bytes) in [4 << 10, 20_000, 64 << 10, 1 << 20].into_iter().enumerate() {
             for depth in [1, 3, 9] {
-                let pace = pace(depth, piece_bytes);
+                let queue_depth = queue_depth(depth, piece_bytes);
                 let model = model(&dir.path().join("m"), &file);
                 let seed = 31 * u64::from(depth) + i as u64;
-                let recalled = churn(model, *kind, pace, &file, seed);
+                let recalled = churn(model, *kind, queue_depth, &file, seed);
                 n_recalled[0] += recalled.dropped.len();
                 n_recalled[1] += recalled.cut.len();
             }
@@ -223,14 +223,27 @@ fn reads_come_once_and_whole_whatever_is_hurried_and_recalled() {
 }
 
 /// Submits, hurries and recalls at random; checks all bytes and counters; returns all that was recalled.
-fn churn(model: ModelFile, kind: QueueKind, pace: Pace, file: &[u8], seed: u64) -> Recalled {
+fn churn(
+    model: ModelFile,
+    kind: QueueKind,
+    queue_depth: QueueDepth,
+    file: &[u8],
+    seed: u64,
+) -> Recalled {
     const N: usize = 120;
     let reads = random_reads(N, model.align(), seed);
     // The second half replaces what is dropped of the first.
     let (first, second) = reads.split_at(N / 2);
     let arena = Arc::new(Arena::map(N / 2 * SLOT).unwrap());
     let reports = Arc::new(Reports::default());
-    let queue = queue_into(vec![model], kind, pace, "short=3", &arena, reports.clone());
+    let queue = queue_into(
+        vec![model],
+        kind,
+        queue_depth,
+        "short=3",
+        &arena,
+        reports.clone(),
+    );
     let mut below = Random(seed + 1);
     let mut submitted: Vec<(Read, usize, usize)> = Vec::new();
     let mut ahead = HashSet::new();
@@ -327,8 +340,15 @@ fn a_read_fails_once_when_all_its_pieces_have_ended() {
                 reads: (0..8).map(|tag| pieces(tag, 16)).collect(),
                 reports: Reports::default(),
             });
-            let pace = pace(4, PIECE);
-            let queue = queue_into(vec![model], *kind, pace, "read=3", &arena, sink.clone());
+            let queue_depth = queue_depth(4, PIECE);
+            let queue = queue_into(
+                vec![model],
+                *kind,
+                queue_depth,
+                "read=3",
+                &arena,
+                sink.clone(),
+            );
             match is_ahead {
                 true => queue.submit_ahead(&sink.reads),
                 false => queue.submit(&sink.reads),

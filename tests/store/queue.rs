@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use hotset::store::{
-    Arena, Faults, Pace, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, span,
+    Arena, Faults, QueueDepth, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, span,
 };
 
 use crate::support::*;
@@ -182,9 +182,9 @@ fn a_sink_may_submit_and_may_drop_the_queue() {
         let arena = Arc::new(Arena::map(20 * SLOT).unwrap());
         let options = QueueOptions {
             kind: *kind,
-            pace: Pace {
+            queue_depth: QueueDepth {
                 depth: 2,
-                ..Pace::default()
+                ..QueueDepth::default()
             },
             faults: Faults::default(),
         };

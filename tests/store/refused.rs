@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::thread;
 
-use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions, ReadQueue, Way};
+use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions, ReadQueue, Way};
 
 use crate::support::*;
 
@@ -78,7 +78,7 @@ fn a_sandbox_that_kills_is_not_provoked() {
         let model = model(&dir.path().join("m"), &file);
         let options = QueueOptions {
             kind: QueueKind::Auto,
-            pace: Pace::default(),
+            queue_depth: QueueDepth::default(),
             faults: Faults::default(),
         };
         let way = Way::find(&model, options, SLOT, true);
@@ -104,9 +104,9 @@ fn without_io_uring_pread_takes_over_and_says_why() {
         assert_arrived(&arena, &reads, &file, queue.about());
         let options = QueueOptions {
             kind: QueueKind::Uring,
-            pace: Pace {
+            queue_depth: QueueDepth {
                 depth: 2,
-                ..Pace::default()
+                ..QueueDepth::default()
             },
             faults: Faults::default(),
         };
@@ -242,7 +242,7 @@ fn refused_threads(model: ModelFile, kind: QueueKind) -> String {
         );
         let options = QueueOptions {
             kind,
-            pace: Pace::default(),
+            queue_depth: QueueDepth::default(),
             faults: Faults::default(),
         };
         let reports = std::sync::Arc::new(Reports::default());

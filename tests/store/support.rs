@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Duration;
 
 use hotset::store::{
-    Arena, Faults, ModelFile, Pace, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue, Sink,
-    Why, span,
+    Arena, Faults, ModelFile, QueueDepth, QueueKind, QueueOptions, Read, ReadFailure, ReadQueue,
+    Sink, Why, span,
 };
 
 /// Collects what a queue reports.
@@ -99,8 +99,8 @@ pub fn kinds() -> &'static [QueueKind] {
 }
 
 /// So much at once.
-pub const fn pace(depth: u32, piece_bytes: usize) -> Pace {
-    Pace {
+pub const fn queue_depth(depth: u32, piece_bytes: usize) -> QueueDepth {
+    QueueDepth {
         depth,
         piece_bytes,
         why: Why::Usual,
@@ -115,28 +115,28 @@ pub fn queue(
     faults: &str,
     len: usize,
 ) -> (ReadQueue, Arc<Arena>, Arc<Reports>) {
-    let pace = Pace {
+    let queue_depth = QueueDepth {
         depth,
-        ..Pace::default()
+        ..QueueDepth::default()
     };
     let arena = Arc::new(Arena::map(len).unwrap());
     let reports = Arc::new(Reports::default());
-    let queue = queue_into(files, kind, pace, faults, &arena, reports.clone());
+    let queue = queue_into(files, kind, queue_depth, faults, &arena, reports.clone());
     (queue, arena, reports)
 }
 
-/// A queue with this pace that reports to `sink`.
+/// A queue with this queue_depth that reports to `sink`.
 pub fn queue_into(
     files: Vec<ModelFile>,
     kind: QueueKind,
-    pace: Pace,
+    queue_depth: QueueDepth,
     faults: &str,
     arena: &Arc<Arena>,
     sink: Arc<dyn Sink>,
 ) -> ReadQueue {
     let options = QueueOptions {
         kind,
-        pace,
+        queue_depth,
         faults: match faults {
             "" => Faults::default(),
             faults => Faults::parse(faults).unwrap(),

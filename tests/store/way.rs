@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use hotset::store::{Faults, ModelFile, Pace, QueueKind, QueueOptions, Way, Why};
+use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions, Way, Why};
 
 use crate::support::*;
 
 fn find(model: &ModelFile, kind: QueueKind, faults: &str, n_bytes: usize) -> (Way, Duration) {
     let options = QueueOptions {
         kind,
-        pace: Pace::default(),
+        queue_depth: QueueDepth::default(),
         faults: match faults {
             "" => Faults::default(),
             faults => Faults::parse(faults).unwrap(),
@@ -28,7 +28,11 @@ fn threads_are_chosen_where_io_uring_blocks() {
     for (faults, is_slow) in [("serial_ms=4", false), ("serial_ms=30", true)] {
         let (way, took) = find(&model, QueueKind::Auto, faults, 20_000);
         assert_eq!(way.kind, QueueKind::Pread, "{way:?}");
-        assert_eq!(way.pace.why == Why::RingIsSerial, has_ring, "{way:?}");
+        assert_eq!(
+            way.queue_depth.why == Why::RingIsSerial,
+            has_ring,
+            "{way:?}"
+        );
         assert!(way.slow.is_some() || !is_slow, "{way:?}");
         // A tenth of that is usual; the machine may be busy.
         assert!(took < Duration::from_millis(2000), "{took:?}");
@@ -48,7 +52,7 @@ fn faults_of_reads_are_not_those_of_trials() {
         let (way, _) = find(&model, QueueKind::Auto, faults, n_bytes);
         assert_eq!(
             way.kind == QueueKind::Pread,
-            !kinds().contains(&QueueKind::Uring) || way.pace.why != Why::Usual
+            !kinds().contains(&QueueKind::Uring) || way.queue_depth.why != Why::Usual
         );
     }
 }

@@ -1,6 +1,6 @@
 //! One run, as a process.
 
-use super::variants::{Plan, Variant, Workload};
+use super::variants::{Comparison, Variant, Workload};
 use anyhow::{Context, bail};
 use hotset::error::Error;
 use hotset::measuring::Run;
@@ -21,7 +21,7 @@ const N_LINES: usize = 5;
 
 /// Starts runs, until somebody wants the program to end.
 pub struct Starter<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a Comparison<'a>,
     is_interrupted: Arc<AtomicBool>,
 }
 
@@ -51,7 +51,7 @@ impl Drop for Guard {
 
 impl<'a> Starter<'a> {
     /// From now on signals end the runs in an orderly way.
-    pub fn new(plan: &'a Plan<'a>) -> anyhow::Result<Self> {
+    pub fn new(plan: &'a Comparison<'a>) -> anyhow::Result<Self> {
         let is_interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, Arc::clone(&is_interrupted))?;

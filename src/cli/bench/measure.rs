@@ -1,7 +1,7 @@
 //! All runs, one after the other, and the disk between them.
 
 use super::child::{Job, Starter};
-use super::variants::{Plan, Variant, Workload};
+use super::variants::{Comparison, Variant, Workload};
 use hotset::error::Error;
 use hotset::measuring::disk::{self, Speed};
 use hotset::measuring::host::{Machine, READ_AHEAD_KB, ReadAhead};
@@ -48,7 +48,7 @@ impl Measured {
 }
 
 /// Runs everything. Fails if not even one run could be made.
-pub fn measure(plan: &Plan) -> anyhow::Result<Measured> {
+pub fn measure(plan: &Comparison) -> anyhow::Result<Measured> {
     let limiter = match plan.args.no_limit {
         true => None,
         false => Some(Limiter::new().map_err(or_no_limit)?),
@@ -111,7 +111,7 @@ fn or_no_limit(error: Error) -> Error {
 }
 
 /// Why not all experts can be in memory at once, if they cannot.
-fn skips_compute(plan: &Plan) -> Option<String> {
+fn skips_compute(plan: &Comparison) -> Option<String> {
     let needed = plan.model.n_bytes;
     let available = memory::available();
     (needed > available.bytes).then(|| {
@@ -125,7 +125,7 @@ fn skips_compute(plan: &Plan) -> Option<String> {
     })
 }
 
-fn bar(plan: &Plan, has_compute: bool) -> ProgressBar {
+fn bar(plan: &Comparison, has_compute: bool) -> ProgressBar {
     let n_rows = plan.limits.len() * plan.variants.len() + usize::from(has_compute);
     let n_runs = plan.args.repeat as usize * plan.workloads.len() * n_rows;
     let style = "hotset: {bar:30} run {human_pos} of {human_len}, {eta} left: {msg}";
@@ -134,7 +134,7 @@ fn bar(plan: &Plan, has_compute: bool) -> ProgressBar {
 }
 
 struct Session<'a> {
-    plan: &'a Plan<'a>,
+    plan: &'a Comparison<'a>,
     starter: Starter<'a>,
     limiter: Option<Limiter>,
     bar: ProgressBar,
@@ -287,7 +287,7 @@ fn touched(n_bytes: u64, available: u64) -> u64 {
 }
 
 /// What a reader must know before the numbers.
-fn warnings(measured: &Measured, plan: &Plan, skips_compute: Option<String>) -> Vec<String> {
+fn warnings(measured: &Measured, plan: &Comparison, skips_compute: Option<String>) -> Vec<String> {
     let mut warnings: Vec<String> = skips_compute.into_iter().collect();
     let kb = measured
         .machine

@@ -29,7 +29,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// that fails ends the benchmark after a report of those before it.
 #[cfg(feature = "llama")]
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let plan = variants::Plan::new(args)?;
+    let plan = variants::Comparison::new(args)?;
     let measured = measure::measure(&plan)?;
     let status = report::write(&plan, &measured)?;
     match measured.failure {

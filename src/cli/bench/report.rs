@@ -1,7 +1,7 @@
 //! What was measured, for people and as JSON.
 
 use super::measure::Measured;
-use super::variants::{Plan, REPORT_FILES};
+use super::variants::{Comparison, REPORT_FILES};
 use super::{chart, table};
 use crate::cli::files;
 use crate::cli::out::print;
@@ -76,7 +76,7 @@ struct Disk<'a> {
 }
 
 /// Prints and writes what was measured. The status is 1 if runs of a workload wrote different tokens.
-pub fn write(plan: &Plan, measured: &Measured) -> anyhow::Result<ExitCode> {
+pub fn write(plan: &Comparison, measured: &Measured) -> anyhow::Result<ExitCode> {
     let report = Report::new(plan, measured)?;
     let json = serde_json::to_string_pretty(&report)? + "\n";
     // The rows of all workloads together where there are some.
@@ -108,7 +108,7 @@ fn save(path: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 impl<'a> Report<'a> {
-    fn new(plan: &Plan, measured: &'a Measured) -> anyhow::Result<Self> {
+    fn new(plan: &Comparison, measured: &'a Measured) -> anyhow::Result<Self> {
         let disk = measured.disk_speed();
         let differences = differences(&measured.records);
         let experts = &plan.model.experts;

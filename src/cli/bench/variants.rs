@@ -27,7 +27,7 @@ const PROMPTS: [(&str, &str); 5] = [
 const CAPS: &str = "70%,40%,20%";
 
 /// A benchmark.
-pub struct Plan<'a> {
+pub struct Comparison<'a> {
     pub args: &'a Args,
     pub model: Model,
     pub workloads: Vec<Workload>,
@@ -104,7 +104,7 @@ impl Variant {
     }
 }
 
-impl<'a> Plan<'a> {
+impl<'a> Comparison<'a> {
     /// Checks all input. Makes nothing but the folder of the report, last.
     pub fn new(args: &'a Args) -> anyhow::Result<Self> {
         // A setting that is wrong would be found by the first run only.

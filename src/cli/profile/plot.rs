@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn map(profile: &Profile, phase: Phase) -> Map {
-    let lifts = |layer: &hotset::profile::Layer| {
+    let lifts = |layer: &hotset::profile::LayerHeat| {
         let heat = layer.heat(phase);
         let mean = heat.total() / heat.weight.len() as f64;
         let lift = |weight: &f64| if mean > 0.0 { weight / mean } else { 0.0 };
@@ -124,7 +124,7 @@ fn draw_map(
         .draw()?;
     for (layer, lifts) in map.lifts.iter().enumerate() {
         chart.draw_series(lifts.iter().enumerate().map(|(expert, lift)| {
-            // Layer 0 is on top. The middle of a cell is its number.
+            // LayerHeat 0 is on top. The middle of a cell is its number.
             let (x, y) = (expert as f64, -(layer as f64));
             let corners = [(x - 0.5, y + 0.5), (x + 0.5, y - 0.5)];
             Rectangle::new(corners, color(lift / highest).filled())

@@ -61,7 +61,7 @@ mod reading {
     use hotset::error::Error;
     use hotset::gguf;
     use hotset::llama::text;
-    use hotset::profile::{Layer, Profile};
+    use hotset::profile::{LayerHeat, Profile};
     use hotset::report::Progress;
     use std::path::PathBuf;
 
@@ -114,7 +114,7 @@ mod reading {
     impl Role {
         /// Moves what was read as a prompt to where it belongs.
         fn assign(self, profile: &mut Profile) {
-            let move_layer = |layer: &mut Layer| match self {
+            let move_layer = |layer: &mut LayerHeat| match self {
                 Self::Prompt => {}
                 Self::Generation => std::mem::swap(&mut layer.prompt, &mut layer.generation),
                 Self::Both => layer.generation.clone_from(&layer.prompt),

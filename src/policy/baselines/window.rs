@@ -19,7 +19,7 @@ pub(in crate::policy) const SPEC: Spec = Spec {
         min: 1,
         max: 4096,
     }),
-    build: |shape, n_visits| Box::new(Scored::new(shape, Window::new(shape, n_visits))),
+    build: |shape, n_visits| Box::new(Scored::new(shape, SlidingWindow::new(shape, n_visits))),
 };
 
 /// What a token adds to a count. A prompt adds fractions, and must take exactly those out again when
@@ -27,7 +27,7 @@ pub(in crate::policy) const SPEC: Spec = Spec {
 const TOKEN: u32 = 1 << 10;
 
 /// Ties go to the expert that generation used longer ago.
-struct Window {
+struct SlidingWindow {
     /// The length of the window.
     n_visits_max: u32,
     /// By layer.
@@ -51,7 +51,7 @@ struct Visits {
     picks: VecDeque<(u32, u32)>,
 }
 
-impl Window {
+impl SlidingWindow {
     fn new(shape: &Shape, n_visits_max: u32) -> Self {
         Self {
             n_visits_max,
@@ -74,7 +74,7 @@ fn added(event: &Event, rows: u32) -> u32 {
     }
 }
 
-impl Score for Window {
+impl Score for SlidingWindow {
     type Key = (f64, (u64, f32));
 
     fn prime(&mut self, prior: &Prior) {
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn a_count_is_the_sum_over_the_last_visits() {
         const N_VISITS_MAX: usize = 5;
-        let mut window = Window::new(&Shape::uniform(2, 4), N_VISITS_MAX as u32);
+        let mut window = SlidingWindow::new(&Shape::uniform(2, 4), N_VISITS_MAX as u32);
         let mut history: [Vec<[u32; 4]>; 2] = Default::default();
         for step in 0..200u32 {
             let layer = step * step % 3 % 2;
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_prior_stands_for_the_visits_not_seen_yet() {
-        let mut window = Window::new(&Shape::uniform(1, 2), 4);
+        let mut window = SlidingWindow::new(&Shape::uniform(1, 2), 4);
         window.prime(&Prior {
             frequency: &[0.5, 0.25],
             n_tokens: 3.0,

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 
 /// How much is given to the system at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub struct QueueDepth {
     /// Pieces under way at once, at least 1. More may be submitted; they wait.
     pub depth: u32,
     /// Bytes of a piece at most, at least 1. Rounded up to the alignment of the file.
@@ -37,7 +37,7 @@ impl fmt::Display for Why {
     }
 }
 
-impl Default for Pace {
+impl Default for QueueDepth {
     /// What suits most disks.
     fn default() -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Default for Pace {
     }
 }
 
-impl fmt::Display for Pace {
+impl fmt::Display for QueueDepth {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let piece = ByteSize(self.piece_bytes as u64);
         write!(
