@@ -52,7 +52,6 @@ if [ "$what" = all ] || [ "$what" = miri ]; then
     miri() {
         cargo +nightly miri test --target-dir target/miri --no-default-features "$@"
     }
-    miri --lib -- ffi:: policy:: residency:: draft_tokens:: engine::lane engine::prompt sync:: \
-        --skip undo_restores_every_earlier_state
+    miri --lib -- ffi:: policy:: residency:: draft_tokens:: engine::lane engine::prompt sync::
     miri --test trace -- events:: lines_ data_that
 fi

@@ -9,7 +9,7 @@ use super::speaker;
 use super::sys::{ggml_backend_t, ggml_tensor};
 use super::trials;
 use crate::config::{Config, StatsTo};
-use crate::device::guard::Guard;
+use crate::device::guard::{Guard, News};
 use crate::device::{DeviceCache, DeviceStats};
 use crate::draft_tokens::Batch;
 use crate::error::Result;
@@ -214,22 +214,24 @@ impl Cached {
         if let Some(made) = self.made.get().filter(|_| batch.n_tokens() > 0) {
             self.warm(made)?;
         }
-        let is_used = self.guard.as_ref().is_none_or(|guard| {
-            let mut guard = guard.lock().expect(TOLD);
-            let (n_plans, n_misses) = (
-                self.n_plans.swap(0, Relaxed),
-                self.n_misses.swap(0, Relaxed),
-            );
-            let n_misses = (n_plans > 0).then_some(n_misses);
-            let n_tokens = batch.n_tokens() as u32;
-            let (is_on, news) = guard.begin(self.begin.elapsed(), n_tokens, n_misses);
-            if let Some(news) = news {
-                report::say(&report::guard_line(&news));
-            }
-            is_on
-        });
+        let (is_used, news) = self
+            .guard
+            .as_ref()
+            .map_or((true, None), |guard| self.judge(guard, batch));
+        if let Some(news) = news {
+            report::say(&report::guard_line(&news));
+        }
         CURRENT.set(Some(self));
         Ok(is_used)
+    }
+
+    fn judge(&self, guard: &Mutex<Guard>, batch: &Batch) -> (bool, Option<News>) {
+        let n_plans = self.n_plans.swap(0, Relaxed);
+        let n_misses = self.n_misses.swap(0, Relaxed);
+        let n_misses = (n_plans > 0).then_some(n_misses);
+        let n_tokens = batch.n_tokens() as u32;
+        let mut guard = guard.lock().expect(TOLD);
+        guard.begin(self.begin.elapsed(), n_tokens, n_misses)
     }
 
     fn made(&self) -> Result<Made> {
