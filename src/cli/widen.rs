@@ -243,9 +243,24 @@ fn write(args: &Args, plan: &Plan, draft: Draft, interrupt: &Interrupt) -> anyho
     let bar = ProgressBar::new(plan.n_bytes).with_style(ProgressStyle::with_template(
         "{bar:40} {binary_bytes} of {binary_total_bytes}, {eta} left",
     )?);
+    let mut out = BufWriter::with_capacity(1 << 20, bar.wrap_write(&draft));
+    copy(args, plan, &mut out, interrupt)?;
+    out.flush().map_err(failed)?;
+    drop(out);
+    bar.finish_and_clear();
+    draft.keep().map_err(failed)?;
+    Ok(())
+}
+
+fn copy(
+    args: &Args,
+    plan: &Plan,
+    out: &mut impl Write,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    let failed = |cause| Error::io(args.output.clone(), cause);
     let mut source =
         BufReader::new(File::open(&args.input).map_err(|e| Error::file(&args.input, e))?);
-    let mut out = BufWriter::with_capacity(1 << 20, bar.wrap_write(&draft));
     out.write_all(&plan.head).map_err(failed)?;
     for piece in &plan.pieces {
         let Piece {
@@ -259,23 +274,16 @@ fn write(args: &Args, plan: &Plan, draft: Draft, interrupt: &Interrupt) -> anyho
             if interrupt.load(Ordering::Relaxed) != 0 {
                 bail!("interrupted");
             }
-            let mut bytes = read(
-                &mut source,
-                tensor.offset + at,
-                unit_bytes.min(n_bytes - at),
-            )
-            .map_err(|e| Error::file(&args.input, format!("tensor '{}': {e}", tensor.name)))?;
-            write_unit(&mut out, &mut bytes, piece, args.factor).map_err(failed)?;
+            let n_unit = unit_bytes.min(n_bytes - at);
+            let mut bytes = read(&mut source, tensor.offset + at, n_unit)
+                .map_err(|e| Error::file(&args.input, format!("tensor '{}': {e}", tensor.name)))?;
+            write_unit(out, &mut bytes, piece, args.factor).map_err(failed)?;
         }
         let n_written = n_bytes * piece.widened.map_or(1, |_| u64::from(args.factor));
         let n_padding = gguf::padded(n_written) - n_written;
         out.write_all(&vec![0; n_padding as usize])
             .map_err(failed)?;
     }
-    out.flush().map_err(failed)?;
-    drop(out);
-    bar.finish_and_clear();
-    draft.keep().map_err(failed)?;
     Ok(())
 }
 
@@ -299,4 +307,71 @@ fn write_unit(
     divide(bytes, format, divisor(part, factor));
     let row_bytes = bytes.len() / piece.tensor.shape[1] as usize;
     write_tiled(out, bytes, part, row_bytes, factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Vec<u8> {
+        let mut values = Values::default();
+        values.set("general.architecture", Value::text("a"));
+        values.set("general.name", Value::text("b"));
+        values.set("a.feed_forward_length", Value::u32(32));
+        let mut head = Head::new(values);
+        for (name, ty, shape) in [
+            ("blk.0.ffn_up_exps.weight", types::F32, [3, 32, 2, 1]),
+            ("blk.0.ffn_down_exps.weight", types::Q8_0, [32, 3, 2, 1]),
+            ("x", types::F16, [5, 1, 1, 1]),
+        ] {
+            head.add(name, ty, shape).unwrap();
+        }
+        let mut bytes = head.to_bytes();
+        bytes.resize(bytes.len() + head.n_data_bytes() as usize, 9);
+        bytes
+    }
+
+    /// Cut off or changed anywhere, a model is refused, or what is made of it is whole and no larger than it should be.
+    #[test]
+    fn damaged_models_are_refused_or_harmless() {
+        let whole = small();
+        let folder = tempfile::tempdir().unwrap();
+        let [input, output] = ["in.gguf", "out.gguf"].map(|name| folder.path().join(name));
+        let args = Args {
+            input,
+            factor: 3,
+            output,
+        };
+        let widened = |bytes: &[u8]| {
+            std::fs::write(&args.input, bytes).unwrap();
+            let plan = match plan(&args.input, args.factor) {
+                Ok(plan) => plan,
+                Err(Error::File { .. }) => return false,
+                Err(other) => panic!("{other}"),
+            };
+            assert!(plan.n_bytes <= 3 * bytes.len() as u64);
+            let mut out = Vec::new();
+            copy(&args, &plan, &mut out, &Interrupt::default()).unwrap();
+            assert_eq!(out.len() as u64, plan.n_bytes);
+            std::fs::write(&args.output, out).unwrap();
+            let found = gguf::list(&args.output).unwrap();
+            found.tensors.iter().for_each(|t| {
+                t.bare_bytes().unwrap();
+            });
+            true
+        };
+        assert!(widened(&whole));
+        for n in 0..whole.len() {
+            // The padding at the end may be missing.
+            assert_eq!(widened(&whole[..n]), n + 22 >= whole.len(), "{n}");
+        }
+        let n_head = whole.len() - 768 - 224 - 32;
+        let damaged = |bit: usize| {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            widened(&damaged)
+        };
+        let n_widened = (0..8 * n_head).filter(|bit| damaged(*bit)).count();
+        assert!(n_widened > 500, "{n_widened}");
+    }
 }
