@@ -26,7 +26,6 @@ mod policies;
 mod profile;
 mod replay;
 mod run;
-#[cfg(feature = "llama")]
 mod tiles;
 mod widen;
 

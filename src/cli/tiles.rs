@@ -6,47 +6,26 @@
 //! half precision cannot hold. For powers of two that is exact.
 
 use half::f16;
+use hotset::gguf::Part;
 use std::io::{self, Write};
 
-/// A matrix of an expert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// From the input to the hidden layer, through the activation.
-    Gate,
-    /// From the input to the hidden layer.
-    Up,
-    /// From the hidden layer to the output.
-    Down,
+/// The dimension of a part that grows: a row holds the numbers of dimension 0.
+///
+/// Copies of [`Part::GateUp`] would have to lie within it, between gate and up: `hotset widen` refuses it.
+pub fn hidden_dimension(part: Part) -> usize {
+    match part {
+        Part::GateUp | Part::Gate | Part::Up => 1,
+        Part::Down => 0,
+    }
 }
 
-impl Part {
-    /// The part that a tensor holds for all experts of a layer.
-    pub fn of(name: &str) -> Option<Self> {
-        let name = name.strip_prefix("blk.")?.split_once('.')?.1;
-        match name {
-            "ffn_gate_exps.weight" => Some(Self::Gate),
-            "ffn_up_exps.weight" => Some(Self::Up),
-            "ffn_down_exps.weight" => Some(Self::Down),
-            _ => None,
-        }
-    }
-
-    /// The dimension that grows: a row holds the numbers of dimension 0.
-    pub fn hidden_dimension(self) -> usize {
-        match self {
-            Self::Gate | Self::Up => 1,
-            Self::Down => 0,
-        }
-    }
-
-    /// What this part is divided by when there are `factor` copies.
-    pub fn divisor(self, factor: u32) -> f32 {
-        let up = 1 << (factor.ilog2() / 2);
-        match self {
-            Self::Gate => 1.0,
-            Self::Up => up as f32,
-            Self::Down => factor as f32 / up as f32,
-        }
+/// What a part is divided by when there are `factor` copies.
+pub fn divisor(part: Part, factor: u32) -> f32 {
+    let up = 1 << (factor.ilog2() / 2);
+    match part {
+        Part::GateUp | Part::Gate => 1.0,
+        Part::Up => up as f32,
+        Part::Down => factor as f32 / up as f32,
     }
 }
 
@@ -91,7 +70,7 @@ pub fn write_tiled(
     factor: u32,
 ) -> io::Result<()> {
     // Along dimension 1 copies of the matrix follow each other, along dimension 0 copies of a row.
-    let unit = match part.hidden_dimension() {
+    let unit = match hidden_dimension(part) {
         0 => row_bytes,
         _ => matrix.len(),
     };
@@ -108,19 +87,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_separate_expert_weights_are_parts() {
-        assert_eq!(Part::of("blk.3.ffn_down_exps.weight"), Some(Part::Down));
-        for other in [
-            "blk.3.ffn_gate_up_exps.weight",
-            "blk.3.ffn_up_exps.bias",
-            "blk.3.ffn_up.weight",
-            "blk.3.ffn_up_shexp.weight",
-        ] {
-            assert_eq!(Part::of(other), None, "{other}");
-        }
-    }
-
-    #[test]
     fn the_divisors_multiply_to_the_factor() {
         for (factor, up, down) in [
             (1, 1.0, 1.0),
@@ -130,9 +96,9 @@ mod tests {
             (180, 8.0, 22.5),
             (256, 16.0, 16.0),
         ] {
-            assert_eq!(Part::Up.divisor(factor), up, "{factor}");
-            assert_eq!(Part::Down.divisor(factor), down, "{factor}");
-            assert_eq!(Part::Gate.divisor(factor), 1.0);
+            assert_eq!(divisor(Part::Up, factor), up, "{factor}");
+            assert_eq!(divisor(Part::Down, factor), down, "{factor}");
+            assert_eq!(divisor(Part::Gate, factor), 1.0);
         }
     }
 
@@ -168,7 +134,7 @@ mod tests {
         let down = [[2.0f32, 1.0, -1.0], [4.0, 0.25, 3.0]];
         let widened = |rows: &[f32], row_bytes, part: Part| {
             let mut bytes: Vec<u8> = rows.iter().flat_map(|x| x.to_le_bytes()).collect();
-            divide(&mut bytes, Format::F32, part.divisor(8));
+            divide(&mut bytes, Format::F32, divisor(part, 8));
             let mut out = Vec::new();
             write_tiled(&mut out, &bytes, part, row_bytes, 8).unwrap();
             let numbers = out

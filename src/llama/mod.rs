@@ -15,8 +15,6 @@ mod device_hook;
 mod ending;
 mod fatal;
 mod foresight;
-#[cfg(feature = "llama")]
-pub mod gguf;
 mod hook;
 mod install;
 mod load_hook;

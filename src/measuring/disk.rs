@@ -1,7 +1,7 @@
 //! How fast this disk reads what hotset reads: parts of experts, in any order, many at once.
 
 use crate::error::{Error, Result};
-use crate::gguf::{self, expert_part};
+use crate::gguf;
 use crate::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions, Way, probe};
 use serde::Serialize;
 use std::fs::File;
@@ -31,7 +31,7 @@ pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
     let mut largest: Option<(usize, PathBuf)> = None;
     for path in gguf::files(path)? {
         let tensors = gguf::list(&path)?.tensors.into_iter();
-        for tensor in tensors.filter(|tensor| expert_part(&tensor.name).is_some()) {
+        for tensor in tensors.filter(|tensor| tensor.part().is_some()) {
             let n_bytes = (tensor.n_bytes / tensor.n_last().max(1)) as usize;
             if largest.as_ref().is_none_or(|(most, _)| n_bytes > *most) {
                 largest = Some((n_bytes, path.clone()));

@@ -62,7 +62,7 @@ fn check_format(path: &Path) -> Result<()> {
 
 /// The counts of each layer with experts, in the order of their blocks.
 fn layers(path: &Path, listing: &Listing) -> Result<Vec<Vec<u64>>> {
-    let kind = listing.texts.get("general.type").map_or("", |kind| kind);
+    let kind = listing.values.text("general.type").unwrap_or_default();
     if kind != "imatrix" {
         let why = format!("general.type is {kind:?}: an importance matrix has \"imatrix\"");
         return Err(Error::file(path, why));
@@ -125,7 +125,7 @@ fn identify(
     totals.sort_unstable();
     // Not the mean: of the last layer, llama.cpp may compute only what its caller asks for.
     let n_picks = totals[totals.len() / 2];
-    let number = |key| listing.numbers.get(key).copied().unwrap_or(0);
+    let number = |key| listing.values.number(key).unwrap_or(0);
     let (n_chunks, chunk_size) = (number("imatrix.chunk_count"), number("imatrix.chunk_size"));
     let n_tokens = n_chunks.saturating_mul(chunk_size);
     if let Some(model) = model {

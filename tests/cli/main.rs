@@ -18,7 +18,6 @@ mod programs;
 mod replay;
 mod replay_output;
 mod values;
-#[cfg(feature = "llama")]
 mod widen;
 
 fn hotset(args: &[&str]) -> Command {
@@ -166,12 +165,7 @@ fn policies_lists_the_registry() {
 #[cfg(not(feature = "llama"))]
 #[test]
 fn without_llama_cpp_the_commands_that_need_it_say_so() {
-    let commands: [&[&str]; 4] = [
-        &["bench", "-m", "a.gguf"],
-        &["run", "--off"],
-        &["demo"],
-        &["widen", "a.gguf", "--factor", "2", "-o", "b.gguf"],
-    ];
+    let commands: [&[&str]; 3] = [&["bench", "-m", "a.gguf"], &["run", "--off"], &["demo"]];
     for args in commands {
         let error = error_of(&mut hotset(args), 1);
         assert!(error.contains("built without llama.cpp"), "{error}");
@@ -179,7 +173,6 @@ fn without_llama_cpp_the_commands_that_need_it_say_so() {
 }
 
 /// The bundled model.
-#[cfg(feature = "llama")]
 fn model() -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/polyglot-moe.gguf");
     path.to_str().unwrap().to_string()

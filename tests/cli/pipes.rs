@@ -32,7 +32,6 @@ fn commands(folder: &Path) -> Vec<Command> {
         "profile diff A A",
         "profile merge A A --name x -o M",
         "profile plot A -o S",
-        #[cfg(feature = "llama")]
         "widen W --factor 2 -o X",
     ]
     .iter()

@@ -1,7 +1,7 @@
 //! `hotset widen`: the same model, heavier; and never half a file.
 
 use super::{error_of, hotset, limited, model, run, text};
-use hotset::llama::gguf::{Gguf, Tensor, Value};
+use hotset::gguf::{Head, Listing, Tensor, Value, Values, list, types};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,46 +58,111 @@ fn files_that_are_no_model_are_refused() {
     );
 }
 
-/// Writes a file of metadata with room for its tensors.
-fn sparse(gguf: &Gguf, path: &Path) {
-    let meta = gguf.to_bytes();
-    let last = gguf.tensors().pop().map_or(0, |t| t.offset + t.n_bytes);
-    std::fs::write(path, &meta).unwrap();
+/// Writes a file of these tensors, all zeros. Its architecture is `test`.
+fn sparse(lengths: &[(&str, Value)], tensors: &[(&str, u32, [u64; 4])], path: &Path) {
+    let mut values = Values::default();
+    values.set("general.architecture", Value::text("test"));
+    for (key, value) in lengths {
+        values.set(key, value.clone());
+    }
+    let mut head = Head::new(values);
+    for (name, ty, shape) in tensors {
+        head.add(name, *ty, *shape).unwrap();
+    }
+    let bytes = head.to_bytes();
+    std::fs::write(path, &bytes).unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-    file.set_len(meta.len() as u64 + last).unwrap();
+    file.set_len(bytes.len() as u64 + head.n_data_bytes())
+        .unwrap();
 }
+
+const DOWN: (&str, u32, [u64; 4]) = ("blk.0.ffn_down_exps.weight", types::F32, [32, 4, 2, 1]);
+const LENGTH: &str = "test.expert_feed_forward_length";
 
 #[test]
 fn models_that_would_compute_something_else_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    let refused = |tensor: &str, ty, expected: &str| {
-        let mut gguf = Gguf::empty();
-        gguf.set_str("general.architecture", "test");
-        gguf.set_u32("test.expert_feed_forward_length", 32);
-        gguf.add_tensor("blk.0.ffn_down_exps.weight", 0, [32, 4, 2, 1]);
-        gguf.add_tensor(tensor, ty, [256, 4, 2, 1]);
-        sparse(&gguf, &path);
+    let refused = |tensor: &str, ty, shape, expected: &str| {
+        let length = [(LENGTH, Value::u32(32))];
+        sparse(&length, &[DOWN, (tensor, ty, shape)], &path);
         refuses(&path, expected);
     };
+    let shape = [256, 4, 2, 1];
+    for (tensor, ty, expected) in [
+        ("ffn_gate_up_exps.weight", 0, "ffn_gate_up_exps.weight"),
+        ("ffn_up_exps.bias", 0, "ffn_up_exps.bias"),
+        ("ffn_down_shexp.weight", 0, "shared experts"),
+        ("ffn_up_exps.weight", 12, "is q4_K, only q8_0, f16 and f32"),
+    ] {
+        refused(&format!("blk.0.{tensor}"), ty, shape, expected);
+    }
+    let up = "blk.0.ffn_up_exps.weight";
     refused(
-        "blk.0.ffn_gate_up_exps.weight",
+        up,
         0,
-        "ffn_gate_up_exps.weight",
+        [32, 4, 2, 3],
+        "[32, 4, 2, 3] numbers: experts are matrices",
     );
-    refused("blk.0.ffn_up_exps.bias", 0, "ffn_up_exps.bias");
-    refused("blk.0.ffn_down_shexp.weight", 0, "shared experts");
-    refused(
-        "blk.0.ffn_up_exps.weight",
-        12,
-        "is q4_K, only q8_0, f16 and f32",
-    );
+    // 8 GiB that nobody should hold in memory.
+    let expected = "has experts of 4294967424 bytes, above 4294967296";
+    refused(up, 0, [32, (1 << 25) + 1, 2, 1], expected);
 
-    let mut dense = Gguf::empty();
-    dense.set_str("general.architecture", "test");
-    dense.add_tensor("blk.0.ffn_down.weight", 0, [32, 4, 1, 1]);
-    sparse(&dense, &path);
+    let dense = ("blk.0.ffn_down.weight", 0, [32, 4, 1, 1]);
+    sparse(&[], &[dense], &path);
     refuses(&path, "has no experts");
+    sparse(&[], &[DOWN, dense], &path);
+    refuses(&path, "as long as the dense 'blk.0.ffn_down.weight'");
+    for (key, value, expected) in [
+        (LENGTH, Value::u32(1 << 31), "is too large with factor 2"),
+        (LENGTH, Value::text("8"), "is \"8\", not one number"),
+        ("split.count", Value::u32(2), "one file of several"),
+        ("split.count", Value::text("1"), "one file of several"),
+    ] {
+        sparse(&[(key, value)], &[DOWN], &path);
+        refuses(&path, expected);
+    }
+}
+
+/// They are copied, and that takes their sizes.
+#[test]
+fn tensors_of_unknown_types_and_sizes_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    sparse(&[], &[DOWN, ("output.weight", 0, [32, 1, 1, 1])], &path);
+    let good = std::fs::read(&path).unwrap();
+    let name = b"output.weight";
+    let at = good.windows(name.len()).position(|w| w == name).unwrap() + name.len();
+    let patched = |offset: usize, byte: u8, expected: &str| {
+        let mut bytes = good.clone();
+        bytes[at + offset] = byte;
+        std::fs::write(&path, bytes).unwrap();
+        refuses(&path, expected);
+    };
+    // After the number of dimensions, one of which is listed: the row, and the type.
+    patched(12, 77, "'output.weight' is of type 77");
+    patched(
+        4,
+        33,
+        "cut off: tensor 'output.weight' is of 132 bytes, there are 128",
+    );
+}
+
+/// What is copied is copied in pieces.
+#[test]
+fn a_large_tensor_takes_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, output] = ["in.gguf", "out.gguf"].map(|name| folder.path().join(name));
+    let large = ("output.weight", types::F32, [1 << 20, 80, 1, 1]);
+    sparse(&[], &[DOWN, large], &path);
+    let command = widen(path.to_str().unwrap(), "2", &output);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v 300000; exec \"$@\"", "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    let done = run(&mut shell);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let n_bytes = |path: &Path| std::fs::metadata(path).unwrap().len();
+    assert_eq!(n_bytes(&output), n_bytes(&path) + 32 * 4 * 2 * 4);
 }
 
 #[test]
@@ -180,11 +245,10 @@ fn an_interrupted_run_leaves_nothing() {
     assert_eq!(names_in(folder.path()), [""; 0]);
 }
 
-fn bytes(path: &Path, gguf: &Gguf, tensor: &Tensor) -> Vec<u8> {
-    let mut bytes = vec![0; tensor.n_bytes as usize];
+fn bytes(path: &Path, tensor: &Tensor) -> Vec<u8> {
+    let mut bytes = vec![0; tensor.bare_bytes().unwrap() as usize];
     let file = std::fs::File::open(path).unwrap();
-    file.read_exact_at(&mut bytes, gguf.data_offset() + tensor.offset)
-        .unwrap();
+    file.read_exact_at(&mut bytes, tensor.offset).unwrap();
     bytes
 }
 
@@ -195,11 +259,9 @@ fn a_widened_model_has_wider_experts_and_all_else_as_before() {
     let input = PathBuf::from(model());
     let done = run(&mut widen(&model(), "4", &output));
     assert!(done.status.success(), "{}", text(&done.stderr));
-    let (before, after) = (Gguf::read(&input).unwrap(), Gguf::read(&output).unwrap());
-    let number = |gguf: &Gguf, key: &str| match gguf.value(key) {
-        Some(Value::U32(n)) => n,
-        other => panic!("{key}: {other:?}"),
-    };
+    let (before, after) = (list(&input).unwrap(), list(&output).unwrap());
+    let number =
+        |gguf: &Listing, key: &str| gguf.values.get(key).and_then(Value::as_u32).expect(key);
     for key in [
         "qwen3moe.expert_feed_forward_length",
         "qwen3moe.feed_forward_length",
@@ -207,13 +269,11 @@ fn a_widened_model_has_wider_experts_and_all_else_as_before() {
         assert_eq!(number(&after, key), 4 * number(&before, key));
     }
     assert_eq!(number(&after, "qwen3moe.expert_count"), 64);
-    let Some(Value::Str(name)) = after.value("general.name") else {
-        panic!("no name")
-    };
+    let name = after.values.text("general.name").expect("a name");
     assert!(name.ends_with("-x4"), "{name}");
 
-    for (old, new) in before.tensors().iter().zip(after.tensors()) {
-        let (a, b) = (bytes(&input, &before, old), bytes(&output, &after, &new));
+    for (old, new) in before.tensors.iter().zip(&after.tensors) {
+        let (a, b) = (bytes(&input, old), bytes(&output, new));
         assert_eq!(old.name, new.name);
         if !old.name.contains("_exps.weight") {
             assert!(a == b, "{} changed", old.name);
@@ -228,10 +288,29 @@ fn a_widened_model_has_wider_experts_and_all_else_as_before() {
         }
     }
     assert_eq!(std::fs::metadata(&output).unwrap().len() % 32, 0);
+    #[cfg(feature = "llama")]
     assert_eq!(greedy(output.to_str().unwrap()), greedy(&model()));
 }
 
+/// What llama.cpp knows of types.
+#[cfg(feature = "llama")]
+#[test]
+fn types_are_those_of_ggml() {
+    use hotset::llama::sys;
+    for ty in 0..sys::GGML_TYPE_COUNT {
+        // SAFETY: a type, and a name that is static.
+        let (name, n_block, n_bytes) = unsafe {
+            let name = std::ffi::CStr::from_ptr(sys::ggml_type_name(ty));
+            let n_block = sys::ggml_blck_size(ty);
+            (name.to_str().unwrap(), n_block, sys::ggml_type_size(ty))
+        };
+        let expected = (n_block > 0).then_some((name, n_block as u64, n_bytes as u64));
+        assert_eq!(types::find(ty), expected, "{ty}");
+    }
+}
+
 /// The most likely text that a model writes.
+#[cfg(feature = "llama")]
 fn greedy(model: &str) -> String {
     let run_completion = ["run", "--off", "--tool", "completion", "--"];
     let args = [
