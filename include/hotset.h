@@ -74,8 +74,8 @@ enum {
 typedef uint32_t hotset_phase;
 
 enum {
-    HOTSET_PHASE_GENERATION = 0, // up to 32 tokens at a time
-    HOTSET_PHASE_PROMPT     = 1, // more
+    HOTSET_PHASE_DECODE = 0, // up to 32 tokens at a time
+    HOTSET_PHASE_PREFILL     = 1, // more
 };
 
 // Which visits of a layer count. A visit is one committed plan of it in one phase.
@@ -420,8 +420,8 @@ HOTSET_API hotset_status hotset_profile_merge(
 // profile  NULL is allowed and does nothing. No cache needs the profiles that it was given.
 HOTSET_API void hotset_profile_delete(struct hotset_profile * profile);
 
-// Adds what the committed plans of `cache` have picked since the last call for this cache. What it has
-// learnt once it does not teach again: a cache teaches one profile.
+// Adds what the committed plans of `cache` have picked since the last call for this cache. What was
+// learnt of it once is not learnt again: one profile learns from a cache.
 // HOTSET_STATUS_MISMATCH: their layers with experts have other numbers of them.
 HOTSET_API hotset_status hotset_profile_learn(struct hotset_profile * profile, struct hotset_cache * cache);
 

@@ -207,6 +207,11 @@ impl Draft {
 }
 
 impl Sure {
+    /// What is sure of an event of `all` tokens: `sure`, or all of it.
+    pub fn of<'a>(sure: &'a Option<Self>, all: Event<'a>) -> Event<'a> {
+        sure.as_ref().map_or(all, |sure| sure.event(all.layer))
+    }
+
     /// As an event of the layer that is number `layer`.
     pub fn event(&self, layer: u32) -> Event<'_> {
         self.picked.event(layer, self.n_tokens)

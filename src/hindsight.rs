@@ -21,7 +21,7 @@ pub struct Lookback {
     /// Its size.
     pub n_slots: u32,
     /// The events. Those that it has dropped, or that were left out, say whether it is the whole run.
-    pub log: RecentEvents,
+    pub recent: RecentEvents,
 }
 
 /// Hits of other policies on the latest routing of a run, see the head of this file.
@@ -41,14 +41,14 @@ pub struct Hindsight {
     pub belady_hits: u64,
 }
 
-const FITS: &str = "a log holds events of its pool's shape, and the policy is active";
+const FITS: &str = "recent events are of its pool's shape, and the policy is active";
 
 impl Hindsight {
     /// The hits in `windows`, which cover the same time, together. Takes a second per million picks,
     /// or so. Panics if there is no policy called `policy`.
     pub fn of(windows: &[Lookback], policy: &str) -> Self {
         let mut hindsight = Self {
-            is_whole_run: windows.iter().all(|w| w.log.n_events_dropped() == 0),
+            is_whole_run: windows.iter().all(|w| w.recent.n_events_dropped() == 0),
             ..Self::default()
         };
         for window in windows {
@@ -57,8 +57,8 @@ impl Hindsight {
                 false => window.n_events_of_first_half(),
             };
             let picks = |e: Event| e.experts.len() as u64;
-            hindsight.warm_picks += window.log.iter().take(n_warm).map(picks).sum::<u64>();
-            hindsight.picks += window.log.iter().skip(n_warm).map(picks).sum::<u64>();
+            hindsight.warm_picks += window.recent.iter().take(n_warm).map(picks).sum::<u64>();
+            hindsight.picks += window.recent.iter().skip(n_warm).map(picks).sum::<u64>();
             hindsight.active_hits += window.hits(n_warm, policy);
             hindsight.lru_hits += window.hits(n_warm, "lru");
             hindsight.belady_hits += window.most_hits(n_warm);
@@ -73,9 +73,9 @@ impl Lookback {
         let mut n_picks = 0;
         let is_in_half = |event: &Event| {
             n_picks += event.experts.len();
-            n_picks <= self.log.n_picks() / 2
+            n_picks <= self.recent.n_picks() / 2
         };
-        self.log.iter().take_while(is_in_half).count()
+        self.recent.iter().take_while(is_in_half).count()
     }
 
     /// Hits of a policy after the first `n_warm` events.
@@ -87,7 +87,7 @@ impl Lookback {
             device: false,
         };
         let replay = Replay::new(&self.shape, &[pool], policy, None);
-        let hits = replay.and_then(|mut replay| replay.run(self.log.iter()));
+        let hits = replay.and_then(|mut replay| replay.run(self.recent.iter()));
         let hits = hits.expect(FITS);
         hits[n_warm..].iter().map(|&n| u64::from(n)).sum()
     }
@@ -105,7 +105,7 @@ impl Lookback {
             rows: &ones[..experts.len()],
             ranks: &[],
         });
-        let events = prompts.chain(self.log.iter().skip(n_warm));
+        let events = prompts.chain(self.recent.iter().skip(n_warm));
         let counts = belady(events, &self.shape, self.n_slots);
         counts.expect(FITS).hits()
     }
@@ -116,7 +116,7 @@ impl Lookback {
         let mut is_picked: Vec<Vec<bool>> = layers
             .map(|layer| vec![false; self.shape.n_experts(layer) as usize])
             .collect();
-        for event in self.log.iter().take(n_events) {
+        for event in self.recent.iter().take(n_events) {
             for &expert in event.experts {
                 is_picked[event.layer as usize][expert as usize] = true;
             }
@@ -162,7 +162,7 @@ mod tests {
         Lookback {
             shape: Shape::uniform(2, 10),
             n_slots,
-            log,
+            recent: log,
         }
     }
 
@@ -172,7 +172,7 @@ mod tests {
         let mut residency = Residency::new(window.shape.clone(), window.n_slots, policy);
         let mut buffers = Buffers::default();
         let (mut n_hits, mut n_picks) = (0, 0);
-        for (i, event) in window.log.iter().enumerate() {
+        for (i, event) in window.recent.iter().enumerate() {
             let planned = residency.plan(&event, buffers).unwrap();
             if i >= n_warm {
                 n_hits += planned.hits.len() as u64;
@@ -188,10 +188,10 @@ mod tests {
     fn a_whole_run_counts_from_its_start() {
         let windows = [window(5, 300, 2000), window(9, 200, 2000)];
         let of = |name| windows.iter().map(|w| obvious(w, 0, name).0).sum::<u64>();
-        let best = |w: &Lookback| belady(w.log.iter(), &w.shape, w.n_slots).unwrap().hits();
+        let best = |w: &Lookback| belady(w.recent.iter(), &w.shape, w.n_slots).unwrap().hits();
         let hindsight = Hindsight::of(&windows, "lfu");
         let expected = Hindsight {
-            picks: windows.iter().map(|w| w.log.n_picks() as u64).sum(),
+            picks: windows.iter().map(|w| w.recent.n_picks() as u64).sum(),
             warm_picks: 0,
             is_whole_run: true,
             active_hits: of("lfu"),
@@ -207,9 +207,9 @@ mod tests {
         for n_slots in [0, 1, 3, 8, 15] {
             let window = window(n_slots, 500, 400);
             let mut n_picks = 0;
-            let n_warm = window.log.iter().take_while(|event| {
+            let n_warm = window.recent.iter().take_while(|event| {
                 n_picks += event.experts.len();
-                n_picks <= window.log.n_picks() / 2
+                n_picks <= window.recent.n_picks() / 2
             });
             let n_warm = n_warm.count();
             let lru = obvious(&window, n_warm, "lru");
@@ -217,7 +217,7 @@ mod tests {
                 let (active_hits, picks) = obvious(&window, n_warm, spec.name);
                 let window = [Lookback {
                     shape: window.shape.clone(),
-                    log: window.log.tail(400),
+                    recent: window.recent.tail(400),
                     n_slots,
                 }];
                 let hindsight = Hindsight::of(&window, spec.name);
@@ -228,7 +228,7 @@ mod tests {
                 );
                 assert_eq!((hindsight.lru_hits, hindsight.picks), lru);
                 let n_all = hindsight.warm_picks + hindsight.picks;
-                assert_eq!(n_all, window[0].log.n_picks() as u64);
+                assert_eq!(n_all, window[0].recent.n_picks() as u64);
                 assert!((190..=200).contains(&hindsight.warm_picks), "{hindsight:?}");
                 assert!(hindsight.belady_hits >= active_hits, "{hindsight:?}");
             }
@@ -247,7 +247,7 @@ mod tests {
         let windows = [Lookback {
             shape,
             n_slots: 2,
-            log,
+            recent: log,
         }];
         let hindsight = Hindsight::of(&windows, "lru");
         assert_eq!((hindsight.picks, hindsight.warm_picks), (4, 4));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_routed_is_no_regret() {
+    fn nothing_picked_has_no_hindsight() {
         let hindsight = Hindsight::of(&[window(3, 0, 10)], "lru");
         assert_eq!((hindsight.picks, hindsight.belady_hits), (0, 0));
     }

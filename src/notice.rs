@@ -120,6 +120,9 @@ impl fmt::Display for Notice {
 /// Takes what is told. It is called by any thread, with any lock held, and must not wait for anybody.
 pub type Listener = Box<dyn Fn(Notice) + Send>;
 
+/// So many are kept for who comes to listen: the latest.
+const UNTOLD_MAX: usize = 16;
+
 /// What there is to tell, until somebody listens.
 #[derive(Default)]
 pub struct Notices(Mutex<State>);
@@ -137,7 +140,13 @@ impl Notices {
         let mut state = self.state();
         match &state.listener {
             Some(listener) => listener(notice),
-            None => state.untold.push(notice),
+            None => {
+                // Nobody may ever come to listen.
+                if state.untold.len() == UNTOLD_MAX {
+                    state.untold.remove(0);
+                }
+                state.untold.push(notice);
+            }
         }
     }
 

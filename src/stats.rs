@@ -47,7 +47,7 @@ pub struct Stats {
     pub n_retries: u64,
     /// What became of what was read ahead; null if nothing could be.
     pub ahead: Option<AheadTally>,
-    /// Bytes read besides: all experts at the start, if they fit, and what programs needed to try out a context.
+    /// Other bytes read: all experts at the start, if they fit, and what programs needed to try out a context.
     pub bytes_read_uncounted: u64,
     /// Time that computing waited for reads.
     pub stalled_ms: f64,
@@ -179,7 +179,7 @@ impl Stats {
             windows.push(Lookback {
                 shape: pool.shape.clone(),
                 n_slots: residency.n_slots(),
-                log: log.tail(share(n_picks_max, n_layers, layout.layers.len())),
+                recent: log.tail(share(n_picks_max, n_layers, layout.layers.len())),
             });
         })?;
         let [generation_heat, prompt_heat] = layers.map(|layers| Unevenness::mean(&layers));

@@ -1,4 +1,4 @@
-//! The policy ABI, driven from C through the static library.
+//! The C interface, driven from C through the static library.
 
 mod tiny;
 

@@ -215,10 +215,10 @@ fn the_comparison_at_the_end_takes_sixteen_mebibytes() {
             let before = NOW.load(Relaxed);
             MOST.store(before, Relaxed);
             let begin = Instant::now();
-            let window = |log: &RecentEvents| Lookback {
+            let window = |recent: &RecentEvents| Lookback {
                 shape: Shape::uniform(n_layers as u32, case.n_experts),
                 n_slots: n_layers as u32 * case.n_experts * 3 / 10,
-                log: log.tail(usize::MAX),
+                recent: recent.tail(usize::MAX),
             };
             let windows: Vec<_> = logs.iter().map(window).collect();
             let hindsight = Hindsight::of(&windows, policy);

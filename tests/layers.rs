@@ -1,7 +1,8 @@
 //! Which file may name which: arrows only go down, and two files never name each other.
 //!
 //! The layers are those that docs/design.md lists. What a file names is what its paths lead to, also through `pub use`
-//! of a folder's `mod.rs`, which by itself names nobody: it is the face of the folder.
+//! of a folder's `mod.rs`, which by itself names nobody: it is the face of the folder. Calls of methods are no paths. What
+//! could hide a path, a glob or a macro that has one, is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -26,6 +27,10 @@ struct Source {
     handed_on: BTreeMap<String, Names>,
     /// Paths as they are written, from the root where that is known.
     paths: Vec<Names>,
+    /// Files that only tests are made of.
+    for_tests: Vec<Names>,
+    /// Whether it takes all that another one has.
+    has_glob: bool,
 }
 
 fn is_for_tests(attributes: &[Attribute]) -> bool {
@@ -34,7 +39,7 @@ fn is_for_tests(attributes: &[Attribute]) -> bool {
             syn::Meta::List(list) if list.path.is_ident("cfg") => list.tokens.to_string(),
             _ => return false,
         };
-        tokens == "test"
+        tokens == "test" || tokens.starts_with("all (test ,")
     })
 }
 
@@ -49,6 +54,30 @@ impl Source {
             "super" => [here.get(..here.len().checked_sub(n_up)?)?, &path[n_up..]].concat(),
             name => [self.known.get(name)?, &path[1..]].concat(),
         })
+    }
+
+    /// The module of the file that a `mod` declares, as its name tells it.
+    fn file_of(&self, item: &ItemMod) -> Names {
+        let named = item
+            .attrs
+            .iter()
+            .find_map(|attribute| match &attribute.meta {
+                syn::Meta::NameValue(pair) if pair.path.is_ident("path") => match &pair.value {
+                    syn::Expr::Lit(literal) => match &literal.lit {
+                        syn::Lit::Str(name) => Some(name.value()),
+                        _ => None,
+                    },
+                    _ => None,
+                },
+                _ => None,
+            });
+        match named {
+            None => [&self.module[..], &[item.ident.to_string()]].concat(),
+            Some(name) => {
+                let folder = &self.module[..self.module.len() - 1];
+                [folder, &[name.trim_end_matches(".rs").to_string()]].concat()
+            }
+        }
     }
 
     fn add_use(&mut self, tree: &UseTree, before: &[String], is_face: bool) {
@@ -67,16 +96,22 @@ impl Source {
             ),
             UseTree::Name(name) => (with(&name.ident), name.ident.to_string()),
             UseTree::Rename(name) => (with(&name.ident), name.rename.to_string()),
-            UseTree::Glob(_) => (before.to_vec(), "*".to_string()),
+            UseTree::Glob(_) => {
+                // A module within the file may take all that the file has.
+                let is_other = |path| path != self.module;
+                let is_ours = !is_face && self.absolute(before).is_some_and(is_other);
+                self.has_glob |= is_ours;
+                (before.to_vec(), "*".to_string())
+            }
         };
         // A name of this module's own comes before a crate's.
         let Some(path) = self.absolute(&path) else {
             return;
         };
+        self.known.insert(name.clone(), path.clone());
         if is_face {
             self.handed_on.insert(name, path);
         } else {
-            self.known.insert(name, path.clone());
             self.paths.push(path);
         }
     }
@@ -85,7 +120,7 @@ impl Source {
 impl<'ast> Visit<'ast> for Source {
     fn visit_item(&mut self, item: &'ast Item) {
         let attributes = match item {
-            Item::Mod(item) => &item.attrs,
+            Item::Mod(item) if item.content.is_some() => &item.attrs,
             Item::Use(item) => &item.attrs,
             Item::Fn(item) => &item.attrs,
             _ => return visit::visit_item(self, item),
@@ -97,6 +132,10 @@ impl<'ast> Visit<'ast> for Source {
 
     fn visit_item_mod(&mut self, item: &'ast ItemMod) {
         if item.content.is_none() {
+            if is_for_tests(&item.attrs) {
+                self.for_tests.push(self.file_of(item));
+                return;
+            }
             let path = [&self.module[..], &[item.ident.to_string()]].concat();
             self.known.insert(item.ident.to_string(), path);
             return;
@@ -109,8 +148,17 @@ impl<'ast> Visit<'ast> for Source {
     }
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
-        let is_face = !matches!(item.vis, Visibility::Inherited);
+        let hands_on = !matches!(item.vis, Visibility::Inherited);
+        let is_face = hands_on && self.file.ends_with("mod.rs");
         self.add_use(&item.tree, &[], is_face);
+    }
+
+    fn visit_macro(&mut self, macro_: &'ast syn::Macro) {
+        let text = macro_.tokens.to_string();
+        let has_path = ["crate ::", "super ::"]
+            .iter()
+            .any(|way| text.contains(way));
+        assert!(!has_path, "{}: a path in a macro: {text}", self.file);
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -140,13 +188,6 @@ fn sources() -> BTreeMap<Names, Source> {
                 .map(|name| name.to_string_lossy().into_owned())
                 .collect();
             module.retain(|name| name != "mod");
-            // What only tests are made of.
-            if module
-                .last()
-                .is_some_and(|name| name.ends_with("tests") || name == "testing")
-            {
-                continue;
-            }
             let text = fs::read_to_string(&path).expect("it can be read");
             let mut source = Source {
                 file: within.display().to_string(),
@@ -167,6 +208,13 @@ fn sources() -> BTreeMap<Names, Source> {
     }
     let mut sources = BTreeMap::new();
     walk(Path::new("src"), &mut sources);
+    let for_tests: Vec<Names> = sources
+        .values()
+        .flat_map(|source| source.for_tests.clone())
+        .collect();
+    for module in for_tests {
+        assert!(sources.remove(&module).is_some(), "{module:?} is there");
+    }
     sources
 }
 
@@ -188,6 +236,7 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
     assert!(sources.len() > 100, "they were found");
     let mut arrows = BTreeMap::new();
     for source in sources.values() {
+        assert!(!source.has_glob, "{} has a glob", source.file);
         let named = source.paths.iter().filter_map(|path| {
             let module = resolve(&sources, path)?;
             // A folder that is named as such: what is meant of it is named where it is used.
@@ -259,15 +308,22 @@ fn arrows_only_go_down() {
 #[test]
 fn the_library_has_no_crate_of_a_command_line() {
     let manifest = fs::read_to_string("Cargo.toml").expect("it is there");
-    let (_, feature) = manifest
-        .split_once("\ncli = [")
-        .expect("there is a feature");
-    let (feature, _) = feature.split_once(']').expect("it ends");
-    let crates: Vec<&str> = feature
-        .split('"')
-        .filter_map(|name| name.strip_prefix("dep:"))
-        .collect();
-    assert!(crates.len() > 5, "{crates:?}");
+    let crates = [
+        "clap",
+        "comfy-table",
+        "csv",
+        "dirs",
+        "half",
+        "indicatif",
+        "plotters",
+        "rayon",
+        "signal-hook",
+    ];
+    let is_known = |name: &&str| manifest.contains(&format!("\"dep:{name}\""));
+    assert!(
+        crates.iter().all(is_known),
+        "they are those of the feature `cli`"
+    );
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args([
         "tree",

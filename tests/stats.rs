@@ -261,7 +261,7 @@ fn no_report_is_left_out_because_the_engine_is_busy() {
 #[test]
 fn without_a_log_there_is_nothing_to_compare() {
     let mut engine = engine("lru", 50);
-    engine.log_nothing();
+    engine.keep_nothing_recent();
     compute(&engine, 50);
     let hindsight = Stats::of(&engine, "lru").unwrap().hindsight.unwrap();
     assert_eq!(

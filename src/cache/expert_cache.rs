@@ -32,7 +32,7 @@ pub struct Cache {
     buffers: Buffers,
     /// The latest prior: the share of tokens that pick each expert, by dense index.
     pub(super) prior: Option<Vec<f32>>,
-    /// What a profile was learnt of what was counted.
+    /// What a profile has learnt of what was counted.
     pub(super) learnt: Lesson,
     /// The event of the latest plan: its tokens, and what they picked.
     n_tokens: u32,
@@ -258,7 +258,7 @@ impl Cache {
         let window = Lookback {
             shape: self.pools[0].residency.shape().clone(),
             n_slots: self.n_slots(),
-            log: self.pools[0].recent.tail(n_picks_max),
+            recent: self.pools[0].recent.tail(n_picks_max),
         };
         Hindsight::of(&[window], &self.policy_name)
     }

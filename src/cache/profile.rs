@@ -1,4 +1,4 @@
-//! What profiles and caches have to do with one another: a cache teaches a profile, starts as profiles
+//! What profiles and caches have to do with one another: a profile learns from a cache, which starts as profiles
 //! say, and recognises which one the workload is like.
 //!
 //! The layers of a profile are those layers of the cache that have experts.

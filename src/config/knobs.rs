@@ -169,7 +169,7 @@ impl Knob {
 
     fn text<'a>(&self, value: &'a OsStr) -> Result<&'a str> {
         value.to_str().ok_or_else(|| {
-            let allowed = format!("it is not UTF-8; expected {}", self.values);
+            let allowed = format!("it is not UTF-8; expected {}", self.values.replace('`', ""));
             Error::setting(self.name, value.display(), allowed)
         })
     }

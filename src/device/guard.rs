@@ -137,7 +137,7 @@ impl Guard {
 
 /// Where a comparison stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-enum Stage {
+enum Step {
     /// With the cache, of which nothing is known.
     #[default]
     First,
@@ -154,7 +154,7 @@ enum Stage {
 /// Batches of one size.
 #[derive(Default)]
 struct Trial {
-    stage: Stage,
+    step_now: Step,
     /// With the cache, since it was last tried: misses and milliseconds. The new ones are those whose cost counts.
     with: Latest<(f64, f64), N_LATEST>,
     /// Milliseconds without it. The new ones are those since they were last asked for.
@@ -175,12 +175,12 @@ struct Trial {
 
 impl Trial {
     fn is_on(&self) -> bool {
-        !matches!(self.stage, Stage::Compare | Stage::Off(_))
+        !matches!(self.step_now, Step::Compare | Step::Off(_))
     }
 
     /// Whether it is on another side than it was, or may be again.
     fn is_comparing(&self) -> bool {
-        matches!(self.stage, Stage::Compare | Stage::Judge)
+        matches!(self.step_now, Step::Compare | Step::Judge)
     }
 
     /// A batch took `ms`.
@@ -193,20 +193,20 @@ impl Trial {
 
     /// A batch begins: decides what it does.
     fn step(&mut self, turn: &mut Turn) -> Option<News> {
-        match self.stage {
-            Stage::First => {
+        match self.step_now {
+            Step::First => {
                 if self.with.n_new() >= N_FIRST && turn.take() {
                     self.compare();
                 }
             }
-            Stage::Compare if self.without.n_new() >= N_COMPARED => {
-                self.stage = Stage::Judge;
+            Step::Compare if self.without.n_new() >= N_COMPARED => {
+                self.step_now = Step::Judge;
                 return self.judge(turn);
             }
-            Stage::Compare => {}
-            Stage::Judge => return self.judge(turn),
-            Stage::On(n) => {
-                self.stage = Stage::On(n.saturating_add(1));
+            Step::Compare => {}
+            Step::Judge => return self.judge(turn),
+            Step::On(n) => {
+                self.step_now = Step::On(n.saturating_add(1));
                 self.n_paid = self.n_paid.saturating_add(1);
                 let is_due =
                     n >= self.compared_for.last() || self.with() > CHANGED * self.verdict.ms_with;
@@ -214,12 +214,12 @@ impl Trial {
                     self.compare();
                 }
             }
-            Stage::Off(left) => {
+            Step::Off(left) => {
                 let left = self.look_aside(left.saturating_sub(1));
-                self.stage = Stage::Off(left);
+                self.step_now = Step::Off(left);
                 if left == 0 && turn.take() {
                     self.with.clear();
-                    self.stage = Stage::Judge;
+                    self.step_now = Step::Judge;
                 }
             }
         }
@@ -243,11 +243,11 @@ impl Trial {
 
     fn compare(&mut self) {
         self.without.clear();
-        if self.stage != Stage::First {
+        if self.step_now != Step::First {
             // What there was before has paid.
             self.with.count_anew();
         }
-        self.stage = Stage::Compare;
+        self.step_now = Step::Compare;
     }
 
     /// Milliseconds of a batch without the cache.
@@ -280,7 +280,7 @@ impl Trial {
         // The first one was not measured.
         let loss = (self.with.n_new() + 1) as f64 * (usual - verdict.ms_without);
         if self.with.len() >= N_COMPARED && verdict.pays(SLOWER_MAX) {
-            self.stage = Stage::On(0);
+            self.step_now = Step::On(0);
             self.compared_for.next(4, COMPARED_FOR..=COMPARED_FOR_MAX);
             self.pause.reset();
         } else if is_lost(fit, loss, verdict.ms_without) {
@@ -310,7 +310,7 @@ impl Trial {
         };
         let least = self.pause_min().max((PAUSE_PER_LOSS * n_lost) as u32);
         let pause = self.pause.next(2, least.min(PAUSE_MAX)..=PAUSE_MAX);
-        self.stage = Stage::Off(pause);
+        self.step_now = Step::Off(pause);
         self.compared_for.reset();
         // What comes from here on tells whether the time without the cache changes.
         self.without.count_anew();

@@ -9,11 +9,11 @@ mod fit;
 pub mod guard;
 mod stats;
 
-use crate::draft_tokens::Batch;
+use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked, Shape};
 use crate::notice::Notices;
-use crate::pooled::{Pooled, Pools};
+use crate::pooled::{Place, Pooled, Pools};
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::recent_events::{self, RecentEvents};
 use crate::residency::{Buffers, Plan};
@@ -62,6 +62,8 @@ struct State {
 /// The pools of one context. It is used by one thread at a time, and looked at by others.
 pub struct DeviceCache {
     policy: String,
+    /// By layer of the model.
+    places: Arc<[Option<Place>]>,
     notices: Arc<Notices>,
     state: Lock<State>,
 }
@@ -69,11 +71,11 @@ pub struct DeviceCache {
 impl DeviceCache {
     /// Empty `pools`, no two of which have a layer in common, ranked by the policy of this name.
     pub fn new(pools: Vec<PoolOf>, policy: &str) -> Result<Self> {
-        Self::with_log(pools, policy, recent_events::device_bytes(0))
+        Self::with_recent(pools, policy, recent_events::device_bytes(0))
     }
 
-    /// The same, with logs for the comparison with other policies that take at most `n_bytes_max` together.
-    pub fn with_log(pools: Vec<PoolOf>, policy: &str, n_bytes_max: usize) -> Result<Self> {
+    /// The same, with recent events for the comparison with other policies that take at most `n_bytes_max` together.
+    pub fn with_recent(pools: Vec<PoolOf>, policy: &str, n_bytes_max: usize) -> Result<Self> {
         let n_layers: usize = pools.iter().map(|pool| pool.layers.len()).sum();
         let pool = |of: &PoolOf| {
             let share = |whole| recent_events::share(whole, of.layers.len(), n_layers);
@@ -91,11 +93,13 @@ impl DeviceCache {
             n_uncached: 0,
             n_aside: 0,
         };
+        let all = Pools::new(pooled, &layers, notices.clone());
         Ok(Self {
             policy: policy.to_string(),
-            notices: notices.clone(),
+            places: all.places(),
+            notices,
             state: Lock::new(State {
-                pools: Pools::new(pooled, &layers, notices),
+                pools: all,
                 filled: pools.into_iter().map(filled).collect(),
                 picks: Vec::new(),
                 picked: Picked::default(),
@@ -123,17 +127,16 @@ impl DeviceCache {
     ) -> Result<usize> {
         let mut guard = self.state();
         let state = &mut *guard;
-        let at = state.pools.place(layer).expect("the layer is in the cache");
+        let at = self.place(layer).expect("the layer is in the cache");
         state.pools.settle(layer, batch, |_| false)?;
         let picked = std::mem::take(&mut state.picked);
         let picked = state.pick(picked, picks);
         let event = picked.event(at.layer, picks.n_tokens());
         let buffers = std::mem::take(&mut state.buffers);
         let sure = state.pools.sort(layer, picks, batch);
-        let learnt = sure.as_ref().map_or(event, |sure| sure.event(at.layer));
+        let learnt = Sure::of(&sure, event);
         let residency = &mut state.pools[at.pool].residency;
         let planned = residency.plan_learning(&event, &learnt, buffers)?;
-        state.pools.count(layer, &learnt, true);
         let pool = &mut state.filled[at.pool];
         assert!(
             planned.staged.is_empty(),
@@ -142,6 +145,7 @@ impl DeviceCache {
             pool.of.n_slots
         );
         pool.bytes_uploaded += upload(&planned)?;
+        state.pools.count(layer, &learnt, true);
         let n_fills = planned.fills.len();
         let residency = &mut state.pools[at.pool].residency;
         let committed = residency.commit(planned);
@@ -154,11 +158,11 @@ impl DeviceCache {
     /// A layer was computed without the cache, as prompts are, but for the experts `held`, ascending. Does nothing if
     /// it is not in it.
     pub fn learn_uncached(&self, layer: usize, picks: Picks, held: &[u32], batch: &Batch) -> Result<()> {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let Some(at) = state.pools.place(layer) else {
+        let Some(at) = self.place(layer) else {
             return Ok(());
         };
+        let mut guard = self.state();
+        let state = &mut *guard;
         state.pools.settle(layer, batch, |_| false)?;
         let picked = std::mem::take(&mut state.picked);
         let picked = state.pick(picked, picks);
@@ -171,7 +175,7 @@ impl DeviceCache {
         }
         let sure = state.pools.sort(layer, picks, batch);
         let all = picked.event(at.layer, picks.n_tokens());
-        let learnt = sure.as_ref().map_or(all, |sure| sure.event(at.layer));
+        let learnt = Sure::of(&sure, all);
         state.pools.learn(layer, &learnt, false)?;
         state.picked = picked;
         Ok(())
@@ -182,7 +186,7 @@ impl DeviceCache {
         self.state().pools.drop_tokens(memory, seq, begin, end);
     }
 
-    /// Teaches what is still open: nothing more will be dropped. Does nothing if a plan is being made and does not
+    /// Learns what is still open: nothing more will be dropped. Does nothing if a plan is being made and does not
     /// end.
     pub fn settle_all(&self) -> Result<()> {
         match self.state_soon() {
@@ -251,7 +255,7 @@ impl DeviceCache {
             preloaded: false,
             device: true,
         };
-        let others = (0..n_layers).filter(|&layer| self.state().pools.place(layer).is_none());
+        let others = (0..n_layers).filter(|&layer| self.place(layer).is_none());
         let others: Vec<u32> = others.map(|layer| layer as u32).collect();
         let pools = self.pools().into_iter();
         let mut specs: Vec<_> = pools
@@ -264,6 +268,10 @@ impl DeviceCache {
             specs.push(spec(others, 0));
         }
         specs
+    }
+
+    fn place(&self, layer: usize) -> Option<Place> {
+        self.places.get(layer).copied().flatten()
     }
 
     fn state(&self) -> Held<'_, State> {

@@ -74,7 +74,7 @@ impl DeviceCache {
                 windows.push(Lookback {
                     shape: filled.of.shape.clone(),
                     n_slots: filled.of.n_slots,
-                    log: pool.recent.tail(n_picks),
+                    recent: pool.recent.tail(n_picks),
                 });
                 let layers = 0..filled.of.shape.n_layers();
                 let counts = layers.map(|layer| {

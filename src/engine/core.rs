@@ -130,8 +130,8 @@ impl Engine {
         })
     }
 
-    /// Keeps no log of the routing: nobody will ask what other policies would have done.
-    pub fn log_nothing(&mut self) {
+    /// Keeps no recent events: nobody will ask what other policies would have done.
+    pub fn keep_nothing_recent(&mut self) {
         for pool in self.state.get_mut().pools.iter_mut() {
             pool.recent = RecentEvents::within(0, 0);
         }

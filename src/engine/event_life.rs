@@ -136,7 +136,7 @@ impl Engine {
         let local = self.layout.layers[layer].pool_layer;
         let State { runs, pools, .. } = state;
         let all = runs.by_lane[at].event(local);
-        let event = sure.as_ref().map_or(all, |sure| sure.event(local));
+        let event = Sure::of(&sure, all);
         pools.count(layer, &event, !state.is_lent[layer]);
         self.record(state, layer, routing.picks, routing.batch);
     }

@@ -22,7 +22,7 @@ const PAUSE: u32 = 448;
 
 /// Where a comparison stands, at the token that is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum Step {
     /// So many tokens are left until the next one begins, if it is our turn then.
     Pause(u32),
     /// So many of its tokens came before.
@@ -34,7 +34,7 @@ pub(super) struct Governor {
     odds: Odds,
     /// Batches of generation until anything is read ahead.
     n_left: u32,
-    stage: Stage,
+    step_now: Step,
     watch: Stopwatch,
     turn: Turn,
     /// Milliseconds of the tokens of the latest comparisons.
@@ -50,7 +50,7 @@ impl Governor {
         Self {
             odds: Odds::default(),
             n_left: warm_up,
-            stage: Stage::Pause(0),
+            step_now: Step::Pause(0),
             watch: Stopwatch::default(),
             turn,
             without: Latest::default(),
@@ -85,7 +85,7 @@ impl Governor {
             return;
         }
         let took = self.watch.stop(now, lane);
-        let is_comparing = matches!(self.stage, Stage::Compare(_));
+        let is_comparing = matches!(self.step_now, Step::Compare(_));
         let counts = self.turn.next_batch(is_comparing && took.is_some());
         if let Some((side, ms)) = took.filter(|_| counts && is_comparing) {
             match side {
@@ -93,14 +93,14 @@ impl Governor {
                 Side::With => self.with.push(ms),
             }
         }
-        self.stage = match self.stage {
-            Stage::Compare(n) if n + 1 == N_COMPARED => {
+        self.step_now = match self.step_now {
+            Step::Compare(n) if n + 1 == N_COMPARED => {
                 self.judge();
-                Stage::Pause(PAUSE - 1)
+                Step::Pause(PAUSE - 1)
             }
-            Stage::Compare(n) => Stage::Compare(n + 1),
-            Stage::Pause(0) if self.turn.take() => Stage::Compare(0),
-            Stage::Pause(n) => Stage::Pause(n.saturating_sub(1)),
+            Step::Compare(n) => Step::Compare(n + 1),
+            Step::Pause(0) if self.turn.take() => Step::Compare(0),
+            Step::Pause(n) => Step::Pause(n.saturating_sub(1)),
         };
         self.watch.start(now, lane, Side::of(self.is_on()));
     }
@@ -122,10 +122,10 @@ impl Governor {
 
     /// Whether anything is read ahead now.
     fn is_on(&self) -> bool {
-        match self.stage {
+        match self.step_now {
             _ if self.n_left > 0 => false,
-            Stage::Compare(n) => BLOCKS[n / BLOCK],
-            Stage::Pause(_) => self.verdict.is_none_or(|verdict| verdict.pays(1.0)),
+            Step::Compare(n) => BLOCKS[n / BLOCK],
+            Step::Pause(_) => self.verdict.is_none_or(|verdict| verdict.pays(1.0)),
         }
     }
 }
@@ -178,7 +178,7 @@ mod tests {
             governor.token(Duration::from_secs(n), 0);
             governor.batch();
         }
-        assert_eq!(governor.stage, Stage::Pause(0));
+        assert_eq!(governor.step_now, Step::Pause(0));
         assert_eq!(governor.watch.stop(Duration::from_secs(9), 0), None);
         assert!(governor.allows(0, 9.0));
     }
@@ -221,7 +221,7 @@ mod tests {
         assert!(other.take());
         // The other one compares: nothing begins, and reading ahead goes on.
         assert_eq!(pass(&mut governor, &mut now, 20, 500, 5), 20);
-        assert_eq!(governor.stage, Stage::Pause(0));
+        assert_eq!(governor.step_now, Step::Pause(0));
         other.give_back();
         pass(&mut governor, &mut now, N_COMPARED as u32 / 2, 10, 12);
         // It computes on, but waits with its own comparison.

@@ -30,7 +30,7 @@ impl Engine {
         let settled = pools.settle(layer, batch, State::is_kept(is_lent));
         settled.expect("the experts were planned");
         let sure = pools.sort(layer, picks, batch);
-        let learnt = sure.as_ref().map_or(*all, |sure| sure.event(all.layer));
+        let learnt = Sure::of(&sure, *all);
         let residency = &mut pools[pool].residency;
         let planned = residency.plan_learning(event, &learnt, buffers)?;
         Ok((residency.commit(planned), sure))
@@ -49,7 +49,7 @@ impl Engine {
         self.state().pools.drop_tokens(memory, seq, begin, end);
     }
 
-    /// Teaches what is still open: nothing more will be dropped.
+    /// Learns what is still open: nothing more will be dropped.
     pub fn settle_all(&self) {
         let mut guard = self.state();
         let State { pools, is_lent, .. } = &mut *guard;

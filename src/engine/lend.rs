@@ -8,7 +8,7 @@
 //! The policy hears of all that was picked, as if memory had computed it; what the device keeps is spare here.
 
 use super::core::{Engine, State};
-use crate::draft_tokens::Batch;
+use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
 use crate::residency::{Buffers, Committed};
@@ -92,6 +92,7 @@ impl Engine {
 
     /// As [`Self::lend`], but shows nothing yet. Each part is to be [shown](Self::show) once.
     pub fn begin_loan(&self, layer: usize, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
+        assert!(loan.plan.is_none(), "the last loan has ended");
         loan.layer = layer;
         loan.is_trial = wanted.batch.is_trial();
         loan.note(wanted);
@@ -170,7 +171,7 @@ impl Engine {
         ExpertId { layer, expert }
     }
 
-    /// Plans what is missing, teaches what was picked, and starts the reads.
+    /// Plans what is missing, starts the reads, and learns what was picked.
     fn plan_loan(&self, state: &mut State, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
         self.leave_lane(state)?;
         let layer = &self.layout.layers[loan.layer];
@@ -186,25 +187,24 @@ impl Engine {
         let events = [&missing, &all];
         let (plan, sure) =
             self.plan_tokens(state, loan.layer, events, picks, batch, buffers)?;
-        if !batch.is_trial() {
-            let learnt = sure.as_ref().map_or(all, |sure| sure.event(all.layer));
-            let is_kept = !state.is_lent[loan.layer];
-            state.pools.count(loan.layer, &learnt, is_kept);
-            self.record(state, loan.layer, picks, batch);
-        }
         let plan = &*loan.plan.insert(plan);
         if wanted.batch.is_trial() {
             return Ok(());
-        }
-        if !missing.experts.is_empty() {
-            state.pools[layer.pool].recent.push(&missing);
         }
         let residency = &mut state.pools[layer.pool].residency;
         for &expert in all.experts.iter().filter(|_| wanted.is_kept) {
             residency.spare(self.id(loan.layer, expert));
         }
         self.keep_in(state, wanted.victims);
-        self.read_fills(&mut state.scratch.reads, loan.layer, 0, plan)
+        self.read_fills(&mut state.scratch.reads, loan.layer, 0, plan)?;
+        let learnt = Sure::of(&sure, all);
+        let is_kept = !state.is_lent[loan.layer];
+        state.pools.count(loan.layer, &learnt, is_kept);
+        if !missing.experts.is_empty() {
+            state.pools[layer.pool].recent.push(&missing);
+        }
+        self.record(state, loan.layer, picks, batch);
+        Ok(())
     }
 
     /// A device computes `layer`: nothing is read ahead for it.

@@ -1,4 +1,4 @@
-//! What a thread computes.
+//! The batch that a thread computes, and whose it is.
 
 use crate::engine::Batch;
 use std::cell::RefCell;

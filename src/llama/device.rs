@@ -45,8 +45,8 @@ pub struct Cached {
     /// Blocks of which llama.cpp has repacked experts.
     repacked: Vec<u32>,
     policy: String,
-    /// What the logs of its routing may take.
-    n_log_bytes: usize,
+    /// What its recent events may take.
+    n_recent_bytes: usize,
     told: Mutex<Told>,
     made: OnceCell<Made>,
     is_warm: OnceCell<()>,
@@ -106,7 +106,7 @@ pub fn add(
         loaded,
         repacked,
         policy: config.policy.clone(),
-        n_log_bytes: match config.stats {
+        n_recent_bytes: match config.stats {
             StatsTo::Off => 0,
             _ => recent_events::device_bytes(n_contexts),
         },
@@ -238,7 +238,7 @@ impl Cached {
         let told = std::mem::take(&mut *self.told.lock().expect(TOLD));
         let banks: Vec<_> = told.banks.into_iter().filter(|b| !b.is_left).collect();
         let pools = banks.iter().map(Bank::pool).collect();
-        let cache = DeviceCache::with_log(pools, &self.policy, self.n_log_bytes)?;
+        let cache = DeviceCache::with_recent(pools, &self.policy, self.n_recent_bytes)?;
         speaker::follow(cache.notices());
         let made = Made {
             cache,

@@ -8,7 +8,7 @@
 
 use super::batch::BATCH;
 use super::fatal::fatal;
-use super::loaded::registry;
+use super::loaded::loaded_models;
 use super::sys::{ggml_backend, ggml_tensor};
 use super::{copies, device, ending, reports};
 use crate::report;
@@ -35,7 +35,7 @@ pub unsafe extern "C" fn cached(
     banks: *const *mut ggml_tensor,
     n_weights: usize,
 ) -> *mut c_void {
-    let Some(cached) = registry().cached(cache as usize, model as usize) else {
+    let Some(cached) = loaded_models().cached(cache as usize, model as usize) else {
         return std::ptr::null_mut();
     };
     let tensors = |first: *const *mut ggml_tensor| -> &[*mut ggml_tensor] {
@@ -120,8 +120,8 @@ pub unsafe extern "C" fn uncached(
 ) -> bool {
     // SAFETY: llama.cpp passes a C string.
     let why = unsafe { CStr::from_ptr(why) }.to_string_lossy();
-    let mut registry = registry();
-    let n_repacked = registry.repacked(model as usize).len();
+    let mut loaded = loaded_models();
+    let n_repacked = loaded.repacked(model as usize).len();
     // The only reason that it can have to do with.
     let why = match (why.ends_with("in host memory"), n_repacked) {
         // All of them are on devices: nothing is missing.
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn uncached(
         _ => why.into_owned(),
     };
     // llama.cpp makes contexts that only measure, for one reason after the other.
-    if registry.has_news(&why) {
+    if loaded.has_news(&why) {
         report::say(&format!("hotset: no experts are kept on a device: {why}"));
     }
     true

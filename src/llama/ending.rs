@@ -8,7 +8,7 @@ use super::bell::{
     self, BELL, HAS_ENDED, IS_END, IS_STUCK, N_ANSWERED, N_ASKED, PROCESS, Wish, is_here,
 };
 use super::bound::BOUND;
-use super::{device, observer, saving, signals};
+use super::{device, observer, saving, signals, speaker};
 use crate::report;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use libc::{c_int, c_void};
@@ -131,7 +131,9 @@ extern "C" fn at_exit() {
 
 /// Saves and reports all there is, but for the comparison with other policies, as far as a few seconds suffice for that.
 pub fn finish() {
-    if !HAS_ENDED.load(Acquire) {
+    if !is_here() {
+        speaker::flush();
+    } else if !HAS_ENDED.load(Acquire) {
         bell::ask(Wish::Finish);
     }
 }
@@ -164,7 +166,9 @@ fn attend(mut bell: PipeReader) {
             next = Instant::now() + SAVE_INTERVAL;
             if !HAS_ENDED.load(Acquire) {
                 saving::save();
-                signals::chain();
+                if IS_WANTED.load(Acquire) {
+                    signals::chain();
+                }
             }
         }
     }

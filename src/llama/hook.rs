@@ -1,6 +1,6 @@
 //! Installing llama.cpp's expert hook, and what programs of ours ask of it.
 
-use super::loaded::registry;
+use super::loaded::loaded_models;
 #[cfg(feature = "llama")]
 use super::loaded_model::LoadedModel;
 use super::model::Model;
@@ -73,7 +73,7 @@ pub fn install(config: Config) -> Result<()> {
             ));
         }
     }
-    registry().configure(config, given);
+    loaded_models().configure(config, given);
     // SAFETY: the table is static.
     unsafe { ggml_set_expert_hook(&HOOK.0) };
     Ok(())
@@ -83,14 +83,14 @@ pub fn install(config: Config) -> Result<()> {
 #[cfg(feature = "llama")]
 pub fn install_to_learn(config: Config) -> Result<()> {
     install(config)?;
-    registry().learn();
+    loaded_models().learn();
     Ok(())
 }
 
 /// The profiles of all loaded models, where they are learnt.
 #[cfg(feature = "llama")]
 pub fn profiles() -> Vec<Profile> {
-    let models = registry().all();
+    let models = loaded_models().all();
     saving::save_all(&models);
     let workloads = models.iter().filter_map(LoadedModel::workload);
     workloads.filter_map(|workload| workload.learnt()).collect()
@@ -105,7 +105,7 @@ pub fn uninstall() {
 /// Holds tables back until [`finish`], for programs that still have text to write when a model goes.
 #[cfg(feature = "llama")]
 pub fn hold_tables() {
-    registry().holds_tables = true;
+    loaded_models().holds_tables = true;
 }
 
 /// Reports on the models that are still loaded; for the end of a program that does not free them.

@@ -7,7 +7,7 @@
 #![allow(clippy::missing_safety_doc)]
 
 use super::ending;
-use super::loaded::registry;
+use super::loaded::loaded_models;
 use super::loading;
 use super::reports;
 use super::sys::{
@@ -35,8 +35,8 @@ pub unsafe extern "C" fn wants(_: *mut c_void, weights: *const ggml_tensor) -> b
     let is_expert = || unsafe { name_of(weights) }.is_some_and(|n| expert_part(n).is_some());
     // SAFETY: the same.
     match unsafe { weights.as_ref() } {
-        None => registry().has_budget(),
-        Some(tensor) => is_expert() && registry().wants(tensor.nb[2] as u64),
+        None => loaded_models().has_budget(),
+        Some(tensor) => is_expert() && loaded_models().wants(tensor.nb[2] as u64),
     }
 }
 
@@ -47,8 +47,8 @@ pub unsafe extern "C" fn bind(
     fd: c_int,
     offset: u64,
 ) {
-    let mut registry = registry();
-    let loading = registry.loading(model as usize);
+    let mut loaded = loaded_models();
+    let loading = loaded.loading(model as usize);
     // SAFETY: llama.cpp passes a tensor.
     let (name, tensor) = unsafe { (name_of(weights), &*weights) };
     let Some(name) = name else { return };
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, top_k: u32)
     let title = unsafe { title_of_model(model.cast::<llama_model>()) };
     // The others have something to lose while this one is made.
     ending::chain();
-    let started = registry().start(model as usize, title, top_k);
+    let started = loaded_models().start(model as usize, title, top_k);
     ending::chain();
     loading::note_end(&started);
     match started {
@@ -119,5 +119,5 @@ pub unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {
 
 pub unsafe extern "C" fn warmup(_: *mut c_void, model: *const c_void) -> bool {
     // It would read the whole model for nothing, and teach the policy and record what nobody asked for.
-    !registry().is_known(model as usize)
+    !loaded_models().is_known(model as usize)
 }

@@ -20,14 +20,14 @@ use crate::config::{Config, Ram};
 use crate::device::DeviceStats;
 use crate::error::Result;
 use crate::gguf::expert_part;
-use crate::profile::{Fingerprint, Shelves};
+use crate::profile::{Fingerprint, ModelLayers};
 use crate::report;
 use crate::stats::Stats;
 use crate::sync::lock_soon;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 /// What the load-time callbacks share.
-pub struct Registry {
+pub struct LoadedModels {
     /// The settings in force.
     pub(super) config: Config,
     loading: Vec<Loading>,
@@ -59,8 +59,8 @@ pub struct Registry {
     pub has_failed: bool,
 }
 
-static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| {
-    Mutex::new(Registry {
+static LOADED: LazyLock<Mutex<LoadedModels>> = LazyLock::new(|| {
+    Mutex::new(LoadedModels {
         config: Config::default(),
         loading: Vec::new(),
         is_wanted: None,
@@ -80,17 +80,19 @@ static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| {
     })
 });
 
-/// The registry.
-pub fn registry() -> MutexGuard<'static, Registry> {
-    REGISTRY.lock().expect("no thread panics with the registry")
+/// The loaded models.
+pub fn loaded_models() -> MutexGuard<'static, LoadedModels> {
+    LOADED
+        .lock()
+        .expect("no thread panics with the loaded models")
 }
 
-/// The registry, unless it is not to be had: if the end of the process has interrupted who uses it, say.
-pub fn try_registry() -> Option<MutexGuard<'static, Registry>> {
-    lock_soon(&REGISTRY)
+/// The loaded models, unless it is not to be had: if the end of the process has interrupted who uses it, say.
+pub fn try_loaded_models() -> Option<MutexGuard<'static, LoadedModels>> {
+    lock_soon(&LOADED)
 }
 
-impl Registry {
+impl LoadedModels {
     /// Puts settings in force.
     pub fn configure(&mut self, config: Config, given: Given) {
         self.config = config;
@@ -158,13 +160,19 @@ impl Registry {
         device::find(key).or_else(|| {
             let streamed = self.models.iter().find(|(k, _)| *k == model);
             let loaded = self.observers.iter().find(|(k, _)| *k == model);
-            let any = match (streamed, loaded) {
+            let loaded_model = match (streamed, loaded) {
                 (Some((_, model)), _) => LoadedModel::Streamed(model.clone()),
                 (None, Some((_, observer))) => LoadedModel::Loaded(observer.clone()),
                 (None, None) => return None,
             };
             let repacked = self.repacked(model).to_vec();
-            Some(device::add(key, model, any, repacked, &self.config))
+            Some(device::add(
+                key,
+                model,
+                loaded_model,
+                repacked,
+                &self.config,
+            ))
         })
     }
 
@@ -302,7 +310,7 @@ impl Registry {
         blocks.dedup();
         let number = |block: &u32| loading.blocks.range(..block).count();
         let n_experts: Vec<u32> = loading.blocks.values().copied().collect();
-        let shelves = Shelves {
+        let layers_of_model = ModelLayers {
             model: Fingerprint {
                 architecture: title.architecture.unwrap_or_default(),
                 name: title.name.unwrap_or_default(),
@@ -320,7 +328,7 @@ impl Registry {
         let n = (1..)
             .find(|n| !taken.contains(n))
             .expect("there are few models");
-        self.given.of_model(shelves, n).map(Some)
+        self.given.of_model(layers_of_model, n).map(Some)
     }
 
     /// The model at address `key` leaves, if it was there: no graph uses it. Compute threads do not find its tensors
@@ -339,7 +347,7 @@ impl Registry {
         Some(LoadedModel::Streamed(model.clone()))
     }
 
-    /// All models that are loaded, for saving their profiles: to be done when the registry is free.
+    /// All models that are loaded, for saving their profiles: to be done when the loaded models is free.
     #[cfg(feature = "llama")]
     pub fn all(&self) -> Vec<LoadedModel> {
         let models = self

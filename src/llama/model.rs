@@ -21,7 +21,7 @@ use std::sync::Mutex;
 
 /// Batches of generation before anything is read ahead.
 const WARM_UP: u32 = 64;
-/// Experts of fewer bytes than this are read with the default queue_depth.
+/// Experts of fewer bytes than this are read with the default depth of the queue.
 const MEASURED_BYTES_MIN: u64 = 256 << 20;
 
 /// What the engine is made of.
@@ -100,8 +100,8 @@ impl Model {
         matches!(self.budget, Budget::UpTo(_))
     }
 
-    /// What the logs of its routing will take in memory.
-    fn log_bytes(&self) -> u64 {
+    /// What its recent events will take in memory.
+    fn recent_bytes(&self) -> u64 {
         match self.is_compared {
             true => recent_events::MODEL_BYTES as u64,
             false => 0,
@@ -198,7 +198,7 @@ impl Model {
         Ok(())
     }
 
-    /// How experts are best read, and the file that says so. The best queue_depth of a small model is not worth the
+    /// How experts are best read, and the file that says so. The best depth of a small model is not worth the
     /// time to find it out.
     fn way(&self, tensors: &[Tensor], files: &[ModelFile]) -> (Way, PathBuf) {
         let largest = tensors.iter().max_by_key(|t| t.n_bytes);
@@ -233,7 +233,7 @@ impl Model {
         } = parts;
         // First, because its threads take addresses and keep them.
         let (way, measured) = self.way(&tensors, &files);
-        let layout = room::layout(&tensors, &files, self.budget, self.log_bytes())?;
+        let layout = room::layout(&tensors, &files, self.budget, self.recent_bytes())?;
         let options = QueueOptions {
             // What was refused is told of by the queue itself.
             kind: match way.queue_depth.why {
@@ -246,7 +246,7 @@ impl Model {
         let mut engine = Engine::new(layout, files, &self.policy, options)?;
         speaker::follow(engine.notices());
         if !self.is_compared {
-            engine.log_nothing();
+            engine.keep_nothing_recent();
         }
         report::say(&report::start_line(&engine, &self.policy));
         for line in report::disk_lines(&engine, &measured, &way) {

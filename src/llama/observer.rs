@@ -1,4 +1,4 @@
-//! Models of which nothing is streamed: their routing is recorded and teaches a profile, too.
+//! Models of which nothing is streamed: their routing is recorded, and profiles learn from it.
 
 use super::picks::picks;
 use super::sys::ggml_tensor;

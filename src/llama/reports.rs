@@ -1,10 +1,10 @@
 //! What is reported of models: while they are loaded, when they go, and at the end.
 //!
-//! The comparison with other policies takes time. It is made before a model leaves the registry, which is free
+//! The comparison with other policies takes time. It is made before a model leaves the loaded models, which is free
 //! meanwhile: others come and go, and an end of the process that comes sooner still finds the model there.
 
 use super::device::{self, Cached};
-use super::loaded::{Registry, registry, try_registry};
+use super::loaded::{LoadedModels, loaded_models, try_loaded_models};
 use super::loaded_model::LoadedModel;
 use super::model::Model;
 use super::observer::{self, Observer};
@@ -22,20 +22,21 @@ use std::time::Duration;
 /// The counters of a streaming model, with the comparison or without.
 type Counting = fn(&Model) -> Option<Stats>;
 
-/// Takes the registry, as long as that may take or not.
-type Lock = fn() -> Option<MutexGuard<'static, Registry>>;
+/// Takes the loaded models, as long as that may take or not.
+type Lock = fn() -> Option<MutexGuard<'static, LoadedModels>>;
 
 /// However long it takes, as a load of another model may.
-const WAITING: Lock = || Some(registry());
+const WAITING: Lock = || Some(loaded_models());
 
 /// A cache goes away: its counters wait for the end of the model.
 pub fn close(cached: &Arc<Cached>) {
     count(cached, usize::MAX, WAITING);
     device::remove(cached);
+    speaker::flush();
 }
 
-/// Notes the counters of a cache, with a comparison over `n_picks_max` routed experts at most. Does nothing if the
-/// registry is not to be had.
+/// Notes the counters of a cache, with a comparison over `n_picks_max` picks at most. Does nothing if the loaded models
+/// are not to be had.
 fn count(cached: &Cached, n_picks_max: usize, lock: Lock) {
     let settled = cached.settle();
     let n_picks_max = match is_wanted(lock) {
@@ -43,21 +44,21 @@ fn count(cached: &Cached, n_picks_max: usize, lock: Lock) {
         false => 0,
     };
     let stats = cached.stats(n_picks_max).into_iter();
-    if let Some(mut registry) = lock() {
-        registry.note_failure(settled);
+    if let Some(mut loaded) = lock() {
+        loaded.note_failure(settled);
         let stats = stats.map(|stats| (cached.model, stats));
-        registry.devices.extend(stats);
+        loaded.devices.extend(stats);
     }
 }
 
 /// Whether somebody wants a report, and can have one.
 fn is_wanted(lock: Lock) -> bool {
-    lock().is_some_and(|registry| registry.config.stats != StatsTo::Off)
+    lock().is_some_and(|loaded| loaded.config.stats != StatsTo::Off)
 }
 
 /// Forgets the model at address `key`, which no graph uses, and reports on it.
 pub fn stop(key: usize) {
-    let leaving = registry().leave(key);
+    let leaving = loaded_models().leave(key);
     match leaving {
         None => {}
         Some(LoadedModel::Loaded(observer)) => {
@@ -72,11 +73,12 @@ pub fn stop(key: usize) {
             end_model(key, &model, Model::stats, WAITING);
         }
     }
+    speaker::flush();
 }
 
-/// Writes what was recorded of the model at address `key`. A disk may take its time, and the registry is free.
+/// Writes what was recorded of the model at address `key`. A disk may take its time, and the loaded models is free.
 fn park(key: usize) {
-    let recording = registry().tapes.park(key);
+    let recording = loaded_models().tapes.park(key);
     if let Some(recording) = recording {
         recording.pause();
     }
@@ -88,29 +90,30 @@ fn park(key: usize) {
 /// They stay: threads may still compute with them. What is in use by a thread that the end of the process has
 /// interrupted is left out.
 pub fn rest(stats: Counting, n_picks_max: usize) -> bool {
-    let recordings = try_registry().map(|mut registry| registry.tapes.end());
+    let recordings = try_loaded_models().map(|mut loaded| loaded.tapes.end());
     for cached in device::all() {
-        count(&cached, n_picks_max, try_registry);
+        count(&cached, n_picks_max, try_loaded_models);
     }
-    let loaded = try_registry().map(|registry| {
-        let (models, observers) = (&registry.models, &registry.observers);
+    let loaded = try_loaded_models().map(|loaded| {
+        let (models, observers) = (&loaded.models, &loaded.observers);
         (models.clone(), observers.clone())
     });
     let (models, observers) = loaded.unwrap_or_default();
     for (key, observer) in observers {
-        end_observer(key, &observer, try_registry);
+        end_observer(key, &observer, try_loaded_models);
     }
     for (key, model) in models {
-        end_model(key, &model, stats, try_registry);
+        end_model(key, &model, stats, try_loaded_models);
     }
-    let is_reported = try_registry().is_none_or(|mut registry| {
-        registry.release_tables();
-        !registry.has_failed
+    let is_reported = try_loaded_models().is_none_or(|mut loaded| {
+        loaded.release_tables();
+        !loaded.has_failed
     });
     // Last: whoever waits for the end may lose patience with a slow disk, or with who should read a pipe.
     for recording in recordings.iter().flatten() {
         recording.finish();
     }
+    speaker::flush();
     is_reported
 }
 
@@ -121,31 +124,31 @@ fn end_model(key: usize, model: &Model, stats: Counting, lock: Lock) {
         true => stats(model),
         false => None,
     };
-    let Some(mut registry) = lock() else { return };
-    let n_before = registry.models.len();
-    registry.models.retain(|(k, _)| *k != key);
-    if registry.models.len() == n_before {
+    let Some(mut loaded) = lock() else { return };
+    let n_before = loaded.models.len();
+    loaded.models.retain(|(k, _)| *k != key);
+    if loaded.models.len() == n_before {
         return;
     }
-    let devices = registry.take_devices(key);
+    let devices = loaded.take_devices(key);
     if let Some(stats) = counted {
-        registry.report(stats.with_devices(devices));
+        loaded.report(stats.with_devices(devices));
     }
 }
 
 /// Saves what a model that does not stream has learnt, and reports on its devices, if nobody else has.
 fn end_observer(key: usize, observer: &Observer, lock: Lock) {
     observer.save_profile();
-    let Some(mut registry) = lock() else { return };
-    let n_before = registry.observers.len();
-    registry.observers.retain(|(k, _)| *k != key);
-    if registry.observers.len() == n_before {
+    let Some(mut loaded) = lock() else { return };
+    let n_before = loaded.observers.len();
+    loaded.observers.retain(|(k, _)| *k != key);
+    if loaded.observers.len() == n_before {
         return;
     }
-    let devices = registry.take_devices(key);
+    let devices = loaded.take_devices(key);
     if !devices.is_empty() {
-        let stats = registry.device_stats(observer, devices);
-        registry.report(stats);
+        let stats = loaded.device_stats(observer, devices);
+        loaded.report(stats);
     } else if observer.workload().is_some_and(Workload::uses_any) {
         report::say(
             "hotset: HOTSET_PROFILE does nothing for a model that is not streamed (HOTSET_RAM) and has no experts \
@@ -160,11 +163,11 @@ pub fn stats(of: Counting, n_picks_max: usize) -> Vec<Stats> {
     live.into_iter().map(|(_, stats)| stats).collect()
 }
 
-/// The same with the addresses of the models; nothing if the registry is not to be had.
+/// The same with the addresses of the models; nothing if the loaded models is not to be had.
 fn live(of: Counting, n_picks_max: usize, lock: Lock) -> Vec<(usize, Stats)> {
-    let known = lock().map(|registry| {
-        let (models, observers) = (&registry.models, &registry.observers);
-        (models.clone(), observers.clone(), registry.devices.clone())
+    let known = lock().map(|loaded| {
+        let (models, observers) = (&loaded.models, &loaded.observers);
+        (models.clone(), observers.clone(), loaded.devices.clone())
     });
     let (models, observers, gone) = known.unwrap_or_default();
     let devices = |key: usize| -> Vec<DeviceStats> {
@@ -190,32 +193,32 @@ fn live(of: Counting, n_picks_max: usize, lock: Lock) -> Vec<(usize, Stats)> {
 /// Writes the counters so far, without comparisons, to where those of the end will be, if that is a file and
 /// anything has changed: for a process that does not live to its end.
 pub fn write_so_far() {
-    let is_json = try_registry().is_some_and(|r| matches!(r.config.stats, StatsTo::Json(_)));
+    let is_json = try_loaded_models().is_some_and(|r| matches!(r.config.stats, StatsTo::Json(_)));
     if !is_json {
         return;
     }
-    let live = live(Model::counters, 0, try_registry);
-    let Some(mut registry) = try_registry() else {
+    let live = live(Model::counters, 0, try_loaded_models);
+    let Some(mut loaded) = try_loaded_models() else {
         return;
     };
-    let StatsTo::Json(path) = registry.config.stats.clone() else {
+    let StatsTo::Json(path) = loaded.config.stats.clone() else {
         return;
     };
     // Some may have ended meanwhile.
     let is_loaded = |key: &usize| {
-        let models = registry.models.iter().map(|(k, _)| k);
-        let observers = registry.observers.iter().map(|(k, _)| k);
+        let models = loaded.models.iter().map(|(k, _)| k);
+        let observers = loaded.observers.iter().map(|(k, _)| k);
         models.chain(observers).any(|k| k == key)
     };
     let live = live.into_iter().filter(|(key, _)| is_loaded(key));
-    let mut all = registry.reports.clone();
+    let mut all = loaded.reports.clone();
     all.extend(live.map(|(_, stats)| stats));
     let n_heard: Vec<u64> = all.iter().map(n_heard).collect();
-    if all.is_empty() || n_heard == registry.n_heard {
+    if all.is_empty() || n_heard == loaded.n_heard {
         return;
     }
-    registry.n_heard = n_heard;
-    registry.note_written(report::write_json(&all, &path));
+    loaded.n_heard = n_heard;
+    loaded.note_written(report::write_json(&all, &path));
 }
 
 /// A number that grows whenever something is computed.
@@ -225,7 +228,7 @@ fn n_heard(stats: &Stats) -> u64 {
     stats.generation.events + stats.prompt.events + on_devices.sum::<u64>()
 }
 
-impl Registry {
+impl LoadedModels {
     /// The counters of the devices of the model at address `key`, whose caches are gone.
     fn take_devices(&mut self, key: usize) -> Vec<DeviceStats> {
         let mine = self.devices.extract_if(.., |(model, _)| *model == key);
@@ -296,8 +299,8 @@ pub fn report_every(interval: Duration) -> ! {
     loop {
         std::thread::sleep(interval);
         said.next_round();
-        // The registry is free while the comparison runs: models come and go meanwhile.
-        let models: Vec<_> = registry().models().cloned().collect();
+        // The loaded models is free while the comparison runs: models come and go meanwhile.
+        let models: Vec<_> = loaded_models().models().cloned().collect();
         for model in &models {
             let counted = model.counters();
             if counted.is_some_and(|stats| said.is_new(Arc::as_ptr(model).cast(), n_heard(&stats)))

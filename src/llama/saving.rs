@@ -3,7 +3,7 @@
 use super::bound::BOUND;
 use super::loaded_model::LoadedModel;
 use super::model::Model;
-use super::{observer, reports, shares};
+use super::{observer, reports, shares, speaker};
 use crate::stats::Stats;
 
 /// Reports on the models that are still loaded, and leaves the memory of this process to others.
@@ -19,6 +19,7 @@ pub fn end() {
     save_profiles();
     finish_with(Model::counters, 0);
     live().iter().for_each(LoadedModel::end_recording);
+    speaker::flush();
 }
 
 /// Saves what there is so far.
@@ -27,7 +28,7 @@ pub fn save() {
     reports::write_so_far();
 }
 
-/// The models of which there may be something to save. The registry may be in use for long, by a model that is being
+/// The models of which there may be something to save. The loaded models may be in use for long, by a model that is being
 /// loaded; this needs no lock.
 fn live() -> Vec<LoadedModel> {
     let table = BOUND.load();

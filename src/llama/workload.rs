@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::output;
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::profile::{
-    Blend, Chooser, Learner, Lesson, PRIOR_TOKENS, Profile, Shelves, read_folder_sparing,
+    Blend, Chooser, Learner, Lesson, ModelLayers, PRIOR_TOKENS, Profile, read_folder_sparing,
 };
 use crate::report;
 use crate::sync::lock_soon;
@@ -33,7 +33,7 @@ pub struct Given {
 pub struct Workload {
     /// Its number among the models that are loaded.
     pub n: u32,
-    shelves: Shelves,
+    layers_of_model: ModelLayers,
     /// The profiles that are mixed.
     parts: Vec<(Profile, f64)>,
     /// The profiles of which one is chosen.
@@ -89,10 +89,10 @@ impl Given {
     /// What there is for model `n` of those that are loaded at the same time, counted from 1. Fails if
     /// the profiles are of another model; those given for the first one need not fit further models,
     /// draft models for example.
-    pub fn of_model(&self, shelves: Shelves, n: u32) -> Result<Workload> {
+    pub fn of_model(&self, layers_of_model: ModelLayers, n: u32) -> Result<Workload> {
         let mut parts = Vec::new();
         for (path, profile, weight) in &self.files {
-            match shelves.difference(profile) {
+            match layers_of_model.difference(profile) {
                 None => parts.push((profile.clone(), *weight)),
                 Some(why) if self.is_routed => report::say(&format!(
                     "hotset: {}: {why}; this model does not start with it",
@@ -106,7 +106,7 @@ impl Given {
         if let Some((folder, profiles)) = &self.folder {
             let fitting = profiles
                 .iter()
-                .filter(|(_, p)| shelves.difference(p).is_none());
+                .filter(|(_, p)| layers_of_model.difference(p).is_none());
             choice.extend(fitting.map(|(_, profile)| profile.clone()));
             report::say(&format!(
                 "hotset: {} of {} profiles in {} are of this model",
@@ -116,12 +116,16 @@ impl Given {
             ));
         }
         let learner = match &self.save {
-            Some(path) => Learner::continuing(output::numbered(path, n), &shelves, report::say),
-            None => self.learns.then(|| Learner::new(&shelves, report::say)),
+            Some(path) => {
+                Learner::continuing(output::numbered(path, n), &layers_of_model, report::say)
+            }
+            None => self
+                .learns
+                .then(|| Learner::new(&layers_of_model, report::say)),
         };
         Ok(Workload {
             n,
-            shelves,
+            layers_of_model,
             parts,
             choice,
             prewarm: self.prewarm,
@@ -141,14 +145,14 @@ impl Workload {
     pub fn recognizer(&self) -> Option<Recognizer> {
         let profiles: Vec<_> = self.choice.iter().collect();
         let known = profiles.iter().map(|p| self.blend(&[(*p, 1.0)])).collect();
-        let numbers = self.shelves.numbers.clone();
+        let numbers = self.layers_of_model.numbers.clone();
         (!profiles.is_empty()).then(|| Recognizer::new(Chooser::new(&profiles), known, numbers))
     }
 
     fn blend(&self, parts: &[(&Profile, f64)]) -> Known {
         let blend = Blend::of(parts);
         let names: Vec<_> = parts.iter().map(|(p, _)| p.name.as_str()).collect();
-        let numbers = self.shelves.numbers.iter();
+        let numbers = self.layers_of_model.numbers.iter();
         Known {
             name: names.join(", "),
             frequency: numbers.map(|&n| blend.layers[n].clone()).collect(),
@@ -176,12 +180,12 @@ impl Workload {
         let Some(mut learner) = learner else {
             return;
         };
-        let mut whole = Lesson::new(&self.shelves.n_experts);
+        let mut whole = Lesson::new(&self.layers_of_model.n_experts);
         whole.tokens = lesson.tokens;
-        for (&number, picks) in self.shelves.numbers.iter().zip(&lesson.layers) {
+        for (&number, picks) in self.layers_of_model.numbers.iter().zip(&lesson.layers) {
             whole.layers[number].clone_from(picks);
         }
-        learner.learn(whole, &self.shelves);
+        learner.learn(whole, &self.layers_of_model);
     }
 
     /// The profile as it was last learnt, if one is.

@@ -20,7 +20,7 @@ pub struct Speed {
     pub depth: u32,
     /// See above.
     pub piece_bytes: usize,
-    /// Whether reads staged the page cache.
+    /// Whether reads bypass the page cache.
     pub is_direct: bool,
 }
 

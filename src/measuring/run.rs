@@ -70,7 +70,7 @@ struct Picks {
 impl Counters {
     /// Of the counters of a run. Fails if one is missing.
     pub fn read(stats: &Value) -> Result<Self> {
-        Self::deserialize(stats).map_err(|e| Error::setting("counters of a run", stats, e))
+        Self::deserialize(stats).map_err(|e| Error::State(format!("the counters of a run: {e}: {stats}")))
     }
 
     fn hits(&self) -> u64 {

@@ -4,7 +4,7 @@
 //! llama.cpp: the cache tells it what happened, in order. To add one, copy `lru.rs` and add its
 //! line to [`REGISTRY`]; the CLI, the C API and every conformance test find it there.
 //!
-//! # What a prompt teaches
+//! # What is learnt from a prefill
 //!
 //! A prompt ([`Event::is_prefill`]) picks nearly every expert, and what it finds hot is mostly not what
 //! generation finds hot. Policies that count let the whole batch weigh as much as one generated

@@ -27,7 +27,7 @@ pub(super) trait Score: Send {
     }
 }
 
-/// What one expert of `event` counts whose row count is `rows`: see "What a prompt teaches".
+/// What one expert of `event` counts whose row count is `rows`: see "What is learnt from a prefill".
 pub(super) fn weight(event: &Event, rows: u32) -> f64 {
     if event.is_prefill() {
         f64::from(rows) / f64::from(event.n_tokens)

@@ -24,7 +24,7 @@ pub struct Place {
 pub struct Pools {
     pools: Vec<Pooled>,
     /// By layer of the model.
-    places: Vec<Option<Place>>,
+    places: Arc<[Option<Place>]>,
     drafts: Drafts,
     recognizer: Option<Recognizer>,
     notices: Arc<Notices>,
@@ -44,7 +44,7 @@ impl Pools {
         }
         Self {
             pools,
-            places,
+            places: places.into(),
             drafts: Drafts::default(),
             recognizer: None,
             notices,
@@ -56,7 +56,12 @@ impl Pools {
         self.places.get(layer).copied().flatten()
     }
 
-    /// Teaches what earlier batches have left open in `layer` and is sure by now. What is `kept` for the comparison is
+    /// By layer of the model, where it is. That never changes.
+    pub fn places(&self) -> Arc<[Option<Place>]> {
+        self.places.clone()
+    }
+
+    /// Learns what earlier batches have left open in `layer` and is sure by now. What is `kept` for the comparison is
     /// said of layers.
     pub fn settle(
         &mut self,
@@ -120,7 +125,7 @@ impl Pools {
         self.drafts.drop_tokens(memory, seq, begin, end);
     }
 
-    /// Teaches what is still open: nothing more will be dropped.
+    /// Learns what is still open: nothing more will be dropped.
     pub fn settle_all(&mut self, kept: impl Fn(usize) -> bool) -> Result<()> {
         let open: Vec<Sure> = self.drafts.settle_all().collect();
         open.iter()

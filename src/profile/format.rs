@@ -24,7 +24,7 @@ pub struct Profile {
     pub name: String,
     /// The model.
     pub model: Fingerprint,
-    /// Tokens that have learnt it.
+    /// Tokens that it was learnt from.
     pub tokens: Tokens,
     /// When it was begun: UTC, as in 2026-11-22T20:15:00Z.
     pub created: String,

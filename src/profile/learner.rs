@@ -11,7 +11,7 @@ use crate::output::{self, Place};
 use std::path::{Path, PathBuf};
 
 /// The layers of a model.
-pub struct Shelves {
+pub struct ModelLayers {
     /// What the model is.
     pub model: Fingerprint,
     /// Experts of each layer that has any.
@@ -20,7 +20,7 @@ pub struct Shelves {
     pub numbers: Vec<usize>,
 }
 
-impl Shelves {
+impl ModelLayers {
     /// What a profile and the model differ in.
     pub fn difference(&self, profile: &Profile) -> Option<String> {
         profile.model.difference(&self.model).or_else(|| {
@@ -38,7 +38,7 @@ pub struct Learner {
     file: Option<Kept>,
     say: Say,
     profile: Profile,
-    /// What the profile has been learnt of this run.
+    /// What the profile has learnt of this run.
     learnt: Lesson,
 }
 
@@ -64,20 +64,24 @@ enum Found {
 
 impl Learner {
     /// Of a profile without a name, which is not saved.
-    pub fn new(shelves: &Shelves, say: Say) -> Self {
+    pub fn new(layers_of_model: &ModelLayers, say: Say) -> Self {
         Self {
             file: None,
             say,
-            profile: Profile::new("", shelves.model.clone(), &shelves.n_experts),
-            learnt: Lesson::new(&shelves.n_experts),
+            profile: Profile::new(
+                "",
+                layers_of_model.model.clone(),
+                &layers_of_model.n_experts,
+            ),
+            learnt: Lesson::new(&layers_of_model.n_experts),
         }
     }
 
     /// Goes on with what is at `wanted`, or in the file of the model beside it. `None` if there is no name left.
     ///
     /// What cannot be read now is looked at again before anything is saved.
-    pub fn continuing(wanted: PathBuf, shelves: &Shelves, say: Say) -> Option<Self> {
-        let (path, old, unsaved) = match choose(&wanted, shelves, say) {
+    pub fn continuing(wanted: PathBuf, layers_of_model: &ModelLayers, say: Say) -> Option<Self> {
+        let (path, old, unsaved) = match choose(&wanted, layers_of_model, say) {
             Ok(chosen) => {
                 let (path, old) = chosen?;
                 (path, old, String::new())
@@ -87,7 +91,7 @@ impl Learner {
                 (wanted.clone(), None, why)
             }
         };
-        let mut learner = Self::new(shelves, say);
+        let mut learner = Self::new(layers_of_model, say);
         learner.profile.name = profile_name(&path);
         learner.profile = old.unwrap_or(learner.profile);
         learner.file = Some(Kept {
@@ -105,7 +109,7 @@ impl Learner {
 
     /// Learns what `whole`, all of this run, adds; saves it. What cannot be saved is said once, and tried again with
     /// what comes later.
-    pub fn learn(&mut self, whole: Lesson, shelves: &Shelves) {
+    pub fn learn(&mut self, whole: Lesson, layers_of_model: &ModelLayers) {
         if whole == self.learnt {
             return;
         }
@@ -115,7 +119,7 @@ impl Learner {
             self.learnt = whole;
             return;
         };
-        match file.save(&self.profile, &news, shelves, self.say) {
+        match file.save(&self.profile, &news, layers_of_model, self.say) {
             Ok(profile) => {
                 self.profile = profile;
                 self.learnt = whole;
@@ -140,20 +144,20 @@ impl Kept {
         &mut self,
         profile: &Profile,
         news: &Lesson,
-        shelves: &Shelves,
+        layers_of_model: &ModelLayers,
         say: Say,
     ) -> Result<Profile, String> {
         let mut lock = output::lock(&self.path);
-        let mut found = look(&self.path, shelves)?;
+        let mut found = look(&self.path, layers_of_model)?;
         if let Found::Other(why) = &found {
             // Somebody has put something else there.
             drop(lock);
-            let Some((path, _)) = choose(&self.wanted, shelves, say)? else {
+            let Some((path, _)) = choose(&self.wanted, layers_of_model, say)? else {
                 return Err(format!("{}: {why}", self.path.display()));
             };
             self.path = path;
             lock = output::lock(&self.path);
-            found = look(&self.path, shelves)?;
+            found = look(&self.path, layers_of_model)?;
         }
         let mut profile = match found {
             Found::Nothing(_) => profile.clone(),
@@ -174,13 +178,13 @@ impl Kept {
 /// looked into, which says nothing of what it holds.
 fn choose(
     wanted: &Path,
-    shelves: &Shelves,
+    layers_of_model: &ModelLayers,
     say: Say,
 ) -> Result<Option<(PathBuf, Option<Profile>)>, String> {
     /// More names than anybody lets pile up.
     const N_NAMES_MAX: u32 = 99;
     let shown = wanted.display();
-    let why = match look(wanted, shelves)? {
+    let why = match look(wanted, layers_of_model)? {
         Found::Profile(old) => return Ok(Some((wanted.to_path_buf(), Some(*old)))),
         Found::Nothing(what) => {
             if let Some(what) = what {
@@ -190,7 +194,7 @@ fn choose(
         }
         Found::Other(why) => why,
     };
-    let model = &shelves.model;
+    let model = &layers_of_model.model;
     let name = match model.name.is_empty() {
         true => &model.architecture,
         false => &model.name,
@@ -198,7 +202,7 @@ fn choose(
     let own = output::model_path(wanted, name);
     for n in 1..=N_NAMES_MAX {
         let path = output::numbered(&own, n);
-        let old = match look(&path, shelves)? {
+        let old = match look(&path, layers_of_model)? {
             Found::Nothing(_) => None,
             Found::Profile(old) => Some(*old),
             Found::Other(_) => continue,
@@ -214,7 +218,7 @@ fn choose(
 }
 
 /// What is at `path`; why that cannot be told for now, if the system does not say.
-fn look(path: &Path, shelves: &Shelves) -> Result<Found, String> {
+fn look(path: &Path, layers_of_model: &ModelLayers) -> Result<Found, String> {
     let unread = |cause: std::io::Error| format!("{}: {cause}", path.display());
     match Place::of(path).map_err(unread)? {
         Place::File { meta, .. } if meta.len() == 0 => {
@@ -225,7 +229,7 @@ fn look(path: &Path, shelves: &Shelves) -> Result<Found, String> {
         _ => return Ok(Found::Nothing(None)),
     }
     match Profile::try_read(path) {
-        Ok(profile) => Ok(match shelves.difference(&profile) {
+        Ok(profile) => Ok(match layers_of_model.difference(&profile) {
             None => Found::Profile(Box::new(profile)),
             Some(why) => Found::Other(why),
         }),
@@ -254,8 +258,8 @@ mod tests {
         SAID.take()
     }
 
-    fn shelves() -> Shelves {
-        Shelves {
+    fn layers_of_model() -> ModelLayers {
+        ModelLayers {
             model: Fingerprint {
                 architecture: "test".to_string(),
                 name: "mine".to_string(),
@@ -315,17 +319,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_for_a_while_is_read_and_added_to_later() {
-        let (bench, shelves) = (Bench::new(), shelves());
-        let begin = || Learner::continuing(bench.path.clone(), &shelves, say).unwrap();
-        begin().learn(lesson(5), &shelves);
+        let (bench, layers_of_model) = (Bench::new(), layers_of_model());
+        let begin = || Learner::continuing(bench.path.clone(), &layers_of_model, say).unwrap();
+        begin().learn(lesson(5), &layers_of_model);
         assert_eq!(n_tokens(&bench.path), 5);
         assert_eq!(said(), [""; 0]);
 
         // While the run goes on.
         let mut learner = begin();
         bench.hide();
-        learner.learn(lesson(3), &shelves);
-        learner.learn(lesson(4), &shelves);
+        learner.learn(lesson(3), &layers_of_model);
+        learner.learn(lesson(4), &layers_of_model);
         let lines = said();
         assert_eq!(lines.len(), 1, "{lines:?}");
         let parts = ["HOTSET_PROFILE_SAVE: ", "q.json: ", "is not saved"];
@@ -335,16 +339,16 @@ mod tests {
         );
         assert_eq!(names(bench.dir.path()), ["aside", "q.json"]);
         bench.show();
-        learner.learn(lesson(6), &shelves);
+        learner.learn(lesson(6), &layers_of_model);
         assert_eq!(n_tokens(&bench.path), 5 + 6);
 
         // When it begins.
         bench.hide();
         let mut learner = begin();
-        learner.learn(lesson(1), &shelves);
+        learner.learn(lesson(1), &layers_of_model);
         assert_eq!(said().len(), 1);
         bench.show();
-        learner.learn(lesson(2), &shelves);
+        learner.learn(lesson(2), &layers_of_model);
         assert_eq!(n_tokens(&bench.path), 5 + 6 + 2);
         assert_eq!(names(bench.dir.path()), ["q.json"]);
         assert_eq!(said(), [""; 0]);
@@ -352,11 +356,11 @@ mod tests {
 
     #[test]
     fn what_is_something_else_is_left_alone() {
-        let (bench, shelves) = (Bench::new(), shelves());
-        let mut learner = Learner::continuing(bench.path.clone(), &shelves, say).unwrap();
-        learner.learn(lesson(5), &shelves);
+        let (bench, layers_of_model) = (Bench::new(), layers_of_model());
+        let mut learner = Learner::continuing(bench.path.clone(), &layers_of_model, say).unwrap();
+        learner.learn(lesson(5), &layers_of_model);
         fs::write(&bench.path, "something else").unwrap();
-        learner.learn(lesson(7), &shelves);
+        learner.learn(lesson(7), &layers_of_model);
         assert_eq!(fs::read(&bench.path).unwrap(), b"something else");
         let own = bench.dir.path().join("q.mine.json");
         assert_eq!(n_tokens(&own), 7);
@@ -373,11 +377,11 @@ mod tests {
         }
         fs::write(&own, "a third").unwrap();
         learner.say = put;
-        learner.learn(lesson(9), &shelves);
+        learner.learn(lesson(9), &layers_of_model);
         let second = bench.dir.path().join("q.mine.2.json");
         assert_eq!(fs::read(&second).unwrap(), b"another thing");
         learner.say = say;
-        learner.learn(lesson(9), &shelves);
+        learner.learn(lesson(9), &layers_of_model);
         assert_eq!(n_tokens(&bench.dir.path().join("q.mine.3.json")), 9);
         assert_eq!(fs::read(&second).unwrap(), b"another thing");
         said();

@@ -27,7 +27,7 @@ pub use folder::{is_named_so, read_folder, read_folder_sparing};
 pub use format::{Fingerprint, HALF_LIFE, Heat, LayerHeat, PRIOR_TOKENS, Profile, Tokens, VERSION};
 pub use import::import;
 pub use learn::Lesson;
-pub use learner::{Learner, Say, Shelves};
+pub use learner::{Learner, ModelLayers, Say};
 pub use mix::{Blend, merge};
 pub use similarity::{layer_similarities, similarity};
 pub(crate) use weighted_path::WEIGHT_MAX;

@@ -19,7 +19,7 @@ impl Residency {
     }
 
     /// As [`Self::plan`], but the policy is told of `learnt` instead: of those tokens of the event that
-    /// will stay. The others may be told later, with [`Self::teach`].
+    /// will stay. The others may be told later, with [`Self::learn`].
     pub fn plan_learning(
         &mut self,
         event: &Event,

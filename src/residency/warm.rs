@@ -1,4 +1,4 @@
-//! What is known before the first event: priors, and experts for free slots.
+//! Priors, and experts for free slots.
 
 use super::slots::{NO_SLOT, Residency};
 use crate::expert::ExpertId;

@@ -3,7 +3,7 @@
 
 mod arena;
 mod backlog;
-mod cached;
+mod page_cache;
 mod content;
 mod core;
 mod queue_depth;
@@ -32,7 +32,7 @@ mod way;
 
 pub use arena::Arena;
 pub use backlog::Recalled;
-pub use cached::{Dropped, drop_cached};
+pub use page_cache::{Dropped, drop_cached};
 pub use queue_depth::{QueueDepth, Why};
 pub use fault::Faults;
 pub use file::{ModelFile, Span, span};

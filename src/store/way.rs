@@ -35,7 +35,7 @@ pub struct Slow {
 
 /// How long one trial takes, unless its reads take longer.
 const TRIAL: Duration = Duration::from_millis(9);
-/// Nothing more is tried after this; a queue_depth that is only a little better is not worth more.
+/// Nothing more is tried after this; a depth that is only a little better is not worth more.
 const DEADLINE: Duration = Duration::from_millis(150);
 /// Nothing is waited for after this. Slow disks take so long, and gain the most.
 const DEADLINE_SLOW: Duration = Duration::from_millis(700);
@@ -65,11 +65,11 @@ const PACES: [(usize, u32); 10] = [
     (512 << 10, 16),
     (1 << 20, 16),
 ];
-/// Of a disk that delivers less one by one, the queue_depth is not found out in all detail: that would take too long.
+/// Of a disk that delivers less one by one, the depth of the queue is not found out in all detail: that would take too long.
 const SLOW_BYTES_PER_SECOND: f64 = 100e6;
 /// Reads of fewer bytes do not show how fast a disk delivers.
 const SLOW_BYTES_MIN: usize = 256 << 10;
-/// What a disk takes longer to deliver is not tried for a queue_depth.
+/// What a disk takes longer to deliver is not tried for a depth.
 const LONGEST: Duration = Duration::from_millis(30);
 /// A read that takes longer is a slow one.
 const SLOW_LATENCY: Duration = Duration::from_millis(5);
@@ -79,7 +79,7 @@ const GOOD_ENOUGH: f64 = 0.9;
 impl Way {
     /// Finds out by reading from `file`: for less than 200 ms, or where reads take longer than that allows,
     /// for less than a second. `n_bytes` is what is read most: a part of an expert. `is_worth_it`: so much will be
-    /// read that the best queue_depth matters; else the default will do, where reads do not mostly wait.
+    /// read that the best depth matters; else the default will do, where reads do not mostly wait.
     ///
     /// What `options` ask for is kept, except `Auto`. Where a trial fails, because the system refuses memory or
     /// threads or cannot read one of its places, nothing more is tried than what does not need that: whoever needs
@@ -101,7 +101,7 @@ impl Way {
     }
 }
 
-/// One thing to try: reads of `n_bytes`, `n_at_once` of the `queue_depth.depth` that there may be.
+/// One thing to try: reads of `n_bytes`, `n_at_once` of the `depth of the queue.depth` that there may be.
 #[derive(Debug, Clone, Copy)]
 struct Try {
     kind: QueueKind,
@@ -298,7 +298,7 @@ fn go_deeper(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize, best: f64) -> 
     best
 }
 
-/// Finds the fewest bytes under way that are about as fast as any. The queue_depth stays if a trial fails.
+/// Finds the fewest bytes under way that are about as fast as any. The depth of the queue stays if a trial fails.
 fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
     let mut found: Vec<(f64, QueueDepth)> = Vec::new();
     let mut best = 0.0f64;

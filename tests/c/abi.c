@@ -235,7 +235,7 @@ static void test_queries(void) {
     assert(hotset_cache_plan(cache, 0, 1, both, 1, slots, fills, &n_fills) == HOTSET_STATUS_OK);
     assert(hotset_cache_rollback(cache) == HOTSET_STATUS_OK); // does not count
 
-    const hotset_phase generation = HOTSET_PHASE_GENERATION, prompt = HOTSET_PHASE_PROMPT;
+    const hotset_phase generation = HOTSET_PHASE_DECODE, prompt = HOTSET_PHASE_PREFILL;
     assert(hotset_cache_usage(cache, generation, 0, 0, &usage) == HOTSET_STATUS_OK);
     assert(usage.n_tokens == 1 && usage.age == 4);
     assert(hotset_cache_usage(cache, generation, 0, 3, &usage) == HOTSET_STATUS_OK);

@@ -139,7 +139,7 @@ static void test_files(const profile * low) {
         assert(hotset_profile_write(low, path_of(name)) == HOTSET_STATUS_OK);
         profile * read = NULL;
         succeeded(hotset_profile_read(path_of(name), &read));
-        assert(similarity(low, read, HOTSET_PHASE_GENERATION) == 1);
+        assert(similarity(low, read, HOTSET_PHASE_DECODE) == 1);
         hotset_profile_delete(read);
     }
     failed(hotset_profile_read(path_of("low.json"), NULL), "`profile_out` is NULL");
@@ -157,7 +157,7 @@ static void test_files(const profile * low) {
 }
 
 static void test_merge(const profile * low, const profile * high) {
-    const hotset_phase generation = HOTSET_PHASE_GENERATION, prompt = HOTSET_PHASE_PROMPT;
+    const hotset_phase generation = HOTSET_PHASE_DECODE, prompt = HOTSET_PHASE_PREFILL;
     const profile * both[2] = { low, high };
     const double weights[2] = { 1, 3 };
     char text[1 << 16];

@@ -34,9 +34,9 @@ static hotset_status call_profile_new(void * bytes) {
 
 static hotset_status call_policy(void * bytes)    { return hotset_policy_info(0, bytes); }
 static hotset_status call_counts(void * bytes)    { return hotset_cache_counts(cache, bytes); }
-static hotset_status call_usage(void * bytes)     { return hotset_cache_usage(cache, HOTSET_PHASE_GENERATION, 0, 0, bytes); }
+static hotset_status call_usage(void * bytes)     { return hotset_cache_usage(cache, HOTSET_PHASE_DECODE, 0, 0, bytes); }
 static hotset_status call_heat(void * bytes)      {
-    return hotset_cache_heat(cache, HOTSET_PHASE_GENERATION, HOTSET_SPAN_LIFETIME, 0, bytes);
+    return hotset_cache_heat(cache, HOTSET_PHASE_DECODE, HOTSET_SPAN_LIFETIME, 0, bytes);
 }
 static hotset_status call_hindsight(void * bytes) { return hotset_cache_hindsight(cache, SIZE_MAX, bytes); }
 static hotset_status call_replay(void * bytes)    { return hotset_trace_replay(trace, "lru", 64, 20, bytes); }

@@ -124,7 +124,7 @@ fn draw_map(
         .draw()?;
     for (layer, lifts) in map.lifts.iter().enumerate() {
         chart.draw_series(lifts.iter().enumerate().map(|(expert, lift)| {
-            // LayerHeat 0 is on top. The middle of a cell is its number.
+            // Layer 0 is on top. The middle of a cell is its number.
             let (x, y) = (expert as f64, -(layer as f64));
             let corners = [(x - 0.5, y + 0.5), (x + 0.5, y - 0.5)];
             Rectangle::new(corners, color(lift / highest).filled())

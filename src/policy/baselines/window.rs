@@ -64,7 +64,7 @@ impl SlidingWindow {
     }
 }
 
-/// What one expert of `event` adds to its count: see "What a prompt teaches".
+/// What one expert of `event` adds to its count: see "What is learnt from a prefill".
 fn added(event: &Event, rows: u32) -> u32 {
     let rows = rows.min(event.n_tokens);
     if event.is_prefill() {
