@@ -218,13 +218,13 @@ fn sources() -> BTreeMap<Names, Source> {
     sources
 }
 
-/// The module that a path leads to.
+/// The module of what a path leads to; `None` if that is a module itself: what is meant of it is named where it is used.
 fn resolve(sources: &BTreeMap<Names, Source>, path: &[String]) -> Option<Names> {
     let n = (0..=path.len())
         .rev()
         .find(|n| sources.contains_key(&path[..*n]))?;
-    let source = &sources[&path[..n]];
-    match path.get(n).and_then(|name| source.handed_on.get(name)) {
+    let name = path.get(n)?;
+    match sources[&path[..n]].handed_on.get(name) {
         Some(to) if to != path => resolve(sources, &[to, &path[n + 1..]].concat()),
         _ => Some(path[..n].to_vec()),
     }
@@ -239,8 +239,7 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
         assert!(!source.has_glob, "{} has a glob", source.file);
         let named = source.paths.iter().filter_map(|path| {
             let module = resolve(&sources, path)?;
-            // A folder that is named as such: what is meant of it is named where it is used.
-            (module.len() < path.len()).then(|| sources[&module].file.clone())
+            Some(sources[&module].file.clone())
         });
         let named = named.filter(|file| *file != source.file).collect();
         arrows.insert(source.file.clone(), named);

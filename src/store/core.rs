@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::backlog::Backlog;
 use super::fault::{Fault, Injector};
+use super::file::is_no_to_direct;
 use super::job::{Call, Job, Next, Whole};
 use super::patience::{PATIENCE, is_interruption};
 use super::{Arena, ModelFile, QueueOptions, QueueStats, Read, ReadFailure, Sink};
@@ -190,11 +191,6 @@ impl Core {
         });
         self.sink.done(read.tag, result);
     }
-}
-
-/// Whether a file system says so when it does not read past the page cache.
-pub(super) fn is_no_to_direct(cause: &io::Error) -> bool {
-    matches!(cause.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 
 #[cfg(test)]

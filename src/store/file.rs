@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::content::Content;
-use super::core::is_no_to_direct;
 use super::patience::patiently;
 use crate::error::{Error, Result};
 
@@ -203,6 +202,11 @@ fn read_at(file: &File, align: usize) -> io::Result<()> {
     // Reads beyond the end succeed whatever their alignment.
     let offset = if len > align as u64 { align as u64 } else { 0 };
     patiently(|| file.read_at(&mut memory[at..at + align], offset)).map(|_| ())
+}
+
+/// Whether a file system says so when it does not read past the page cache.
+pub(super) fn is_no_to_direct(cause: &io::Error) -> bool {
+    matches!(cause.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 
 #[cfg(target_os = "linux")]
