@@ -111,9 +111,17 @@ pub struct Event<'a> {
 
 impl Event<'_> {
     /// Batches of more tokens than this are prefills: a prompt being read, which touches most experts
-    /// once and must not push out what generation needs. Speculative drafts and the parallel
-    /// sequences of a server stay below it.
+    /// once and must not push out what generation needs. Speculative drafts stay below it, and so do the parallel
+    /// sequences of a server, unless there are more of them.
     pub const DECODE_TOKENS_MAX: u32 = 32;
+
+    /// Whether it is the other one: not only equal, but of the same memory.
+    pub fn is(&self, other: &Event) -> bool {
+        (self.layer, self.n_tokens) == (other.layer, other.n_tokens)
+            && std::ptr::eq(self.experts, other.experts)
+            && std::ptr::eq(self.rows, other.rows)
+            && std::ptr::eq(self.ranks, other.ranks)
+    }
 
     /// Whether this batch is a prompt being read rather than tokens being generated.
     pub fn is_prefill(&self) -> bool {
