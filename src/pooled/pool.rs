@@ -29,6 +29,7 @@ impl Pooled {
     }
 
     /// Counts what the policy was told of an event; keeps it for the comparison if it `is_kept`.
+    #[inline]
     pub fn count(&mut self, event: &Event, is_kept: bool) {
         self.tracker.count(event);
         if is_kept {

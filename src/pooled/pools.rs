@@ -52,6 +52,7 @@ impl Pools {
     }
 
     /// Where `layer` is, if it is in a pool.
+    #[inline]
     pub fn place(&self, layer: usize) -> Option<Place> {
         self.places.get(layer).copied().flatten()
     }
@@ -95,6 +96,7 @@ impl Pools {
 
     /// Counts an event of `layer` that its policy was told of. Returns the workload that this was recognised by, if it
     /// was just now: all policies have been told of that.
+    #[inline]
     pub fn count(&mut self, layer: usize, event: &Event, is_kept: bool) -> Option<&Known> {
         let Place { pool, .. } = self.place(layer)?;
         self.pools[pool].count(event, is_kept);

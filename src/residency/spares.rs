@@ -30,12 +30,18 @@ impl Spares {
         }
     }
 
-    /// Does nothing if the expert is no spare.
+    /// Does nothing if the expert is no spare. That is asked for each hit.
+    #[inline]
     pub fn remove(&mut self, index: usize) {
-        let since = std::mem::take(&mut self.since[index]);
-        if since != 0 {
-            self.oldest_first.remove(&since);
+        if self.since[index] != 0 {
+            self.remove_spare(index);
         }
+    }
+
+    #[cold]
+    fn remove_spare(&mut self, index: usize) {
+        let since = std::mem::take(&mut self.since[index]);
+        self.oldest_first.remove(&since);
     }
 
     /// The oldest first.
