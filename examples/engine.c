@@ -117,7 +117,7 @@ static void generate(uint32_t n_slots, uint32_t n_tokens, uint32_t top_k, const 
     uint32_t slots[TOP_K_MAX]; int32_t ids[TOP_K_MAX];
     uint64_t seed = 1;
     const size_t slot_bytes = N_PARTS_MAX * part_bytes;
-    uint8_t * arena = malloc((n_slots + 2) * slot_bytes), * spare = arena + n_slots * slot_bytes;
+    uint8_t * arena = malloc((n_slots + 2) * slot_bytes), * staging = arena + n_slots * slot_bytes;
     if (arena == NULL) die("N_SLOTS", "more than there is memory for");
     check(hotset_cache_new(&params, &cache));
     for (uint32_t i = 0; i < n_tokens * n_layers; i++) {
@@ -129,10 +129,10 @@ static void generate(uint32_t n_slots, uint32_t n_tokens, uint32_t top_k, const 
         for (size_t f = 0; f < n_fills; f++) read_expert(l, fills[f].expert, arena + fills[f].slot * slot_bytes);
         check(hotset_cache_commit(cache)); // it has been read
         for (uint32_t k = 0; k < top_k; k++) {
-            const uint8_t * expert = slots[k] == HOTSET_NO_SLOT ? spare : arena + slots[k] * slot_bytes;
-            if (expert == spare) read_expert(l, (uint32_t) ids[k], spare);
-            const size_t n_bytes = read_expert(l, (uint32_t) ids[k], spare + slot_bytes);
-            if (memcmp(expert, spare + slot_bytes, n_bytes) != 0) die(policy, "a slot holds another expert");
+            const uint8_t * expert = slots[k] == HOTSET_NO_SLOT ? staging : arena + slots[k] * slot_bytes;
+            if (expert == staging) read_expert(l, (uint32_t) ids[k], staging);
+            const size_t n_bytes = read_expert(l, (uint32_t) ids[k], staging + slot_bytes);
+            if (memcmp(expert, staging + slot_bytes, n_bytes) != 0) die(policy, "a slot holds another expert");
         }
     }
     check(hotset_cache_counts(cache, &counts));

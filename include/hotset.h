@@ -135,7 +135,7 @@ struct hotset_counts {
 struct hotset_usage {
     size_t   size;
     uint64_t n_tokens; // tokens that picked it
-    uint64_t age;      // visits of its layer since the one that used it last; UINT64_MAX is never
+    uint64_t age;      // visits of its layer since the one that picked it last; UINT64_MAX is never
 };
 
 // How unevenly the experts of one layer were picked. All 0 if none was.
@@ -269,7 +269,7 @@ HOTSET_API hotset_status hotset_cache_resize(
         size_t              * n_retired_out);
 
 // What is known of the workload, before it begins or when it turns out to be another: as from
-// hotset_cache_frequencies of another cache. It orders the experts that generation has not used yet;
+// hotset_cache_frequencies of another cache. It orders the experts that decoding has not picked yet;
 // policies that count add it to what they have counted.
 //
 //   frequencies    [n_frequencies] share of tokens that pick each expert, from 0 to 1: layer after layer
@@ -350,7 +350,7 @@ HOTSET_API hotset_status hotset_cache_counts(
         const struct hotset_cache * cache,
         struct hotset_counts      * counts_out);
 
-// How often committed plans used `expert` of `layer`, and when last.
+// How often committed plans picked `expert` of `layer`, and when last.
 // HOTSET_STATUS_ARGUMENT: there is no such expert or phase.
 HOTSET_API hotset_status hotset_cache_usage(
         const struct hotset_cache * cache,

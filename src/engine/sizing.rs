@@ -48,10 +48,12 @@ impl Sizing {
             .map(|pool| pool.bytes(0..pool.n_slots_start));
         for range in starts.chain([ring]) {
             arena.open(range).map_err(|cause| {
-                Error::setting(
-                    "HOTSET_RAM",
-                    layout.arena_bytes_start().to_string(),
-                    format!("the system does not give that many bytes: {cause}"),
+                Error::system(
+                    format!(
+                        "HOTSET_RAM={}: the system does not give that many bytes",
+                        layout.arena_bytes_start()
+                    ),
+                    cause,
                 )
             })?;
         }

@@ -26,12 +26,14 @@ pub fn is_refused() -> bool {
     IS_REFUSED.load(Ordering::Acquire)
 }
 
-/// Whether an error is about what somebody has set. What is left to the system, `auto`, is nobody's mistake.
+/// Whether an error is about what somebody has set. What the system refuses is nobody's mistake.
 fn is_of_settings(error: &Error) -> bool {
     match error {
-        Error::Setting { value, .. } => value != "auto",
-        // A profile of another model.
-        Error::File { .. } | Error::Unreadable { .. } | Error::Mismatch { .. } => true,
+        // A profile of another model, among them.
+        Error::Setting { .. }
+        | Error::File { .. }
+        | Error::Unreadable { .. }
+        | Error::Mismatch { .. } => true,
         _ => false,
     }
 }

@@ -35,8 +35,12 @@ pub mod session;
 mod shares;
 mod signals;
 mod speaker;
+#[cfg(feature = "internals")]
 #[allow(missing_docs)]
 pub mod sys;
+#[cfg(not(feature = "internals"))]
+#[allow(missing_docs)]
+mod sys;
 mod tapes;
 mod target;
 #[cfg(feature = "llama")]

@@ -10,6 +10,7 @@ use crate::report;
 use crate::store::ModelFile;
 use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{LazyLock, Mutex};
@@ -111,14 +112,11 @@ fn check_ring(tensors: &[Tensor], files: &[ModelFile]) -> Result<()> {
     if Engine::can_have(&least) {
         return Ok(());
     }
-    Err(Error::setting(
-        "HOTSET_RAM",
-        "auto",
-        format!(
-            "the system does not let this process map {}, the least for experts of this model",
-            numbers::bytes(least.arena_bytes as u64)
-        ),
-    ))
+    let why = format!(
+        "the system does not let this process map {}, the least for experts of this model",
+        numbers::bytes(least.arena_bytes as u64)
+    );
+    Err(Error::system("HOTSET_RAM=auto", io::Error::other(why)))
 }
 
 /// Lays `budget` out for `tensors`. What is available, less `n_bytes_beside` that the model will take for other

@@ -195,7 +195,10 @@ impl Drop for Arena {
 }
 
 fn refused(n_bytes: usize, cause: io::Error) -> Error {
-    Error::setting("HOTSET_RAM", n_bytes.to_string(), format!("the system does not map that many bytes: {cause}"))
+    Error::system(
+        format!("HOTSET_RAM={n_bytes}: the system does not map that many bytes"),
+        cause,
+    )
 }
 
 /// Bytes in a page of memory.

@@ -9,7 +9,7 @@ use super::core::{Backend, Core};
 use super::job::Job;
 use super::read::{QueueKind, QueueOptions, QueueStats, Read, Sink, UnderWay};
 use super::{Arena, ModelFile, pread};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, cause_again};
 
 /// Reads slices of files into an arena.
 ///
@@ -164,9 +164,12 @@ fn refused(kind: QueueKind, cause: &io::Error) -> Error {
         QueueKind::Uring => "io_uring is refused by the system",
         _ => "threads that read are refused by the system",
     };
-    let way_out = match kind {
-        QueueKind::Uring => "; auto reads without",
-        _ => "",
-    };
-    Error::setting("HOTSET_IO", value, format!("{what}: {cause}{way_out}"))
+    match kind {
+        QueueKind::Uring => {
+            let allowed = format!("{what}: {cause}; auto reads without");
+            Error::setting("HOTSET_IO", value, allowed)
+        }
+        // Whoever asked for threads, or for nothing, has made no mistake.
+        _ => Error::system(format!("HOTSET_IO={value}: {what}"), cause_again(cause)),
+    }
 }
