@@ -2,7 +2,7 @@
 //!
 //! A batch that verifies drafts asks for the output of every token, and what comes after a rejected
 //! one is dropped from the context's memory. All its experts are computed, so all are planned; but
-//! the policy, the tracker and the log hear only of the tokens that are sure. What the others picked
+//! the policy, the tracker and the recent events hear only of the tokens that are sure. What the others picked
 //! is kept until the layer's next event of the same context, and learnt before it, without the tokens
 //! that were dropped or are computed again.
 

@@ -144,7 +144,7 @@ mod tests {
 
     /// Two layers of ten experts; low ones are hot, and one pick in three is of a hot one.
     fn window(n_slots: u32, n_events: u32, n_picks_max: usize) -> Lookback {
-        let mut log = RecentEvents::new(n_picks_max);
+        let mut recent = RecentEvents::new(n_picks_max);
         let mut state = 7u64;
         let mut below = |limit: u32| {
             state = state
@@ -157,12 +157,12 @@ mod tests {
             let mut experts = [below(range), below(10), below(10)].to_vec();
             experts.sort_unstable();
             experts.dedup();
-            log.push(&one(i % 2, &experts));
+            recent.push(&one(i % 2, &experts));
         }
         Lookback {
             shape: Shape::uniform(2, 10),
             n_slots,
-            recent: log,
+            recent,
         }
     }
 
@@ -239,15 +239,15 @@ mod tests {
     /// first half. That does not count: with 0 kept everything that counts is a hit.
     #[test]
     fn the_optimum_fills_its_cache_for_what_counts() {
-        let mut log = RecentEvents::new(8);
+        let mut recent = RecentEvents::new(8);
         for expert in [3, 0, 1, 2, 1, 0, 1, 0, 1] {
-            log.push(&one(0, &[expert]));
+            recent.push(&one(0, &[expert]));
         }
         let shape = Shape::uniform(1, 4);
         let windows = [Lookback {
             shape,
             n_slots: 2,
-            recent: log,
+            recent,
         }];
         let hindsight = Hindsight::of(&windows, "lru");
         assert_eq!((hindsight.picks, hindsight.warm_picks), (4, 4));

@@ -3,17 +3,17 @@
 use crate::expert::Event;
 use std::collections::VecDeque;
 
-/// What the logs of one model may take in memory, those of its engine and of its devices together.
+/// What the recent events of one model may take in memory, those of its engine and of its devices together.
 pub const MODEL_BYTES: usize = 8 << 20;
-/// What the logs of its engine may take. The devices of its contexts have the rest, see [`device_bytes`].
+/// What those of its engine may take. The devices of its contexts have the rest, see [`device_bytes`].
 pub const ENGINE_BYTES: usize = MODEL_BYTES / 2;
-/// Routed experts that the logs of one engine, or of the devices of one context, hold at most: with the policies that
+/// Picks that the recent events of one engine, or of the devices of one context, hold at most: with the policies that
 /// take most, of large models, the comparison takes a third of a second for these.
 pub const PICKS_MAX: usize = 3 << 15;
 /// Values of a block. Small enough for a share of [`MODEL_BYTES`] to have many.
 const BLOCK_VALUES: usize = 1 << 10;
 
-/// What the logs of the devices of a context may take, in a model that has `n_contexts` others with devices now:
+/// What those of the devices of a context may take, in a model that has `n_contexts` others with devices now:
 /// half of what the others leave, so that there is always something left.
 pub fn device_bytes(n_contexts: usize) -> usize {
     let shift = u32::try_from(n_contexts)
@@ -22,8 +22,8 @@ pub fn device_bytes(n_contexts: usize) -> usize {
     (MODEL_BYTES - ENGINE_BYTES).checked_shr(shift).unwrap_or(0)
 }
 
-/// The part of `whole` that the log of a pool of `n_layers` layers gets, of `n_layers_of_all`: a pass over the layers
-/// picks as many experts of each, so the logs of all pools go back as far.
+/// The part of `whole` that a pool of `n_layers` layers gets, of `n_layers_of_all`: a pass over the layers
+/// picks as many experts of each, so those of all pools go back as far.
 pub fn share(whole: usize, n_layers: usize, n_layers_of_all: usize) -> usize {
     (whole as u128 * n_layers as u128 / n_layers_of_all.max(1) as u128) as usize
 }
@@ -94,12 +94,12 @@ impl Head {
 }
 
 impl RecentEvents {
-    /// An empty log that keeps at most `n_picks_max` picks; a pick is one expert of one event.
+    /// None yet; keeps at most `n_picks_max` picks; a pick is one expert of one event.
     pub fn new(n_picks_max: usize) -> Self {
         Self::within(usize::MAX, n_picks_max)
     }
 
-    /// An empty log that keeps at most `n_picks_max` picks and takes at most `n_bytes_max` bytes, see
+    /// None yet; keeps at most `n_picks_max` picks and takes at most `n_bytes_max` bytes, see
     /// [`Self::n_bytes`].
     pub fn within(n_bytes_max: usize, n_picks_max: usize) -> Self {
         Self {

@@ -163,7 +163,7 @@ impl Stats {
         let mut windows = Vec::new();
         let mut layers = Phase::ALL.map(|_| Vec::new());
         let (mut generation, mut prompt) = (Tally::default(), Tally::default());
-        let busy = engine.inspect(|pool, Pooled { residency, recent: log, tracker, .. }| {
+        let busy = engine.inspect(|pool, Pooled { residency, recent, tracker, .. }| {
             for (layers, phase) in layers.iter_mut().zip(Phase::ALL) {
                 let counts = |layer| tracker.counts(phase, Span::Lifetime, layer);
                 layers.extend((0..pool.shape.n_layers()).map(counts));
@@ -179,7 +179,7 @@ impl Stats {
             windows.push(Lookback {
                 shape: pool.shape.clone(),
                 n_slots: residency.n_slots(),
-                recent: log.tail(share(n_picks_max, n_layers, layout.layers.len())),
+                recent: recent.tail(share(n_picks_max, n_layers, layout.layers.len())),
             });
         })?;
         let [generation_heat, prompt_heat] = layers.map(|layers| Unevenness::mean(&layers));

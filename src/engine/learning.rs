@@ -1,4 +1,4 @@
-//! What the policies, the trackers and the logs hear of an event, see [`crate::draft_tokens`].
+//! What policies, trackers and the recent events hear of an event, see [`crate::draft_tokens`].
 
 use super::core::{Engine, State};
 use crate::draft_tokens::{Batch, Sure};

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     /// Guesses that are right with a chance of `1 / (1 + exp(middle - slope * lead))`, evenly spread.
-    fn teach(odds: &mut Odds, layer: usize, middle: f32, slope: f32) {
+    fn learn_from(odds: &mut Odds, layer: usize, middle: f32, slope: f32) {
         for n in 0..4000 {
             let spread = |step: f32| (n as f32 * step).fract();
             let lead = 3.0 * spread(0.618_034);
@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn each_layer_learns_its_own_chances() {
         let mut odds = Odds::default();
-        teach(&mut odds, 3, 2.0, 2.0);
-        teach(&mut odds, 1, -1.0, 0.0);
+        learn_from(&mut odds, 3, 2.0, 2.0);
+        learn_from(&mut odds, 1, -1.0, 0.0);
         for lead in [0.1, 1.0, 2.5] {
             let expected = 1.0 / (1.0 + f32::exp(2.0 - 2.0 * lead));
             let chance = odds.chance(3, lead);
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn what_is_no_number_teaches_nothing() {
         let mut odds = Odds::default();
-        teach(&mut odds, 0, 2.0, 2.0);
+        learn_from(&mut odds, 0, 2.0, 2.0);
         let before = odds.chance(0, 1.0);
         for lead in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             odds.learn(0, lead, true);

@@ -118,6 +118,6 @@ pub unsafe extern "C" fn unbind(_: *mut c_void, model: *const c_void) {
 }
 
 pub unsafe extern "C" fn warmup(_: *mut c_void, model: *const c_void) -> bool {
-    // It would read the whole model for nothing, and teach the policy and record what nobody asked for.
+    // It would read the whole model for nothing, and what nobody asked for would be learnt and recorded.
     !loaded_models().is_known(model as usize)
 }

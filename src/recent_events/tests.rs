@@ -3,20 +3,20 @@ use super::*;
 /// Layer, tokens, experts, rows, ranks.
 type Copied = (u32, u32, Vec<u32>, Vec<u32>, Vec<u32>);
 
-fn copied(log: &RecentEvents) -> Vec<Copied> {
+fn copied(recent: &RecentEvents) -> Vec<Copied> {
     let copy = |e: Event| {
         let [experts, rows, ranks] = [e.experts, e.rows, e.ranks].map(<[u32]>::to_vec);
         (e.layer, e.n_tokens, experts, rows, ranks)
     };
-    log.iter().map(copy).collect()
+    recent.iter().map(copy).collect()
 }
 
-/// Against a list that keeps everything, with events of 0 to 6 picks in a log of 10, which wraps
+/// Against a list that keeps everything, with events of 0 to 6 picks in a recent of 10, which wraps
 /// many times, and of 3, which some events exceed.
 #[test]
 fn keeps_the_newest_whole_events() {
     for n_picks_max in [0, 3, 10] {
-        let mut log = RecentEvents::new(n_picks_max);
+        let mut recent = RecentEvents::new(n_picks_max);
         let mut all: Vec<Copied> = Vec::new();
         for i in 0..200u32 {
             let experts: Vec<u32> = (0..(i * 5) % 7).map(|e| e * 3 + i).collect();
@@ -31,7 +31,7 @@ fn keeps_the_newest_whole_events() {
                 .collect();
             all.push((i % 4, i + 1, experts, rows, ranks));
             let (layer, n_tokens, experts, rows, ranks) = &all[i as usize];
-            log.push(&Event {
+            recent.push(&Event {
                 layer: *layer,
                 n_tokens: *n_tokens,
                 experts,
@@ -46,7 +46,7 @@ fn keeps_the_newest_whole_events() {
             });
             // An event without picks takes no room, so the ones at the edge may stay or go.
             let n_kept = n_kept.count();
-            let n_events = log.n_events();
+            let n_events = recent.n_events();
             assert!(n_events <= n_kept, "max {n_picks_max} event {i}");
             assert!(
                 all[all.len() - n_kept..all.len() - n_events]
@@ -54,20 +54,20 @@ fn keeps_the_newest_whole_events() {
                     .all(|e| e.2.is_empty())
             );
             let expected = &all[all.len() - n_events..];
-            assert_eq!(copied(&log), expected, "max {n_picks_max} event {i}");
+            assert_eq!(copied(&recent), expected, "max {n_picks_max} event {i}");
             assert_eq!(
-                log.n_picks(),
+                recent.n_picks(),
                 expected.iter().map(|e| e.2.len()).sum::<usize>()
             );
-            assert_eq!(log.n_events_dropped(), (all.len() - n_events) as u64);
-            assert!(log.blocks.len() <= 2, "dropped values pile up");
+            assert_eq!(recent.n_events_dropped(), (all.len() - n_events) as u64);
+            assert!(recent.blocks.len() <= 2, "dropped values pile up");
         }
     }
 }
-/// A tail is what a smaller log would hold, and can be written to like one.
+/// A tail is what a smaller recent would hold, and can be written to like one.
 #[test]
 fn a_tail_is_a_smaller_log() {
-    let mut log = RecentEvents::new(40);
+    let mut recent = RecentEvents::new(40);
     for i in 0..100u32 {
         let experts: Vec<u32> = (0..1 + (i * 5) % 7).collect();
         let rows = vec![1 + i % 2; experts.len()];
@@ -79,10 +79,10 @@ fn a_tail_is_a_smaller_log() {
             rows: &rows,
             ranks,
         };
-        log.push(&event);
+        recent.push(&event);
         for n_picks_max in [0, 1, 6, 20, 40, 99] {
-            let mut tail = log.tail(n_picks_max);
-            let all = copied(&log);
+            let mut tail = recent.tail(n_picks_max);
+            let all = copied(&recent);
             let n = tail.n_events();
             assert_eq!(
                 copied(&tail),
@@ -101,10 +101,10 @@ fn a_tail_is_a_smaller_log() {
     }
 }
 /// An event of `n` picks with ranks, and rows in every other one.
-fn push_some(log: &mut RecentEvents, i: u32, n: u32) {
+fn push_some(recent: &mut RecentEvents, i: u32, n: u32) {
     let experts: Vec<u32> = (0..n).collect();
     let rows = vec![1 + i % 2; experts.len()];
-    log.push(&Event {
+    recent.push(&Event {
         layer: i % 60,
         n_tokens: 1,
         experts: &experts,
@@ -118,28 +118,28 @@ fn push_some(log: &mut RecentEvents, i: u32, n: u32) {
 fn a_log_stays_within_its_bytes() {
     for n_bytes_max in [0, 100, 5_000, 20_000, 1 << 20] {
         for sizes in [&[1][..], &[8], &[3, 700, 1, 40], &[2000]] {
-            let mut log = RecentEvents::within(n_bytes_max, usize::MAX);
+            let mut recent = RecentEvents::within(n_bytes_max, usize::MAX);
             // Miri checks each access, and needs fewer of them.
             let n_bytes: u32 = if cfg!(miri) { 1 << 15 } else { 3 << 20 };
             let n_pushed = n_bytes / 12 / sizes[0];
             for i in 0..n_pushed {
-                push_some(&mut log, i, sizes[i as usize % sizes.len()]);
+                push_some(&mut recent, i, sizes[i as usize % sizes.len()]);
                 if i % 97 == 0 || i + 9 > n_pushed {
-                    let heap = log.n_bytes() - size_of::<RecentEvents>();
+                    let heap = recent.n_bytes() - size_of::<RecentEvents>();
                     let about = format!("{heap} of {n_bytes_max}, {sizes:?}, event {i}");
-                    assert!(heap == 0 || log.n_bytes() <= n_bytes_max, "{about}");
-                    let n_all = log.n_events() as u64 + log.n_events_dropped();
+                    assert!(heap == 0 || recent.n_bytes() <= n_bytes_max, "{about}");
+                    let n_all = recent.n_events() as u64 + recent.n_events_dropped();
                     assert_eq!(n_all, u64::from(i) + 1, "{about}");
-                    assert_eq!(log.iter().count(), log.n_events(), "{about}");
-                    let n_picks = log.iter().map(|e| e.experts.len()).sum::<usize>();
-                    assert_eq!(log.n_picks(), n_picks, "{about}");
+                    assert_eq!(recent.iter().count(), recent.n_events(), "{about}");
+                    let n_picks = recent.iter().map(|e| e.experts.len()).sum::<usize>();
+                    assert_eq!(recent.n_picks(), n_picks, "{about}");
                 }
             }
-            let n_kept = log.n_events() as u32;
-            for (i, event) in (n_pushed - n_kept..).zip(log.iter()) {
+            let n_kept = recent.n_events() as u32;
+            for (i, event) in (n_pushed - n_kept..).zip(recent.iter()) {
                 assert_eq!((event.layer, event.rows[0]), (i % 60, 1 + i % 2));
             }
-            let top_k = log.n_picks() * 8;
+            let top_k = recent.n_picks() * 8;
             // Little is there for nothing, where there is room for more than a few events.
             let is_roomy =
                 !cfg!(miri) && n_bytes_max >= 20_000 && sizes.len() == 1 && sizes[0] < 100;

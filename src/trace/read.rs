@@ -23,7 +23,7 @@ pub struct Trace {
     /// By event.
     first_tokens: Vec<u32>,
     aside: Vec<bool>,
-    log: RecentEvents,
+    recent: RecentEvents,
 }
 
 impl Trace {
@@ -93,7 +93,7 @@ impl Trace {
             n_tokens: 0,
             first_tokens: Vec::new(),
             aside: Vec::new(),
-            log: RecentEvents::new(usize::MAX),
+            recent: RecentEvents::new(usize::MAX),
         }
     }
 
@@ -127,7 +127,7 @@ impl Trace {
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = (u32, Recorded<'_>)> {
-        let events = self.log.iter().zip(&self.aside);
+        let events = self.recent.iter().zip(&self.aside);
         let events = events.map(|(event, &is_aside)| Recorded { event, is_aside });
         self.first_tokens.iter().copied().zip(events)
     }
@@ -136,7 +136,7 @@ impl Trace {
     pub(super) fn add(&mut self, first_token: u32, recorded: &Recorded) {
         self.first_tokens.push(first_token);
         self.aside.push(recorded.is_aside);
-        self.log.push(&recorded.event);
+        self.recent.push(&recorded.event);
     }
 
     /// Appends an event. `picks` holds what its tokens picked, each expert with its rank, which is
