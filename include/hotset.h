@@ -460,9 +460,8 @@ HOTSET_API hotset_status hotset_trace_replay(
 // loaded and before llama_backend_init(). Calls after the first change nothing and end as it did.
 // Only in a library built with the feature `hooks`.
 //
-// A tree with patches/0003 need not call it: its llama_backend_init() does, and ends a program whose settings are not
-// valid with exit code 2 and one line that says what is. That is the symbol hotset_llama_install, so here it is another.
-#define hotset_llama_install hotset_llama_install_status
+// A tree with patches/0003 need not call it: its llama_backend_init() does so in its own way, and ends a program whose
+// settings are not valid with exit code 2 and one line that says what is.
 HOTSET_API hotset_status hotset_llama_install(void);
 
 #ifdef __cplusplus

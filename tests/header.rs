@@ -64,11 +64,7 @@ fn c_parameter(text: &str) -> (String, String) {
 
 fn declared() -> BTreeMap<String, Signature> {
     let header = include_str!("../include/hotset.h");
-    // The last function has another symbol, and the macro would rename it for a compiler.
-    let header = without_comments(header).replace(
-        "hotset_llama_install(void)",
-        "hotset_llama_install_status(void)",
-    );
+    let header = without_comments(header);
     let declarations = header.split("HOTSET_API ").skip(1);
     declarations
         .filter_map(|text| {

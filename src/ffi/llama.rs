@@ -2,8 +2,8 @@
 
 use super::status::{Status, guard};
 
-/// `hotset_llama_install` of the header, which says why its symbol is another one.
+/// `hotset_llama_install`.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_llama_install_status() -> Status {
+pub extern "C" fn hotset_llama_install() -> Status {
     guard(crate::llama::install_from_env)
 }

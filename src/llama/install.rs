@@ -17,7 +17,7 @@ pub fn install_from_env() -> Result<()> {
 /// What `llama_backend_init()` of a patched llama.cpp calls, see `patches/`: the program of somebody who has built it
 /// with hotset, and knows nothing of it, ends as ours do where the settings are wrong.
 #[unsafe(no_mangle)]
-pub extern "C" fn hotset_llama_install() {
+pub extern "C" fn hotset_llama_install_or_exit() {
     if let Err(error) = install_from_env() {
         crate::report::say(&format!("hotset: error: {error}"));
         std::process::exit(2);

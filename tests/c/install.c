@@ -2,9 +2,9 @@
 // program: nothing is called that needs it.
 
 // As the llama.cpp of patches/0003 has it.
-void hotset_llama_install(void);
+void hotset_llama_install_or_exit(void);
 static void llama_backend_init(void) {
-    hotset_llama_install();
+    hotset_llama_install_or_exit();
 }
 
 #include "check.h"
