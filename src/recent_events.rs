@@ -115,6 +115,13 @@ impl RecentEvents {
         }
     }
 
+    /// None yet; has the part of a pool of `n_layers` layers, of `n_layers_of_all`, in [`PICKS_MAX`] picks and
+    /// `n_bytes_max` bytes.
+    pub fn of_pool(n_bytes_max: usize, n_layers: usize, n_layers_of_all: usize) -> Self {
+        let part = |whole| share(whole, n_layers, n_layers_of_all);
+        Self::within(part(n_bytes_max), part(PICKS_MAX))
+    }
+
     /// Appends `event` and drops the oldest ones, itself included, until the bounds hold.
     pub fn push(&mut self, event: &Event) {
         let head = Head {

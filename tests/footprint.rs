@@ -7,9 +7,7 @@ use hotset::cache::{Cache, N_LAYERS_MAX, N_TOTAL_MAX};
 use hotset::expert::{Event, Shape};
 use hotset::hindsight::{Hindsight, Lookback};
 use hotset::policy::REGISTRY;
-use hotset::recent_events::{
-    ENGINE_BYTES, MODEL_BYTES, PICKS_MAX, RecentEvents, device_bytes, share,
-};
+use hotset::recent_events::{ENGINE_BYTES, MODEL_BYTES, PICKS_MAX, RecentEvents, device_bytes};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -101,14 +99,8 @@ const CASES: [Case; 6] = [
 
 impl Case {
     fn logs(&self, n_bytes: usize) -> Vec<RecentEvents> {
-        let part = |whole| {
-            share(
-                whole,
-                self.n_layers as usize / self.n_pools,
-                self.n_layers as usize,
-            )
-        };
-        let log = |_| RecentEvents::within(part(n_bytes), part(PICKS_MAX));
+        let n_layers = self.n_layers as usize;
+        let log = |_| RecentEvents::of_pool(n_bytes, n_layers / self.n_pools, n_layers);
         (0..self.n_pools).map(log).collect()
     }
 

@@ -47,12 +47,12 @@ impl Cache {
             let why = "prior=none: nothing is known of the workload before it is primed";
             return Err(Error::State(why.to_string()));
         };
-        let shape = self.pools[0].residency.shape();
-        let is_absent = |&index: &usize| !self.pools[0].residency.is_resident(shape.id(index));
-        let mut order: Vec<usize> = (0..prior.len()).filter(is_absent).collect();
-        order.sort_by(|&a, &b| prior[b].total_cmp(&prior[a]));
-        order.truncate(n_max);
-        Ok(self.pools[0].residency.fill_free(order))
+        let residency = &mut self.pools[0].residency;
+        let shape = residency.shape();
+        let is_absent = |&index: &usize| !residency.is_resident(shape.id(index));
+        let order = residency.hottest_first(|id| prior[shape.index(id)]);
+        let order: Vec<usize> = order.into_iter().filter(is_absent).take(n_max).collect();
+        Ok(residency.fill_free(order))
     }
 
     /// From now on recognises which of `profiles` the committed plans are like, and primes the policy

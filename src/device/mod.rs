@@ -3,7 +3,7 @@
 //! The compute side calls [`DeviceCache::plan`] for each layer of a batch: it finds a slot for each expert and says
 //! what to upload where. Every expert of a batch gets one: whoever calls sees to it that there are enough.
 //! What is computed without the cache is told with [`DeviceCache::learn_uncached`], so that the policies know the whole
-//! workload. The slots are those of a [`Residency`], as in the engine; no bytes are moved here.
+//! workload. The slots are those of [`Pools`], as in the engine; no bytes are moved here.
 
 mod fit;
 pub mod guard;
@@ -13,15 +13,14 @@ use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked, Shape};
 use crate::notice::Notices;
-use crate::pooled::{Place, Pooled, Pools};
+use crate::pooled::{Given, Place, Places, Pooled, Pools};
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::recent_events::{self, RecentEvents};
 use crate::residency::{Buffers, Plan};
 use crate::sync::{Held, Lock};
 use crate::trace::{Picks, PoolSpec};
 pub use stats::DeviceStats;
-use std::sync::Arc;
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
 /// What a pool of slots is made for.
 #[derive(Debug, Clone)]
@@ -62,8 +61,7 @@ struct State {
 /// The pools of one context. It is used by one thread at a time, and looked at by others.
 pub struct DeviceCache {
     policy: String,
-    /// By layer of the model.
-    places: Arc<[Option<Place>]>,
+    places: Places,
     notices: Arc<Notices>,
     state: Lock<State>,
 }
@@ -78,8 +76,7 @@ impl DeviceCache {
     pub fn with_recent(pools: Vec<PoolOf>, policy: &str, n_bytes_max: usize) -> Result<Self> {
         let n_layers: usize = pools.iter().map(|pool| pool.layers.len()).sum();
         let pool = |of: &PoolOf| {
-            let share = |whole| recent_events::share(whole, of.layers.len(), n_layers);
-            let recent = RecentEvents::within(share(n_bytes_max), share(recent_events::PICKS_MAX));
+            let recent = RecentEvents::of_pool(n_bytes_max, of.layers.len(), n_layers);
             Pooled::new(of.shape.clone(), of.n_slots, policy, recent)
         };
         let notices = Arc::<Notices>::default();
@@ -96,7 +93,7 @@ impl DeviceCache {
         let all = Pools::new(pooled, &layers, notices.clone());
         Ok(Self {
             policy: policy.to_string(),
-            places: all.places(),
+            places: all.places().clone(),
             notices,
             state: Lock::new(State {
                 pools: all,
@@ -205,28 +202,11 @@ impl DeviceCache {
         self.state().pools.prime(known);
     }
 
-    /// Gives the free slots of each pool to the experts that `known` has hottest: pool, expert by layer of
-    /// the pool, and slot; the hottest first. What is not uploaded then is to be [`Self::unfill`]ed.
-    pub fn fill_hottest(&self, known: &Known) -> Vec<(usize, ExpertId, u32)> {
-        let mut state = self.state();
-        let mut all = Vec::new();
-        let State { pools, filled, .. } = &mut *state;
-        for (at, (pool, filled)) in pools.iter_mut().zip(filled.iter()).enumerate() {
-            let layers = &filled.of.layers;
-            let heat = |id: ExpertId| {
-                let layer = &known.frequency[layers[id.layer as usize]];
-                layer[id.expert as usize]
-            };
-            let order = pool.residency.hottest_first(heat);
-            let fills = pool.residency.fill_free(order);
-            all.extend(
-                fills
-                    .into_iter()
-                    .map(|(id, slot)| (heat(id), (at, id, slot))),
-            );
-        }
-        all.sort_by(|a, b| b.0.total_cmp(&a.0));
-        all.into_iter().map(|(_, fill)| fill).collect()
+    /// Gives the free slots of each pool to the experts that `known` has hottest; returns these, the hottest first. What
+    /// is not uploaded then is to be [`Self::unfill`]ed.
+    pub fn fill_hottest(&self, known: &Known) -> Vec<Given> {
+        let heat = |layer: usize, expert: u32| known.frequency[layer][expert as usize];
+        self.state().pools.fill_hottest(heat)
     }
 
     /// What [`Self::fill_hottest`] has filled was uploaded.
@@ -271,7 +251,7 @@ impl DeviceCache {
     }
 
     fn place(&self, layer: usize) -> Option<Place> {
-        self.places.get(layer).copied().flatten()
+        self.places.of(layer)
     }
 
     fn state(&self) -> Held<'_, State> {

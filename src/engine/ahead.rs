@@ -47,7 +47,7 @@ pub(super) struct Miss {
 /// An expert that is being read ahead, or was. Until its reads have ended, its slot is held or abandoned.
 pub(super) struct Guess {
     pub lane: usize,
-    /// The value of `State::n_events` when it was made.
+    /// The value of `Runs::n_events` when it was made.
     pub begun_at: u64,
     pub layer: usize,
     pub id: ExpertId,

@@ -13,7 +13,7 @@ use super::stall::Stall;
 use crate::error::Result;
 use crate::notice::Notices;
 use crate::pooled::{Pooled, Pools};
-use crate::recent_events::{self, RecentEvents};
+use crate::recent_events::{ENGINE_BYTES, RecentEvents};
 use crate::store::{Arena, ModelFile, QueueOptions, ReadQueue};
 use crate::sync::{Held, Lock};
 use crate::trace::Recording;
@@ -91,12 +91,8 @@ impl Engine {
         ));
         let queue = ReadQueue::new(files, arena.clone(), arrivals.clone(), options)?;
         let pool = |pool: &layout::Pool| {
-            let share = |whole| {
-                let n_layers = pool.shape.n_layers() as usize;
-                recent_events::share(whole, n_layers, layout.layers.len())
-            };
-            let n_bytes_max = share(recent_events::ENGINE_BYTES);
-            let recent = RecentEvents::within(n_bytes_max, share(recent_events::PICKS_MAX));
+            let n_layers = pool.shape.n_layers() as usize;
+            let recent = RecentEvents::of_pool(ENGINE_BYTES, n_layers, layout.layers.len());
             Pooled::new(pool.shape.clone(), pool.n_slots_start, policy, recent)
         };
         let pools = layout.pools.iter().map(pool).collect::<Result<_>>()?;

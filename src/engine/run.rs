@@ -18,7 +18,7 @@ pub const STALE_EVENTS: u64 = 10_000;
 pub struct Run {
     pub owner: Option<ThreadId>,
     pub n_tokens: u32,
-    /// The value of `State::n_events` when its event began.
+    /// The value of [`Runs::n_events`] when its event began.
     pub begun_at: u64,
     pub layer: usize,
     /// One bit per part whose operation has begun.

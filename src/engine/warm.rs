@@ -3,8 +3,7 @@
 
 use super::core::Engine;
 use crate::error::Result;
-use crate::expert::ExpertId;
-use crate::pooled::Pooled;
+use crate::pooled::Given;
 use crate::profile::Lesson;
 use crate::profile::recognizer::Known;
 use crate::store::Read;
@@ -31,14 +30,6 @@ pub struct Warmed {
     pub n_left: usize,
 }
 
-/// An expert that has a slot and is to be read into it.
-struct Filled {
-    pool: usize,
-    layer: usize,
-    id: ExpertId,
-    slot: u32,
-}
-
 impl Engine {
     /// Whether there is a slot for every expert at the start.
     pub fn holds_all(&self) -> bool {
@@ -49,7 +40,7 @@ impl Engine {
     /// expert. Then nothing is ever evicted, and the model starts as fast as one that is loaded as usual.
     /// Calls `progress` with the bytes done now and then.
     pub fn warm_all(&self, progress: impl FnMut(u64)) -> Result<Warmed> {
-        let places = self.places(|_, _| 0.0);
+        let places = self.state().pools.fill_hottest(|_, _| 0.0);
         self.read_places(places, 1, Duration::MAX, progress)
     }
 
@@ -61,38 +52,14 @@ impl Engine {
         limit: Duration,
         progress: impl FnMut(u64),
     ) -> Result<Warmed> {
-        let places = self.places(|layer, expert| known.frequency[layer][expert as usize]);
+        let heat = |layer: usize, expert: u32| known.frequency[layer][expert as usize];
+        let places = self.state().pools.fill_hottest(heat);
         self.read_places(places, N_TRANCHES, limit, progress)
-    }
-
-    /// Gives all free slots away, to the hottest experts of each pool; hottest first.
-    fn places(&self, heat: impl Fn(usize, u32) -> f32) -> Vec<Filled> {
-        let mut state = self.state();
-        let mut places = Vec::new();
-        for (pool, Pooled { residency, .. }) in state.pools.iter_mut().enumerate() {
-            let numbered = self.layout.layers.iter().enumerate();
-            let mine: Vec<usize> = numbered
-                .filter(|(_, l)| l.pool == pool)
-                .map(|(i, _)| i)
-                .collect();
-            let heat_of = |id: ExpertId| heat(mine[id.layer as usize], id.expert);
-            for (id, slot) in residency.fill_free(residency.hottest_first(heat_of)) {
-                let layer = mine[id.layer as usize];
-                places.push(Filled {
-                    pool,
-                    layer,
-                    id,
-                    slot,
-                });
-            }
-        }
-        places.sort_by(|a, b| heat(b.layer, b.id.expert).total_cmp(&heat(a.layer, a.id.expert)));
-        places
     }
 
     fn read_places(
         &self,
-        mut places: Vec<Filled>,
+        mut places: Vec<Given>,
         n_tranches: usize,
         limit: Duration,
         mut progress: impl FnMut(u64),
@@ -111,10 +78,10 @@ impl Engine {
             took: Duration::ZERO,
             n_left: 0,
         };
-        let mut on_their_way: &[Filled] = &[];
+        let mut on_their_way: &[Given] = &[];
         let mut left = &places[..];
         while !left.is_empty() && begin.elapsed() < limit {
-            let bytes = |place: &Filled| self.layout.pools[place.pool].expert_bytes as u64;
+            let bytes = |place: &Given| self.layout.pools[place.pool].expert_bytes as u64;
             let n = (BATCH_BYTES / bytes(&left[0]).max(1)).max(1) as usize;
             let (batch, rest) = left.split_at(n.min(left.len()));
             self.submit(batch)?;
@@ -135,13 +102,13 @@ impl Engine {
     }
 
     /// Reads of all parts of an expert.
-    fn reads(&self, place: &Filled) -> impl Iterator<Item = Read> {
+    fn reads(&self, place: &Given) -> impl Iterator<Item = Read> {
         let layer = &self.layout.layers[place.layer];
         let (expert, slot) = (place.id.expert, place.slot);
         (0..layer.parts.len()).map(move |part| self.slot_read(layer, part, expert, slot))
     }
 
-    fn submit(&self, places: &[Filled]) -> Result<()> {
+    fn submit(&self, places: &[Given]) -> Result<()> {
         for place in places {
             self.check_files(place.layer)?;
             let first_slot = self.layout.pools[place.pool].first_slot;
@@ -153,7 +120,7 @@ impl Engine {
         Ok(())
     }
 
-    fn wait_for(&self, places: &[Filled]) -> Result<()> {
+    fn wait_for(&self, places: &[Given]) -> Result<()> {
         for place in places {
             let first_slot = self.layout.pools[place.pool].first_slot;
             let all = self.layout.layers[place.layer].all_parts();

@@ -13,6 +13,7 @@ use crate::draft_tokens::Batch;
 use crate::engine::{Engine, Loan, Piece, Wanted, Warmed};
 use crate::error::Result;
 use crate::expert::Shape;
+use crate::pooled::Given;
 use crate::report::{self, Progress};
 use crate::residency::Plan;
 use crate::trace::Picks;
@@ -242,14 +243,17 @@ impl Made {
         let begin = Instant::now();
         let places = self.cache.fill_hottest(&known);
         let size = |bank: usize| self.banks[bank].layers[0].expert_bytes();
-        let bar = Progress::of_bytes(places.iter().map(|place| size(place.0)).sum());
+        let bar = Progress::of_bytes(places.iter().map(|place| size(place.pool)).sum());
         let mut warmed = Warmed {
             n_experts: 0,
             n_bytes: 0,
             took: begin.elapsed(),
             n_left: 0,
         };
-        for &(at, id, slot) in &places {
+        for Given {
+            pool: at, id, slot, ..
+        } in places
+        {
             if begin.elapsed() >= limit {
                 self.cache.unfill(at, id);
                 warmed.n_left += 1;

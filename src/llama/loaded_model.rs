@@ -1,4 +1,4 @@
-//! What a cache of experts on devices needs of its model, whether that streams or not.
+//! A loaded model, for what does not depend on whether it streams.
 
 use super::model::Model;
 use super::observer::Observer;

@@ -7,4 +7,4 @@ mod pool;
 mod pools;
 
 pub use pool::Pooled;
-pub use pools::{Place, Pools};
+pub use pools::{Given, Place, Places, Pools};

@@ -3,7 +3,7 @@
 use super::pool::Pooled;
 use crate::draft_tokens::{Batch, Drafts, Sure};
 use crate::error::Result;
-use crate::expert::Event;
+use crate::expert::{Event, ExpertId};
 use crate::notice::Notices;
 use crate::policy::Prior;
 use crate::profile::recognizer::{Known, Recognizer};
@@ -20,11 +20,42 @@ pub struct Place {
     pub layer: u32,
 }
 
+/// By layer of the model, where it is. That never changes.
+#[derive(Clone)]
+pub struct Places(Arc<[Option<Place>]>);
+
+impl Places {
+    /// Where `layer` is, if it is in a pool.
+    #[inline]
+    pub fn of(&self, layer: usize) -> Option<Place> {
+        self.0.get(layer).copied().flatten()
+    }
+
+    /// The layers of `pool`, ascending.
+    fn layers(&self, pool: usize) -> impl Iterator<Item = usize> + '_ {
+        let numbered = self.0.iter().enumerate();
+        let mine = move |place: &Place| place.pool == pool;
+        numbered.filter_map(move |(layer, place)| place.filter(mine).map(|_| layer))
+    }
+}
+
+/// An expert that was given a free slot, and is to be read into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Given {
+    /// Its pool.
+    pub pool: usize,
+    /// Its layer of the model.
+    pub layer: usize,
+    /// The expert, by layer of the pool.
+    pub id: ExpertId,
+    /// The slot in the pool.
+    pub slot: u32,
+}
+
 /// Pools, each of which has layers of its own, and what all of them hear of.
 pub struct Pools {
     pools: Vec<Pooled>,
-    /// By layer of the model.
-    places: Arc<[Option<Place>]>,
+    places: Places,
     drafts: Drafts,
     recognizer: Option<Recognizer>,
     notices: Arc<Notices>,
@@ -44,7 +75,7 @@ impl Pools {
         }
         Self {
             pools,
-            places: places.into(),
+            places: Places(places.into()),
             drafts: Drafts::default(),
             recognizer: None,
             notices,
@@ -54,12 +85,31 @@ impl Pools {
     /// Where `layer` is, if it is in a pool.
     #[inline]
     pub fn place(&self, layer: usize) -> Option<Place> {
-        self.places.get(layer).copied().flatten()
+        self.places.of(layer)
     }
 
-    /// By layer of the model, where it is. That never changes.
-    pub fn places(&self) -> Arc<[Option<Place>]> {
-        self.places.clone()
+    /// Where every layer is.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Gives the free slots of each pool to those of its experts that have most `heat`, by layer of the model and
+    /// expert; returns these, the hottest of all pools first.
+    pub fn fill_hottest(&mut self, heat: impl Fn(usize, u32) -> f32) -> Vec<Given> {
+        let mut all = Vec::new();
+        for (pool, Pooled { residency, .. }) in self.pools.iter_mut().enumerate() {
+            let layers: Vec<usize> = self.places.layers(pool).collect();
+            let heat_of = |id: ExpertId| heat(layers[id.layer as usize], id.expert);
+            let filled = residency.fill_free(residency.hottest_first(heat_of));
+            all.extend(filled.into_iter().map(|(id, slot)| Given {
+                pool,
+                layer: layers[id.layer as usize],
+                id,
+                slot,
+            }));
+        }
+        all.sort_by(|a, b| heat(b.layer, b.id.expert).total_cmp(&heat(a.layer, a.id.expert)));
+        all
     }
 
     /// Learns what earlier batches have left open in `layer` and is sure by now. What is `kept` for the comparison is
@@ -136,9 +186,9 @@ impl Pools {
 }
 
 /// By pool and then layer of it, what `known` says.
-fn prime(pools: &mut [Pooled], places: &[Option<Place>], known: &Known) {
+fn prime(pools: &mut [Pooled], places: &Places, known: &Known) {
     let mut frequency = vec![Vec::new(); pools.len()];
-    for (place, layer) in places.iter().zip(&known.frequency) {
+    for (place, layer) in places.0.iter().zip(&known.frequency) {
         if let Some(place) = place {
             frequency[place.pool].extend_from_slice(layer);
         }

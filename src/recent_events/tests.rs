@@ -162,7 +162,7 @@ fn the_logs_of_a_model_share_what_it_may_take() {
         assert!(sum <= MODEL_BYTES && sum > MODEL_BYTES / 2, "{sum}");
     }
     let mut logs: Vec<_> = (0..40)
-        .map(|_| RecentEvents::within(share(ENGINE_BYTES, 1, 40), share(PICKS_MAX, 1, 40)))
+        .map(|_| RecentEvents::of_pool(ENGINE_BYTES, 1, 40))
         .collect();
     let n_events = if cfg!(miri) { 4_000 } else { 400_000 };
     for i in 0..n_events {
