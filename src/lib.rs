@@ -1,7 +1,7 @@
 //! Keeps the experts a mixture-of-experts model is about to use in fast memory.
 //!
-//! [`cache`] decides for engines that move bytes themselves: it ranks experts with a [`policy`], and [`profile`] keeps what a
-//! workload picks. `include/hotset.h` is the same for C. [`llama`] is what llama.cpp's hook calls: there the experts of a model
+//! [`cache`] decides for engines that move bytes themselves: it ranks experts with a [`policy`], and [`profile`] keeps what
+//! a workload picks. `include/hotset.h` is the same for C. `llama` is what llama.cpp's hook calls: there the experts of a model
 //! are streamed from disk. [`trace`] and [`replay`] are recorded routing, and what policies would make of it.
 
 // Some parts only serve the program and the tests, which see them with the feature.

@@ -6,7 +6,7 @@
 //!
 //! # What is learnt from a prefill
 //!
-//! A prompt ([`Event::is_prefill`]) picks nearly every expert, and what it finds hot is mostly not what
+//! A prompt (`Event::is_prefill`) picks nearly every expert, and what it finds hot is mostly not what
 //! generation finds hot. Policies that count let the whole batch weigh as much as one generated
 //! token: an expert gets the share of the batch's tokens that picked it. Policies that order by
 //! time do not let a prompt touch that order. So a prompt ranks the experts that generation has

@@ -59,7 +59,7 @@ impl Profile {
 
     /// Writes the profile, compressed if the name ends in `.gz`, weights with four digits.
     ///
-    /// The file is replaced at once, see [`output`], even if the program is killed or the power fails: a reader finds
+    /// The file is replaced at once, see `output`, even if the program is killed or the power fails: a reader finds
     /// the old one or the new one.
     ///
     /// Errors, after which the old file is as it was: [`Error::File`] for a profile that could not be read again,

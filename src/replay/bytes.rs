@@ -16,7 +16,7 @@ use std::collections::BinaryHeap;
 /// Let every byte of an expert be a page of its own. An arrangement of whole experts is one of their
 /// pages, so the best arrangement of pages hits as many bytes or more. Pages are of one size, and none
 /// has to be kept: after each event the best one keeps those used again soonest, by the argument of
-/// [`belady`](super::belady) with no rule about what must stay. The pages of an expert are used at the
+/// [`belady()`](super::belady()) with no rule about what must stay. The pages of an expert are used at the
 /// same times, so that whole experts go, those used again last first, and of the last victim only
 /// the part that does not fit.
 pub fn belady_bytes<'a>(

@@ -1,7 +1,7 @@
 //! What a policy, or the best possible one, would have done on recorded routing.
 //!
-//! A [`Replay`] is pools of the engine's own [`Residency`]; [`belady`] is the optimum of one pool,
-//! and [`belady_bytes`] bounds what any pools of that many bytes can do. [`grid`] runs traces,
+//! A [`Replay`] is pools of the engine's own `Residency`; [`belady()`] is the optimum of one pool,
+//! and [`belady_bytes`] bounds what any pools of that many bytes can do. `grid` runs traces,
 //! policies and budgets against each other.
 
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub use belady::{belady, belady_from};
 pub use budget::{Budget, Scope};
 pub use bytes::belady_bytes;
 
-/// Runs `events` through the engine's own [`Residency`], from an empty pool of `n_slots`, one event
+/// Runs `events` through the engine's own `Residency`, from an empty pool of `n_slots`, one event
 /// after the other.
 pub fn replay<'a>(
     events: impl IntoIterator<Item = Event<'a>>,
