@@ -20,6 +20,8 @@ pub struct Lookback {
     pub shape: Shape,
     /// Its size.
     pub n_slots: u32,
+    /// Another size, larger than that, for the active policy to try.
+    pub n_slots_more: Option<u32>,
     /// The events. Those that it has dropped, or that were left out, say whether it is the whole run.
     pub recent: RecentEvents,
 }
@@ -35,6 +37,8 @@ pub struct Hindsight {
     pub is_whole_run: bool,
     /// Hits of the active policy.
     pub active_hits: u64,
+    /// The same with more memory, where that was asked for.
+    pub more_hits: Option<u64>,
     /// Hits of `lru`.
     pub lru_hits: u64,
     /// Hits of the offline optimum.
@@ -59,8 +63,11 @@ impl Hindsight {
             let picks = |e: Event| e.experts.len() as u64;
             hindsight.warm_picks += window.recent.iter().take(n_warm).map(picks).sum::<u64>();
             hindsight.picks += window.recent.iter().skip(n_warm).map(picks).sum::<u64>();
-            hindsight.active_hits += window.hits(n_warm, policy);
-            hindsight.lru_hits += window.hits(n_warm, "lru");
+            hindsight.active_hits += window.hits(n_warm, policy, window.n_slots);
+            if let Some(n_slots) = window.n_slots_more {
+                *hindsight.more_hits.get_or_insert(0) += window.hits(n_warm, policy, n_slots);
+            }
+            hindsight.lru_hits += window.hits(n_warm, "lru", window.n_slots);
             hindsight.belady_hits += window.most_hits(n_warm);
         }
         hindsight
@@ -78,11 +85,11 @@ impl Lookback {
         self.recent.iter().take_while(is_in_half).count()
     }
 
-    /// Hits of a policy after the first `n_warm` events.
-    fn hits(&self, n_warm: usize, policy: &str) -> u64 {
+    /// Hits of a policy with `n_slots` after the first `n_warm` events.
+    fn hits(&self, n_warm: usize, policy: &str, n_slots: u32) -> u64 {
         let pool = PoolSpec {
             layers: (0..self.shape.n_layers()).collect(),
-            n_slots: self.n_slots,
+            n_slots,
             preloaded: false,
             device: false,
         };
@@ -162,6 +169,7 @@ mod tests {
         Lookback {
             shape: Shape::uniform(2, 10),
             n_slots,
+            n_slots_more: None,
             recent,
         }
     }
@@ -195,6 +203,7 @@ mod tests {
             warm_picks: 0,
             is_whole_run: true,
             active_hits: of("lfu"),
+            more_hits: None,
             lru_hits: of("lru"),
             belady_hits: windows.iter().map(best).sum(),
         };
@@ -219,6 +228,7 @@ mod tests {
                     shape: window.shape.clone(),
                     recent: window.recent.tail(400),
                     n_slots,
+                    n_slots_more: Some(n_slots + 2),
                 }];
                 let hindsight = Hindsight::of(&window, spec.name);
                 assert!(!hindsight.is_whole_run);
@@ -227,6 +237,8 @@ mod tests {
                     (active_hits, picks)
                 );
                 assert_eq!((hindsight.lru_hits, hindsight.picks), lru);
+                let more = obvious(&self::window(n_slots + 2, 500, 400), n_warm, spec.name);
+                assert_eq!(hindsight.more_hits, Some(more.0));
                 let n_all = hindsight.warm_picks + hindsight.picks;
                 assert_eq!(n_all, window[0].recent.n_picks() as u64);
                 assert!((190..=200).contains(&hindsight.warm_picks), "{hindsight:?}");
@@ -247,6 +259,7 @@ mod tests {
         let windows = [Lookback {
             shape,
             n_slots: 2,
+            n_slots_more: None,
             recent,
         }];
         let hindsight = Hindsight::of(&windows, "lru");

@@ -52,5 +52,6 @@ internal! {
     statistics
     store
     sync
+    timeline
     trial
 }

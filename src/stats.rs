@@ -2,13 +2,15 @@
 
 use crate::pooled::Pooled;
 use crate::device::DeviceStats;
-use crate::engine::{AheadTally, Engine};
+use crate::engine::layout::Pool;
+use crate::engine::{AheadTally, Engine, Spent};
 use crate::hindsight::{Hindsight, Lookback};
 use crate::recent_events::share;
 use crate::residency::Tally;
 use crate::tracker::unevenness::Unevenness;
 use crate::tracker::{Phase, Span};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What happened to the experts of one model. If none are streamed, it is all about devices, and the numbers of
@@ -51,6 +53,10 @@ pub struct Stats {
     pub bytes_read_uncounted: u64,
     /// Time that computing waited for reads.
     pub stalled_ms: f64,
+    /// Where the time of batches of generation went.
+    pub generation_time: Times,
+    /// The same of prompts.
+    pub prompt_time: Times,
     /// Time from the first routing event to the last.
     pub busy_ms: f64,
     /// Whether experts passed through the staging ring.
@@ -65,6 +71,49 @@ pub struct Stats {
     pub devices: Vec<DeviceStats>,
     /// Where experts were found, nearest first, if devices keep some and the others are streamed.
     pub tiers: Vec<Tier>,
+}
+
+/// Where the time of batches went that were computed here, in milliseconds, as the first thread saw it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Times {
+    /// From the first layer's routing to the end of the last layer.
+    pub busy_ms: f64,
+    /// Of this, waiting for experts.
+    pub stalled_ms: f64,
+    /// Of that, for experts that had been asked for before their router had run.
+    pub early_ms: f64,
+    /// Of all, planning events and asking for what they miss.
+    pub bookkeeping_ms: f64,
+    /// Of all, the disk had nothing to do, and then something was asked for and waited for.
+    pub disk_idle_ms: f64,
+    /// What of the waiting a disk would save that is twice as fast.
+    pub faster_disk_ms: f64,
+}
+
+impl Times {
+    fn of(spent: &Spent) -> Self {
+        let ms = |ns: &AtomicU64| ns.load(Relaxed) as f64 / 1e6;
+        Self {
+            busy_ms: ms(&spent.busy_ns),
+            stalled_ms: ms(&spent.stalled_ns),
+            early_ms: ms(&spent.early_ns),
+            bookkeeping_ms: ms(&spent.bookkeeping_ns),
+            disk_idle_ms: ms(&spent.idle_ns),
+            faster_disk_ms: ms(&spent.faster_ns),
+        }
+    }
+
+    /// Each of them, changed with that of `other`.
+    pub fn zip(&self, other: &Self, of: impl Fn(f64, f64) -> f64) -> Self {
+        Self {
+            busy_ms: of(self.busy_ms, other.busy_ms),
+            stalled_ms: of(self.stalled_ms, other.stalled_ms),
+            early_ms: of(self.early_ms, other.early_ms),
+            bookkeeping_ms: of(self.bookkeeping_ms, other.bookkeeping_ms),
+            disk_idle_ms: of(self.disk_idle_ms, other.disk_idle_ms),
+            faster_disk_ms: of(self.faster_disk_ms, other.faster_disk_ms),
+        }
+    }
 }
 
 /// What was asked of one place that holds experts, and what came there.
@@ -97,6 +146,17 @@ impl Tier {
 /// Routed experts that reports during a run compare with other policies: a tenth of a second's work, in
 /// another thread than those that compute.
 pub const RECENT_PICKS: usize = 1 << 16;
+
+/// By how much memory is larger in the comparison that says what more of it would bring.
+pub const MORE_BYTES: u64 = 1 << 30;
+
+/// The slots of a pool that has `n_slots`, with its part of `MORE_BYTES`; `None` if it holds all as it is.
+fn n_slots_more(pool: &Pool, expert_bytes: u64, n_slots: u32) -> Option<u32> {
+    let n_experts = pool.shape.n_total() as u32;
+    let share = pool.expert_bytes as f64 * f64::from(n_experts) / expert_bytes as f64;
+    let n_more = (MORE_BYTES as f64 * share / pool.slot_bytes as f64) as u32;
+    (n_slots < n_experts).then(|| n_experts.min(n_slots.saturating_add(n_more)))
+}
 
 impl Stats {
     /// The counters of `engine`, without the comparison with other policies. `None` while an event
@@ -179,6 +239,7 @@ impl Stats {
             windows.push(Lookback {
                 shape: pool.shape.clone(),
                 n_slots: residency.n_slots(),
+                n_slots_more: n_slots_more(pool, layout.expert_bytes, residency.n_slots()),
                 recent: recent.tail(share(n_picks_max, n_layers, layout.layers.len())),
             });
         })?;
@@ -201,7 +262,9 @@ impl Stats {
             n_retries: queue.stats().n_retries,
             ahead: engine.ahead(),
             bytes_read_uncounted: queue.stats().bytes_read.saturating_sub(bytes_read),
-            stalled_ms: meter.stalled_ns.load(Relaxed) as f64 / 1e6,
+            stalled_ms: meter.stalled().as_secs_f64() * 1e3,
+            generation_time: Times::of(&meter.generation),
+            prompt_time: Times::of(&meter.prompt),
             busy_ms: busy.as_secs_f64() * 1e3,
             has_staged: meter.has_staged.load(Relaxed),
             generation_heat,

@@ -208,6 +208,7 @@ fn the_comparison_at_the_end_takes_sixteen_mebibytes() {
             MOST.store(before, Relaxed);
             let begin = Instant::now();
             let window = |recent: &RecentEvents| Lookback {
+                n_slots_more: None,
                 shape: Shape::uniform(n_layers as u32, case.n_experts),
                 n_slots: n_layers as u32 * case.n_experts * 3 / 10,
                 recent: recent.tail(usize::MAX),

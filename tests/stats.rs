@@ -194,7 +194,7 @@ fn trials_leave_no_trace() {
     assert_eq!(stats.generation, Tally::default());
     assert!(stats.hindsight.is_none() && stats.busy_ms == 0.0 && !stats.has_staged);
     assert_eq!(none.meter().bytes_read.load(Relaxed), 0);
-    assert_eq!(none.meter().stalled_ns.load(Relaxed), 0);
+    assert_eq!(none.meter().stalled().as_nanos(), 0);
 }
 
 /// Scripts read these: a field that goes or changes its name breaks them.

@@ -256,6 +256,7 @@ impl Cache {
     /// experts and of as many as are kept.
     pub fn hindsight(&self, n_picks_max: usize) -> Hindsight {
         let window = Lookback {
+            n_slots_more: None,
             shape: self.pools[0].residency.shape().clone(),
             n_slots: self.n_slots(),
             recent: self.pools[0].recent.tail(n_picks_max),

@@ -4,7 +4,7 @@ use super::router::Routed;
 use super::settings::Config;
 use super::values::{ProfileSource, StatsTo};
 use crate::error::{Error, Result};
-use crate::output::names::{folder_of, inserted, split};
+use crate::output::names::{PROFILE_SUFFIXES, ends_with, folder_of, inserted, split};
 use crate::output::{self, Place};
 use std::ffi::OsStr;
 use std::fs;
@@ -48,14 +48,23 @@ impl Config {
         let is_apart = |(name, _): &(&str, &Path)| *name != "HOTSET_PROFILE_SAVE";
         let apart: Vec<_> = written.into_iter().filter(is_apart).collect();
         output::check_all(&apart, &self.read_files())?;
-        match (&self.stats, &self.profile) {
-            // The next start would take it for a profile.
-            (StatsTo::Json(path), Some(ProfileSource::Folder(folder))) if is_in(path, folder) => {
+        let Some(ProfileSource::Folder(folder)) = &self.profile else {
+            return Ok(());
+        };
+        // The next start would take it for a profile.
+        let mut not_profiles = self.files().filter(|(name, path)| {
+            let is_json = PROFILE_SUFFIXES
+                .iter()
+                .any(|suffix| ends_with(path.as_os_str(), suffix));
+            *name != "HOTSET_PROFILE_SAVE" && is_json && is_in(path, folder)
+        });
+        match not_profiles.next() {
+            Some((name, path)) => {
                 let why = "HOTSET_PROFILE takes each .json file of this folder for a profile; \
                     name a file in another one";
-                Err(Error::setting("HOTSET_STATS", path.display(), why))
+                Err(Error::setting(name, path.display(), why))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -78,7 +87,7 @@ impl Config {
     }
 
     /// The files that a run writes, with the variables that name them.
-    pub(super) fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let json = match &self.stats {
             StatsTo::Json(path) => Some(path),
             _ => None,
@@ -87,6 +96,7 @@ impl Config {
             ("HOTSET_STATS", json),
             ("HOTSET_PROFILE_SAVE", self.profile_save.as_ref()),
             ("HOTSET_TRACE", self.trace.as_ref()),
+            ("HOTSET_TIMELINE", self.timeline.as_ref()),
         ];
         let named = named.into_iter();
         named.filter_map(|(name, path)| Some((name, path?.as_path())))
@@ -109,7 +119,12 @@ impl Config {
             StatsTo::Json(path) => Some(path),
             _ => None,
         };
-        let files = [self.profile_save.as_mut(), self.trace.as_mut(), json];
+        let files = [
+            self.profile_save.as_mut(),
+            self.trace.as_mut(),
+            self.timeline.as_mut(),
+            json,
+        ];
         for path in files.into_iter().flatten() {
             *path = inserted(path, &routed.name);
         }
@@ -143,20 +158,19 @@ mod tests {
         }
         let link = other.join("link.json");
         std::os::unix::fs::symlink("../profiles/s.json", &link).unwrap();
-        let check = |stats: &Path| {
-            let vars = [
-                ("HOTSET_PROFILE", folder.as_path()),
-                ("HOTSET_STATS", stats),
-            ];
-            Config::from_vars(vars).unwrap().check_files()
-        };
-        for stats in [&folder.join("s.json"), &link] {
-            let error = check(stats).unwrap_err().to_string();
-            let said = format!("HOTSET_STATS={}: HOTSET_PROFILE ", stats.display());
-            assert!(error.starts_with(&said), "{error}");
+        for name in ["HOTSET_STATS", "HOTSET_TIMELINE"] {
+            let check = |path: &Path| {
+                let vars = [("HOTSET_PROFILE", folder.as_path()), (name, path)];
+                Config::from_vars(vars).unwrap().check_files()
+            };
+            for path in [&folder.join("s.json"), &link] {
+                let error = check(path).unwrap_err().to_string();
+                let said = format!("{name}={}: HOTSET_PROFILE ", path.display());
+                assert!(error.starts_with(&said), "{error}");
+            }
+            check(&other.join("s.json")).unwrap();
+            check(&dir.path().join("profiles.json")).unwrap();
         }
-        check(&other.join("s.json")).unwrap();
-        check(&dir.path().join("profiles.json")).unwrap();
     }
 
     #[test]

@@ -147,6 +147,16 @@ pub const KNOBS: &[Knob] = &[
         },
     },
     Knob {
+        name: "HOTSET_TIMELINE",
+        values: "a file ending in `.json` or `.json.gz`: draw who computed, read and waited when, for Perfetto",
+        default: "unset: nothing is drawn",
+        set: |config, knob, value| {
+            let path = knob.file(value, &PROFILE_SUFFIXES)?;
+            config.timeline = Some(path);
+            Ok(())
+        },
+    },
+    Knob {
         name: "HOTSET_FAULT",
         values: "errors to inject, for tests: `read=17`, or several with commas between them",
         default: "unset",

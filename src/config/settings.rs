@@ -36,6 +36,8 @@ pub struct Config {
     pub prewarm: Duration,
     /// Where the routing is recorded, see `output::numbered`; None: nowhere.
     pub trace: Option<PathBuf>,
+    /// Where a timeline of the run goes.
+    pub timeline: Option<PathBuf>,
     /// Errors to inject.
     pub faults: Faults,
     /// Whose process this is, if a router has started it.
@@ -57,6 +59,7 @@ impl Default for Config {
             profile_save: None,
             prewarm: Duration::from_secs(30),
             trace: None,
+            timeline: None,
             faults: Faults::default(),
             routed: None,
         }

@@ -72,6 +72,7 @@ impl DeviceCache {
                 stats.add(filled, pool);
                 let n_picks = share(n_picks_max, filled.of.layers.len(), n_layers);
                 windows.push(Lookback {
+                    n_slots_more: None,
                     shape: filled.of.shape.clone(),
                     n_slots: filled.of.n_slots,
                     recent: pool.recent.tail(n_picks),

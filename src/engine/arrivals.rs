@@ -4,6 +4,7 @@
 //! hand out an address. A thread that has to wait sleeps on a condition variable, so that it does
 //! not burn the core that the reads need. Most arrive while nobody waits: these cost no lock and no system call.
 
+use super::flight::Flight;
 use crate::notice::{Notice, Notices};
 use crate::store::{ReadFailure, Sink};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -62,6 +63,8 @@ pub struct Arrivals {
     places: Box<[AtomicU64]>,
     failure: OnceLock<ReadFailure>,
     notices: Arc<Notices>,
+    /// Reads that have not arrived.
+    pub flight: Flight,
     /// Threads that wait, or are about to.
     n_waiting: AtomicU32,
     lock: Mutex<()>,
@@ -76,6 +79,7 @@ impl Arrivals {
             places: (0..n_places).map(|_| AtomicU64::new(0)).collect(),
             failure: OnceLock::new(),
             notices,
+            flight: Flight::default(),
             n_waiting: AtomicU32::new(0),
             lock: Mutex::new(()),
             changed: Condvar::new(),
@@ -154,6 +158,7 @@ impl Arrivals {
 impl Sink for Arrivals {
     fn done(&self, tag: u64, result: std::result::Result<(), ReadFailure>) {
         let target = Target::from_tag(tag);
+        self.flight.end(tag);
         match (result, target) {
             (Err(failure), _) => {
                 // The first failure is the one that is reported.

@@ -1,6 +1,7 @@
 //! The life of an event: a lane is claimed, the event planned, its pins released.
 
 use super::core::{Engine, State};
+use super::meter::Spent;
 use super::run::{N_LANES, Routing, Run, STALE_EVENTS};
 use crate::error::Result;
 use crate::draft_tokens::Sure;
@@ -118,10 +119,14 @@ impl Engine {
         part: usize,
     ) -> Result<()> {
         let State { runs, scratch, .. } = state;
-        match &runs.by_lane[at].open {
-            Some(plan) => self.read_fills(&mut scratch.reads, layer, part, plan),
-            None => Ok(()),
-        }
+        let run = &runs.by_lane[at];
+        let Some(plan) = &run.open else {
+            return Ok(());
+        };
+        let began = self.lanes[at].clock.batch.load(Ordering::Relaxed);
+        let idle = self.read_fills(&mut scratch.reads, layer, part, plan, began)?;
+        Spent::add(&self.meter.spent(run.n_tokens).idle_ns, idle);
+        Ok(())
     }
 
     /// Learns from the event of lane `at`, of which `sure` is sure.

@@ -7,23 +7,27 @@ use crate::error::{Error, Result, cause_again};
 use crate::residency::Plan;
 use crate::store::{Read, ReadFailure, span};
 use std::path::Path;
+use crate::timeline::What;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 impl Engine {
     /// Submits the reads of a plan's fills: those of `part`, which is computed first, then the other parts
-    /// in their order, which ends with what is computed last.
+    /// in their order, which ends with what is computed last. Returns how long the disk had nothing to do before,
+    /// since `began`.
     pub(super) fn read_fills(
         &self,
         reads: &mut Vec<Read>,
-        layer: usize,
+        number: usize,
         part: usize,
         plan: &Plan,
-    ) -> Result<()> {
+        began: u64,
+    ) -> Result<Duration> {
         if plan.fills.is_empty() {
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
-        self.check_files(layer)?;
-        let layer = &self.layout.layers[layer];
+        self.check_files(number)?;
+        let layer = &self.layout.layers[number];
         let first_slot = self.layout.pools[layer.pool].first_slot;
         for fill in &plan.fills {
             self.arrivals.clear_slot(first_slot + fill.slot);
@@ -37,8 +41,38 @@ impl Engine {
             }
         }
         self.meter.count(reads);
+        let idle = self.note_asked(number, reads, false, began);
         self.queue.submit(reads);
-        Ok(())
+        Ok(idle)
+    }
+
+    /// Reads of `layer` are about to be submitted. Returns how long the disk had nothing to do before, since `began`.
+    pub(super) fn note_asked(&self, layer: usize, reads: &[Read], is_guess: bool, began: u64) -> Duration {
+        let flight = &self.arrivals.flight;
+        if let Some(pen) = flight.pen.get() {
+            for read in reads {
+                let (part, expert) = self.holder_in(layer, read);
+                pen.disk(What::Asked {
+                    tag: read.tag,
+                    layer: layer as u32,
+                    part,
+                    expert,
+                    is_guess,
+                });
+            }
+        }
+        flight.ask(reads.len(), began)
+    }
+
+    /// The part of `layer` that a read is of, and the expert.
+    fn holder_in(&self, layer: usize, read: &Read) -> (u32, u32) {
+        let parts = (0..).zip(&self.layout.layers[layer].parts);
+        // The last byte that is needed belongs to the expert; the first may be alignment.
+        let byte = read.offset + read.need as u64 - 1;
+        let holds = |t: &Tensor| t.file == read.file && (t.offset..t.offset_of(t.n_experts)).contains(&byte);
+        let mut found = parts.filter(|(_, part)| holds(&part.tensor));
+        let (number, part) = found.next().expect("reads are of experts of their layer");
+        (number, ((byte - part.tensor.offset) / part.tensor.n_bytes as u64) as u32)
     }
 
     /// The read of one part of `expert` into `slot` of the layer's pool.
@@ -69,7 +103,8 @@ impl Engine {
     }
 
     /// Submits reads into the ring, which are not counted if they are for a trial.
-    pub(super) fn submit_staged(&self, reads: &[Read], is_trial: bool) {
+    pub(super) fn submit_staged(&self, layer: usize, reads: &[Read], is_trial: bool) {
+        self.note_asked(layer, reads, false, u64::MAX);
         if !is_trial {
             self.meter.count(reads);
             self.meter.has_staged.store(true, Ordering::Relaxed);

@@ -8,6 +8,7 @@
 //! The policy hears of all that was picked, as if memory had computed it; what the device keeps is spare here.
 
 use super::core::{Engine, State};
+use super::meter::{Meter, Spent};
 use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
@@ -47,6 +48,7 @@ pub struct Piece {
 #[derive(Default)]
 pub struct Loan {
     layer: usize,
+    n_tokens: u32,
     is_trial: bool,
     /// What is lent.
     plan: Option<Committed>,
@@ -57,6 +59,11 @@ pub struct Loan {
 }
 
 impl Loan {
+    /// Where the time counts that is waited for it, if it does.
+    fn spent<'a>(&self, meter: &'a Meter) -> Option<&'a Spent> {
+        (!self.is_trial).then(|| meter.spent(self.n_tokens))
+    }
+
     /// All that was picked, ascending.
     pub fn picked(&self) -> &[u32] {
         &self.all.experts
@@ -94,6 +101,7 @@ impl Engine {
     pub fn begin_loan(&self, layer: usize, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
         assert!(loan.plan.is_none(), "the last loan has ended");
         loan.layer = layer;
+        loan.n_tokens = wanted.picks.n_tokens();
         loan.is_trial = wanted.batch.is_trial();
         loan.note(wanted);
         self.plan_loan(&mut self.state(), wanted, loan)
@@ -112,10 +120,9 @@ impl Engine {
         };
         let fills: Vec<_> = plan.fills.iter().map(|f| (f.expert, f.slot)).collect();
         for slots in [&plan.hits, &fills] {
-            self.show_slots(*layer, slots, parts.clone(), true, &mut take)?;
+            self.show_slots(*layer, slots, parts.clone(), (loan.spent(&self.meter), true), &mut take)?;
         }
-        let is_trial = loan.is_trial;
-        self.show_staged(*layer, &plan.staged, parts, is_trial, &mut take)
+        self.show_staged(*layer, &plan.staged, parts, loan.spent(&self.meter), &mut take)
     }
 
     /// The device has taken all that it was shown. Waits for reads of what it was not.
@@ -145,9 +152,11 @@ impl Engine {
         let held = self.state().pools[pool].residency.hold(id);
         let parts = 0..self.layout.layers[layer].parts.len();
         let Some(held) = held else {
-            return self.show_staged(layer, &[expert], parts, false, &mut take);
+            return self.show_staged(layer, &[expert], parts, Some(&self.meter.generation), &mut take);
         };
-        let shown = self.show_slots(layer, &[(expert, held.slot())], parts, false, &mut take);
+        let slots = [(expert, held.slot())];
+        let spent = Some(&self.meter.generation);
+        let shown = self.show_slots(layer, &slots, parts, (spent, false), &mut take);
         let residency = &mut self.state().pools[pool].residency;
         residency.let_go(held);
         residency.spare(id);
@@ -196,7 +205,7 @@ impl Engine {
             residency.spare(self.id(loan.layer, expert));
         }
         self.keep_in(state, wanted.victims);
-        self.read_fills(&mut state.scratch.reads, loan.layer, 0, plan)?;
+        self.read_fills(&mut state.scratch.reads, loan.layer, 0, plan, u64::MAX)?;
         let learnt = Sure::of(&sure, all);
         let is_kept = !state.is_lent[loan.layer];
         state.pools.count(loan.layer, &learnt, is_kept);
@@ -238,16 +247,14 @@ impl Engine {
         layer: usize,
         slots: &[(u32, u32)],
         parts: Range<usize>,
-        stays: bool,
+        (spent, stays): (Option<&Spent>, bool),
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         let layer = &self.layout.layers[layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
         for part in parts {
             for &(expert, slot) in slots {
-                self.wait(true, || {
-                    self.arrivals.has_part(first_slot + slot, part as u32)
-                })?;
+                self.wait_for_device(spent, || self.arrivals.has_part(first_slot + slot, part as u32))?;
                 take(Piece {
                     expert,
                     part,
@@ -259,13 +266,22 @@ impl Engine {
         Ok(())
     }
 
+    /// Waits for what a device takes; that is time of thread 0 if it counts at all.
+    fn wait_for_device(&self, spent: Option<&Spent>, arrived: impl Fn() -> bool) -> Result<()> {
+        let waited = self.wait(arrived)?;
+        if let Some((spent, waited)) = spent.zip(waited) {
+            Spent::add(&spent.stalled_ns, waited);
+        }
+        Ok(())
+    }
+
     /// Shows experts that pass through the staging ring, part by part.
     fn show_staged(
         &self,
         layer: usize,
         experts: &[u32],
         parts: Range<usize>,
-        is_trial: bool,
+        spent: Option<&Spent>,
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         if experts.is_empty() {
@@ -273,7 +289,7 @@ impl Engine {
         }
         self.check_files(layer)?;
         self.take_ring();
-        let shown = self.show_ring(layer, experts, parts, is_trial, take);
+        let shown = self.show_ring(layer, experts, parts, spent, take);
         self.free_ring();
         shown
     }
@@ -283,7 +299,7 @@ impl Engine {
         layer_index: usize,
         experts: &[u32],
         parts: Range<usize>,
-        is_trial: bool,
+        spent: Option<&Spent>,
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         let layer = &self.layout.layers[layer_index];
@@ -304,9 +320,10 @@ impl Engine {
             self.staged_read(layer_index, part, expert, first + i)
         };
         let reads: Vec<_> = (0..n.min(n_places)).map(read).collect();
-        self.submit_staged(&reads, is_trial);
+        let is_trial = spent.is_none();
+        self.submit_staged(layer_index, &reads, is_trial);
         for i in 0..n {
-            self.wait(!is_trial, || self.arrivals.has_staged(first + i))?;
+            self.wait_for_device(spent, || self.arrivals.has_staged(first + i))?;
             let (part, expert) = place(i);
             take(Piece {
                 expert,
@@ -315,7 +332,7 @@ impl Engine {
                 stays: false,
             });
             if i + n_places < n {
-                self.submit_staged(&[read(i + n_places)], is_trial);
+                self.submit_staged(layer_index, &[read(i + n_places)], is_trial);
             }
         }
         Ok(())

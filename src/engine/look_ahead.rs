@@ -9,6 +9,7 @@ use super::layout::Layer;
 use super::run::{Routing, STALE_EVENTS};
 use crate::expert::ExpertId;
 use crate::store::Recalled;
+use crate::timeline::What;
 use crate::trial::Turn;
 
 /// Nothing is read ahead into a pool of fewer slots than this many times what a token uses: all that is resident is
@@ -67,6 +68,15 @@ impl Engine {
                 continue;
             }
             guess.is_settled = true;
+            if let Some(pen) = self.arrivals.flight.pen.get() {
+                let what = What::Guess {
+                    layer: guess.layer as u32,
+                    expert: guess.id.expert,
+                    is_right: is_picked,
+                    is_there: has_arrived,
+                };
+                pen.mark(0, what);
+            }
             if is_picked {
                 ahead.tally.right_reads += 1;
                 ahead.tally.in_time += u64::from(has_arrived);
@@ -114,6 +124,7 @@ impl Engine {
             let part_bytes = &mut guess.part_bytes[part as usize];
             let n_bytes = std::mem::replace(part_bytes, n_arrived) - n_arrived;
             self.meter.uncount(n_bytes, n_arrived == 0);
+            self.arrivals.flight.recall(tag);
             ahead.tally.wasted_bytes -= n_bytes as u64;
             ahead.tally.recalled += u64::from(guess.part_bytes.iter().all(|&n| n == 0));
         }
@@ -235,6 +246,7 @@ impl Engine {
         }
         if !ahead.reads.is_empty() {
             self.meter.count(&ahead.reads);
+            self.note_asked(layer_index, &ahead.reads, true, u64::MAX);
             self.queue.submit_ahead(&ahead.reads);
         }
     }

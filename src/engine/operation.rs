@@ -40,11 +40,13 @@ impl Engine {
         coming.clear();
         if let Some(plan) = &run.open {
             let fills = plan.fills.iter().map(|f| (f.expert, f.slot));
-            for (expert, slot) in plan.hits.iter().copied().chain(fills) {
+            let hits = plan.hits.iter().map(|&hit| (hit, true));
+            for ((expert, slot), is_hit) in hits.chain(fills.map(|fill| (fill, false))) {
                 let region = first_region + slot as usize * pool.slot_bytes;
                 let number = pool.first_slot + slot;
                 match self.arrivals.has_part(number, part as u32) {
                     true => there.push((expert, region)),
+                    false if is_hit => coming.push((expert, region, Source::Early(number))),
                     false => coming.push((expert, region, Source::Slot(number))),
                 }
             }
@@ -86,7 +88,7 @@ impl Engine {
             let part = lane.part.load(Ordering::Relaxed) as usize;
             let expert = lane.staged(next);
             let read = self.staged_read(layer, part, expert, sequence);
-            self.submit_staged(&[read], lane.is_trial.load(Ordering::Relaxed));
+            self.submit_staged(layer, &[read], lane.is_trial.load(Ordering::Relaxed));
         }
     }
 }

@@ -19,12 +19,21 @@ impl Engine {
         n_threads: u32,
         routing: &Routing,
     ) -> Result<bool> {
+        let begin = self.arrivals.flight.now();
+        let begins = self.route_op(layer, part, key, n_threads, routing)?;
+        self.note_route(layer, begin, begins, routing);
+        Ok(begins)
+    }
+
+    fn route_op(&self, layer: usize, part: usize, key: usize, n_threads: u32, routing: &Routing) -> Result<bool> {
         let mut guard = self.state();
         let state = &mut *guard;
         let at = self.claim_lane(state, key)?;
         let begins = !state.runs.by_lane[at].continues(layer, part, routing);
         let is_trial = routing.batch.is_trial();
         if begins {
+            let n_tokens = routing.picks.n_tokens();
+            self.lanes[at].clock.begin(self.arrivals.flight.now(), n_tokens, layer == 0);
             self.close(state, at)?;
             if !is_trial {
                 self.foresee(state, at, layer, routing);
@@ -57,7 +66,7 @@ impl Engine {
             .collect();
         drop(guard);
         self.check_files(layer)?;
-        self.submit_staged(&reads, is_trial);
+        self.submit_staged(layer, &reads, is_trial);
         Ok(begins)
     }
 
@@ -72,30 +81,36 @@ impl Engine {
         i: usize,
     ) -> Result<Option<(u32, usize)>> {
         let lane = self.lane(key);
+        if i <= 1 && self.arrivals.flight.pen.get().is_some() {
+            self.draw_begin(lane, layer, ith, i);
+        }
         if i > 0
             && let Source::Ring(number) = lane.source(i - 1)
         {
             self.leave_staged(lane, layer, number as usize);
         }
         if i >= lane.n_entries.load(Ordering::Relaxed) {
+            self.note_end(lane, layer, ith);
             if lane.finish() {
                 self.free_ring();
             }
             return Ok(None);
         }
         let entry = lane.entry(i);
-        let is_timed = || ith == 0 && !lane.is_trial.load(Ordering::Relaxed);
-        match entry.source {
-            Source::Memory => {}
-            Source::Slot(slot) => {
+        let waited = match entry.source {
+            Source::Memory => None,
+            Source::Slot(slot) | Source::Early(slot) => {
                 let part = lane.part.load(Ordering::Relaxed);
-                self.wait(is_timed(), || self.arrivals.has_part(slot, part))?;
+                self.wait(|| self.arrivals.has_part(slot, part))?
             }
             Source::Ring(number) => {
                 let first = lane.first_sequence.load(Ordering::Relaxed);
                 let sequence = first + u64::from(number);
-                self.wait(is_timed(), || self.arrivals.has_staged(sequence))?;
+                self.wait(|| self.arrivals.has_staged(sequence))?
             }
+        };
+        if let Some(waited) = waited {
+            self.note_wait(lane, layer, ith, entry, waited);
         }
         Ok(Some((entry.expert, entry.address)))
     }

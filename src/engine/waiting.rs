@@ -3,24 +3,48 @@
 use super::core::Engine;
 use super::stall::{News, look};
 use crate::error::Result;
+use super::lane::{Entry, Lane, Source};
+use super::meter::Spent;
 use crate::notice::Notice;
+use crate::timeline::What;
 use crate::store::{ReadFailure, UnderWay};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 impl Engine {
-    /// Waits for a read and accounts the time if it `is_timed`: thread 0's.
-    pub(super) fn wait(&self, is_timed: bool, arrived: impl Fn() -> bool) -> Result<()> {
+    /// Waits for a read. Returns how long that took, if it was not there.
+    pub(super) fn wait(&self, arrived: impl Fn() -> bool) -> Result<Option<Duration>> {
         if arrived() {
-            return Ok(());
+            return Ok(None);
         }
         let begin = Instant::now();
         self.wait_until(arrived)?;
-        if is_timed {
-            let ns = begin.elapsed().as_nanos() as u64;
-            self.meter.stalled_ns.fetch_add(ns, Ordering::Relaxed);
+        Ok(Some(begin.elapsed()))
+    }
+
+    /// Thread `ith` of `lane` has waited for an entry of `layer`.
+    #[cold]
+    pub(super) fn note_wait(&self, lane: &Lane, layer: usize, ith: u32, entry: Entry, waited: Duration) {
+        let flight = &self.arrivals.flight;
+        let is_early = matches!(entry.source, Source::Early(_));
+        if let Some(pen) = flight.pen.get() {
+            let what = What::Wait {
+                layer: layer as u32,
+                expert: entry.expert,
+                is_early,
+            };
+            pen.ended(ith, waited, what);
         }
-        Ok(())
+        if ith > 0 || lane.is_trial.load(Ordering::Relaxed) {
+            return;
+        }
+        let spent = self.meter.spent(lane.clock.n_tokens.load(Ordering::Relaxed));
+        Spent::add(&spent.stalled_ns, waited);
+        if is_early {
+            Spent::add(&spent.early_ns, waited);
+        }
+        let saved = lane.clock.save(flight.now(), waited.as_nanos() as u64);
+        Spent::add(&spent.faster_ns, Duration::from_nanos(saved));
     }
 
     /// Sleeps until the parts in `mask` of the expert in `slot`, counted over all pools, are there.

@@ -116,6 +116,7 @@ impl Engine {
         }
         let mut reads: Vec<Read> = places.iter().flat_map(|place| self.reads(place)).collect();
         reads.sort_by_key(|read| (read.file, read.offset));
+        self.arrivals.flight.ask(reads.len(), u64::MAX);
         self.queue.submit(&reads);
         Ok(())
     }

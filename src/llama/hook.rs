@@ -64,7 +64,8 @@ pub fn install(config: Config) -> Result<()> {
     }
     let given = Given::read(&config)?;
     let is_silent = config.stats == StatsTo::Off;
-    ending::want(config.profile_save.is_some() || config.trace.is_some() || !is_silent);
+    let has_files = config.files().next().is_some();
+    ending::want(has_files || !is_silent);
     if let StatsTo::Every(interval) = config.stats {
         let thread = std::thread::Builder::new().name("hotset-stats".to_string());
         if let Err(cause) = thread.spawn(move || reports::report_every(interval)) {

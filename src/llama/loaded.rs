@@ -23,7 +23,9 @@ use crate::gguf::expert_part;
 use crate::profile::{Fingerprint, ModelLayers};
 use crate::report;
 use crate::stats::Stats;
+use crate::store::ModelFile;
 use crate::sync::lock_soon;
+use crate::timeline::{Pen, Timeline};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 
 /// What the load-time callbacks share.
@@ -40,6 +42,8 @@ pub struct LoadedModels {
     given: Given,
     /// What is recorded with these settings.
     pub(super) tapes: Tapes,
+    /// What is drawn with these settings.
+    pub(super) timeline: Option<Arc<Timeline>>,
     /// The blocks of loaded models whose experts are repacked.
     repacked: Vec<(usize, Vec<u32>)>,
     /// Why there was no cache, the last time.
@@ -68,6 +72,7 @@ static LOADED: LazyLock<Mutex<LoadedModels>> = LazyLock::new(|| {
         observers: Vec::new(),
         given: Given::default(),
         tapes: Tapes::default(),
+        timeline: None,
         repacked: Vec::new(),
         uncached: String::new(),
         devices: Vec::new(),
@@ -95,6 +100,7 @@ pub fn try_loaded_models() -> Option<MutexGuard<'static, LoadedModels>> {
 impl LoadedModels {
     /// Puts settings in force.
     pub fn configure(&mut self, config: Config, given: Given) {
+        self.timeline = config.timeline.is_some().then(Arc::default);
         self.config = config;
         self.given = given;
         self.uncached.clear();
@@ -239,14 +245,20 @@ impl LoadedModels {
         order.sort_by_key(|&i| expert_part(&loading.tensors[i].name));
         let tensors: Vec<_> = order.iter().map(|&i| loading.tensors[i].clone()).collect();
         let places = places(&tensors);
-        let files = loading.files.into_iter().map(|(_, file)| file).collect();
+        let files: Vec<_> = loading.files.into_iter().map(|(_, file)| file).collect();
         let used_bytes = self.used_bytes();
         let is_first = |i: &usize| *i == 0 || tensors[*i].block != tensors[*i - 1].block;
         let firsts = (0..tensors.len()).filter(is_first);
         let routers = loading.routers.of_blocks(firsts.map(|i| tensors[i].block));
+        let title = first_name(&files);
+        let pen = self
+            .timeline
+            .as_ref()
+            .map(|timeline| Pen::new(timeline, &title));
         let parts = Parts {
             tensors,
             files,
+            pen,
             foresight: self.config.prefetch.then_some(routers),
             target,
             workload,
@@ -359,4 +371,10 @@ impl LoadedModels {
             .chain(observers.map(|(_, o)| LoadedModel::Loaded(o.clone())))
             .collect()
     }
+}
+
+/// What a model is called after its first file.
+fn first_name(files: &[ModelFile]) -> String {
+    let name = files.first().and_then(|file| file.path().file_name());
+    name.map_or(String::new(), |name| name.to_string_lossy().into_owned())
 }

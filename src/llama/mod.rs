@@ -12,6 +12,7 @@ mod compute_hook;
 mod copies;
 mod device;
 mod device_hook;
+mod drawing;
 mod ending;
 mod fatal;
 mod foresight;

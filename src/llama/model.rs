@@ -14,6 +14,7 @@ use crate::recent_events;
 use crate::report::{self, Progress};
 use crate::stats::Stats;
 use crate::store::{ModelFile, QueueDepth, QueueOptions, Way, Why};
+use crate::timeline::Pen;
 use crate::trace::PoolSpec;
 use once_cell::sync::OnceCell;
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ pub struct Parts {
     pub tensors: Vec<Tensor>,
     /// Their files.
     pub files: Vec<ModelFile>,
+    /// What draws the timeline of its run.
+    pub pen: Option<Pen>,
     /// What guesses the experts of a layer; `None` if nothing is read ahead.
     pub foresight: Option<LayerRouters>,
     /// Where the routing is recorded.
@@ -227,6 +230,7 @@ impl Model {
         let Parts {
             tensors,
             files,
+            pen,
             foresight,
             target,
             workload: _,
@@ -244,6 +248,9 @@ impl Model {
             ..self.options
         };
         let mut engine = Engine::new(layout, files, &self.policy, options)?;
+        if let Some(pen) = pen {
+            engine.draw_with(pen);
+        }
         speaker::follow(engine.notices());
         if !self.is_compared {
             engine.keep_nothing_recent();

@@ -4,6 +4,7 @@
 //! meanwhile: others come and go, and an end of the process that comes sooner still finds the model there.
 
 use super::device::{self, Cached};
+use super::drawing;
 use super::loaded::{LoadedModels, loaded_models, try_loaded_models};
 use super::loaded_model::LoadedModel;
 use super::model::Model;
@@ -109,6 +110,7 @@ pub fn rest(stats: Counting, n_picks_max: usize) -> bool {
         loaded.release_tables();
         !loaded.has_failed
     });
+    drawing::write();
     // Last: whoever waits for the end may lose patience with a slow disk, or with who should read a pipe.
     for recording in recordings.iter().flatten() {
         recording.finish();

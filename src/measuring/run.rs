@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::statistics::share;
+use crate::stats::Times;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -56,6 +57,10 @@ pub struct Counters {
     pub n_resident: u64,
     generation: Picks,
     prompt: Picks,
+    #[serde(default)]
+    generation_time: Times,
+    #[serde(default)]
+    prompt_time: Times,
     /// What reading ahead counts, where it counts.
     #[serde(default)]
     ahead: Value,
@@ -98,6 +103,8 @@ pub struct Traffic {
     pub missed_bytes: u64,
     /// Milliseconds that computing waited for them.
     pub stalled_ms: f64,
+    /// Where the time of its batches went.
+    pub times: Times,
     /// What reading ahead counted, by its names for it; empty where it counts nothing.
     pub ahead: BTreeMap<String, f64>,
 }
@@ -105,12 +112,12 @@ pub struct Traffic {
 impl Run {
     /// What experts did while the prompt was read; `None` for stock llama.cpp.
     pub fn prefill_traffic(&self) -> Result<Option<Traffic>> {
-        traffic(self.before.as_ref(), self.prefill.stats.as_ref())
+        traffic(self.before.as_ref(), self.prefill.stats.as_ref(), |c| c.prompt_time)
     }
 
     /// What experts did while tokens were generated; `None` for stock llama.cpp.
     pub fn decode_traffic(&self) -> Result<Option<Traffic>> {
-        traffic(self.prefill.stats.as_ref(), self.decode.stats.as_ref())
+        traffic(self.prefill.stats.as_ref(), self.decode.stats.as_ref(), |c| c.generation_time)
     }
 
     /// Tokens of the prompt that were read in a second.
@@ -130,7 +137,7 @@ impl Run {
 }
 
 /// The difference of two looks at the counters.
-fn traffic(before: Option<&Value>, after: Option<&Value>) -> Result<Option<Traffic>> {
+fn traffic(before: Option<&Value>, after: Option<&Value>, times: fn(&Counters) -> Times) -> Result<Option<Traffic>> {
     let Some(after) = after else {
         return Ok(None);
     };
@@ -147,6 +154,7 @@ fn traffic(before: Option<&Value>, after: Option<&Value>) -> Result<Option<Traff
         hit_rate: share(hits, picks),
         missed_bytes: after.bytes_read - before.bytes_read,
         stalled_ms: after.stalled_ms - before.stalled_ms,
+        times: times(&after).zip(&times(&before), |after, before| after - before),
         ahead: ahead.collect(),
     }))
 }
@@ -181,6 +189,12 @@ mod tests {
 
         run.prefill.stats = Some(stats([0, 30], [0, 10], 1000, 5.0));
         run.decode.stats = Some(stats([8, 30], [2, 10], 1200, 6.5));
+        let times = |stalled_ms| Times {
+            busy_ms: 2.0 * stalled_ms,
+            stalled_ms,
+            ..Times::default()
+        };
+        run.decode.stats.as_mut().unwrap()["generation_time"] = json!(times(1.5));
         let ahead = |run: &mut Phase, n| {
             let stats = run.stats.as_mut().unwrap();
             stats["ahead"] = json!({"used": n, "is_on": true});
@@ -192,6 +206,7 @@ mod tests {
             hit_rate: 0.75,
             missed_bytes: 1000,
             stalled_ms: 5.0,
+            times: Times::default(),
             ahead: BTreeMap::from([("used".to_string(), 9.0)]),
         };
         assert_eq!(prefill, expected);
@@ -200,6 +215,7 @@ mod tests {
             hit_rate: 0.8,
             missed_bytes: 200,
             stalled_ms: 1.5,
+            times: times(1.5),
             ahead: BTreeMap::from([("used".to_string(), 4.0)]),
         };
         assert_eq!(decode, expected);

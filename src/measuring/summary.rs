@@ -3,6 +3,7 @@
 use super::run::{Run, Traffic};
 use super::{Binds, Bound, COMPUTE, Record, STOCK, Spread};
 use crate::error::Result;
+use crate::stats::Times;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -55,6 +56,8 @@ pub struct Traced {
     pub binds: Binds,
     /// What reading ahead counted, by its names for it.
     pub ahead: BTreeMap<String, f64>,
+    /// Where the time of a token went. `busy_ms` is all of it, also outside of the layers.
+    pub token: Times,
 }
 
 /// A phase of a run that streamed.
@@ -179,6 +182,23 @@ fn row(records: &[Record], key: [&str; 3], disk_bytes_per_s: f64) -> Result<Summ
     })
 }
 
+/// Medians of where the time of a token went.
+fn token(parts: &[Part]) -> Option<Times> {
+    let median = |of: fn(&Times) -> f64| {
+        let each = parts.iter().map(|part| of(&part.traffic.times) / part.n_tokens as f64);
+        Some(Spread::of(each)?.median)
+    };
+    let all = parts.iter().map(|part| part.ms / part.n_tokens as f64);
+    Some(Times {
+        busy_ms: Spread::of(all)?.median,
+        stalled_ms: median(|t| t.stalled_ms)?,
+        early_ms: median(|t| t.early_ms)?,
+        bookkeeping_ms: median(|t| t.bookkeeping_ms)?,
+        disk_idle_ms: median(|t| t.disk_idle_ms)?,
+        faster_disk_ms: median(|t| t.faster_disk_ms)?,
+    })
+}
+
 fn traced(parts: &[Part]) -> Option<Traced> {
     let spread = |of: &dyn Fn(&Part) -> f64| Spread::of(parts.iter().map(of));
     let names = parts.iter().flat_map(|part| part.traffic.ahead.keys());
@@ -197,6 +217,7 @@ fn traced(parts: &[Part]) -> Option<Traced> {
             false => Binds::Compute,
         },
         ahead: ahead.collect(),
+        token: token(parts)?,
     })
 }
 

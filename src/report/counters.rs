@@ -9,7 +9,7 @@ use crate::numbers::bytes;
 use crate::output;
 use crate::residency::Tally;
 use crate::statistics::percent;
-use crate::stats::Stats;
+use crate::stats::{Stats, Times};
 use std::path::Path;
 
 /// The tables at the end.
@@ -62,6 +62,7 @@ fn engine_text(stats: &Stats) -> String {
         )
     });
     let ahead = stats.ahead.as_ref().map_or(String::new(), ahead_line);
+    let waiting = waiting_line(stats);
     let retries = match stats.n_retries {
         0 => String::new(),
         n => format!("; {n} calls made again"),
@@ -70,7 +71,7 @@ fn engine_text(stats: &Stats) -> String {
         "\n{table}\n \
          policy {}; {} of {} experts fit in {} ({:.0} % of {}){short}\n \
          read {} in {} reads ({} a token{retries}), {:.2} s stalled of {:.2} s; {}\n\
-         {ahead}{hot}{hindsight}",
+         {waiting}{ahead}{hot}{hindsight}",
         stats.policy,
         stats.n_slots,
         stats.n_experts,
@@ -83,6 +84,35 @@ fn engine_text(stats: &Stats) -> String {
         stats.stalled_ms / 1e3,
         stats.busy_ms / 1e3,
         stats.io,
+    )
+}
+
+/// How long tokens waited while generating, and what would save how much of that; nothing if they did not.
+fn waiting_line(stats: &Stats) -> String {
+    let n_tokens = stats.generation.tokens as f64;
+    let Times {
+        busy_ms,
+        stalled_ms,
+        faster_disk_ms,
+        ..
+    } = stats.generation_time;
+    if n_tokens == 0.0 || busy_ms == 0.0 || stalled_ms == 0.0 {
+        return String::new();
+    }
+    let each = |ms: f64| format!("{:.1}", ms / n_tokens);
+    let more = stats.hindsight.as_ref().and_then(|hindsight| {
+        let misses = |hits: u64| hindsight.picks.saturating_sub(hits) as f64;
+        let before = misses(hindsight.active_hits);
+        // Waiting is taken to follow the number of misses.
+        let saved = (before - misses(hindsight.more_hits?)).max(0.0) / before.max(1.0);
+        Some(format!(", one more GiB about {}", each(saved * stalled_ms)))
+    });
+    format!(
+        " waiting: {} ms of a token's {}; a disk twice as fast would save {}{}\n",
+        each(stalled_ms),
+        each(busy_ms),
+        each(faster_disk_ms),
+        more.unwrap_or_default(),
     )
 }
 

@@ -96,7 +96,11 @@ pub fn write(plan: &Comparison, measured: &Measured) -> anyhow::Result<ExitCode>
     }
     let table = table::table(&report.rows, presets::NOTHING);
     let notes = report.notes().join("\n");
-    print(&format!("{table}\n\n{notes}\n"))?;
+    let times = match table::times(&report.rows, presets::NOTHING) {
+        empty if empty.is_empty() => empty,
+        times => format!("{times}\n\n"),
+    };
+    print(&format!("{table}\n\n{times}{notes}\n"))?;
     Ok(match report.tokens_equal {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -229,11 +233,16 @@ impl<'a> Report<'a> {
              {}{}\n{}\n\n\
              Medians, with the range of all runs; every run is in [raw.json](raw.json). `compute` has every expert in \
              memory and no limit. `OF BOUND` is the part of the possible speed: a token can take no less than computing alone, \
-             nor than the disk needs for what missed. `X STOCK` is against stock llama.cpp under the same limit.\n\n\
+             nor than the disk needs for what missed. `X STOCK` is against stock llama.cpp under the same limit.\n\n{}\n\n\
+             Where a token's milliseconds go: computing, also outside of the layers; waiting for experts that had been \
+             asked for before their router had run (early), or by it (late); planning. `DISK IDLE` lies within these: the \
+             disk had nothing to do, and then something was asked for and waited for. The last column is what of the \
+             waiting a disk would save that is twice as fast.\n\n\
              ![tokens per second](chart.svg)\n",
             self.circumstances(),
             notes.concat(),
             table::table(&self.rows, presets::ASCII_MARKDOWN),
+            table::times(&self.rows, presets::ASCII_MARKDOWN),
         )
     }
 
