@@ -1,8 +1,9 @@
 //! What has been read: one bit per part and slot, one sequence number per staging place.
 //!
 //! I/O threads set them after the bytes have arrived; compute threads look at them before they
-//! hand out an address. A thread that has to wait sleeps on a condition variable, so that it does
-//! not burn the core that the reads need. Most arrive while nobody waits: these cost no lock and no system call.
+//! hand out an address. A thread that has to wait for long sleeps on a condition variable, so that it does
+//! not burn the core that the reads need. There are many of these, so that what arrives wakes who waits for it, and
+//! hardly anybody else. Most arrive while nobody waits: these cost no lock and no system call.
 
 use super::flight::Flight;
 use crate::notice::{Notice, Notices};
@@ -65,11 +66,19 @@ pub struct Arrivals {
     notices: Arc<Notices>,
     /// Reads that have not arrived.
     pub flight: Flight,
+    beds: [Bed; N_BEDS],
+}
+
+/// Where threads sleep that wait for the same slot or place, or for another one that shares it.
+#[derive(Default)]
+struct Bed {
     /// Threads that wait, or are about to.
     n_waiting: AtomicU32,
     lock: Mutex<()>,
     changed: Condvar,
 }
+
+const N_BEDS: usize = 32;
 
 impl Arrivals {
     /// Nothing has arrived. What there is to tell of reads goes to `notices`.
@@ -80,9 +89,7 @@ impl Arrivals {
             failure: OnceLock::new(),
             notices,
             flight: Flight::default(),
-            n_waiting: AtomicU32::new(0),
-            lock: Mutex::new(()),
-            changed: Condvar::new(),
+            beds: Default::default(),
         }
     }
 
@@ -114,27 +121,38 @@ impl Arrivals {
         self.places[place].load(Ordering::Acquire) == sequence + 1
     }
 
-    /// Sleeps until `arrived`; returns at once with the failure when a read has failed. Calls `look` about
-    /// once a second meanwhile, without a lock.
+    /// Sleeps until `arrived`, which is about `target`; returns at once with the failure when a read has failed. Calls
+    /// `look` about once a second meanwhile, without a lock.
     pub fn wait_until(
         &self,
+        target: Target,
         arrived: impl Fn() -> bool,
         look: impl FnMut(),
     ) -> std::result::Result<(), &ReadFailure> {
-        self.n_waiting.fetch_add(1, Ordering::Relaxed);
+        let bed = self.bed(target);
+        bed.n_waiting.fetch_add(1, Ordering::Relaxed);
         // Either we see here what has arrived, or whoever brings it sees that we wait: see `done`.
         fence(Ordering::SeqCst);
-        let waited = self.sleep_until(arrived, look);
-        self.n_waiting.fetch_sub(1, Ordering::Relaxed);
+        let waited = self.sleep_until(bed, arrived, look);
+        bed.n_waiting.fetch_sub(1, Ordering::Relaxed);
         waited
+    }
+
+    fn bed(&self, target: Target) -> &Bed {
+        let number = match target {
+            Target::Slot { slot, .. } => slot as usize,
+            Target::Place { sequence } => sequence as usize,
+        };
+        &self.beds[number % N_BEDS]
     }
 
     fn sleep_until(
         &self,
+        bed: &Bed,
         arrived: impl Fn() -> bool,
         mut look: impl FnMut(),
     ) -> std::result::Result<(), &ReadFailure> {
-        let mut guard = self.lock.lock().expect("no thread panics with it");
+        let mut guard = bed.lock.lock().expect("no thread panics with it");
         let mut look_at = Instant::now() + LOOK_EVERY;
         while !arrived() {
             if let Some(failure) = self.failure.get() {
@@ -145,13 +163,25 @@ impl Arrivals {
                 drop(guard);
                 look();
                 look_at = Instant::now() + LOOK_EVERY;
-                guard = self.lock.lock().expect("no thread panics with it");
+                guard = bed.lock.lock().expect("no thread panics with it");
                 continue;
             }
-            let waited = self.changed.wait_timeout(guard, left);
+            let waited = bed.changed.wait_timeout(guard, left);
             guard = waited.expect("no thread panics with it").0;
         }
         Ok(())
+    }
+}
+
+impl Bed {
+    /// Wakes who sleeps here, after a fence behind what has changed.
+    fn wake(&self) {
+        if self.n_waiting.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        // Taking the lock orders this after a waiter's look and before its sleep.
+        drop(self.lock.lock().expect("no thread panics with it"));
+        self.changed.notify_all();
     }
 }
 
@@ -161,8 +191,11 @@ impl Sink for Arrivals {
         self.flight.end(tag);
         match (result, target) {
             (Err(failure), _) => {
-                // The first failure is the one that is reported.
+                // The first failure is the one that is reported, to all.
                 let _ = self.failure.set(failure);
+                fence(Ordering::SeqCst);
+                self.beds.iter().for_each(Bed::wake);
+                return;
             }
             (Ok(()), Target::Slot { slot, part }) => {
                 self.slots[slot as usize].fetch_or(1 << part, Ordering::Release);
@@ -173,12 +206,7 @@ impl Sink for Arrivals {
             }
         }
         fence(Ordering::SeqCst);
-        if self.n_waiting.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        // Taking the lock orders this after a waiter's look and before its sleep.
-        drop(self.lock.lock().expect("no thread panics with it"));
-        self.changed.notify_all();
+        self.bed(target).wake();
     }
 
     fn note(&self, note: &str) {
@@ -196,7 +224,7 @@ mod tests {
         let target = Target::Slot { slot: 0, part: 0 };
         let mut n_looks = 0;
         let arrived = || arrivals.has_part(0, 0);
-        let waited = arrivals.wait_until(arrived, || {
+        let waited = arrivals.wait_until(target, arrived, || {
             n_looks += 1;
             if n_looks == 2 {
                 // The lock is free.
@@ -207,7 +235,7 @@ mod tests {
         assert_eq!(n_looks, 2);
         assert!(
             arrivals
-                .wait_until(arrived, || panic!("it is there"))
+                .wait_until(target, arrived, || panic!("it is there"))
                 .is_ok()
         );
     }
@@ -225,7 +253,7 @@ mod tests {
                 for n in 0..N {
                     let begin = Instant::now();
                     let arrived = || arrivals.has_part(0, n % 2);
-                    assert!(arrivals.wait_until(arrived, || ()).is_ok());
+                    assert!(arrivals.wait_until(target(n % 2), arrived, || ()).is_ok());
                     arrivals.clear_slot(0);
                     // A machine that is busy may be late, too, but not again and again.
                     n_late += u32::from(begin.elapsed() >= LOOK_EVERY);

@@ -123,9 +123,11 @@ impl Engine {
         let Some(plan) = &run.open else {
             return Ok(());
         };
-        let began = self.lanes[at].clock.batch.load(Ordering::Relaxed);
+        let clock = &self.lanes[at].clock;
+        let began = clock.batch.load(Ordering::Relaxed);
+        let n_tokens = clock.n_tokens.load(Ordering::Relaxed);
         let idle = self.read_fills(&mut scratch.reads, layer, part, plan, began)?;
-        Spent::add(&self.meter.spent(run.n_tokens).idle_ns, idle);
+        Spent::add(&self.meter.spent(n_tokens).idle_ns, idle);
         Ok(())
     }
 

@@ -33,16 +33,21 @@ impl Engine {
             self.arrivals.clear_slot(first_slot + fill.slot);
         }
         let n_parts = layer.parts.len();
-        reads.clear();
-        for part in std::iter::once(part).chain((0..n_parts).filter(|&p| p != part)) {
+        let mut idle = Duration::ZERO;
+        let others = (0..n_parts).filter(|&p| p != part);
+        for (turn, part) in std::iter::once(part).chain(others).enumerate() {
+            reads.clear();
             for fill in &plan.fills {
                 let read = self.slot_read(layer, part, fill.expert, fill.slot);
                 reads.push(read);
             }
+            self.meter.count(reads);
+            idle += self.note_asked(number, reads, false, began);
+            match turn {
+                0 => self.queue.submit(reads),
+                _ => self.queue.submit_in_turn(reads),
+            }
         }
-        self.meter.count(reads);
-        let idle = self.note_asked(number, reads, false, began);
-        self.queue.submit(reads);
         Ok(idle)
     }
 

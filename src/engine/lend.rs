@@ -7,6 +7,7 @@
 //!
 //! The policy hears of all that was picked, as if memory had computed it; what the device keeps is spare here.
 
+use super::arrivals::Target;
 use super::core::{Engine, State};
 use super::meter::{Meter, Spent};
 use crate::draft_tokens::{Batch, Sure};
@@ -254,7 +255,11 @@ impl Engine {
         let first_slot = self.layout.pools[layer.pool].first_slot;
         for part in parts {
             for &(expert, slot) in slots {
-                self.wait_for_device(spent, || self.arrivals.has_part(first_slot + slot, part as u32))?;
+                let target = Target::Slot {
+                    slot: first_slot + slot,
+                    part: part as u32,
+                };
+                self.wait_for_device(spent, target)?;
                 take(Piece {
                     expert,
                     part,
@@ -267,8 +272,8 @@ impl Engine {
     }
 
     /// Waits for what a device takes; that is time of thread 0 if it counts at all.
-    fn wait_for_device(&self, spent: Option<&Spent>, arrived: impl Fn() -> bool) -> Result<()> {
-        let waited = self.wait(arrived)?;
+    fn wait_for_device(&self, spent: Option<&Spent>, target: Target) -> Result<()> {
+        let waited = self.wait(target)?;
         if let Some((spent, waited)) = spent.zip(waited) {
             Spent::add(&spent.stalled_ns, waited);
         }
@@ -323,7 +328,8 @@ impl Engine {
         let is_trial = spent.is_none();
         self.submit_staged(layer_index, &reads, is_trial);
         for i in 0..n {
-            self.wait_for_device(spent, || self.arrivals.has_staged(first + i))?;
+            let sequence = first + i;
+            self.wait_for_device(spent, Target::Place { sequence })?;
             let (part, expert) = place(i);
             take(Piece {
                 expert,

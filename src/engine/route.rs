@@ -1,5 +1,6 @@
 //! The two calls of compute threads.
 
+use super::arrivals::Target;
 use super::core::{Engine, State};
 use super::lane::Source;
 use super::run::Routing;
@@ -21,7 +22,7 @@ impl Engine {
     ) -> Result<bool> {
         let begin = self.arrivals.flight.now();
         let begins = self.route_op(layer, part, key, n_threads, routing)?;
-        self.note_route(layer, begin, begins, routing);
+        self.note_route(self.lane(key), layer, begin, begins, routing);
         Ok(begins)
     }
 
@@ -101,12 +102,12 @@ impl Engine {
             Source::Memory => None,
             Source::Slot(slot) | Source::Early(slot) => {
                 let part = lane.part.load(Ordering::Relaxed);
-                self.wait(|| self.arrivals.has_part(slot, part))?
+                self.wait(Target::Slot { slot, part })?
             }
             Source::Ring(number) => {
                 let first = lane.first_sequence.load(Ordering::Relaxed);
                 let sequence = first + u64::from(number);
-                self.wait(|| self.arrivals.has_staged(sequence))?
+                self.wait(Target::Place { sequence })?
             }
         };
         if let Some(waited) = waited {

@@ -21,15 +21,18 @@ impl Engine {
     }
 
     /// Routing took from `begin` until now.
-    pub(super) fn note_route(&self, layer: usize, begin: u64, begins: bool, routing: &Routing) {
+    pub(super) fn note_route(&self, lane: &Lane, layer: usize, begin: u64, begins: bool, routing: &Routing) {
         let took = Duration::from_nanos(self.arrivals.flight.now() - begin);
-        let n_tokens = routing.picks.n_tokens();
         if !routing.batch.is_trial() {
+            let n_tokens = lane.clock.n_tokens.load(Ordering::Relaxed);
             Spent::add(&self.meter.spent(n_tokens).bookkeeping_ns, took);
         }
         if let Some(pen) = self.arrivals.flight.pen.get().filter(|_| begins) {
-            let layer = layer as u32;
-            pen.ended(0, took, What::Route { layer, n_tokens });
+            let what = What::Route {
+                layer: layer as u32,
+                n_tokens: routing.picks.n_tokens(),
+            };
+            pen.ended(0, took, what);
         }
     }
 
@@ -60,9 +63,9 @@ impl Engine {
         if ith > 0 || !is_last || lane.is_trial.load(Ordering::Relaxed) {
             return;
         }
+        let n_tokens = lane.clock.n_tokens.load(Ordering::Relaxed);
         let began = lane.clock.batch.swap(0, Ordering::Relaxed);
         if began > 0 {
-            let n_tokens = lane.clock.n_tokens.load(Ordering::Relaxed);
             let took = flight.now().saturating_sub(began);
             Spent::add(&self.meter.spent(n_tokens).busy_ns, Duration::from_nanos(took));
         }

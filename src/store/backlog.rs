@@ -26,6 +26,15 @@ impl Backlog {
         self.demand.extend(jobs);
     }
 
+    /// Appends what somebody needs after all that waits or is under way.
+    pub fn add_in_turn(&mut self, jobs: impl IntoIterator<Item = Job>) {
+        let n_before = self.demand.len();
+        self.demand.extend(jobs);
+        if let Some(first) = self.demand.get_mut(n_before) {
+            first.waits_its_turn = true;
+        }
+    }
+
     /// Appends what somebody may need.
     pub fn add_ahead(&mut self, jobs: impl IntoIterator<Item = Job>) {
         self.ahead.extend(jobs);
@@ -73,9 +82,10 @@ impl Backlog {
     /// What is read ahead is started alone: some disks report nothing until they have done all that they were
     /// given, so whoever needs a piece that was under way before would wait for this one as well.
     pub fn next(&mut self, n_running: usize) -> Option<Job> {
-        match self.demand.pop_front() {
+        match self.demand.front() {
             None if n_running == 0 => self.ahead.pop_front(),
-            next => next,
+            Some(next) if next.waits_its_turn && n_running > 0 => None,
+            _ => self.demand.pop_front(),
         }
     }
 

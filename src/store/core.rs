@@ -18,6 +18,12 @@ pub(super) trait Backend: Send + Sync {
     /// Changes what waits, and starts what can be started.
     fn change(&self, change: &mut dyn FnMut(&mut Backlog));
 
+    /// Takes what has ended, if that is not being done already: for a thread that waits for it anyway. False if that
+    /// cannot be done.
+    fn help(&self) -> bool {
+        false
+    }
+
     /// The read that the system has had for longest, and since when, if it has any. Does not wait for who reads:
     /// `None` if that would be necessary.
     fn longest_under_way(&self) -> Option<Option<(Read, Instant)>>;
@@ -30,6 +36,8 @@ pub(super) struct Core {
     pub sink: Arc<dyn Sink>,
     injector: Injector,
     piece_bytes: usize,
+    /// See [`super::QueueDepth`].
+    pub ends_together: bool,
     pub counters: Counters,
     /// Whether it was said that reads are tried again.
     is_retry_told: AtomicBool,
@@ -69,6 +77,7 @@ impl Core {
             sink,
             injector: Injector::new(options.faults),
             piece_bytes: options.queue_depth.piece_bytes,
+            ends_together: options.queue_depth.ends_together,
             counters: Counters::default(),
             is_retry_told: AtomicBool::new(false),
             lost: OnceLock::new(),

@@ -63,6 +63,8 @@ pub(super) struct Job {
     /// Bytes from the beginning of the read that have arrived; `at` is this, rounded down.
     arrived: usize,
     patience: Patience,
+    /// Whether it begins only when nothing else is under way.
+    pub waits_its_turn: bool,
     /// Whether the last call was to bypass the page cache.
     is_direct: bool,
     /// When the system was given its first call.
@@ -102,6 +104,7 @@ impl Job {
             at: 0,
             arrived: 0,
             patience: Patience::default(),
+            waits_its_turn: false,
             is_direct: false,
             since: None,
         }

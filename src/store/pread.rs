@@ -117,7 +117,7 @@ impl State {
                 return Some(self.delayed.swap_remove(i).1);
             }
         }
-        self.line.next(self.n_running + self.delayed.len())
+        self.line.next(self.n_running)
     }
 }
 

@@ -149,6 +149,23 @@ impl Probe {
         Ok(trial)
     }
 
+    /// Begins `n` reads at once; returns how long it took until the first and the last of them were there. After `stop`
+    /// it waits for nothing, and `None` is returned.
+    pub fn burst(&mut self, n: u32, stop: Instant) -> Result<Option<(Duration, Duration)>> {
+        let begin = Instant::now();
+        for place in 0..u64::from(n) {
+            self.submit(place);
+        }
+        let mut first = None;
+        for _ in 0..n {
+            if self.done.next(Some(stop))?.is_none() {
+                return Ok(None);
+            }
+            first.get_or_insert_with(|| begin.elapsed());
+        }
+        Ok(first.map(|first| (first, begin.elapsed())))
+    }
+
     /// Begins a read into `place`; returns how long that took.
     fn submit(&mut self, place: u64) -> Duration {
         // All over the file without a pattern: the fractions of multiples of the golden ratio.

@@ -73,6 +73,17 @@ impl ReadQueue {
         self.backend.change(&mut |line| line.add(&mut jobs));
     }
 
+    /// As [`Self::submit`], for reads that are needed after all that was submitted before. Where the disk reports
+    /// nothing until it has done all that it was given, none of them is started before the others have ended.
+    pub fn submit_in_turn(&self, reads: &[Read]) {
+        let mut jobs = self.jobs(reads);
+        let ends_together = self.core.ends_together;
+        self.backend.change(&mut |line| match ends_together {
+            true => line.add_in_turn(&mut jobs),
+            false => line.add(&mut jobs),
+        });
+    }
+
     /// As [`Self::submit`], for reads that may turn out to be useless: each is started when no other
     /// read waits and hardly any is under way.
     pub fn submit_ahead(&self, reads: &[Read]) {
@@ -95,6 +106,12 @@ impl ReadQueue {
         let counters = &self.core.counters;
         counters.n_in_flight.fetch_sub(n, Ordering::Relaxed);
         recalled
+    }
+
+    /// Looks whether reads have ended, and reports them; for who waits for one and has nothing else to do. False if
+    /// that is no help, because other threads have to be let go on.
+    pub fn help(&self) -> bool {
+        self.backend.help()
     }
 
     fn jobs(&self, reads: &[Read]) -> impl Iterator<Item = Job> {

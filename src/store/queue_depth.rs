@@ -15,6 +15,9 @@ pub struct QueueDepth {
     pub depth: u32,
     /// Bytes of a piece at most, at least 1. Rounded up to the alignment of the file.
     pub piece_bytes: usize,
+    /// Whether reads that are under way at once end at once: then what is needed first is read before what is needed
+    /// next, and not beside it.
+    pub ends_together: bool,
     /// Why reads are done as they are.
     pub why: Why,
 }
@@ -43,6 +46,7 @@ impl Default for QueueDepth {
         Self {
             depth: 8,
             piece_bytes: 1 << 20,
+            ends_together: false,
             why: Why::Usual,
         }
     }
@@ -51,9 +55,13 @@ impl Default for QueueDepth {
 impl fmt::Display for QueueDepth {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let piece = ByteSize(self.piece_bytes as u64);
+        let parts = match self.ends_together {
+            true => ", part by part",
+            false => "",
+        };
         write!(
             f,
-            "{} pieces of {} at once",
+            "{} pieces of {} at once{parts}",
             self.depth,
             piece.display().iec_short()
         )

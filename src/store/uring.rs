@@ -1,4 +1,5 @@
-//! Reads with io_uring: whoever submits a read starts it, one thread waits for the results.
+//! Reads with io_uring: whoever submits a read starts it, one thread waits for the results. Threads that wait for a read
+//! may take results, too: that is sooner than waking the one, and being woken by it.
 //!
 //! Where the kernel stops taking reads, threads take over (`lost.rs`).
 
@@ -29,13 +30,20 @@ pub(super) struct Ring {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The submission side of `ring` is used only with `state` locked, its completion side only by
-/// the thread.
+/// The submission side of `ring` is used only with `state` locked, its completion side only with `taken` locked.
 struct Shared {
     core: Arc<Core>,
     ring: IoUring,
     events: Events,
     state: Mutex<State>,
+    taken: Mutex<Taken>,
+}
+
+/// What whoever takes results needs for it; here to be allocated once.
+#[derive(Default)]
+struct Taken {
+    completed: Vec<cqueue::Entry>,
+    ended: Ended,
 }
 
 struct State {
@@ -87,6 +95,7 @@ impl Ring {
                 note: None,
                 is_closing: false,
             }),
+            taken: Mutex::default(),
         });
         let run = shared.clone();
         let thread = thread::Builder::new()
@@ -140,6 +149,19 @@ impl Backend for Ring {
         self.shared.start_waiting(&mut state);
     }
 
+    fn help(&self) -> bool {
+        let Ok(mut taken) = self.shared.taken.try_lock() else {
+            return true;
+        };
+        self.shared.take_completed(&mut taken.completed);
+        if !taken.completed.is_empty() {
+            let _guard = AbortOnPanic;
+            self.shared.go_round(&mut taken);
+        }
+        // Of a lost ring threads do the work.
+        self.shared.core.lost.get().is_none()
+    }
+
     fn longest_under_way(&self) -> Option<Option<(Read, Instant)>> {
         let state = self.shared.state.try_lock().ok()?;
         let running = state.running.iter().flatten().filter_map(Job::under_way);
@@ -171,7 +193,8 @@ impl Shared {
             return;
         }
         while let Some(number) = state.free.pop() {
-            let n_running = state.running.len() - state.free.len() - 1;
+            // What pauses before another try holds nobody up.
+            let n_running = state.running.len() - state.free.len() - 1 - state.delayed.len();
             let Some(job) = state.line.next(n_running) else {
                 state.free.push(number);
                 break;
@@ -267,46 +290,74 @@ impl Shared {
     /// The thread: waits for completions, and starts what waits for a place.
     fn run(&self) {
         let _guard = AbortOnPanic;
-        let mut ended = Vec::new();
         loop {
-            // SAFETY: only this thread takes completions.
-            let completed: Vec<_> = unsafe { self.ring.completion_shared() }.collect();
-            let jobs = self.take(&completed);
-            let nexts = jobs.into_iter().map(|(number, mut job, result)| {
-                let next = self.core.advance(&mut job, outcome(result));
-                (number, job, next)
-            });
-            // No lock is held while each looks at its outcome.
-            let nexts: Vec<_> = nexts.collect();
-            let mut state = self.state.lock().unwrap();
-            for (number, job, next) in nexts {
-                self.go_on(&mut state, number, job, next, &mut ended);
-            }
-            self.do_what_is_due(&mut state);
-            if state.is_closing {
-                self.cancel(&mut state, &mut ended);
-            }
-            self.start_waiting(&mut state);
-            for (job, cause) in state.stranded.drain(..) {
-                ended.push((job, Err(cause)));
-            }
-            let note = state.note.take();
-            let is_over = state.is_closing && state.free.len() == state.running.len();
-            let due = state.due();
-            drop(state);
-            if let Some(note) = note {
-                self.core.sink.note(&note);
-            }
-            let is_idle = completed.is_empty() && ended.is_empty();
-            for (job, result) in ended.drain(..) {
-                self.core.report(job, result);
-            }
-            if is_over {
+            let mut taken = self.taken.lock().unwrap();
+            self.take_completed(&mut taken.completed);
+            let round = self.go_round(&mut taken);
+            drop(taken);
+            if round.is_over {
                 return;
             }
-            if is_idle {
-                self.events.wait(due);
+            if round.is_idle {
+                self.events.wait(round.due);
             }
+        }
+    }
+
+    /// Takes the results that there are. `taken` must be locked, which `completed` belongs to.
+    fn take_completed(&self, completed: &mut Vec<cqueue::Entry>) {
+        completed.clear();
+        // SAFETY: only who has locked `taken` takes completions.
+        completed.extend(unsafe { self.ring.completion_shared() });
+    }
+
+    /// Goes on with what was taken, starts what waits for a place, and reports what has ended.
+    fn go_round(&self, taken: &mut Taken) -> Round {
+        let Taken { completed, ended } = taken;
+        let jobs = self.take(completed);
+        let nexts = jobs.into_iter().map(|(number, mut job, result)| {
+            let next = self.core.advance(&mut job, outcome(result));
+            (number, job, next)
+        });
+        // No lock is held while each looks at its outcome.
+        let nexts: Vec<_> = nexts.collect();
+        let mut state = self.state.lock().unwrap();
+        for (number, job, next) in nexts {
+            self.go_on(&mut state, number, job, next, ended);
+        }
+        if self.core.ends_together && !state.is_closing && !ended.is_empty() {
+            // Somebody waits for what has ended, and nobody yet for what comes after it.
+            drop(state);
+            self.report(ended);
+            state = self.state.lock().unwrap();
+        }
+        self.do_what_is_due(&mut state);
+        if state.is_closing {
+            self.cancel(&mut state, ended);
+        }
+        self.start_waiting(&mut state);
+        for (job, cause) in state.stranded.drain(..) {
+            ended.push((job, Err(cause)));
+        }
+        let note = state.note.take();
+        let is_over = state.is_closing && state.free.len() == state.running.len();
+        let due = state.due();
+        drop(state);
+        if let Some(note) = note {
+            self.core.sink.note(&note);
+        }
+        let is_idle = completed.is_empty() && ended.is_empty();
+        self.report(ended);
+        Round {
+            is_over,
+            is_idle,
+            due,
+        }
+    }
+
+    fn report(&self, ended: &mut Ended) {
+        for (job, result) in ended.drain(..) {
+            self.core.report(job, result);
         }
     }
 
@@ -390,5 +441,14 @@ impl State {
     }
 }
 
-/// Jobs that the thread reports when it holds no lock.
+/// What taking results has shown.
+struct Round {
+    /// The ring is closed, and nothing is under way.
+    is_over: bool,
+    is_idle: bool,
+    /// When to do what was put off.
+    due: Option<Instant>,
+}
+
+/// Jobs that are reported when `state` is not locked.
 type Ended = Vec<(Job, io::Result<()>)>;

@@ -10,6 +10,7 @@ use super::pread::{THREADS_MAX, THREADS_USUAL};
 use super::probe::{Probe, Trial};
 use super::{ModelFile, QueueDepth, QueueKind, QueueOptions, Why};
 use crate::error::Result;
+use crate::statistics::median;
 
 /// How a file is best read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,6 +74,14 @@ const SLOW_BYTES_MIN: usize = 256 << 10;
 const LONGEST: Duration = Duration::from_millis(30);
 /// A read that takes longer is a slow one.
 const SLOW_LATENCY: Duration = Duration::from_millis(5);
+/// Reads that are given at once to see whether they end at once, as the parts of an expert would be.
+const BURST: u32 = 3;
+/// How often that is looked at.
+const N_BURSTS: usize = 5;
+/// They end together if the first of them comes so late in the time of all.
+const TOGETHER: f64 = 0.8;
+/// One alone must not take more of that time: else reading one after the other costs more than it brings.
+const LONE_MAX: f64 = 0.55;
 /// What is not much slower than the fastest is as good.
 const GOOD_ENOUGH: f64 = 0.9;
 
@@ -116,6 +125,9 @@ struct Try {
 trait Tries {
     /// What is tried brings, and what `Auto` is here. Nothing arrives after [`DEADLINE_SLOW`].
     fn read(&mut self, what: Try) -> Result<(QueueKind, Trial)>;
+    /// How long it takes until the first and the last are there of reads that are begun at once; `None` if that is
+    /// after [`DEADLINE_SLOW`].
+    fn burst(&mut self, what: Try) -> Result<Option<(Duration, Duration)>>;
     /// How long all that has taken.
     fn elapsed(&self) -> Duration;
 }
@@ -130,20 +142,7 @@ struct Disk<'a> {
 
 impl Tries for Disk<'_> {
     fn read(&mut self, what: Try) -> Result<(QueueKind, Trial)> {
-        let last = self.last.take().filter(|(last, _)| {
-            (last.kind, last.queue_depth, last.n_bytes) == (what.kind, what.queue_depth, what.n_bytes)
-        });
-        let mut probe = match last {
-            Some((_, probe)) => probe,
-            None => {
-                let options = QueueOptions {
-                    kind: what.kind,
-                    queue_depth: what.queue_depth,
-                    faults: self.options.faults.of_trials(),
-                };
-                Probe::open(self.file, options, what.n_bytes, what.queue_depth.depth)?
-            }
-        };
+        let mut probe = self.probe(what)?;
         let stop = self.begin + DEADLINE_SLOW;
         let trial = probe.read(what.n_at_once, what.n_reads, TRIAL, Some(stop))?;
         let kind = probe.kind();
@@ -151,8 +150,33 @@ impl Tries for Disk<'_> {
         Ok((kind, trial))
     }
 
+    fn burst(&mut self, what: Try) -> Result<Option<(Duration, Duration)>> {
+        let mut probe = self.probe(what)?;
+        let times = probe.burst(what.n_at_once, self.begin + DEADLINE_SLOW)?;
+        self.last = Some((what, probe));
+        Ok(times)
+    }
+
     fn elapsed(&self) -> Duration {
         self.begin.elapsed()
+    }
+}
+
+impl Disk<'_> {
+    /// A queue for what is to be tried: that of the last one, if it does.
+    fn probe(&mut self, what: Try) -> Result<Probe> {
+        let last = self.last.take().filter(|(last, _)| {
+            (last.kind, last.queue_depth, last.n_bytes) == (what.kind, what.queue_depth, what.n_bytes)
+        });
+        if let Some((_, probe)) = last {
+            return Ok(probe);
+        }
+        let options = QueueOptions {
+            kind: what.kind,
+            queue_depth: what.queue_depth,
+            faults: self.options.faults.of_trials(),
+        };
+        Probe::open(self.file, options, what.n_bytes, what.queue_depth.depth)
     }
 }
 
@@ -344,6 +368,32 @@ fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
             way.queue_depth.depth += 1;
         }
     }
+    way.queue_depth.ends_together = ends_together(disk, way, n_bytes).unwrap_or(false);
+}
+
+/// Whether reads that are begun at once end at once, so that one that is needed first comes sooner alone. `None` if
+/// that could not be seen.
+fn ends_together(disk: &mut dyn Tries, way: &Way, n_bytes: usize) -> Option<bool> {
+    let depth = way.queue_depth.depth.max(BURST);
+    let what = |n_at_once| Try {
+        queue_depth: QueueDepth {
+            depth,
+            ..way.queue_depth
+        },
+        n_at_once,
+        ..look(way.kind, n_bytes, depth, n_at_once)
+    };
+    let (mut lone, mut first, mut last) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..N_BURSTS {
+        let (time, _) = disk.burst(what(1)).ok()??;
+        lone.push(time.as_secs_f64());
+        let times = disk.burst(what(BURST)).ok()??;
+        first.push(times.0.as_secs_f64());
+        last.push(times.1.as_secs_f64());
+    }
+    let [lone, first, last] = [lone, first, last].map(median);
+    let last = last?;
+    Some(first? >= TOGETHER * last && lone? <= LONE_MAX * last)
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ struct Said {
     /// Most reads that it works on at once.
     n_at_once_max: u32,
     has_ring: bool,
+    /// Whether it tells of a read only when it has done all that it was given.
+    ends_together: bool,
     now: Duration,
     tried: Vec<Try>,
 }
@@ -26,6 +28,7 @@ impl Default for Said {
             is_blocking: false,
             n_at_once_max: 32,
             has_ring: true,
+            ends_together: false,
             now: Duration::ZERO,
             tried: Vec::new(),
         }
@@ -77,6 +80,17 @@ impl Tries for Said {
         Ok((kind, trial))
     }
 
+    fn burst(&mut self, what: Try) -> Result<Option<(Duration, Duration)>> {
+        let all = self.latency.as_secs_f64() + (what.n_at_once as usize * what.n_bytes) as f64 / self.bytes_per_second;
+        let all = Duration::from_secs_f64(all);
+        self.now += all;
+        let first = match self.ends_together {
+            true => all,
+            false => all / what.n_at_once,
+        };
+        Ok(Some((first, all)))
+    }
+
     fn elapsed(&self) -> Duration {
         self.now
     }
@@ -99,6 +113,23 @@ fn an_ordinary_disk_is_read_by_a_ring_and_soon_looked_at() {
         assert_eq!((way.kind, way.queue_depth.why), (QueueKind::Uring, Why::Usual));
         assert!(disk.tried.len() > 5, "its queue_depth was looked for");
         assert!(disk.now < ms(200), "{:?}", disk.now);
+    }
+}
+
+#[test]
+fn parts_are_read_one_after_the_other_where_they_would_end_together_and_that_is_no_slower() {
+    let micros = Duration::from_micros;
+    for (ends_together, latency, expected) in
+        [(true, micros(90), true), (false, micros(90), false), (true, micros(900), false)]
+    {
+        let mut disk = Said {
+            ends_together,
+            latency,
+            ..Said::default()
+        };
+        let way = find(&mut disk, QueueKind::Auto, 512 << 10, true);
+        assert_eq!(way.queue_depth.ends_together, expected, "{ends_together} {latency:?}");
+        assert!(disk.now < ms(220), "{:?}", disk.now);
     }
 }
 
@@ -258,6 +289,13 @@ impl Tries for Bad {
         self.said.read(what)
     }
 
+    fn burst(&mut self, what: Try) -> Result<Option<(Duration, Duration)>> {
+        match self.said.tried.len() == self.n_good {
+            true => Err(Error::Null("a trial")),
+            false => self.said.burst(what),
+        }
+    }
+
     fn elapsed(&self) -> Duration {
         self.said.elapsed()
     }
@@ -298,6 +336,10 @@ impl Tries for Late {
         trial.n_bytes = 0;
         trial.took = trial.fastest.0;
         Ok((kind, trial))
+    }
+
+    fn burst(&mut self, _: Try) -> Result<Option<(Duration, Duration)>> {
+        Ok(None)
     }
 
     fn elapsed(&self) -> Duration {

@@ -101,6 +101,7 @@ pub fn kinds() -> &'static [QueueKind] {
 /// So much at once.
 pub const fn queue_depth(depth: u32, piece_bytes: usize) -> QueueDepth {
     QueueDepth {
+        ends_together: false,
         depth,
         piece_bytes,
         why: Why::Usual,
