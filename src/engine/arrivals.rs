@@ -23,9 +23,9 @@ pub enum Target {
         /// Part of the expert.
         part: u32,
     },
-    /// The `sequence`-th staged part, in place `sequence % n_places`.
+    /// A staged part, in place `sequence % n_places`.
     Place {
-        /// Counts staged parts from 0 over the life of the model.
+        /// Another one for each read over the life of the model.
         sequence: u64,
     },
 }
@@ -60,6 +60,7 @@ impl Target {
 pub struct Arrivals {
     slots: Box<[AtomicU32]>,
     places: Box<[AtomicU64]>,
+    n_done: AtomicU64,
     failure: OnceLock<ReadFailure>,
     notices: Arc<Notices>,
     /// Threads that wait, or are about to.
@@ -74,6 +75,7 @@ impl Arrivals {
         Self {
             slots: (0..n_slots).map(|_| AtomicU32::new(0)).collect(),
             places: (0..n_places).map(|_| AtomicU64::new(0)).collect(),
+            n_done: AtomicU64::new(0),
             failure: OnceLock::new(),
             notices,
             n_waiting: AtomicU32::new(0),
@@ -108,6 +110,16 @@ impl Arrivals {
     pub fn has_staged(&self, sequence: u64) -> bool {
         let place = sequence as usize % self.places.len();
         self.places[place].load(Ordering::Acquire) == sequence + 1
+    }
+
+    /// Reads that have ended: who has seen the same number twice has missed none in between.
+    pub fn n_done(&self) -> u64 {
+        self.n_done.load(Ordering::Acquire)
+    }
+
+    /// Part `part` of the expert in `slot` is there without a read.
+    pub fn note_copy(&self, slot: u32, part: u32) {
+        self.done(Target::Slot { slot, part }.tag(), Ok(()));
     }
 
     /// Sleeps until `arrived`; returns at once with the failure when a read has failed. Calls `look` about
@@ -167,6 +179,7 @@ impl Sink for Arrivals {
                 self.places[place].store(sequence + 1, Ordering::Release);
             }
         }
+        self.n_done.fetch_add(1, Ordering::Release);
         fence(Ordering::SeqCst);
         if self.n_waiting.load(Ordering::Relaxed) == 0 {
             return;

@@ -2,8 +2,9 @@
 
 use super::core::{Engine, State};
 use super::run::{N_LANES, Routing, Run, STALE_EVENTS};
-use crate::error::Result;
 use crate::draft_tokens::Sure;
+use crate::error::Result;
+use crate::expert::Event;
 use std::sync::atomic::Ordering;
 
 impl Engine {
@@ -71,6 +72,7 @@ impl Engine {
         let Some(plan) = run.open.take() else {
             return Ok(());
         };
+        self.settle_ring(|owner| owner == at);
         let layer = &self.layout.layers[run.layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
         for fill in &plan.fills {
@@ -94,7 +96,11 @@ impl Engine {
         let n_events = state.runs.n_events;
         state.runs.n_events += 1;
         let mut run = std::mem::take(&mut state.runs.by_lane[at]);
+        let follows_prompt = run.layer + 1 == layer_index && run.n_tokens > Event::DECODE_TOKENS_MAX;
         run.begin(layer_index, n_events, routing);
+        if follows_prompt && !routing.batch.is_trial() {
+            state.follows[layer_index] = run.n_tokens > Event::DECODE_TOKENS_MAX;
+        }
         let buffers = std::mem::take(&mut run.buffers);
         let event = run.event(layer.pool_layer);
         let (picks, batch) = (routing.picks, routing.batch);
@@ -107,21 +113,6 @@ impl Engine {
         });
         state.runs.by_lane[at] = run;
         planned
-    }
-
-    /// Submits the reads of what the event of lane `at` misses, `part` first.
-    pub(super) fn read_misses(
-        &self,
-        state: &mut State,
-        at: usize,
-        layer: usize,
-        part: usize,
-    ) -> Result<()> {
-        let State { runs, scratch, .. } = state;
-        match &runs.by_lane[at].open {
-            Some(plan) => self.read_fills(&mut scratch.reads, layer, part, plan),
-            None => Ok(()),
-        }
     }
 
     /// Learns from the event of lane `at`, of which `sure` is sure.

@@ -127,10 +127,14 @@ pub struct Layout {
     pub expert_bytes: u64,
 }
 
-/// A ring up to this size lies beside the budget; a larger one is taken out of it.
+/// So much of the ring lies beside the budget; what is beyond that is taken out of it.
 pub const RING_BESIDE_BYTES: usize = 16 << 20;
-/// More places than this bring no more overlap.
-const RING_PLACES_MAX: usize = 16;
+/// A larger ring brings no more overlap.
+const RING_BYTES_MAX: u64 = 64 << 20;
+/// The part of a budget that a ring may have: what it takes from experts must not be missed.
+const RING_SHARE: u64 = 32;
+/// More places than this are not worth looking for.
+const RING_PLACES_MAX: usize = 128;
 /// What one slot more than the budget may cost before a budget is called too small.
 const OVERSHOOT_BYTES: u64 = 48 << 20;
 
@@ -178,7 +182,13 @@ impl Layout {
             .map(|p| region_bytes(&p.tensor, aligns))
             .max()
             .unwrap_or(0);
-        let n_places = (RING_BESIDE_BYTES / place_bytes.max(1)).clamp(2, RING_PLACES_MAX);
+        let n_places_max = n_parts_max(&layers).clamp(2, RING_PLACES_MAX);
+        let ring_bytes = match budget < total {
+            true => (budget / RING_SHARE).clamp(RING_BESIDE_BYTES as u64, RING_BYTES_MAX) as usize,
+            false => RING_BESIDE_BYTES,
+        };
+        let ring_bytes = std::env::var("PROMPT_RING_MIB").map_or(ring_bytes, |v| v.parse::<usize>().unwrap() << 20);
+        let n_places = (ring_bytes / place_bytes.max(1)).clamp(2, n_places_max);
         let ring_bytes = n_places * place_bytes;
 
         let is_enough = |bytes: u64| {
@@ -223,6 +233,11 @@ impl Layout {
     /// What of a budget the ring takes.
     pub fn ring_cost(&self) -> u64 {
         ring_cost(self.ring.n_places * self.ring.place_bytes)
+    }
+
+    /// Parts of the experts of a layer, of the one that has most.
+    pub fn n_parts_max(&self) -> usize {
+        n_parts_max(&self.layers)
     }
 
     /// Experts of all layers.
@@ -296,6 +311,12 @@ fn region_bytes(tensor: &Tensor, aligns: &[usize]) -> usize {
         .next_multiple_of(aligns.iter().copied().max().unwrap_or(1).max(64))
 }
 
+/// Parts of the experts of a layer, of the one that has most.
+fn n_parts_max(layers: &[Layer]) -> usize {
+    let n_parts = layers.iter().map(|l| l.n_experts as usize * l.parts.len());
+    n_parts.max().unwrap_or(0)
+}
+
 /// Groups tensors into layers and layers into pools, with no slots yet.
 fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
     let mut layers: Vec<Layer> = Vec::new();
@@ -357,10 +378,7 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
 
 /// What a ring of `n_bytes` takes of a budget.
 fn ring_cost(n_bytes: usize) -> u64 {
-    match n_bytes > RING_BESIDE_BYTES {
-        true => n_bytes as u64,
-        false => 0,
-    }
+    n_bytes.saturating_sub(RING_BESIDE_BYTES) as u64
 }
 
 /// What `budget` leaves to slots beside the ring, when all experts have `total` bytes.

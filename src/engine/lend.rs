@@ -8,12 +8,16 @@
 //! The policy hears of all that was picked, as if memory had computed it; what the device keeps is spare here.
 
 use super::core::{Engine, State};
+use super::ring::Item;
 use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
 use crate::residency::{Buffers, Committed};
 use crate::trace::Picks;
 use std::ops::Range;
+
+/// Who has the ring when a device takes what passes through it: no lane.
+const DEVICES: usize = usize::MAX - 1;
 
 /// What a device has planned for an event.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +147,7 @@ impl Engine {
         let pool = self.layout.layers[layer].pool;
         let id = self.id(layer, expert);
         let held = self.state().pools[pool].residency.hold(id);
+        self.settle_ring(|_| true);
         let parts = 0..self.layout.layers[layer].parts.len();
         let Some(held) = held else {
             return self.show_staged(layer, &[expert], parts, false, &mut take);
@@ -174,6 +179,7 @@ impl Engine {
     /// Plans what is missing, starts the reads, and learns what was picked.
     fn plan_loan(&self, state: &mut State, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
         self.leave_lane(state)?;
+        self.settle_ring(|_| true);
         let layer = &self.layout.layers[loan.layer];
         let n_tokens = wanted.picks.n_tokens();
         state.runs.n_events += 1;
@@ -272,9 +278,9 @@ impl Engine {
             return Ok(());
         }
         self.check_files(layer)?;
-        self.take_ring();
+        self.take_ring(DEVICES, false);
         let shown = self.show_ring(layer, experts, parts, is_trial, take);
-        self.free_ring();
+        self.ring.release();
         shown
     }
 
@@ -287,36 +293,24 @@ impl Engine {
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         let layer = &self.layout.layers[layer_index];
-        let n = (experts.len() * parts.len()) as u64;
-        let n_places = self.layout.ring.n_places as u64;
-        let first = {
-            let mut state = self.state();
-            let first = state.next_sequence;
-            state.next_sequence += n;
-            first
-        };
-        let place = |i: u64| {
-            let i = i as usize;
-            (parts.start + i / experts.len(), experts[i % experts.len()])
-        };
-        let read = |i: u64| {
-            let (part, expert) = place(i);
-            self.staged_read(layer_index, part, expert, first + i)
-        };
-        let reads: Vec<_> = (0..n.min(n_places)).map(read).collect();
-        self.submit_staged(&reads, is_trial);
-        for i in 0..n {
-            self.wait(!is_trial, || self.arrivals.has_staged(first + i))?;
-            let (part, expert) = place(i);
+        let both = parts.flat_map(|part| experts.iter().map(move |&expert| (part, expert)));
+        let items = both.map(|(part, expert)| Item {
+            layer: layer_index,
+            part,
+            expert,
+        });
+        let mut list = Vec::new();
+        self.ring.list(items, std::iter::empty(), &mut list);
+        self.fill_ring(is_trial);
+        for (number, &Item { part, expert, .. }) in list.iter().enumerate() {
+            let sequence = self.wait_staged(!is_trial, number, is_trial)?;
             take(Piece {
                 expert,
                 part,
-                address: self.address(layer, part, expert, self.place(first + i)),
+                address: self.address(layer, part, expert, self.place(sequence)),
                 stays: false,
             });
-            if i + n_places < n {
-                self.submit_staged(&[read(i + n_places)], is_trial);
-            }
+            self.leave_place(number, is_trial);
         }
         Ok(())
     }
