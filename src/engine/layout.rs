@@ -187,7 +187,6 @@ impl Layout {
             true => (budget / RING_SHARE).clamp(RING_BESIDE_BYTES as u64, RING_BYTES_MAX) as usize,
             false => RING_BESIDE_BYTES,
         };
-        let ring_bytes = std::env::var("PROMPT_RING_MIB").map_or(ring_bytes, |v| v.parse::<usize>().unwrap() << 20);
         let n_places = (ring_bytes / place_bytes.max(1)).clamp(2, n_places_max);
         let ring_bytes = n_places * place_bytes;
 
