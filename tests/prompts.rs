@@ -39,7 +39,7 @@ fn engine(policy: &str, n_slots: usize, n_places: usize, faults: &str) -> (Engin
     let slot_bytes = Layout::new(&tensors, &aligns, u64::MAX).unwrap().pools[0].slot_bytes;
     let mut layout = Layout::new(&tensors, &aligns, (slot_bytes * n_slots) as u64).unwrap();
     assert_eq!(layout.n_slots() as usize, n_slots);
-    layout.ring.n_places = n_places.min(layout.ring.n_places);
+    layout.ring.n_places = n_places.min(N_EXPERTS * N_PARTS);
     layout.arena_bytes = layout.ring.base + layout.ring.n_places * layout.ring.place_bytes;
     let options = QueueOptions {
         kind: QueueKind::Auto,

@@ -133,6 +133,8 @@ pub const RING_BESIDE_BYTES: usize = 16 << 20;
 const RING_BYTES_MAX: u64 = 64 << 20;
 /// The part of a budget that a ring may have: what it takes from experts must not be missed.
 const RING_SHARE: u64 = 32;
+/// So many places are for every model, if they lie beside the budget.
+const RING_PLACES_FEW: u64 = 16;
 /// More places than this are not worth looking for.
 const RING_PLACES_MAX: usize = 128;
 /// What one slot more than the budget may cost before a budget is called too small.
@@ -182,12 +184,7 @@ impl Layout {
             .map(|p| region_bytes(&p.tensor, aligns))
             .max()
             .unwrap_or(0);
-        let n_places_max = n_parts_max(&layers).clamp(2, RING_PLACES_MAX);
-        let ring_bytes = match budget < total {
-            true => (budget / RING_SHARE).clamp(RING_BESIDE_BYTES as u64, RING_BYTES_MAX) as usize,
-            false => RING_BESIDE_BYTES,
-        };
-        let n_places = (ring_bytes / place_bytes.max(1)).clamp(2, n_places_max);
+        let n_places = n_places(budget, total, place_bytes).min(n_parts_max(&layers).max(2));
         let ring_bytes = n_places * place_bytes;
 
         let is_enough = |bytes: u64| {
@@ -373,6 +370,19 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
         });
     }
     (layers, pools)
+}
+
+/// The places of a ring beside the slots of `budget`, for experts of `total` bytes.
+fn n_places(budget: u64, total: u64, place_bytes: usize) -> usize {
+    let beside = RING_BESIDE_BYTES as u64;
+    let n_bytes = match budget < total {
+        true => (budget / RING_SHARE).clamp(beside, RING_BYTES_MAX),
+        false => beside,
+    };
+    let place_bytes = place_bytes.max(1) as u64;
+    // Of a small model too the ring is a small part.
+    let n_bytes = n_bytes.min((total / RING_SHARE).max(RING_PLACES_FEW * place_bytes));
+    ((n_bytes / place_bytes) as usize).clamp(2, RING_PLACES_MAX)
 }
 
 /// What a ring of `n_bytes` takes of a budget.
