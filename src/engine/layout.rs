@@ -127,13 +127,13 @@ pub struct Layout {
     pub expert_bytes: u64,
 }
 
-/// So much of the ring lies beside the budget; what is beyond that is taken out of it.
+/// So much of the ring lies beside the budget at most; what is beyond that is taken out of it.
 pub const RING_BESIDE_BYTES: usize = 16 << 20;
 /// A larger ring brings no more overlap.
 const RING_BYTES_MAX: u64 = 64 << 20;
 /// The part of a budget that a ring may have: what it takes from experts must not be missed.
 const RING_SHARE: u64 = 32;
-/// So many places are for every model, if they lie beside the budget.
+/// So many places lie beside the budget at most.
 const RING_PLACES_FEW: u64 = 16;
 /// More places than this are not worth looking for.
 const RING_PLACES_MAX: usize = 128;
@@ -187,9 +187,8 @@ impl Layout {
         let n_places = n_places(budget, total, place_bytes).min(n_parts_max(&layers).max(2));
         let ring_bytes = n_places * place_bytes;
 
-        let is_enough = |bytes: u64| {
-            bytes >= total || ring_cost(ring_bytes) <= bytes.saturating_add(OVERSHOOT_BYTES)
-        };
+        let cost = ring_cost(n_places, place_bytes);
+        let is_enough = |bytes: u64| bytes >= total || cost <= bytes.saturating_add(OVERSHOOT_BYTES);
         let capacity = capacity.max(budget);
         if !is_enough(capacity) {
             return Err(Error::setting(
@@ -198,7 +197,7 @@ impl Layout {
                 format!("this model needs at least {ring_bytes} bytes"),
             ));
         }
-        let slots = |bytes| slots_for(&pools, slot_bytes(bytes, total, ring_bytes));
+        let slots = |bytes| slots_for(&pools, slot_bytes(bytes, total, cost));
         let both = slots(budget).into_iter().zip(slots(capacity));
         for ((start, most), pool) in both.collect::<Vec<_>>().into_iter().zip(&mut pools) {
             (pool.n_slots_start, pool.n_slots) = (start.min(most), most);
@@ -228,7 +227,7 @@ impl Layout {
 
     /// What of a budget the ring takes.
     pub fn ring_cost(&self) -> u64 {
-        ring_cost(self.ring.n_places * self.ring.place_bytes)
+        ring_cost(self.ring.n_places, self.ring.place_bytes)
     }
 
     /// Parts of the experts of a layer, of the one that has most.
@@ -271,8 +270,7 @@ impl Layout {
 
     /// What of a budget is for slots: the bytes to ask `Engine::resize` for.
     pub fn slot_bytes_of(&self, budget: u64) -> u64 {
-        let ring_bytes = self.ring.n_places * self.ring.place_bytes;
-        slot_bytes(budget, self.expert_bytes, ring_bytes)
+        slot_bytes(budget, self.expert_bytes, self.ring_cost())
     }
 
     /// The slots of each pool that `n_bytes` buy, no more than it can have.
@@ -385,17 +383,18 @@ fn n_places(budget: u64, total: u64, place_bytes: usize) -> usize {
     ((n_bytes / place_bytes) as usize).clamp(2, RING_PLACES_MAX)
 }
 
-/// What a ring of `n_bytes` takes of a budget.
-fn ring_cost(n_bytes: usize) -> u64 {
-    n_bytes.saturating_sub(RING_BESIDE_BYTES) as u64
+/// What a ring takes of a budget: all but what may lie beside it.
+fn ring_cost(n_places: usize, place_bytes: usize) -> u64 {
+    let beside = RING_BESIDE_BYTES.min(RING_PLACES_FEW as usize * place_bytes);
+    (n_places * place_bytes).saturating_sub(beside) as u64
 }
 
-/// What `budget` leaves to slots beside the ring, when all experts have `total` bytes.
-fn slot_bytes(budget: u64, total: u64, ring_bytes: usize) -> u64 {
+/// What `budget` leaves to slots beside a ring that takes `ring_cost` of it, when all experts have `total` bytes.
+fn slot_bytes(budget: u64, total: u64, ring_cost: u64) -> u64 {
     match budget >= total {
         // What alignment and the ring add must not keep one expert out of a budget for all.
         true => u64::MAX,
-        false => budget.saturating_sub(ring_cost(ring_bytes)),
+        false => budget.saturating_sub(ring_cost),
     }
 }
 
