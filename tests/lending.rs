@@ -43,7 +43,8 @@ fn engine(percent: u64, delay_ms: u32) -> Engine {
     let all = Layout::new(&tensors, &aligns, u64::MAX).unwrap();
     let budget = all.pools.iter().map(|pool| pool.slot_bytes as u64).max();
     let budget = budget.unwrap() * 3 * N_EXPERTS as u64 * percent / 100;
-    let layout = Layout::new(&tensors, &aligns, budget).unwrap();
+    let mut layout = Layout::new(&tensors, &aligns, budget).unwrap();
+    layout.ring.n_places = layout.ring.n_places.min(5);
     let faults = match delay_ms {
         0 => Faults::default(),
         ms => Faults::parse(&format!("delay_ms={ms}")).unwrap(),

@@ -103,3 +103,18 @@ fn a_server_that_nobody_asks_counts_nothing() {
         }
     }
 }
+
+/// The size of `auto` is known when a server tries out its context, and where all experts fit they are read then.
+#[test]
+fn auto_is_filled_before_a_server_is_ready() {
+    let files = Files::new();
+    let mut server = files.start(&[("HOTSET_RAM", "auto")]);
+    // It is ready, and nobody has asked for anything.
+    let stderr = server.running().stderr();
+    assert!(stderr.contains("layers stream"), "{stderr}");
+    server.complete(prompts()[0].clone());
+    server.stop();
+    let stats = files.stats.read();
+    assert_eq!(stats["n_reads"], 0, "all was there: {stats:#}");
+    assert_eq!(count(&stats, "misses"), 0, "{stats:#}");
+}

@@ -25,9 +25,9 @@ pub enum Target {
         /// Part of the expert.
         part: u32,
     },
-    /// The `sequence`-th staged part, in place `sequence % n_places`.
+    /// A staged part, in place `sequence % n_places`.
     Place {
-        /// Counts staged parts from 0 over the life of the model.
+        /// Another one for each read over the life of the model.
         sequence: u64,
     },
 }
@@ -62,11 +62,13 @@ impl Target {
 pub struct Arrivals {
     slots: Box<[AtomicU32]>,
     places: Box<[AtomicU64]>,
+    n_done: AtomicU64,
     failure: OnceLock<ReadFailure>,
     notices: Arc<Notices>,
     /// Reads that have not arrived.
     pub flight: Flight,
-    beds: [Bed; N_BEDS],
+    /// The last one is of those who wait for any read.
+    beds: [Bed; N_BEDS + 1],
 }
 
 /// Where threads sleep that wait for the same slot or place, or for another one that shares it.
@@ -78,7 +80,7 @@ struct Bed {
     changed: Condvar,
 }
 
-const N_BEDS: usize = 32;
+const N_BEDS: usize = 31;
 
 impl Arrivals {
     /// Nothing has arrived. What there is to tell of reads goes to `notices`.
@@ -86,6 +88,7 @@ impl Arrivals {
         Self {
             slots: (0..n_slots).map(|_| AtomicU32::new(0)).collect(),
             places: (0..n_places).map(|_| AtomicU64::new(0)).collect(),
+            n_done: AtomicU64::new(0),
             failure: OnceLock::new(),
             notices,
             flight: Flight::default(),
@@ -121,11 +124,21 @@ impl Arrivals {
         self.places[place].load(Ordering::Acquire) == sequence + 1
     }
 
-    /// Sleeps until `arrived`, which is about `target`; returns at once with the failure when a read has failed. Calls
-    /// `look` about once a second meanwhile, without a lock.
+    /// Reads that have ended: who has seen the same number twice has missed none in between.
+    pub fn n_done(&self) -> u64 {
+        self.n_done.load(Ordering::Acquire)
+    }
+
+    /// Part `part` of the expert in `slot` is there without a read.
+    pub fn note_copy(&self, slot: u32, part: u32) {
+        self.arrive(Target::Slot { slot, part });
+    }
+
+    /// Sleeps until `arrived`, which is about `target`, or about any read; returns at once with the failure when a read
+    /// has failed. Calls `look` about once a second meanwhile, without a lock.
     pub fn wait_until(
         &self,
-        target: Target,
+        target: Option<Target>,
         arrived: impl Fn() -> bool,
         look: impl FnMut(),
     ) -> std::result::Result<(), &ReadFailure> {
@@ -138,12 +151,29 @@ impl Arrivals {
         waited
     }
 
-    fn bed(&self, target: Target) -> &Bed {
+    fn bed(&self, target: Option<Target>) -> &Bed {
         let number = match target {
-            Target::Slot { slot, .. } => slot as usize,
-            Target::Place { sequence } => sequence as usize,
+            Some(Target::Slot { slot, .. }) => slot as usize % N_BEDS,
+            Some(Target::Place { sequence }) => sequence as usize % N_BEDS,
+            None => N_BEDS,
         };
-        &self.beds[number % N_BEDS]
+        &self.beds[number]
+    }
+
+    fn arrive(&self, target: Target) {
+        match target {
+            Target::Slot { slot, part } => {
+                self.slots[slot as usize].fetch_or(1 << part, Ordering::Release);
+            }
+            Target::Place { sequence } => {
+                let place = sequence as usize % self.places.len();
+                self.places[place].store(sequence + 1, Ordering::Release);
+            }
+        }
+        self.n_done.fetch_add(1, Ordering::Release);
+        fence(Ordering::SeqCst);
+        self.bed(Some(target)).wake();
+        self.bed(None).wake();
     }
 
     fn sleep_until(
@@ -187,26 +217,16 @@ impl Bed {
 
 impl Sink for Arrivals {
     fn done(&self, tag: u64, result: std::result::Result<(), ReadFailure>) {
-        let target = Target::from_tag(tag);
         self.flight.end(tag);
-        match (result, target) {
-            (Err(failure), _) => {
+        match result {
+            Ok(()) => self.arrive(Target::from_tag(tag)),
+            Err(failure) => {
                 // The first failure is the one that is reported, to all.
                 let _ = self.failure.set(failure);
                 fence(Ordering::SeqCst);
                 self.beds.iter().for_each(Bed::wake);
-                return;
-            }
-            (Ok(()), Target::Slot { slot, part }) => {
-                self.slots[slot as usize].fetch_or(1 << part, Ordering::Release);
-            }
-            (Ok(()), Target::Place { sequence }) => {
-                let place = sequence as usize % self.places.len();
-                self.places[place].store(sequence + 1, Ordering::Release);
             }
         }
-        fence(Ordering::SeqCst);
-        self.bed(target).wake();
     }
 
     fn note(&self, note: &str) {
@@ -224,7 +244,7 @@ mod tests {
         let target = Target::Slot { slot: 0, part: 0 };
         let mut n_looks = 0;
         let arrived = || arrivals.has_part(0, 0);
-        let waited = arrivals.wait_until(target, arrived, || {
+        let waited = arrivals.wait_until(Some(target), arrived, || {
             n_looks += 1;
             if n_looks == 2 {
                 // The lock is free.
@@ -235,7 +255,7 @@ mod tests {
         assert_eq!(n_looks, 2);
         assert!(
             arrivals
-                .wait_until(target, arrived, || panic!("it is there"))
+                .wait_until(Some(target), arrived, || panic!("it is there"))
                 .is_ok()
         );
     }
@@ -253,7 +273,7 @@ mod tests {
                 for n in 0..N {
                     let begin = Instant::now();
                     let arrived = || arrivals.has_part(0, n % 2);
-                    assert!(arrivals.wait_until(target(n % 2), arrived, || ()).is_ok());
+                    assert!(arrivals.wait_until(Some(target(n % 2)), arrived, || ()).is_ok());
                     arrivals.clear_slot(0);
                     // A machine that is busy may be late, too, but not again and again.
                     n_late += u32::from(begin.elapsed() >= LOOK_EVERY);

@@ -7,6 +7,7 @@ use super::layout::{self, Layout};
 use super::meter::Meter;
 use super::populate;
 use super::prompt::Prompts;
+use super::ring::Ring;
 use super::run::{N_LANES, Runs};
 use super::sizing::Sizing;
 use super::stall::Stall;
@@ -18,7 +19,7 @@ use crate::store::{Arena, ModelFile, QueueOptions, ReadQueue};
 use crate::sync::{Held, Lock};
 use crate::trace::Recording;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Everything that changes under the lock, by who has it.
@@ -32,8 +33,8 @@ pub(super) struct State {
     /// What is read before it is picked.
     pub ahead: Option<Ahead>,
     pub prompts: Prompts,
-    /// The number of the next part that passes through the ring.
-    pub next_sequence: u64,
+    /// By layer: whether its latest event after one of a prompt was of a prompt too.
+    pub follows: Vec<bool>,
     pub scratch: Scratch,
     /// First and last routing event.
     pub busy: Option<(Instant, Instant)>,
@@ -61,9 +62,7 @@ pub struct Engine {
     pub(super) notices: Arc<Notices>,
     pub(super) lanes: Vec<Lane>,
     pub(super) state: Lock<State>,
-    /// Whether an operation uses the staging ring.
-    ring_is_taken: Mutex<bool>,
-    ring_is_free: Condvar,
+    pub(super) ring: Ring,
     pub(super) sizing: Arc<Sizing>,
     pub(super) meter: Meter,
     pub(super) stall: Stall,
@@ -98,6 +97,10 @@ impl Engine {
         let pools = layout.pools.iter().map(pool).collect::<Result<_>>()?;
         let pools = Pools::new(pools, &layout.layers_of_pools(), notices.clone());
         let n_experts = layout.layers.iter().map(|l| l.n_experts).max().unwrap_or(0);
+        let ring = Ring::new(layout.ring.n_places, layout.n_parts_max());
+        // Of the last layer a prompt computes mostly what its output needs.
+        let n_layers = layout.layers.len();
+        let follows = (1..=n_layers).map(|next| next < n_layers).collect();
         Ok(Self {
             sizing,
             lanes: (0..N_LANES)
@@ -109,7 +112,7 @@ impl Engine {
                 is_lent: vec![false; layout.layers.len()],
                 ahead: None,
                 prompts: Prompts::default(),
-                next_sequence: 0,
+                follows,
                 scratch: Scratch::default(),
                 busy: None,
             }),
@@ -118,8 +121,7 @@ impl Engine {
             queue,
             arrivals,
             notices,
-            ring_is_taken: Mutex::new(false),
-            ring_is_free: Condvar::new(),
+            ring,
             meter: Meter::default(),
             stall: Stall::default(),
             recording: None,
@@ -188,18 +190,5 @@ impl Engine {
             .iter()
             .find(|l| l.key.load(Ordering::Relaxed) == key)
             .expect("route comes before acquire")
-    }
-
-    pub(super) fn take_ring(&self) {
-        let taken = self.ring_is_taken.lock().expect("no thread panics with it");
-        *self
-            .ring_is_free
-            .wait_while(taken, |taken| *taken)
-            .expect("no thread panics with it") = true;
-    }
-
-    pub(super) fn free_ring(&self) {
-        *self.ring_is_taken.lock().expect("no thread panics with it") = false;
-        self.ring_is_free.notify_one();
     }
 }

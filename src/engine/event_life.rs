@@ -1,10 +1,10 @@
 //! The life of an event: a lane is claimed, the event planned, its pins released.
 
 use super::core::{Engine, State};
-use super::meter::Spent;
 use super::run::{N_LANES, Routing, Run, STALE_EVENTS};
-use crate::error::Result;
 use crate::draft_tokens::Sure;
+use crate::error::Result;
+use crate::expert::Event;
 use std::sync::atomic::Ordering;
 
 impl Engine {
@@ -72,6 +72,7 @@ impl Engine {
         let Some(plan) = run.open.take() else {
             return Ok(());
         };
+        self.settle_ring(|owner| owner == at);
         let layer = &self.layout.layers[run.layer];
         let first_slot = self.layout.pools[layer.pool].first_slot;
         for fill in &plan.fills {
@@ -95,7 +96,11 @@ impl Engine {
         let n_events = state.runs.n_events;
         state.runs.n_events += 1;
         let mut run = std::mem::take(&mut state.runs.by_lane[at]);
+        let follows_prompt = run.layer + 1 == layer_index && run.n_tokens > Event::DECODE_TOKENS_MAX;
         run.begin(layer_index, n_events, routing);
+        if follows_prompt && !routing.batch.is_trial() {
+            state.follows[layer_index] = run.n_tokens > Event::DECODE_TOKENS_MAX;
+        }
         let buffers = std::mem::take(&mut run.buffers);
         let event = run.event(layer.pool_layer);
         let (picks, batch) = (routing.picks, routing.batch);
@@ -108,27 +113,6 @@ impl Engine {
         });
         state.runs.by_lane[at] = run;
         planned
-    }
-
-    /// Submits the reads of what the event of lane `at` misses, `part` first.
-    pub(super) fn read_misses(
-        &self,
-        state: &mut State,
-        at: usize,
-        layer: usize,
-        part: usize,
-    ) -> Result<()> {
-        let State { runs, scratch, .. } = state;
-        let run = &runs.by_lane[at];
-        let Some(plan) = &run.open else {
-            return Ok(());
-        };
-        let clock = &self.lanes[at].clock;
-        let began = clock.batch.load(Ordering::Relaxed);
-        let n_tokens = clock.n_tokens.load(Ordering::Relaxed);
-        let idle = self.read_fills(&mut scratch.reads, layer, part, plan, began)?;
-        Spent::add(&self.meter.spent(n_tokens).idle_ns, idle);
-        Ok(())
     }
 
     /// Learns from the event of lane `at`, of which `sure` is sure.

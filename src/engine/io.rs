@@ -3,6 +3,7 @@
 use super::core::Engine;
 use super::arrivals::Target;
 use super::layout::{Layer, Tensor};
+use super::ring::Order;
 use crate::error::{Error, Result, cause_again};
 use crate::residency::Plan;
 use crate::store::{Read, ReadFailure, span};
@@ -92,29 +93,54 @@ impl Engine {
         self.read(layer, part, expert, self.region(layer, part, slot), target)
     }
 
-    pub(super) fn staged_read(
-        &self,
-        layer: usize,
-        part: usize,
-        expert: u32,
-        sequence: u64,
-    ) -> Read {
-        let layer = &self.layout.layers[layer];
-        let target = Target::Place { sequence };
-        let read = self.read(layer, part, expert, self.place(sequence), target);
-        let ring_bytes = self.layout.arena_bytes - self.layout.ring.base;
-        self.sizing.use_piece(self.layout.n_slots(), ring_bytes);
-        read
-    }
-
-    /// Submits reads into the ring, which are not counted if they are for a trial.
-    pub(super) fn submit_staged(&self, layer: usize, reads: &[Read], is_trial: bool) {
-        self.note_asked(layer, reads, false, u64::MAX);
+    /// Submits what the ring has ordered, which is not counted if it is for a trial.
+    pub(super) fn submit_orders(&self, orders: &[Order], is_trial: bool) {
+        if orders.is_empty() {
+            return;
+        }
+        let reads: Vec<_> = orders.iter().map(|order| self.read_of(order)).collect();
+        for (order, read) in orders.iter().zip(&reads) {
+            let (item, is_guess) = match *order {
+                Order::Slot(item, _) => (item, false),
+                Order::Place(item, _, is_guess) => (item, is_guess),
+            };
+            self.note_asked(item.layer, std::slice::from_ref(read), is_guess, u64::MAX);
+        }
         if !is_trial {
-            self.meter.count(reads);
+            self.meter.count(&reads);
             self.meter.has_staged.store(true, Ordering::Relaxed);
         }
-        self.queue.submit(reads);
+        self.queue.submit(&reads);
+    }
+
+    fn read_of(&self, order: &Order) -> Read {
+        match *order {
+            Order::Slot(item, slot) => {
+                let layer = &self.layout.layers[item.layer];
+                self.slot_read(layer, item.part, item.expert, slot)
+            }
+            Order::Place(item, sequence, _) => {
+                let layer = &self.layout.layers[item.layer];
+                let ring_bytes = self.layout.arena_bytes - self.layout.ring.base;
+                self.sizing.use_piece(self.layout.n_slots(), ring_bytes);
+                let target = Target::Place { sequence };
+                self.read(layer, item.part, item.expert, self.place(sequence), target)
+            }
+        }
+    }
+
+    /// How many bytes of a part's region are before and in the part: what of it is read, without what follows.
+    pub(super) fn need(&self, layer: &Layer, part: usize, expert: u32) -> usize {
+        let tensor = &layer.parts[part].tensor;
+        self.skip(layer, part, expert) + tensor.n_bytes
+    }
+
+    /// How far in a region or a place the part begins.
+    pub(super) fn skip(&self, layer: &Layer, part: usize, expert: u32) -> usize {
+        let tensor = &layer.parts[part].tensor;
+        let align = self.queue.files()[tensor.file as usize].align() as u64;
+        // Alignments are powers of two, which `Engine::new` asserts.
+        (tensor.offset_of(expert) & (align - 1)) as usize
     }
 
     fn read(&self, layer: &Layer, part: usize, expert: u32, dst: usize, target: Target) -> Read {
@@ -133,9 +159,7 @@ impl Engine {
 
     /// The address of a part of `expert` whose region or place begins at `dst` in the arena.
     pub(super) fn address(&self, layer: &Layer, part: usize, expert: u32, dst: usize) -> usize {
-        let tensor = &layer.parts[part].tensor;
-        let align = self.queue.files()[tensor.file as usize].align();
-        self.arena.addr() + dst + span(tensor.offset_of(expert), tensor.n_bytes, align).skip
+        self.arena.addr() + dst + self.skip(layer, part, expert)
     }
 
     /// Where a part's region of a slot begins in the arena.

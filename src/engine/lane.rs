@@ -4,6 +4,7 @@
 //! read the list after that barrier. The barrier orders the two, so relaxed atomics suffice and no
 //! thread takes a lock for an expert that is resident.
 
+use super::ring::{Item, Order};
 use crate::store::Read;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 pub struct Entry {
     /// The expert.
     pub expert: u32,
-    /// Address of its weights.
+    /// Address of its weights; of what passes through the ring, how far from the beginning of its place.
     pub address: usize,
     /// Where they come from.
     pub source: Source,
@@ -63,7 +64,11 @@ pub(super) struct Scratch {
     /// Experts and addresses of their regions.
     pub there: Vec<(u32, usize)>,
     pub coming: Vec<(u32, usize, Source)>,
+    pub staged: Vec<Item>,
     pub reads: Vec<Read>,
+    pub orders: Vec<Order>,
+    /// What the next layer will probably need.
+    pub next: Vec<u32>,
 }
 
 /// The list of the operation that a lane computes.
@@ -80,8 +85,6 @@ pub struct Lane {
     pub n_entries: AtomicUsize,
     /// How many of them pass through the ring.
     pub n_staged: AtomicUsize,
-    /// Sequence number of the first of these.
-    pub first_sequence: AtomicU64,
     /// Threads that have reached the end of the list.
     pub n_finished: AtomicU32,
     /// Where its time goes.
@@ -89,9 +92,7 @@ pub struct Lane {
     experts: Box<[AtomicU32]>,
     addresses: Box<[AtomicUsize]>,
     sources: Box<[AtomicU32]>,
-    /// The experts that pass through the ring, in their order.
-    staged: Box<[AtomicU32]>,
-    /// Threads that have left each of these behind.
+    /// Threads that have left each of those behind that pass through the ring.
     passed: Box<[AtomicU32]>,
 }
 
@@ -144,13 +145,11 @@ impl Lane {
             part: AtomicU32::new(0),
             n_entries: AtomicUsize::new(0),
             n_staged: AtomicUsize::new(0),
-            first_sequence: AtomicU64::new(0),
             n_finished: AtomicU32::new(0),
             clock: Clock::default(),
             experts: u32s(),
             addresses: (0..n_experts).map(|_| AtomicUsize::new(0)).collect(),
             sources: u32s(),
-            staged: u32s(),
             passed: u32s(),
         }
     }
@@ -168,7 +167,6 @@ impl Lane {
         self.addresses[i].store(entry.address, Relaxed);
         self.sources[i].store(entry.source.packed(), Relaxed);
         if let Source::Ring(number) = entry.source {
-            self.staged[number as usize].store(entry.expert, Relaxed);
             self.passed[number as usize].store(0, Relaxed);
         }
     }
@@ -185,11 +183,6 @@ impl Lane {
     /// Where the weights of entry `i` come from.
     pub fn source(&self, i: usize) -> Source {
         Source::unpacked(self.sources[i].load(Relaxed))
-    }
-
-    /// The expert that passes through the ring after `number` others.
-    pub fn staged(&self, number: usize) -> u32 {
-        self.staged[number].load(Relaxed)
     }
 
     /// A thread leaves the entry that passed through the ring after `number` others. Returns true for

@@ -127,10 +127,16 @@ pub struct Layout {
     pub expert_bytes: u64,
 }
 
-/// A ring up to this size lies beside the budget; a larger one is taken out of it.
+/// So much of the ring lies beside the budget at most; what is beyond that is taken out of it.
 pub const RING_BESIDE_BYTES: usize = 16 << 20;
-/// More places than this bring no more overlap.
-const RING_PLACES_MAX: usize = 16;
+/// A larger ring brings no more overlap.
+const RING_BYTES_MAX: u64 = 64 << 20;
+/// The part of a budget that a ring may have: what it takes from experts must not be missed.
+const RING_SHARE: u64 = 32;
+/// So many places lie beside the budget at most.
+const RING_PLACES_FEW: u64 = 16;
+/// More places than this are not worth looking for.
+const RING_PLACES_MAX: usize = 128;
 /// What one slot more than the budget may cost before a budget is called too small.
 const OVERSHOOT_BYTES: u64 = 48 << 20;
 
@@ -178,12 +184,11 @@ impl Layout {
             .map(|p| region_bytes(&p.tensor, aligns))
             .max()
             .unwrap_or(0);
-        let n_places = (RING_BESIDE_BYTES / place_bytes.max(1)).clamp(2, RING_PLACES_MAX);
+        let n_places = n_places(budget, total, place_bytes).min(n_parts_max(&layers).max(2));
         let ring_bytes = n_places * place_bytes;
 
-        let is_enough = |bytes: u64| {
-            bytes >= total || ring_cost(ring_bytes) <= bytes.saturating_add(OVERSHOOT_BYTES)
-        };
+        let cost = ring_cost(n_places, place_bytes);
+        let is_enough = |bytes: u64| bytes >= total || cost <= bytes.saturating_add(OVERSHOOT_BYTES);
         let capacity = capacity.max(budget);
         if !is_enough(capacity) {
             return Err(Error::setting(
@@ -192,7 +197,7 @@ impl Layout {
                 format!("this model needs at least {ring_bytes} bytes"),
             ));
         }
-        let slots = |bytes| slots_for(&pools, slot_bytes(bytes, total, ring_bytes));
+        let slots = |bytes| slots_for(&pools, slot_bytes(bytes, total, cost));
         let both = slots(budget).into_iter().zip(slots(capacity));
         for ((start, most), pool) in both.collect::<Vec<_>>().into_iter().zip(&mut pools) {
             (pool.n_slots_start, pool.n_slots) = (start.min(most), most);
@@ -222,7 +227,12 @@ impl Layout {
 
     /// What of a budget the ring takes.
     pub fn ring_cost(&self) -> u64 {
-        ring_cost(self.ring.n_places * self.ring.place_bytes)
+        ring_cost(self.ring.n_places, self.ring.place_bytes)
+    }
+
+    /// Parts of the experts of a layer, of the one that has most.
+    pub fn n_parts_max(&self) -> usize {
+        n_parts_max(&self.layers)
     }
 
     /// Experts of all layers.
@@ -260,8 +270,7 @@ impl Layout {
 
     /// What of a budget is for slots: the bytes to ask `Engine::resize` for.
     pub fn slot_bytes_of(&self, budget: u64) -> u64 {
-        let ring_bytes = self.ring.n_places * self.ring.place_bytes;
-        slot_bytes(budget, self.expert_bytes, ring_bytes)
+        slot_bytes(budget, self.expert_bytes, self.ring_cost())
     }
 
     /// The slots of each pool that `n_bytes` buy, no more than it can have.
@@ -294,6 +303,12 @@ fn region_bytes(tensor: &Tensor, aligns: &[usize]) -> usize {
         .unwrap_or(0)
         // Regions begin aligned for any file of the model, and for the vector units.
         .next_multiple_of(aligns.iter().copied().max().unwrap_or(1).max(64))
+}
+
+/// Parts of the experts of a layer, of the one that has most.
+fn n_parts_max(layers: &[Layer]) -> usize {
+    let n_parts = layers.iter().map(|l| l.n_experts as usize * l.parts.len());
+    n_parts.max().unwrap_or(0)
 }
 
 /// Groups tensors into layers and layers into pools, with no slots yet.
@@ -355,20 +370,31 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
     (layers, pools)
 }
 
-/// What a ring of `n_bytes` takes of a budget.
-fn ring_cost(n_bytes: usize) -> u64 {
-    match n_bytes > RING_BESIDE_BYTES {
-        true => n_bytes as u64,
-        false => 0,
-    }
+/// The places of a ring beside the slots of `budget`, for experts of `total` bytes.
+fn n_places(budget: u64, total: u64, place_bytes: usize) -> usize {
+    let beside = RING_BESIDE_BYTES as u64;
+    let n_bytes = match budget < total {
+        true => (budget / RING_SHARE).clamp(beside, RING_BYTES_MAX),
+        false => beside,
+    };
+    let place_bytes = place_bytes.max(1) as u64;
+    // Of a small model too the ring is a small part.
+    let n_bytes = n_bytes.min((total / RING_SHARE).max(RING_PLACES_FEW * place_bytes));
+    ((n_bytes / place_bytes) as usize).clamp(2, RING_PLACES_MAX)
 }
 
-/// What `budget` leaves to slots beside the ring, when all experts have `total` bytes.
-fn slot_bytes(budget: u64, total: u64, ring_bytes: usize) -> u64 {
+/// What a ring takes of a budget: all but what may lie beside it.
+fn ring_cost(n_places: usize, place_bytes: usize) -> u64 {
+    let beside = RING_BESIDE_BYTES.min(RING_PLACES_FEW as usize * place_bytes);
+    (n_places * place_bytes).saturating_sub(beside) as u64
+}
+
+/// What `budget` leaves to slots beside a ring that takes `ring_cost` of it, when all experts have `total` bytes.
+fn slot_bytes(budget: u64, total: u64, ring_cost: u64) -> u64 {
     match budget >= total {
         // What alignment and the ring add must not keep one expert out of a budget for all.
         true => u64::MAX,
-        false => budget.saturating_sub(ring_cost(ring_bytes)),
+        false => budget.saturating_sub(ring_cost),
     }
 }
 

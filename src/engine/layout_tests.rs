@@ -116,8 +116,42 @@ fn a_ring_that_does_not_fit_now_is_all_there_is_at_the_start() {
         for now in [0, 1 << 20, whole.ring_cost()] {
             let layout = Layout::growing(&big, &[512], now, capacity).unwrap();
             assert_eq!(layout.n_slots_start(), 0);
-            assert_eq!(layout.arena_bytes_start(), layout.ring_cost());
+            let ring = layout.ring.n_places * layout.ring.place_bytes;
+            assert_eq!(layout.arena_bytes_start(), ring as u64);
             assert_eq!(layout.n_slots() > 0, capacity > layout.ring_cost());
         }
     }
+}
+
+/// The ring of a model that is worth streaming: 1/32 of the budget, of which 16 places lie beside.
+#[test]
+fn the_ring_is_counted_in_the_budget() {
+    const MIB: u64 = 1 << 20;
+    let tensor = |part: u32| Tensor {
+        name: format!("part{part}"),
+        block: part / 3,
+        n_experts: 64,
+        n_bytes: 540 << 10,
+        file: 0,
+        offset: u64::from(part) << 30,
+    };
+    let tensors: Vec<_> = (0..90).map(tensor).collect();
+    let place_bytes = 540 << 10;
+    let mut before = 0;
+    for budget in [1, 100 * MIB, 600 * MIB, 1200 * MIB, 2500 * MIB, 3000 * MIB] {
+        let layout = Layout::new(&tensors, &[4096], budget).unwrap();
+        let ring_bytes = (layout.ring.n_places * layout.ring.place_bytes) as u64;
+        let expected = (budget / 32).clamp(16 * MIB, 64 * MIB);
+        assert!(ring_bytes <= expected && expected < ring_bytes + place_bytes, "{budget}");
+        let beside = 16 * layout.ring.place_bytes as u64;
+        assert_eq!(layout.ring_cost(), ring_bytes - beside);
+        assert!(budget < beside || layout.arena_bytes as u64 <= budget + beside, "{budget}");
+        assert!(layout.n_slots() >= before);
+        before = layout.n_slots();
+    }
+    let whole = Layout::new(&tensors, &[4096], u64::MAX).unwrap();
+    assert_eq!(whole.n_slots() as usize, whole.n_experts());
+    // Of a small one it is no larger than it has to be.
+    let small = Layout::new(&tensors[..3], &[4096], 10 * MIB).unwrap();
+    assert_eq!(small.ring.n_places, 16);
 }

@@ -10,12 +10,16 @@
 use super::arrivals::Target;
 use super::core::{Engine, State};
 use super::meter::{Meter, Spent};
+use super::ring::Item;
 use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::{ExpertId, Picked};
 use crate::residency::{Buffers, Committed};
 use crate::trace::Picks;
 use std::ops::Range;
+
+/// Who has the ring when a device takes what passes through it: no lane.
+const DEVICES: usize = usize::MAX - 1;
 
 /// What a device has planned for an event.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +155,7 @@ impl Engine {
         let pool = self.layout.layers[layer].pool;
         let id = self.id(layer, expert);
         let held = self.state().pools[pool].residency.hold(id);
+        self.settle_ring(|_| true);
         let parts = 0..self.layout.layers[layer].parts.len();
         let Some(held) = held else {
             return self.show_staged(layer, &[expert], parts, Some(&self.meter.generation), &mut take);
@@ -184,6 +189,7 @@ impl Engine {
     /// Plans what is missing, starts the reads, and learns what was picked.
     fn plan_loan(&self, state: &mut State, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
         self.leave_lane(state)?;
+        self.settle_ring(|_| true);
         let layer = &self.layout.layers[loan.layer];
         let n_tokens = wanted.picks.n_tokens();
         state.runs.n_events += 1;
@@ -293,9 +299,9 @@ impl Engine {
             return Ok(());
         }
         self.check_files(layer)?;
-        self.take_ring();
+        self.take_ring(DEVICES, false);
         let shown = self.show_ring(layer, experts, parts, spent, take);
-        self.free_ring();
+        self.ring.release();
         shown
     }
 
@@ -308,38 +314,28 @@ impl Engine {
         take: &mut impl FnMut(Piece),
     ) -> Result<()> {
         let layer = &self.layout.layers[layer_index];
-        let n = (experts.len() * parts.len()) as u64;
-        let n_places = self.layout.ring.n_places as u64;
-        let first = {
-            let mut state = self.state();
-            let first = state.next_sequence;
-            state.next_sequence += n;
-            first
-        };
-        let place = |i: u64| {
-            let i = i as usize;
-            (parts.start + i / experts.len(), experts[i % experts.len()])
-        };
-        let read = |i: u64| {
-            let (part, expert) = place(i);
-            self.staged_read(layer_index, part, expert, first + i)
-        };
-        let reads: Vec<_> = (0..n.min(n_places)).map(read).collect();
+        let both = parts.flat_map(|part| experts.iter().map(move |&expert| (part, expert)));
+        let items = both.map(|(part, expert)| Item {
+            layer: layer_index,
+            part,
+            expert,
+        });
         let is_trial = spent.is_none();
-        self.submit_staged(layer_index, &reads, is_trial);
-        for i in 0..n {
-            let sequence = first + i;
-            self.wait_for_device(spent, Target::Place { sequence })?;
-            let (part, expert) = place(i);
+        let mut list = Vec::new();
+        self.ring.list(items, std::iter::empty(), &mut list);
+        self.fill_ring(is_trial);
+        for (number, &Item { part, expert, .. }) in list.iter().enumerate() {
+            let (sequence, waited) = self.wait_staged(number, is_trial)?;
+            if let Some((spent, waited)) = spent.zip(waited) {
+                Spent::add(&spent.stalled_ns, waited);
+            }
             take(Piece {
                 expert,
                 part,
-                address: self.address(layer, part, expert, self.place(first + i)),
+                address: self.address(layer, part, expert, self.place(sequence)),
                 stays: false,
             });
-            if i + n_places < n {
-                self.submit_staged(layer_index, &[read(i + n_places)], is_trial);
-            }
+            self.leave_place(number, is_trial);
         }
         Ok(())
     }

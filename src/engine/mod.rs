@@ -12,8 +12,10 @@
 //!   unpinned slots are reused.
 //! - A slot's arrival bits are cleared under the state lock before the reads that change its bytes
 //!   are submitted, and set after the bytes have arrived.
-//! - A staging place is read into again only after every thread has left the entry that used it.
-//! - The ring belongs to one operation of one lane at a time; operations always finish.
+//! - A staging place is read into again only after every thread has left the entry that used it, or its read has
+//!   ended and nobody needs it any more.
+//! - The ring belongs to one operation of one lane at a time; operations always finish. Nobody waits for one that has
+//!   not begun.
 
 mod ahead;
 mod arrivals;
@@ -33,7 +35,9 @@ mod odds;
 mod operation;
 mod populate;
 mod prompt;
+mod reading;
 mod resize;
+mod ring;
 mod route;
 mod run;
 mod sizing;

@@ -36,11 +36,12 @@ impl Engine {
             let n_tokens = routing.picks.n_tokens();
             self.lanes[at].clock.begin(self.arrivals.flight.now(), n_tokens, layer == 0);
             self.close(state, at)?;
+            self.settle_ring(|owner| owner != at);
             if !is_trial {
                 self.foresee(state, at, layer, routing);
             }
             let sure = self.begin(state, at, layer, routing)?;
-            self.read_misses(state, at, layer, part)?;
+            self.read_misses(state, at, layer, part, routing)?;
             if !is_trial {
                 self.look_ahead(state, at, layer);
                 self.learn(state, at, layer, routing, sure);
@@ -50,24 +51,24 @@ impl Engine {
         run.parts_begun |= 1 << part;
         // From here on the lane is busy for everybody who looks, also while the lock is dropped.
         self.lanes[at].begin(n_threads, is_trial);
-        let n_staged = run.staged.len() as u64;
-        if n_staged == 0 {
-            self.write_list(state, at, part, 0);
+        let goes_on = run.is_streamed;
+        // What gets a slot may pass through the ring before.
+        let fills = run.open.as_ref().map_or(0, |plan| plan.fills.len());
+        if run.staged.is_empty() && (!goes_on || fills == 0) {
+            self.write_list(state, at, part, false);
             return Ok(begins);
         }
         drop(guard);
-        self.take_ring();
+        self.take_ring(at, goes_on);
         let mut guard = self.state();
-        let first = guard.next_sequence;
-        guard.next_sequence += n_staged;
-        self.write_list(&mut guard, at, part, first);
-        let n_places = self.layout.ring.n_places as u64;
-        let reads: Vec<_> = (0..n_staged.min(n_places))
-            .map(|i| self.staged_read(layer, part, guard.runs.by_lane[at].staged[i as usize], first + i))
-            .collect();
+        self.write_list(&mut guard, at, part, true);
         drop(guard);
+        if self.lanes[at].n_staged.load(Ordering::Relaxed) == 0 {
+            self.ring.release();
+            return Ok(begins);
+        }
         self.check_files(layer)?;
-        self.submit_staged(layer, &reads, is_trial);
+        self.fill_ring(is_trial);
         Ok(begins)
     }
 
@@ -88,16 +89,18 @@ impl Engine {
         if i > 0
             && let Source::Ring(number) = lane.source(i - 1)
         {
-            self.leave_staged(lane, layer, number as usize);
+            self.leave_staged(lane, number as usize);
         }
         if i >= lane.n_entries.load(Ordering::Relaxed) {
             self.note_end(lane, layer, ith);
             if lane.finish() {
-                self.free_ring();
+                self.ring.release();
             }
             return Ok(None);
         }
         let entry = lane.entry(i);
+        let is_trial = || lane.is_trial.load(Ordering::Relaxed);
+        let mut address = entry.address;
         let waited = match entry.source {
             Source::Memory => None,
             Source::Slot(slot) | Source::Early(slot) => {
@@ -105,15 +108,15 @@ impl Engine {
                 self.wait(Target::Slot { slot, part })?
             }
             Source::Ring(number) => {
-                let first = lane.first_sequence.load(Ordering::Relaxed);
-                let sequence = first + u64::from(number);
-                self.wait(Target::Place { sequence })?
+                let (sequence, waited) = self.wait_staged(number as usize, is_trial())?;
+                address += self.arena.addr() + self.place(sequence);
+                waited
             }
         };
         if let Some(waited) = waited {
             self.note_wait(lane, layer, ith, entry, waited);
         }
-        Ok(Some((entry.expert, entry.address)))
+        Ok(Some((entry.expert, address)))
     }
 
     /// An event of `layer` is about to be planned in lane `at`: what was guessed of it, and what is guessed of the

@@ -28,6 +28,8 @@ pub struct Run {
     pub ranks: Vec<u32>,
     /// Experts that pass through the ring.
     pub staged: Vec<u32>,
+    /// Whether the ring knows what it needs.
+    pub is_streamed: bool,
     /// Its event, until that has ended.
     pub open: Option<Committed>,
     pub buffers: Buffers,
@@ -90,6 +92,7 @@ impl Run {
         self.experts.clear();
         self.rows.clear();
         self.staged.clear();
+        self.is_streamed = false;
         let n_rows = routing.n_rows.iter().enumerate();
         for (expert, &rows) in n_rows.filter(|(_, r)| **r > 0) {
             self.experts.push(expert as u32);

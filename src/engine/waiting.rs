@@ -29,7 +29,7 @@ impl Engine {
             return Ok(None);
         }
         let begin = Instant::now();
-        self.wait_until(target, arrived)?;
+        self.wait_until(Some(target), arrived)?;
         Ok(Some(begin.elapsed()))
     }
 
@@ -64,11 +64,11 @@ impl Engine {
         if arrived() {
             return Ok(());
         }
-        self.wait_until(Target::Slot { slot, part: 0 }, arrived)
+        self.wait_until(Some(Target::Slot { slot, part: 0 }), arrived)
     }
 
-    /// Waits until `arrived`, which is about `target`, and tells so if that takes very long.
-    fn wait_until(&self, target: Target, arrived: impl Fn() -> bool) -> Result<()> {
+    /// Waits until `arrived`, which is about `target` or any read, and tells so if that takes very long.
+    pub(super) fn wait_until(&self, target: Option<Target>, arrived: impl Fn() -> bool) -> Result<()> {
         if self.spin_until(&arrived) {
             return Ok(());
         }

@@ -157,6 +157,20 @@ impl Arena {
         self.advise(begin..end, DROP)
     }
 
+    /// Copies `from`, counted from the arena's beginning, to `to`. Nobody may write to either meanwhile, or read the
+    /// latter.
+    ///
+    /// Panics if one leaves the arena or they overlap.
+    pub fn copy(&self, from: Range<usize>, to: usize) {
+        let n_bytes = from.len();
+        self.check_range(&from);
+        self.check_range(&(to..to + n_bytes));
+        assert!(from.end <= to || to + n_bytes <= from.start, "{from:?} and {to} overlap");
+        let at = |begin: usize| ptr::with_exposed_provenance_mut::<u8>(self.addr + begin);
+        // SAFETY: both are inside the mapping, and apart.
+        unsafe { ptr::copy_nonoverlapping(at(from.start).cast_const(), at(to), n_bytes) }
+    }
+
     /// From now on memory is found only when it is used. Waits for a [commit](Self::commit) that is under way.
     fn stop_commits(&self) {
         let mut has_holes = self.has_holes.lock().expect("no thread panics with it");
