@@ -31,6 +31,7 @@ mod meter;
 mod odds;
 mod operation;
 mod populate;
+pub mod predict;
 mod prompt;
 mod resize;
 mod route;

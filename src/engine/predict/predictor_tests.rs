@@ -1,0 +1,1 @@
+//! What a predictor learns of a world that is known.
