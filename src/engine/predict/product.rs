@@ -18,34 +18,66 @@ impl Default for Product {
 impl Product {
     /// Makes `sums` the product of each of `rows` with `input`.
     pub fn multiply(&self, rows: &[f32], input: &[f32], sums: &mut [f32]) {
-        assert_eq!(rows.len(), sums.len() * input.len());
-        self.0.dispatch(|| {
-            for (sum, row) in sums.iter_mut().zip(rows.chunks_exact(input.len())) {
-                *sum = dot(row, input);
-            }
-        });
+        sums.fill(0.0);
+        self.multiply_add(rows, input, sums);
     }
 
     /// Adds the product of each of `rows` with `input` to `sums`.
     pub fn multiply_add(&self, rows: &[f32], input: &[f32], sums: &mut [f32]) {
         assert_eq!(rows.len(), sums.len() * input.len());
-        self.0.dispatch(|| {
-            for (sum, row) in sums.iter_mut().zip(rows.chunks_exact(input.len())) {
-                *sum += dot(row, input);
-            }
-        });
+        self.0.dispatch(MultiplyAdd { rows, input, sums });
     }
 
     /// Moves each of `rows` so that its product with `input` comes nearer to its number of `wanted`: by `rate`, 0 to 1,
     /// of what is missing, if `scale` is one over the sum of the squares of `input`.
     pub fn approach(&self, rows: &mut [f32], input: &[f32], wanted: &[f32], rate: f32, scale: f32) {
         assert_eq!(rows.len(), wanted.len() * input.len());
-        self.0.dispatch(|| {
-            for (&wanted, row) in wanted.iter().zip(rows.chunks_exact_mut(input.len())) {
-                let step = rate * scale * (wanted - dot(row, input));
-                add(row, input, step);
-            }
+        let rate = rate * scale;
+        self.0.dispatch(Approach {
+            rows,
+            input,
+            wanted,
+            rate,
         });
+    }
+}
+
+struct MultiplyAdd<'a> {
+    rows: &'a [f32],
+    input: &'a [f32],
+    sums: &'a mut [f32],
+}
+
+// What is not inlined is not compiled for the vector units.
+impl pulp::WithSimd for MultiplyAdd<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let rows = self.rows.chunks_exact(self.input.len());
+        for (sum, row) in self.sums.iter_mut().zip(rows) {
+            *sum += dot(row, self.input);
+        }
+    }
+}
+
+struct Approach<'a> {
+    rows: &'a mut [f32],
+    input: &'a [f32],
+    wanted: &'a [f32],
+    rate: f32,
+}
+
+impl pulp::WithSimd for Approach<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let rows = self.rows.chunks_exact_mut(self.input.len());
+        for (&wanted, row) in self.wanted.iter().zip(rows) {
+            let step = self.rate * (wanted - dot(row, self.input));
+            add(row, self.input, step);
+        }
     }
 }
 

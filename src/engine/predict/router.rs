@@ -4,11 +4,15 @@
 /// experts are picked by group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Gate {
+    /// Nothing.
+    Plain,
     /// Shares of 1.
     #[default]
     Softmax,
     /// Each for itself between 0 and 1.
     Sigmoid,
+    /// Each for itself above 0.
+    RootOfSoftplus,
 }
 
 /// Experts that follow each other form groups of one size. The picks are of the best groups only.
@@ -57,7 +61,9 @@ impl Router<'_> {
         }
         match self.gate {
             Gate::Sigmoid => scores.iter_mut().for_each(|s| *s = 1.0 / (1.0 + (-*s).exp())),
+            Gate::Plain => {}
             Gate::Softmax => softmax(scores),
+            Gate::RootOfSoftplus => scores.iter_mut().for_each(|s| *s = softplus(*s).sqrt()),
         }
         for (score, bias) in scores.iter_mut().zip(self.late_bias) {
             *score += bias;
@@ -66,6 +72,10 @@ impl Router<'_> {
             limit(scores, groups, scratch);
         }
     }
+}
+
+fn softplus(score: f32) -> f32 {
+    score.max(0.0) + (-score.abs()).exp().ln_1p()
 }
 
 fn softmax(scores: &mut [f32]) {
