@@ -9,6 +9,8 @@
 //! writes what each router saw and picked. `score` lets the engine's own predictor guess, with PERCENT of the experts
 //! resident under `adaptive`, and prints how many of the guesses were right and how many of the misses were guessed.
 
+#[cfg(feature = "llama")]
+mod record;
 mod score;
 mod states;
 
@@ -32,6 +34,14 @@ fn main() -> anyhow::Result<()> {
                 score::score(&states, percent / 100.0)?;
             }
             Ok(())
+        }
+        #[cfg(feature = "llama")]
+        ["record", model, text, out, ref sizes @ ..] if sizes.len() <= 2 => {
+            let size =
+                |at: usize, usual: usize| sizes.get(at).map_or(Ok(usual), |text| text.parse());
+            let (n_prompt, n_tokens) = (size(0, 256)?, size(1, 1280)?);
+            record::record(Path::new(model), Path::new(text), n_prompt, n_tokens)?
+                .write(Path::new(out))
         }
         _ => bail!(
             "usage: foresight record MODEL TEXT STATES [PROMPT_TOKENS [TOKENS]], or score STATES [PERCENT...]"

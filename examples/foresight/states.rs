@@ -122,6 +122,7 @@ impl States {
     }
 
     /// Writes a file.
+    #[cfg(feature = "llama")]
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let mut file =
             BufWriter::new(File::create(path).with_context(|| path.display().to_string())?);

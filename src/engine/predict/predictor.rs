@@ -25,7 +25,10 @@ pub const DISTANCE_MAX: usize = 2;
 /// Experts that are less likely are not named.
 const CHANCE_MIN: f32 = 0.05;
 /// What is learnt of all layers takes no more memory.
-const MAP_BYTES_MAX: usize = 64 << 20;
+const MAP_BYTES_MAX: usize = 16 << 20;
+/// Where all routers take more, a layer learns from every second token only, and where they take four times as much, from
+/// every fourth: going through them takes time.
+const ROUTER_BYTES_MAX: usize = 16 << 20;
 /// Fewer features say little, whatever they take.
 const N_FEATURES_MIN: usize = 64;
 
@@ -38,6 +41,8 @@ struct Layer {
     corrections: [Correction; DISTANCE_MAX],
     chances: [Chances; DISTANCE_MAX],
     habits: Habits,
+    /// Events with picks.
+    n_events: usize,
 }
 
 /// What was foreseen of a layer from an earlier one. By row, one after the other.
@@ -78,6 +83,8 @@ pub struct Predictor {
     lanes: Vec<Lane>,
     product: Product,
     n_features_max: usize,
+    /// Tokens from one that a layer's corrections learn from to the next; not of prompts.
+    period: usize,
     scaled: Vec<f32>,
     scores: Vec<f32>,
     order: Vec<f32>,
@@ -91,6 +98,13 @@ impl Predictor {
     pub fn new(routers: Box<dyn Routers>, n_experts: &[usize]) -> Self {
         let n_rows = DISTANCE_MAX * n_experts.iter().sum::<usize>();
         let n_features_max = MAP_BYTES_MAX / (size_of::<f32>() * n_rows.max(1));
+        let weights = (0..n_experts.len()).filter_map(|layer| routers.router(layer));
+        let router_bytes: usize = weights.map(|router| size_of_val(router.weight)).sum();
+        let period = match router_bytes / ROUTER_BYTES_MAX {
+            0 => 1,
+            1..4 => 2,
+            _ => 4,
+        };
         Self {
             routers,
             n_experts: n_experts.to_vec(),
@@ -98,6 +112,7 @@ impl Predictor {
             lanes: Vec::new(),
             product: Product::default(),
             n_features_max: n_features_max.max(N_FEATURES_MIN),
+            period,
             scaled: Vec::new(),
             scores: Vec::new(),
             order: Vec::new(),
@@ -198,15 +213,18 @@ impl Predictor {
     /// Lane `at` has seen the router of `layer`, which picked `picks`: compares that with what was foreseen. Without picks,
     /// as where only some tokens of a prompt are seen, only the corrections are learnt.
     pub fn learn(&mut self, at: usize, layer: usize, picks: Option<Picks>) {
-        // What nobody has guessed, as of a prompt, is still learnt.
-        for distance in 1..=DISTANCE_MAX {
-            self.foresee(at, layer, distance);
+        // Of a prompt nobody has guessed anything. Else it is not worth learning what nobody asks for.
+        if picks.is_none() {
+            (1..=DISTANCE_MAX).for_each(|distance| _ = self.foresee(at, layer, distance));
         }
         let n_experts = self.n_experts[layer];
         if let Some(picks) = picks {
-            let habits = &mut self.layers[layer].habits;
-            picks.rows().for_each(|row| habits.learn(row, n_experts));
+            let of_layer = &mut self.layers[layer];
+            picks.rows().for_each(|row| of_layer.habits.learn(row, n_experts));
+            of_layer.n_events = of_layer.n_events.wrapping_add(1);
         }
+        // The layers take turns.
+        let is_due = picks.is_none() || (self.layers[layer].n_events + layer).is_multiple_of(self.period);
         let Some(router) = self.routers.router(layer) else {
             return;
         };
@@ -225,19 +243,24 @@ impl Predictor {
         for (row, input) in now.inputs.chunks(now.width).enumerate() {
             let part = row * n_experts..(row + 1) * n_experts;
             self.scores.resize(n_experts, 0.0);
-            self.product.multiply(router.weight, input, &mut self.scores);
-            add_bias(&router, &mut self.scores);
+            if is_due {
+                self.product.multiply(router.weight, input, &mut self.scores);
+                add_bias(&router, &mut self.scores);
+            }
             for distance in 1..=DISTANCE_MAX {
                 let Some((seen, foreseen)) = earlier(distance) else {
                     continue;
                 };
-                let n_features = seen.features.len() / seen.n_rows;
-                let features = &seen.features[row * n_features..(row + 1) * n_features];
                 let Layer {
                     corrections, chances, ..
                 } = &mut self.layers[layer];
-                let early = &foreseen.early[part.clone()];
-                corrections[distance - 1].learn(self.product, features, seen.squares[row], early, &self.scores);
+                if is_due {
+                    let n_features = seen.features.len() / seen.n_rows;
+                    let features = &seen.features[row * n_features..(row + 1) * n_features];
+                    let early = &foreseen.early[part.clone()];
+                    let square = seen.squares[row];
+                    corrections[distance - 1].learn(self.product, features, square, early, &self.scores);
+                }
                 let row_picks = picks.filter(|p| foreseen.has_signs && p.n_tokens() as usize == now.n_rows);
                 if let Some(row_picks) = row_picks.and_then(|p| p.rows().nth(row)) {
                     let signs = &foreseen.signs[part.clone()];

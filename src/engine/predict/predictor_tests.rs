@@ -45,7 +45,7 @@ impl World {
         let mut of_layers = |n: usize| -> Vec<Vec<f32>> { (0..N_LAYERS).map(|_| noise.vector(n)).collect() };
         let weights = of_layers(N_EXPERTS * WIDTH);
         let mut norms = of_layers(WIDTH);
-        norms.iter_mut().flatten().for_each(|x| *x = 1.5 + *x);
+        norms.iter_mut().flatten().for_each(|x| *x += 1.5);
         let mut maps = of_layers(WIDTH * WIDTH);
         for map in &mut maps {
             for (i, x) in map.iter_mut().enumerate() {
