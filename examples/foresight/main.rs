@@ -5,9 +5,10 @@
 //! cargo run --release --example foresight -- score STATES [PERCENT...]
 //! ```
 //!
-//! `record` reads the first PROMPT_TOKENS of a text as a prompt, the others one at a time, as they would be generated, and
-//! writes what each router saw and picked. `score` lets the engine's own predictor guess, with PERCENT of the experts
-//! resident under `adaptive`, and prints how many of the guesses were right and how many of the misses were guessed.
+//! `record` reads the first PROMPT_TOKENS of a text as a prompt, the others one at a time, as they would be
+//! generated, and writes what each router saw and picked. `score` lets the engine's own predictor guess, with PERCENT
+//! of the experts resident under `adaptive`, and prints how many of the guesses were right and how many of the misses
+//! were guessed.
 
 #[cfg(feature = "llama")]
 mod record;

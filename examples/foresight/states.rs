@@ -1,7 +1,7 @@
 //! What the routers of a model have seen and picked, in a file.
 //!
-//! A line of JSON, see [`Head`]; the tensors of each router that it names; then events until the end: their layer and how
-//! many tokens they have, a row for each token, the picks of each. Numbers are little-endian, of 4 bytes.
+//! A line of JSON, see [`Head`]; the tensors of each router that it names; then events until the end: their layer and
+//! how many tokens they have, a row for each token, the picks of each. Numbers are little-endian, of 4 bytes.
 
 use anyhow::{Context, bail, ensure};
 use hotset::engine::predict::{Gate, Groups, Router, Routers};

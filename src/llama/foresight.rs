@@ -1,4 +1,5 @@
-//! What the routers of a model are made of: their weights, where llama.cpp has them, or copies of those that are no floats.
+//! What the routers of a model are made of: their weights, where llama.cpp has them, or copies of those that are no
+//! floats.
 
 use super::sys::{
     GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_get_type_traits, ggml_tensor, llama_model,

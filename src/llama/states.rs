@@ -1,7 +1,7 @@
 //! What the routers of a model see and pick of a text, in this process: for looking at how well that is foreseen.
 //!
-//! llama.cpp asks for each operation whether somebody wants to see it. What is wanted are the router's scores, which have its
-//! weight and its input as sources, and the picks.
+//! llama.cpp asks for each operation whether somebody wants to see it. What is wanted are the router's scores, which
+//! have its weight and its input as sources, and the picks.
 
 use super::foresight::{LayerRouters, SeenRouters};
 use super::session::{Outputs, Session, Sizes};
@@ -47,8 +47,8 @@ pub struct States {
     pub session: Session,
 }
 
-/// Reads the first `n_prompt` tokens of `text` as a prompt with the model at `path`, and the next ones, `n_tokens` in all,
-/// one at a time. Computes at once with as many threads as there are cores.
+/// Reads the first `n_prompt` tokens of `text` as a prompt with the model at `path`, and the next ones, `n_tokens` in
+/// all, one at a time. Computes at once with as many threads as there are cores.
 pub fn record(
     path: &Path,
     text: &str,

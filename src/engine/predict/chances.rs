@@ -10,8 +10,8 @@ pub(super) const N_SIGNS: usize = 6;
 /// See [`N_SIGNS`].
 pub(super) type Signs = [f32; N_SIGNS];
 
-/// How far an expert is from being a close call: half of the way from the last one that would be picked to the next is 0;
-/// in standard deviations of all scores of the layer. More is taken for this.
+/// How far an expert is from being a close call: half of the way from the last one that would be picked to the next
+/// is 0; in standard deviations of all scores of the layer. More is taken for this.
 const LEAD_MAX: f32 = 4.0;
 /// Log odds beyond are taken for these.
 const LOG_ODDS_MAX: f32 = 8.0;
@@ -22,8 +22,8 @@ const FADING: f32 = 0.998;
 /// What a layer begins with: what the layers of small models come to.
 const START: Signs = [0.0, 2.0, 0.5, 0.3, 0.3, 0.0];
 
-/// Makes `signs` what is known of each expert that has one of `scores`, of which `top_k` will be picked. `earlier` are log
-/// odds of the same by an earlier guess, if there was one. False if the scores say nothing.
+/// Makes `signs` what is known of each expert that has one of `scores`, of which `top_k` will be picked. `earlier`
+/// are log odds of the same by an earlier guess, if there was one. False if the scores say nothing.
 pub(super) fn read_signs(
     scores: &[f32],
     top_k: usize,

@@ -1,7 +1,7 @@
 //! What an earlier layer's view of a router lacks: a linear map from its features to what is to be added to the scores.
 //!
-//! Learnt by normalised least mean squares, a step for each token: half of what was missing is added in the direction of the
-//! token's features. From little text it learns much of a large map, because it begins at nothing.
+//! Learnt by normalised least mean squares, a step for each token: half of what was missing is added in the direction
+//! of the token's features. From little text it learns much of a large map, because it begins at nothing.
 
 use super::product::Product;
 

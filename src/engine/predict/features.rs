@@ -23,8 +23,8 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// Makes `features` those of `input`, and learns what is usual. Returns the sum of their squares, which is no number
-    /// if the input has what is none: nothing is learnt of it then.
+    /// Makes `features` those of `input`, and learns what is usual. Returns the sum of their squares, which is no
+    /// number if the input has what is none: nothing is learnt of it then.
     pub fn take(&mut self, input: &[f32], features: &mut [f32]) -> f32 {
         let n = features.len();
         self.mean.resize(n, 0.0);

@@ -1,12 +1,14 @@
 //! Guesses what the next two layers will pick, from what this layer's router saw.
 //!
-//! The next layer's router is applied to this layer's input, which is first scaled as that layer would: a layer changes the
-//! hidden state little. What it does change is learnt (`correction.rs`): each time a router's input is seen, what it says is
-//! compared with what was foreseen. How likely each expert is picked then is learnt too (`chances.rs`).
+//! The next layer's router is applied to this layer's input, which is first scaled as that layer would: a layer
+//! changes the hidden state little. What it does change is learnt (`correction.rs`): each time a router's input is
+//! seen, what it says is compared with what was foreseen. How likely each expert is picked then is learnt too
+//! (`chances.rs`).
 //!
 //! It is called for each event of a lane, in this order: [`see`](Predictor::see), [`guess`](Predictor::guess) for the
-//! distances that are wanted, [`learn`](Predictor::learn). A lane whose layers do not follow each other, or whose tokens
-//! change in between, learns nothing of that. It allocates nothing once each layer of a lane was seen with as many rows.
+//! distances that are wanted, [`learn`](Predictor::learn). A lane whose layers do not follow each other, or whose
+//! tokens change in between, learns nothing of that. It allocates nothing once each layer of a lane was seen with as
+//! many rows.
 //!
 //! Memory: for each expert and distance as many numbers as the hidden state has, or fewer, so that all take
 //! `MAP_BYTES_MAX` at most.
@@ -26,8 +28,8 @@ pub const DISTANCE_MAX: usize = 2;
 const CHANCE_MIN: f32 = 0.05;
 /// What is learnt of all layers takes no more memory.
 const MAP_BYTES_MAX: usize = 16 << 20;
-/// Where all routers take more, a layer learns from every second token only, and where they take four times as much, from
-/// every fourth: going through them takes time.
+/// Where all routers take more, a layer learns from every second token only, and where they take four times as much,
+/// from every fourth: going through them takes time.
 const ROUTER_BYTES_MAX: usize = 16 << 20;
 /// Fewer features say little, whatever they take.
 const N_FEATURES_MIN: usize = 64;
@@ -145,9 +147,9 @@ impl Predictor {
         }
     }
 
-    /// The experts that the layer `distance` after the one that lane `at` has seen last, `layer`, will probably pick for
-    /// any of its tokens, each with the chance of that; the surest first. Of each token it picks `top_k`. None if there is
-    /// nothing to tell.
+    /// The experts that the layer `distance` after the one that lane `at` has seen last, `layer`, will probably pick
+    /// for any of its tokens, each with the chance of that; the surest first. Of each token it picks `top_k`. None if
+    /// there is nothing to tell.
     pub fn guess(&mut self, at: usize, layer: usize, distance: usize, top_k: usize) -> &[(u32, f32)] {
         assert!((1..=DISTANCE_MAX).contains(&distance), "distance {distance}");
         self.likely.clear();
@@ -210,8 +212,8 @@ impl Predictor {
         &self.likely
     }
 
-    /// Lane `at` has seen the router of `layer`, which picked `picks`: compares that with what was foreseen. Without picks,
-    /// as where only some tokens of a prompt are seen, only the corrections are learnt.
+    /// Lane `at` has seen the router of `layer`, which picked `picks`: compares that with what was foreseen. Without
+    /// picks, as where only some tokens of a prompt are seen, only the corrections are learnt.
     pub fn learn(&mut self, at: usize, layer: usize, picks: Option<Picks>) {
         // Of a prompt nobody has guessed anything. Else it is not worth learning what nobody asks for.
         if picks.is_none() {
