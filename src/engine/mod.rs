@@ -34,6 +34,7 @@ mod meter;
 mod odds;
 mod operation;
 mod populate;
+pub mod predict;
 mod prompt;
 mod reading;
 mod resize;

@@ -96,6 +96,13 @@ unsafe fn is_of_processor(buffer: *mut ggml_backend_buffer) -> bool {
 pub unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, top_k: u32) -> *const c_char {
     // SAFETY: llama.cpp passes the model that it is loading, after its metadata.
     let title = unsafe { title_of_model(model.cast::<llama_model>()) };
+    // SAFETY: the same.
+    unsafe {
+        loaded_models()
+            .loading(model as usize)
+            .routers
+            .note_rules(model.cast())
+    };
     // The others have something to lose while this one is made.
     ending::chain();
     let started = loaded_models().start(model as usize, title, top_k);

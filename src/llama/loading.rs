@@ -1,6 +1,6 @@
 //! A model that is being loaded.
 
-use super::foresight::Routers;
+use super::foresight::SeenRouters;
 use crate::engine::layout::Tensor;
 use crate::error::{Error, Result};
 use crate::store::ModelFile;
@@ -57,7 +57,7 @@ pub struct Loading {
     /// The experts of each block that has any, wherever these are.
     pub blocks: BTreeMap<u32, u32>,
     /// The routers.
-    pub routers: Routers,
+    pub routers: SeenRouters,
     /// What will be said when all tensors are seen.
     pub error: Option<Error>,
 }
@@ -74,7 +74,7 @@ impl Loading {
             resident_addresses: Vec::new(),
             repacked: BTreeSet::new(),
             blocks: BTreeMap::new(),
-            routers: Routers::default(),
+            routers: SeenRouters::default(),
             error: None,
         }
     }

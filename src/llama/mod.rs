@@ -36,6 +36,8 @@ pub mod session;
 mod shares;
 mod signals;
 mod speaker;
+#[cfg(feature = "llama")]
+pub mod states;
 #[cfg(feature = "internals")]
 #[allow(missing_docs)]
 pub mod sys;

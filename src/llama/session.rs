@@ -1,9 +1,9 @@
 //! A model and a context in this process, for commands of ours that compute.
 
 use super::sys::{
-    GGML_LOG_LEVEL_ERROR, ggml_log_level, llama_backend_init, llama_batch_free, llama_batch_init,
-    llama_context, llama_context_default_params, llama_decode, llama_free, llama_get_memory,
-    llama_init_from_model, llama_log_set, llama_memory_clear, llama_model,
+    GGML_LOG_LEVEL_ERROR, ggml_log_level, ggml_tensor, llama_backend_init, llama_batch_free,
+    llama_batch_init, llama_context, llama_context_default_params, llama_decode, llama_free,
+    llama_get_memory, llama_init_from_model, llama_log_set, llama_memory_clear, llama_model,
     llama_model_default_params, llama_model_free, llama_model_get_vocab,
     llama_model_load_from_file, llama_synchronize, llama_tokenize, llama_vocab,
 };
@@ -19,6 +19,9 @@ pub struct Session {
     pub(super) model: *mut llama_model,
     pub(super) context: *mut llama_context,
 }
+
+/// Is asked about an operation, then called when it is computed.
+pub(super) type Watch = unsafe extern "C" fn(*mut ggml_tensor, bool, *mut c_void) -> bool;
 
 /// How large a context is.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +51,25 @@ pub fn available_threads() -> usize {
 impl Session {
     /// Loads the model at `path`. What llama.cpp says of errors goes to standard error.
     pub fn load(path: &Path, sizes: Sizes) -> Result<Self> {
+        Self::load_with(path, sizes, None, std::ptr::null_mut())
+    }
+
+    /// The same; `watch` is asked about each operation, and called with `user_data`, which outlives the session's computing.
+    pub(super) fn load_watched(
+        path: &Path,
+        sizes: Sizes,
+        watch: Watch,
+        user_data: *mut c_void,
+    ) -> Result<Self> {
+        Self::load_with(path, sizes, Some(watch), user_data)
+    }
+
+    fn load_with(
+        path: &Path,
+        sizes: Sizes,
+        watch: Option<Watch>,
+        user_data: *mut c_void,
+    ) -> Result<Self> {
         let wrong = |why: &str| Error::file(path, why);
         let name = CString::new(path.as_os_str().as_bytes()).ok();
         let name = name.ok_or_else(|| wrong("llama.cpp cannot open files of such names"))?;
@@ -68,6 +90,8 @@ impl Session {
             params.n_ubatch = sizes.n_batch as u32;
             params.n_threads = sizes.n_threads as i32;
             params.n_threads_batch = sizes.n_threads as i32;
+            params.cb_eval = watch;
+            params.cb_eval_user_data = user_data;
             let context = llama_init_from_model(model, params);
             if context.is_null() {
                 llama_model_free(model);
