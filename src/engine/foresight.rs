@@ -1,12 +1,23 @@
 //! What is known of the next layer's routing, and what became of it.
 
+use crate::trace::Picks;
 use serde::Serialize;
 
-/// Tells what the router of a layer would say.
+/// Experts of a layer, each with the chance, 0 to 1, that it is picked; the surest first.
+pub type Likely = [(u32, f32)];
+
+/// Tells what the next layers will probably pick.
 pub trait Foresight: Send + Sync {
-    /// Makes `scores` one number for each expert of `layer`, higher for what its router prefers, from the
-    /// hidden state `input` that the router of an earlier layer saw. False if it cannot tell.
-    fn scores(&self, layer: usize, input: &[f32], scores: &mut Vec<f32>) -> bool;
+    /// The router of `layer` in lane `at` has seen `inputs`: all tokens of a few, or some of a prompt.
+    fn see(&mut self, at: usize, layer: usize, inputs: &Inputs);
+
+    /// The experts that the layer `distance` after `layer`, which lane `at` has seen last, will probably pick for any
+    /// of its tokens. Of each token it picks `top_k`. Those that are hardly likely are left out, and all of them if
+    /// there is nothing to tell.
+    fn guess(&mut self, at: usize, layer: usize, distance: usize, top_k: usize) -> &Likely;
+
+    /// What lane `at` has seen last was `layer`, which picked `picks`; `None` where only some tokens were seen.
+    fn learn(&mut self, at: usize, layer: usize, picks: Option<Picks>);
 }
 
 /// What the router of an event saw: a row of numbers for each token.
@@ -19,7 +30,9 @@ pub struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     /// Nothing is guessed for events of more tokens: these pick most of a layer.
-    pub const N_MAX: usize = 4;
+    pub const N_MAX: usize = 8;
+    /// So many tokens are seen of a larger batch, as far apart as can be.
+    pub const N_SAMPLED: usize = 16;
 
     /// Rows of `width` numbers, each `stride` after the one before. Panics unless `values` ends with a
     /// whole row.

@@ -1,13 +1,7 @@
-//! Says whether reading ahead pays: how likely guesses are right, and how long tokens take
-//! with it and without.
+//! Says whether reading ahead pays: how long tokens take with it and without.
 
-use super::odds::{Lead, Odds};
 use crate::trial::{Latest, Side, Stopwatch, Turn, Verdict};
 use std::time::Duration;
-
-/// A guess is read if it is right with this chance at least. A wrong one takes a slot and some time of the
-/// disk, a right one saves at most its own time.
-const CHANCE_MIN: f32 = 0.6;
 
 /// Tokens of one side of a comparison in a row.
 const BLOCK: usize = 8;
@@ -17,8 +11,14 @@ const BLOCKS: [bool; 8] = [true, false, false, true, false, true, true, false];
 const N_COMPARED: usize = BLOCK * BLOCKS.len();
 /// Tokens of one side that a verdict looks at: those of the latest four comparisons, or a few more.
 const VERDICT_TOKENS: usize = 4 * N_COMPARED / 2;
-/// Tokens from the end of a comparison to the next.
+/// Tokens from the end of a comparison to the next, and until the first one: what is likely is guessed well enough to
+/// begin with, and memory is full then.
 const PAUSE: u32 = 448;
+const PAUSE_FIRST: u32 = 128;
+/// When so many tokens take longer or less long than the last comparison said, by this factor, it has said nothing of
+/// what is computed now.
+const N_CHANGED: usize = 32;
+const CHANGED: f64 = 1.25;
 
 /// Where a comparison stands, at the token that is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,6 @@ enum Step {
 
 /// Decides what is read ahead.
 pub(super) struct Governor {
-    odds: Odds,
     /// Batches of generation until anything is read ahead.
     n_left: u32,
     step_now: Step,
@@ -40,6 +39,8 @@ pub(super) struct Governor {
     /// Milliseconds of the tokens of the latest comparisons.
     without: Latest<f64, VERDICT_TOKENS>,
     with: Latest<f64, VERDICT_TOKENS>,
+    /// The same of the tokens since.
+    since: Latest<f64, N_CHANGED>,
     /// What the last comparison said.
     verdict: Option<Verdict>,
 }
@@ -48,13 +49,13 @@ impl Governor {
     /// Reads nothing ahead during the first `warm_up` batches of generation.
     pub fn new(warm_up: u32, turn: Turn) -> Self {
         Self {
-            odds: Odds::default(),
             n_left: warm_up,
-            step_now: Step::Pause(0),
+            step_now: Step::Pause(PAUSE_FIRST),
             watch: Stopwatch::default(),
             turn,
             without: Latest::default(),
             with: Latest::default(),
+            since: Latest::default(),
             verdict: None,
         }
     }
@@ -64,27 +65,17 @@ impl Governor {
         self.n_left = self.n_left.saturating_sub(1);
     }
 
-    /// A guess of `layer` turned out right or wrong, whether it was read or not.
-    pub fn learn(&mut self, layer: usize, lead: Lead, is_right: bool) {
-        self.odds.learn(layer, lead, is_right);
-    }
-
-    /// Whether such a guess is to be read.
-    pub fn allows(&self, layer: usize, lead: Lead) -> bool {
-        self.is_on() && self.odds.chance(layer, lead) >= CHANCE_MIN
-    }
-
     /// What the last comparison said; `None` before the first has ended.
     pub fn verdict(&self) -> Option<Verdict> {
         self.verdict
     }
 
-    /// A token of generation, a batch of its own, begins in `lane` at `now`, counted from anywhere.
-    pub fn token(&mut self, now: Duration, lane: usize) {
+    /// A batch of generation of this `kind` begins at `now`, counted from anywhere.
+    pub fn token(&mut self, now: Duration, kind: usize) {
         if self.n_left > 0 {
             return;
         }
-        let took = self.watch.stop(now, lane);
+        let took = self.watch.stop(now, kind);
         let is_comparing = matches!(self.step_now, Step::Compare(_));
         let counts = self.turn.next_batch(is_comparing && took.is_some());
         if let Some((side, ms)) = took.filter(|_| counts && is_comparing) {
@@ -92,6 +83,9 @@ impl Governor {
                 Side::Without => self.without.push(ms),
                 Side::With => self.with.push(ms),
             }
+        }
+        if let (Step::Pause(_), Some((side, ms)), true) = (self.step_now, took, counts) {
+            self.notice_change(side, ms);
         }
         self.step_now = match self.step_now {
             Step::Compare(n) if n + 1 == N_COMPARED => {
@@ -102,12 +96,32 @@ impl Governor {
             Step::Pause(0) if self.turn.take() => Step::Compare(0),
             Step::Pause(n) => Step::Pause(n.saturating_sub(1)),
         };
-        self.watch.start(now, lane, Side::of(self.is_on()));
+        self.watch.start(now, kind, Side::of(self.is_on()));
     }
 
     /// Something else than a token of generation is computed: when the token before has ended is not known.
     pub fn interrupt(&mut self) {
         self.watch.interrupt();
+    }
+
+    /// A token took `ms` between two comparisons. If they have become others, the last comparison is forgotten.
+    fn notice_change(&mut self, side: Side, ms: f64) {
+        let Some(verdict) = self.verdict else { return };
+        let before = match side {
+            Side::With => verdict.ms_with,
+            Side::Without => verdict.ms_without,
+        };
+        self.since.push(ms);
+        if self.since.n_new() < N_CHANGED {
+            return;
+        }
+        let ratio = self.since.typical().map_or(1.0, |now| now / before);
+        self.since.clear();
+        if !(1.0 / CHANGED..=CHANGED).contains(&ratio) {
+            self.with.clear();
+            self.without.clear();
+            self.step_now = Step::Pause(0);
+        }
     }
 
     /// A comparison is over.
@@ -117,11 +131,12 @@ impl Governor {
             ms_with,
             ms_without,
         });
+        self.since.clear();
         self.turn.give_back();
     }
 
     /// Whether anything is read ahead now.
-    fn is_on(&self) -> bool {
+    pub fn is_on(&self) -> bool {
         match self.step_now {
             _ if self.n_left > 0 => false,
             Step::Compare(n) => BLOCKS[n / BLOCK],
@@ -137,7 +152,9 @@ mod tests {
     use std::sync::Arc;
 
     fn governor() -> Governor {
-        Governor::new(0, Turn::default())
+        let mut governor = Governor::new(0, Turn::default());
+        governor.step_now = Step::Pause(0);
+        governor
     }
 
     /// Lets `n` tokens pass that take `on` or `off` milliseconds; returns how many read ahead.
@@ -145,7 +162,7 @@ mod tests {
         let mut n_on = 0;
         for _ in 0..n {
             governor.token(*now, 0);
-            let is_on = governor.allows(0, 9.0);
+            let is_on = governor.is_on();
             n_on += u32::from(is_on);
             *now += Duration::from_millis(if is_on { on } else { off });
         }
@@ -174,13 +191,13 @@ mod tests {
     fn nothing_is_read_or_compared_while_it_warms_up() {
         let mut governor = Governor::new(3, Turn::default());
         for n in 0..3 {
-            assert!(!governor.allows(0, 9.0), "{n}");
+            assert!(!governor.is_on(), "{n}");
             governor.token(Duration::from_secs(n), 0);
             governor.batch();
         }
-        assert_eq!(governor.step_now, Step::Pause(0));
+        assert_eq!(governor.step_now, Step::Pause(PAUSE_FIRST));
         assert_eq!(governor.watch.stop(Duration::from_secs(9), 0), None);
-        assert!(governor.allows(0, 9.0));
+        assert!(governor.is_on());
     }
 
     #[test]
@@ -199,16 +216,16 @@ mod tests {
         assert_eq!((verdict.ms_with, verdict.ms_without), (10.0, 12.0));
     }
 
+    /// What was computed becomes half as long, and reading ahead does not pay any more.
     #[test]
-    fn guesses_that_are_mostly_wrong_are_not_read_until_they_are_right_again() {
+    fn another_workload_is_compared_soon() {
         let mut governor = governor();
-        let (layer, lead) = (3, 2.0);
-        assert!(governor.allows(layer, lead));
-        for is_right in [false, true] {
-            (0..200).for_each(|_| governor.learn(layer, lead, is_right));
-            assert_eq!(governor.allows(layer, lead), is_right);
-            assert!(governor.allows(layer + 1, lead));
-        }
+        let mut now = Duration::ZERO;
+        pass(&mut governor, &mut now, N_COMPARED as u32 + 8, 20, 30);
+        assert!(governor.is_on());
+        let n = N_CHANGED as u32 + N_COMPARED as u32 + 8;
+        let n_on = pass(&mut governor, &mut now, n, 12, 10);
+        assert!(!governor.is_on() && n_on < n, "{n_on} of {n}");
     }
 
     /// Reading ahead saves a sixth. While a device computes for another trial, tokens take what they take there.
@@ -216,6 +233,7 @@ mod tests {
     fn tokens_of_another_trial_say_nothing() {
         let turns = Arc::new(Turns::default());
         let mut governor = Governor::new(0, Turn::of(&turns));
+        governor.step_now = Step::Pause(0);
         let mut other = Turn::of(&turns);
         let mut now = Duration::ZERO;
         assert!(other.take());

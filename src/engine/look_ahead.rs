@@ -3,9 +3,8 @@
 use super::ahead::{Ahead, Guess, Miss};
 use super::arrivals::Target;
 use super::core::{Engine, State};
-use super::foresight::{AheadTally, Foresight};
+use super::foresight::{AheadTally, Foresight, Inputs};
 use super::governor::Governor;
-use super::layout::Layer;
 use super::run::{Routing, STALE_EVENTS};
 use crate::expert::ExpertId;
 use crate::store::Recalled;
@@ -15,6 +14,16 @@ use crate::trial::Turn;
 /// Nothing is read ahead into a pool of fewer slots than this many times what a token uses: all that is resident is
 /// about to be used again.
 const COLD_SLOTS_MIN: f64 = 1.25;
+/// Experts that the next layer picks with this chance at least are read ahead, and those that the one after it does.
+const NEAR_CHANCE_MIN: f32 = 0.35;
+const FAR_CHANCE_MIN: f32 = 0.5;
+/// What a guess of the layer after the next is worth beside one of the next: there will be a better one.
+const FAR_WORTH: f32 = 0.8;
+/// Experts with this chance are not evicted, if anything else can go.
+const SPARE_CHANCE_MIN: f32 = 0.3;
+/// Experts that are read ahead and have not arrived: what the disk can read while a layer is computed, and little more,
+/// because each has taken a slot.
+const N_OPEN_MAX: usize = 2;
 
 impl Engine {
     /// Reads ahead after `warm_up` batches of generation, as far as it pays: until then the disk is busy with what
@@ -48,7 +57,7 @@ impl Engine {
             return;
         };
         let n_rows = routing.n_rows;
-        ahead.learn(at, layer, n_rows);
+        ahead.count(at, layer, n_rows);
         if layer == 0 {
             ahead.note_time(at, routing.picks.n_tokens());
         }
@@ -62,8 +71,10 @@ impl Engine {
             if is_picked && !has_arrived && guess.held.is_some() {
                 hurried.push(slot);
             }
-            // Of a lane whose thread may never come back, others say that it is over.
-            let is_over = guess.lane == at || state.runs.n_events - guess.begun_at > STALE_EVENTS;
+            // Of a lane whose thread may never come back, others say that it is over. A guess of a layer that is still to
+            // come waits for it.
+            let is_due = guess.layer <= layer || guess.layer > layer + 1;
+            let is_over = guess.lane == at && is_due || state.runs.n_events - guess.begun_at > STALE_EVENTS;
             if guess.is_settled || !is_over {
                 continue;
             }
@@ -149,106 +160,160 @@ impl Engine {
         }
     }
 
-    /// Guesses what the layer after `layer` will pick, and spares it from now on. Call this before the
+    /// Spares what the layer after `layer` will pick, as lane `at` has guessed one layer before. Call this before the
     /// event of `layer` is planned.
-    pub(super) fn expect_next(&self, state: &mut State, layer: usize, routing: &Routing) {
+    pub(super) fn expect_next(&self, state: &mut State, at: usize, layer: usize) {
         let Some(ahead) = &mut state.ahead else {
             return;
         };
-        let next = layer + 1;
-        let top_k = routing.picks.top_k();
-        // Where every expert is resident there is nothing to read or to spare.
-        let has_misses = |layer: &Layer| {
-            let residency = &state.pools[layer.pool].residency;
-            (residency.n_resident() as usize) < residency.shape().n_total()
-        };
-        // What a device computes, memory need not have.
-        let is_lent = state.is_lent.get(next).is_some_and(|&is_lent| is_lent);
-        let is_worth_it = !is_lent && self.layout.layers.get(next).is_some_and(has_misses);
-        if !is_worth_it || !ahead.guess(next, top_k, &routing.inputs) {
-            ahead.wanted.clear();
-        }
         for pool in state.pools.iter_mut() {
             pool.residency.expect([]);
         }
-        if let Some(layer) = self.layout.layers.get(next) {
-            let wanted = ahead.wanted.iter();
-            state.pools[layer.pool].residency.expect(wanted.map(|&(expert, _)| ExpertId {
-                layer: layer.pool_layer,
-                expert,
-            }));
+        let outlook = ahead.outlook(at);
+        let next = layer + 1;
+        // What a device computes, memory need not have.
+        let is_known = outlook.layer.is_some_and(|from| from + 2 == next);
+        if !is_known || state.is_lent.get(next).is_none_or(|&is_lent| is_lent) {
+            return;
         }
+        let layer = &self.layout.layers[next];
+        let likely = outlook.far.iter().filter(|(_, chance)| *chance >= SPARE_CHANCE_MIN);
+        let expected = likely.map(|&(expert, _)| ExpertId {
+            layer: layer.pool_layer,
+            expert,
+        });
+        state.pools[layer.pool].residency.expect(expected);
     }
 
-    /// Reads what the layer after `layer` will probably pick, in lane `at`.
-    pub(super) fn look_ahead(&self, state: &mut State, at: usize, layer: usize) {
+    /// Guesses what comes after the event of `layer` in lane `at`, which is planned, and reads of that what there is time
+    /// for. Of a batch of many tokens it only learns.
+    pub(super) fn look_ahead(&self, state: &mut State, at: usize, layer: usize, routing: &Routing) {
         let Some(mut ahead) = state.ahead.take() else {
             return;
         };
-        if !ahead.wanted.is_empty() {
-            self.read_wanted(state, &mut ahead, at, layer + 1);
+        ahead.outlook(at).layer = None;
+        let has_few = routing.picks.n_tokens() as usize <= Inputs::N_MAX;
+        if routing.inputs.rows().next().is_some() {
+            ahead.top_k = routing.picks.top_k();
+            match has_few {
+                true => ahead.guess(at, layer, &routing.inputs),
+                false => ahead.foresight.see(at, layer, &routing.inputs),
+            }
+            if has_few {
+                self.note_misses(state, &mut ahead, at, layer + 1);
+                self.read_likely(state, &mut ahead, at);
+            }
+            ahead.foresight.learn(at, layer, has_few.then_some(routing.picks));
         }
         state.ahead = Some(ahead);
     }
 
-    fn read_wanted(&self, state: &mut State, ahead: &mut Ahead, at: usize, layer_index: usize) {
-        let layer = &self.layout.layers[layer_index];
-        let residency = &mut state.pools[layer.pool].residency;
-        let id = |expert| ExpertId {
-            layer: layer.pool_layer,
-            expert,
+    /// The disk may have time for more of what lane `at` has guessed.
+    pub(super) fn look_further(&self, state: &mut State, at: usize) {
+        if let Some(mut ahead) = state.ahead.take() {
+            self.read_likely(state, &mut ahead, at);
+            state.ahead = Some(ahead);
+        }
+    }
+
+    /// Notes which of the guesses of `layer` are not resident.
+    fn note_misses(&self, state: &State, ahead: &mut Ahead, at: usize, number: usize) {
+        let Some(layer) = self.layout.layers.get(number) else {
+            return;
         };
-        // What little more than one token uses is all about to be used again.
-        let cycle = residency.shape().n_layers() * ahead.top_k as u32;
-        let has_cold_slots = f64::from(residency.n_slots()) >= COLD_SLOTS_MIN * f64::from(cycle);
-        ahead.reads.clear();
-        for &(expert, lead) in &ahead.wanted {
-            let wanted = id(expert);
-            if residency.is_resident(wanted) {
-                continue;
-            }
-            ahead.misses.push(Miss {
-                lane: at,
-                layer: layer_index,
+        let residency = &state.pools[layer.pool].residency;
+        let likely = &ahead.outlooks[at].near;
+        for &(expert, _) in likely.iter().take_while(|(_, chance)| *chance >= NEAR_CHANCE_MIN) {
+            let id = ExpertId {
+                layer: layer.pool_layer,
                 expert,
-                lead,
-            });
-            if !has_cold_slots || !ahead.governor.allows(layer_index, lead) {
-                continue;
-            }
-            // What reads on demand says that a file has changed.
-            if ahead.reads.is_empty() && self.check_files(layer_index).is_err() {
-                break;
-            }
-            let Some(held) = residency.fill_ahead(wanted) else {
-                break;
             };
-            let slot = held.slot();
-            let n_before = ahead.reads.len();
-            for part in 0..layer.parts.len() {
-                ahead.reads.push(self.slot_read(layer, part, expert, slot));
+            if !residency.is_resident(id) {
+                ahead.misses.push(Miss {
+                    lane: at,
+                    layer: number,
+                    expert,
+                });
             }
-            let guess = Guess {
-                lane: at,
-                begun_at: state.runs.n_events,
-                layer: layer_index,
-                id: wanted,
-                slot,
-                part_bytes: ahead.reads[n_before..].iter().map(|r| r.len).collect(),
-                dropped: 0,
-                held: Some(held),
-                abandoned: None,
-                is_settled: false,
+        }
+    }
+
+    /// Begins to read the likeliest of what lane `at` has guessed and is not resident, while only a few guesses have not
+    /// arrived.
+    fn read_likely(&self, state: &mut State, ahead: &mut Ahead, at: usize) {
+        if !ahead.governor.is_on() || ahead.outlook(at).layer.is_none() {
+            return;
+        }
+        let is_open = |guess: &&Guess| guess.abandoned.is_none() && !self.has_arrived(guess);
+        let mut n_open = ahead.guesses.iter().filter(is_open).count();
+        while n_open < N_OPEN_MAX && self.read_likeliest(state, ahead, at) {
+            n_open += 1;
+        }
+    }
+
+    /// Begins to read one more expert. False if none is worth it.
+    fn read_likeliest(&self, state: &mut State, ahead: &mut Ahead, at: usize) -> bool {
+        let outlook = &ahead.outlooks[at];
+        let from = outlook.layer.expect("it was guessed");
+        let of_layer = |distance: usize, likely: &[(u32, f32)], least: f32| {
+            let number = from + distance;
+            let layer = self.layout.layers.get(number)?;
+            let residency = &state.pools[layer.pool].residency;
+            // What little more than one token uses is all about to be used again.
+            let cycle = residency.shape().n_layers() * ahead.top_k as u32;
+            let has_cold_slots = f64::from(residency.n_slots()) >= COLD_SLOTS_MIN * f64::from(cycle);
+            if state.is_lent[number] || !has_cold_slots {
+                return None;
+            }
+            let likely = likely.iter().take_while(|(_, chance)| *chance >= least);
+            let id = |expert| ExpertId {
+                layer: layer.pool_layer,
+                expert,
             };
-            self.arrivals.clear_slot(self.slot_number(&guess));
-            ahead.guesses.push(guess);
-            ahead.tally.reads += 1;
+            let mut missing = likely.filter(|(expert, _)| !residency.is_resident(id(*expert)));
+            missing.next().map(|&(expert, chance)| (chance, number, id(expert)))
+        };
+        let near = of_layer(1, &outlook.near, NEAR_CHANCE_MIN);
+        let far = of_layer(2, &outlook.far, FAR_CHANCE_MIN);
+        let best = match (near, far) {
+            (Some(near), Some(far)) if near.0 < FAR_WORTH * far.0 => far,
+            (Some(near), _) => near,
+            (None, Some(far)) => far,
+            (None, None) => return false,
+        };
+        let (_, number, id) = best;
+        // What reads on demand says that a file has changed.
+        if self.check_files(number).is_err() {
+            return false;
         }
-        if !ahead.reads.is_empty() {
-            self.meter.count(&ahead.reads);
-            self.note_asked(layer_index, &ahead.reads, true, u64::MAX);
-            self.queue.submit_ahead(&ahead.reads);
+        let layer = &self.layout.layers[number];
+        let Some(held) = state.pools[layer.pool].residency.fill_ahead(id) else {
+            return false;
+        };
+        let slot = held.slot();
+        ahead.reads.clear();
+        for part in 0..layer.parts.len() {
+            ahead.reads.push(self.slot_read(layer, part, id.expert, slot));
         }
+        let guess = Guess {
+            lane: at,
+            begun_at: state.runs.n_events,
+            layer: number,
+            id,
+            slot,
+            part_bytes: ahead.reads.iter().map(|r| r.len).collect(),
+            dropped: 0,
+            held: Some(held),
+            abandoned: None,
+            is_settled: false,
+        };
+        self.arrivals.clear_slot(self.slot_number(&guess));
+        ahead.guesses.push(guess);
+        ahead.tally.reads += 1;
+        self.meter.count(&ahead.reads);
+        self.note_asked(number, &ahead.reads, true, u64::MAX);
+        self.queue.submit_ahead(&ahead.reads);
+        true
     }
 
     /// The slot of a guess among the slots of all pools.

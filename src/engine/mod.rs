@@ -31,7 +31,6 @@ mod learning;
 mod lend;
 mod look_ahead;
 mod meter;
-mod odds;
 mod operation;
 mod populate;
 pub mod predict;
@@ -49,7 +48,7 @@ mod warm;
 
 pub use self::core::Engine;
 pub use crate::draft_tokens::{Batch, Drafts, Sure, Token};
-pub use foresight::{AheadTally, Foresight, Inputs};
+pub use foresight::{AheadTally, Foresight, Inputs, Likely};
 pub use lend::{Loan, Piece, Wanted};
 pub use meter::{Meter, Spent};
 pub use run::Routing;

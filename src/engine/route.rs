@@ -43,9 +43,11 @@ impl Engine {
             let sure = self.begin(state, at, layer, routing)?;
             self.read_misses(state, at, layer, part, routing)?;
             if !is_trial {
-                self.look_ahead(state, at, layer);
+                self.look_ahead(state, at, layer, routing);
                 self.learn(state, at, layer, routing, sure);
             }
+        } else if !is_trial {
+            self.look_further(state, at);
         }
         let run = &mut state.runs.by_lane[at];
         run.parts_begun |= 1 << part;
@@ -119,14 +121,14 @@ impl Engine {
         Ok(Some((entry.expert, address)))
     }
 
-    /// An event of `layer` is about to be planned in lane `at`: what was guessed of it, and what is guessed of the
-    /// next.
+    /// An event of `layer` is about to be planned in lane `at`: what was guessed of it, and what is spared for
+    /// the next.
     fn foresee(&self, state: &mut State, at: usize, layer: usize, routing: &Routing) {
         state.is_lent[layer] = false;
         if layer == 0 {
             self.note_batch(state, Some(at), routing.picks.n_tokens());
         }
         self.settle_guesses(state, at, layer, routing);
-        self.expect_next(state, layer, routing);
+        self.expect_next(state, at, layer);
     }
 }

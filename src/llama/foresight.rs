@@ -5,7 +5,6 @@ use super::sys::{
     GGML_TYPE_F32, ggml_backend_buffer_is_host, ggml_get_type_traits, ggml_tensor, llama_model,
     llama_model_meta_val_str,
 };
-use crate::engine::Foresight;
 use crate::engine::predict::{Gate, Groups, Router, Routers};
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char};
@@ -129,7 +128,6 @@ impl SeenRouters {
         LayerRouters {
             layers: blocks.map(tensors).collect(),
             rules: self.rules,
-            arch: pulp::Arch::new(),
         }
     }
 }
@@ -157,7 +155,6 @@ fn rules(number: impl Fn(&str) -> Option<usize>) -> Rules {
 pub struct LayerRouters {
     layers: Vec<Tensors>,
     rules: Rules,
-    arch: pulp::Arch,
 }
 
 impl Routers for LayerRouters {
@@ -184,72 +181,6 @@ impl Routers for LayerRouters {
             groups: self.rules.groups,
         })
     }
-}
-
-impl Foresight for LayerRouters {
-    fn scores(&self, layer: usize, input: &[f32], scores: &mut Vec<f32>) -> bool {
-        let router = &self.layers[layer];
-        let Some(weight) = router.weight.as_ref() else {
-            return false;
-        };
-        if !weight.values().len().is_multiple_of(input.len()) {
-            return false;
-        }
-        scores.clear();
-        self.arch.dispatch(Product {
-            rows: weight.values(),
-            input,
-            scores,
-        });
-        if let Some(bias) = &router.bias {
-            for (score, bias) in scores.iter_mut().zip(bias.values()) {
-                *score += bias;
-            }
-        }
-        if let Some(bias) = &router.late_bias {
-            for (score, bias) in scores.iter_mut().zip(bias.values()) {
-                *score = 1.0 / (1.0 + (-*score).exp()) + bias;
-            }
-        }
-        true
-    }
-}
-
-/// A matrix times a vector, compiled for the vector units there are.
-struct Product<'a> {
-    rows: &'a [f32],
-    input: &'a [f32],
-    scores: &'a mut Vec<f32>,
-}
-
-impl pulp::WithSimd for Product<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        let Self {
-            rows,
-            input,
-            scores,
-        } = self;
-        scores.extend(rows.chunks_exact(input.len()).map(|row| dot(row, input)));
-    }
-}
-
-/// The sum of products, in many sums side by side: additions in a row wait for each other.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const N: usize = 32;
-    let mut sums = [0.0f32; N];
-    let (chunks_a, rest_a) = a.as_chunks::<N>();
-    let (chunks_b, rest_b) = b.as_chunks::<N>();
-    for (x, y) in chunks_a.iter().zip(chunks_b) {
-        for i in 0..N {
-            sums[i] += x[i] * y[i];
-        }
-    }
-    let rest: f32 = rest_a.iter().zip(rest_b).map(|(x, y)| x * y).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]

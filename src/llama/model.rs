@@ -9,6 +9,7 @@ use super::workload::Workload;
 use crate::config::{Config, StatsTo};
 use crate::engine::Engine;
 use crate::engine::layout::{Tensor, expert_bytes};
+use crate::engine::predict::Predictor;
 use crate::error::{Error, Result};
 use crate::recent_events;
 use crate::report::{self, Progress};
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 /// Batches of generation before anything is read ahead.
-const WARM_UP: u32 = 64;
+const WARM_UP: u32 = 8;
 /// Experts of fewer bytes than this are read with the default depth of the queue.
 const MEASURED_BYTES_MIN: u64 = 256 << 20;
 
@@ -260,7 +261,10 @@ impl Model {
             report::say(&line);
         }
         if let Some(foresight) = foresight {
-            engine.look_ahead_with(Box::new(foresight), WARM_UP, trials::turn());
+            let layers = engine.layout().layers.iter();
+            let n_experts: Vec<usize> = layers.map(|layer| layer.n_experts as usize).collect();
+            let predictor = Predictor::new(Box::new(foresight), &n_experts);
+            engine.look_ahead_with(Box::new(predictor), WARM_UP, trials::turn());
         }
         if let Some(workload) = &self.workload {
             self.warm(&engine, workload)?;

@@ -19,7 +19,7 @@ use super::features::Features;
 use super::habits::Habits;
 use super::product::Product;
 use super::router::{Router, Routers};
-use crate::engine::foresight::Inputs;
+use crate::engine::foresight::{Foresight, Inputs, Likely};
 use crate::trace::Picks;
 
 /// Layers from the one that is seen to the last one that can be guessed.
@@ -123,8 +123,10 @@ impl Predictor {
         }
     }
 
-    /// The router of `layer` in lane `at` has seen `inputs`.
-    pub fn see(&mut self, at: usize, layer: usize, inputs: &Inputs) {
+}
+
+impl Foresight for Predictor {
+    fn see(&mut self, at: usize, layer: usize, inputs: &Inputs) {
         if self.lanes.len() <= at {
             self.lanes.resize_with(at + 1, Lane::default);
         }
@@ -147,10 +149,7 @@ impl Predictor {
         }
     }
 
-    /// The experts that the layer `distance` after the one that lane `at` has seen last, `layer`, will probably pick
-    /// for any of its tokens, each with the chance of that; the surest first. Of each token it picks `top_k`. None if
-    /// there is nothing to tell.
-    pub fn guess(&mut self, at: usize, layer: usize, distance: usize, top_k: usize) -> &[(u32, f32)] {
+    fn guess(&mut self, at: usize, layer: usize, distance: usize, top_k: usize) -> &Likely {
         assert!((1..=DISTANCE_MAX).contains(&distance), "distance {distance}");
         self.likely.clear();
         let target = layer + distance;
@@ -212,9 +211,8 @@ impl Predictor {
         &self.likely
     }
 
-    /// Lane `at` has seen the router of `layer`, which picked `picks`: compares that with what was foreseen. Without
-    /// picks, as where only some tokens of a prompt are seen, only the corrections are learnt.
-    pub fn learn(&mut self, at: usize, layer: usize, picks: Option<Picks>) {
+    /// Compares what was picked with what was foreseen. Without picks only the corrections are learnt.
+    fn learn(&mut self, at: usize, layer: usize, picks: Option<Picks>) {
         // Of a prompt nobody has guessed anything. Else it is not worth learning what nobody asks for.
         if picks.is_none() {
             (1..=DISTANCE_MAX).for_each(|distance| _ = self.foresee(at, layer, distance));
@@ -272,6 +270,9 @@ impl Predictor {
         }
     }
 
+}
+
+impl Predictor {
     /// Applies the router of the layer `distance` after `layer` to what lane `at` has seen last, if that was not done.
     /// False if that cannot be.
     fn foresee(&mut self, at: usize, layer: usize, distance: usize) -> bool {
