@@ -6,7 +6,7 @@
 mod patterned;
 
 use hotset::engine::layout::{Layout, Tensor};
-use hotset::engine::{Batch, Engine, Foresight, Inputs, Routing};
+use hotset::engine::{Batch, Engine, Foresight, Inputs, Likely, Routing};
 use hotset::policy::REGISTRY;
 use hotset::pooled::Pooled;
 use hotset::report;
@@ -194,17 +194,24 @@ fn experts_are_right_while_memory_comes_and_goes() {
 }
 
 /// Guesses what [`compute_in_three_lanes`] will use.
-struct Oracle;
+#[derive(Default)]
+struct Oracle {
+    token: usize,
+    guessed: Vec<(u32, f32)>,
+}
 
 impl Foresight for Oracle {
-    fn scores(&self, layer: usize, input: &[f32], scores: &mut Vec<f32>) -> bool {
-        scores.clear();
-        scores.resize(N_EXPERTS, 0.0);
-        for (rank, expert) in likely(layer, input[0] as usize).into_iter().enumerate() {
-            scores[expert] = -(rank as f32);
-        }
-        true
+    fn see(&mut self, _: usize, _: usize, inputs: &Inputs) {
+        self.token = inputs.rows().next().map_or(0, |row| row[0] as usize);
     }
+
+    fn guess(&mut self, _: usize, layer: usize, distance: usize, top_k: usize) -> &Likely {
+        let best = likely(layer + distance, self.token).into_iter().take(top_k);
+        self.guessed = best.map(|expert| (expert as u32, 0.6)).collect();
+        &self.guessed
+    }
+
+    fn learn(&mut self, _: usize, _: usize, _: Option<Picks>) {}
 }
 
 /// Slots of wrong guesses are let go while some of their reads have ended and others were recalled.
@@ -212,7 +219,7 @@ impl Foresight for Oracle {
 fn memory_comes_and_goes_while_experts_are_read_ahead() {
     for delay_ms in [0, 1] {
         let engine = engine("lru", 60, delay_ms);
-        engine.look_ahead_with(Box::new(Oracle), 0, Turn::default());
+        engine.look_ahead_with(Box::<Oracle>::default(), 0, Turn::default());
         let n_bytes = engine.size().n_bytes;
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {

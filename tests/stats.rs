@@ -6,7 +6,7 @@ use hotset::pooled::Pooled;
 use hotset::recent_events::{ENGINE_BYTES, PICKS_MAX};
 use hotset::report;
 use hotset::residency::Tally;
-use hotset::stats::Stats;
+use hotset::stats::{Stats, Times};
 use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use std::io::Write;
@@ -181,6 +181,8 @@ fn trials_leave_no_trace() {
             model: String::new(),
             busy_ms: 0.0,
             stalled_ms: 0.0,
+            generation_time: Times::default(),
+            prompt_time: Times::default(),
             // The only counter that is of what was read, whatever for.
             bytes_read_uncounted: 0,
             ..stats
@@ -214,14 +216,15 @@ fn the_fields_of_the_json_file_stay() {
     };
     let expected = fields(
         "model policy io n_layers n_experts n_slots n_resident expert_bytes arena_bytes generation prompt \
-         n_reads bytes_read n_retries bytes_read_uncounted stalled_ms busy_ms has_staged generation_heat prompt_heat hindsight",
+         n_reads bytes_read n_retries bytes_read_uncounted stalled_ms generation_time prompt_time busy_ms has_staged \
+         generation_heat prompt_heat hindsight",
     );
     let found = names(&value);
     assert!(
         expected.iter().all(|name| found.contains(name)),
         "{found:?}"
     );
-    let hindsight = "picks warm_picks is_whole_run active_hits lru_hits belady_hits";
+    let hindsight = "picks warm_picks is_whole_run active_hits more_hits lru_hits belady_hits";
     assert_eq!(names(&value["hindsight"]), fields(hindsight));
     let heat = "hottest_tenth hottest_quarter hottest_half entropy_bits flat_bits";
     assert_eq!(names(&value["generation_heat"]), fields(heat));

@@ -2,7 +2,7 @@
 
 use crate::states::{Event, States};
 use comfy_table::{CellAlignment, Table, presets};
-use hotset::engine::Inputs;
+use hotset::engine::{Foresight, Inputs};
 use hotset::engine::predict::{DISTANCE_MAX, Predictor, Routers};
 use hotset::expert::{self, ExpertId, Shape};
 use hotset::policy;

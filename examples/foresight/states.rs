@@ -7,7 +7,9 @@ use anyhow::{Context, bail, ensure};
 use hotset::engine::predict::{Gate, Groups, Router, Routers};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufRead, BufReader, Read};
+#[cfg(feature = "llama")]
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 

@@ -32,11 +32,36 @@ use super::governor::Governor;
 use crate::expert::ExpertId;
 use crate::residency::{Abandoned, Hold};
 use crate::store::Read;
+use crate::trace::Picks;
 use std::time::Instant;
+
+/// What a lane still has to think about: an event of a few tokens.
+#[derive(Default)]
+pub(super) struct Thought {
+    /// Its layer; `None` if there is nothing.
+    pub layer: Option<usize>,
+    pub top_k: usize,
+    /// What each token picked, one after the other.
+    pub ids: Vec<i32>,
+}
+
+impl Thought {
+    /// That of `layer`, which picked `picks`.
+    pub fn of(layer: usize, picks: Picks) -> Self {
+        let mut ids = Vec::with_capacity(picks.n_tokens() as usize * picks.top_k());
+        picks.rows().for_each(|row| ids.extend_from_slice(row));
+        Self {
+            layer: Some(layer),
+            top_k: picks.top_k(),
+            ids,
+        }
+    }
+}
 
 /// What is likely to be picked of the layers after one.
 #[derive(Default)]
 pub(super) struct Outlook {
+    pub thought: Thought,
     /// The layer whose router has run, in a lane that has guessed; `None` if nothing was guessed.
     pub layer: Option<usize>,
     /// Of the next layer.
@@ -84,6 +109,8 @@ pub(super) struct Ahead {
     /// Experts that a token picks of a layer.
     pub top_k: usize,
     pub reads: Vec<Read>,
+    /// Slots of what was guessed right for the event that begins, and has not arrived.
+    pub hurried: Vec<u32>,
 }
 
 impl Ahead {
@@ -99,6 +126,7 @@ impl Ahead {
             tally: AheadTally::default(),
             top_k: 0,
             reads: Vec::new(),
+            hurried: Vec::new(),
         }
     }
 
@@ -140,10 +168,9 @@ impl Ahead {
         &mut self.outlooks[at]
     }
 
-    /// Guesses what the layers after `layer` will pick for the tokens of lane `at`, of which the routers of `layer`
-    /// saw `inputs`.
-    pub fn guess(&mut self, at: usize, layer: usize, inputs: &Inputs) {
-        self.foresight.see(at, layer, inputs);
+    /// Guesses what the layers after `layer`, which lane `at` has seen last, will pick for its tokens, `top_k` for each.
+    pub fn guess(&mut self, at: usize, layer: usize, top_k: usize) {
+        self.top_k = top_k;
         let mut outlook = std::mem::take(self.outlook(at));
         outlook.layer = Some(layer);
         for (distance, likely) in [(2, &mut outlook.far), (1, &mut outlook.near)] {

@@ -58,6 +58,11 @@ impl Target {
     }
 }
 
+/// Whether the read with this tag is of one of `slots`.
+pub(super) fn is_of(tag: u64, slots: &[u32]) -> bool {
+    matches!(Target::from_tag(tag), Target::Slot { slot, .. } if slots.contains(&slot))
+}
+
 /// The arrivals of one model.
 pub struct Arrivals {
     slots: Box<[AtomicU32]>,

@@ -104,7 +104,7 @@ impl Engine {
         Ok(Self {
             sizing,
             lanes: (0..N_LANES)
-                .map(|_| Lane::new(n_experts as usize))
+                .map(|number| Lane::new(number, n_experts as usize))
                 .collect(),
             state: Lock::new(State {
                 runs: Runs::default(),

@@ -43,6 +43,11 @@ impl Flight {
         Duration::from_nanos(self.now().saturating_sub(idle_since))
     }
 
+    /// Whether any read has not ended.
+    pub fn has_reads(&self) -> bool {
+        self.n_reads.load(Ordering::Relaxed) > 0
+    }
+
     /// The read with this tag has ended.
     pub fn end(&self, tag: u64) {
         self.leave(1);

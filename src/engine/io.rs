@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Engine {
-    /// Submits the reads of a plan's fills: those of `part`, which is computed first, then the other parts
+    /// Submits the reads of a plan's fills, and of what was guessed right and has not arrived in `hurried`: those of `part`, which is computed first, then the other parts
     /// in their order, which ends with what is computed last. Returns how long the disk had nothing to do before,
     /// since `began`.
     pub(super) fn read_fills(
@@ -22,9 +22,10 @@ impl Engine {
         number: usize,
         part: usize,
         plan: &Plan,
+        hurried: &[u32],
         began: u64,
     ) -> Result<Duration> {
-        if plan.fills.is_empty() {
+        if plan.fills.is_empty() && hurried.is_empty() {
             return Ok(Duration::ZERO);
         }
         self.check_files(number)?;
@@ -44,10 +45,10 @@ impl Engine {
             }
             self.meter.count(reads);
             idle += self.note_asked(number, reads, false, began);
-            match turn {
-                0 => self.queue.submit(reads),
-                _ => self.queue.submit_in_turn(reads),
-            }
+            let is_needed = |tag| {
+                matches!(Target::from_tag(tag), Target::Slot { slot, part: p } if p as usize == part && hurried.contains(&slot))
+            };
+            self.queue.submit_turn(reads, &is_needed, turn == 0);
         }
         Ok(idle)
     }

@@ -87,6 +87,10 @@ pub struct Lane {
     pub n_staged: AtomicUsize,
     /// Threads that have reached the end of the list.
     pub n_finished: AtomicU32,
+    /// Whether who waits first has something to think about.
+    pub thinks_later: AtomicBool,
+    /// Its number among the lanes.
+    pub number: usize,
     /// Where its time goes.
     pub clock: Clock,
     experts: Box<[AtomicU32]>,
@@ -135,8 +139,8 @@ impl Clock {
 }
 
 impl Lane {
-    /// A lane for operations of up to `n_experts` distinct experts.
-    pub fn new(n_experts: usize) -> Self {
+    /// Lane `number`, for operations of up to `n_experts` distinct experts.
+    pub fn new(number: usize, n_experts: usize) -> Self {
         let u32s = || (0..n_experts).map(|_| AtomicU32::new(0)).collect();
         Self {
             key: AtomicUsize::new(0),
@@ -146,6 +150,8 @@ impl Lane {
             n_entries: AtomicUsize::new(0),
             n_staged: AtomicUsize::new(0),
             n_finished: AtomicU32::new(0),
+            thinks_later: AtomicBool::new(false),
+            number,
             clock: Clock::default(),
             experts: u32s(),
             addresses: (0..n_experts).map(|_| AtomicUsize::new(0)).collect(),
@@ -259,7 +265,7 @@ mod tests {
     #[test]
     fn whoever_takes_a_lane_over_does_not_change_how_it_ended() {
         for (n_staged, n_staged_next) in [(3, 0), (0, 3)] {
-            let lane = Lane::new(4);
+            let lane = Lane::new(0, 4);
             let next = |n_threads, n_staged| {
                 lane.begin(n_threads, false);
                 lane.n_staged.store(n_staged, Relaxed);
@@ -274,7 +280,7 @@ mod tests {
             assert_eq!(is_free, n_staged > 0);
         }
         // The one before the last, while the last one and the next operation pass it by.
-        let lane = Lane::new(4);
+        let lane = Lane::new(0, 4);
         lane.begin(2, false);
         lane.n_staged.store(1, Relaxed);
         let is_free = lane.finish_and(|| {

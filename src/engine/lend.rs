@@ -212,7 +212,7 @@ impl Engine {
             residency.spare(self.id(loan.layer, expert));
         }
         self.keep_in(state, wanted.victims);
-        self.read_fills(&mut state.scratch.reads, loan.layer, 0, plan, u64::MAX)?;
+        self.read_fills(&mut state.scratch.reads, loan.layer, 0, plan, &[], u64::MAX)?;
         let learnt = Sure::of(&sure, all);
         let is_kept = !state.is_lent[loan.layer];
         state.pools.count(loan.layer, &learnt, is_kept);

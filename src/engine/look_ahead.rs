@@ -1,9 +1,9 @@
 //! Reads ahead what was guessed, and settles it; `ahead.rs` says what that is.
 
 use super::ahead::{Ahead, Guess, Miss};
-use super::arrivals::Target;
+use super::arrivals::{Target, is_of};
 use super::core::{Engine, State};
-use super::foresight::{AheadTally, Foresight, Inputs};
+use super::foresight::{AheadTally, Foresight};
 use super::governor::Governor;
 use super::run::{Routing, STALE_EVENTS};
 use crate::expert::ExpertId;
@@ -23,7 +23,7 @@ const FAR_WORTH: f32 = 0.8;
 const SPARE_CHANCE_MIN: f32 = 0.3;
 /// Experts that are read ahead and have not arrived: what the disk can read while a layer is computed, and little more,
 /// because each has taken a slot.
-const N_OPEN_MAX: usize = 2;
+const N_OPEN_MAX: usize = 3;
 
 impl Engine {
     /// Reads ahead after `warm_up` batches of generation, as far as it pays: until then the disk is busy with what
@@ -61,7 +61,8 @@ impl Engine {
         if layer == 0 {
             ahead.note_time(at, routing.picks.n_tokens());
         }
-        let mut hurried = Vec::new();
+        let mut hurried = std::mem::take(&mut ahead.hurried);
+        hurried.clear();
         let mut useless = Vec::new();
         for guess in &mut ahead.guesses {
             let is_picked = guess.layer == layer && n_rows[guess.id.expert as usize] > 0;
@@ -100,9 +101,8 @@ impl Engine {
                 useless.push(slot);
             }
         }
-        if !hurried.is_empty() {
-            self.queue.hurry(&|tag| is_of(tag, &hurried));
-        }
+        // They go with the other reads of the layer.
+        ahead.hurried = hurried;
         if !useless.is_empty() {
             let recalled = self.queue.recall(&|tag| is_of(tag, &useless));
             self.abandon(state, &mut ahead, &recalled);
@@ -185,39 +185,8 @@ impl Engine {
         state.pools[layer.pool].residency.expect(expected);
     }
 
-    /// Guesses what comes after the event of `layer` in lane `at`, which is planned, and reads of that what there is time
-    /// for. Of a batch of many tokens it only learns.
-    pub(super) fn look_ahead(&self, state: &mut State, at: usize, layer: usize, routing: &Routing) {
-        let Some(mut ahead) = state.ahead.take() else {
-            return;
-        };
-        ahead.outlook(at).layer = None;
-        let has_few = routing.picks.n_tokens() as usize <= Inputs::N_MAX;
-        if routing.inputs.rows().next().is_some() {
-            ahead.top_k = routing.picks.top_k();
-            match has_few {
-                true => ahead.guess(at, layer, &routing.inputs),
-                false => ahead.foresight.see(at, layer, &routing.inputs),
-            }
-            if has_few {
-                self.note_misses(state, &mut ahead, at, layer + 1);
-                self.read_likely(state, &mut ahead, at);
-            }
-            ahead.foresight.learn(at, layer, has_few.then_some(routing.picks));
-        }
-        state.ahead = Some(ahead);
-    }
-
-    /// The disk may have time for more of what lane `at` has guessed.
-    pub(super) fn look_further(&self, state: &mut State, at: usize) {
-        if let Some(mut ahead) = state.ahead.take() {
-            self.read_likely(state, &mut ahead, at);
-            state.ahead = Some(ahead);
-        }
-    }
-
     /// Notes which of the guesses of `layer` are not resident.
-    fn note_misses(&self, state: &State, ahead: &mut Ahead, at: usize, number: usize) {
+    pub(super) fn note_misses(&self, state: &State, ahead: &mut Ahead, at: usize, number: usize) {
         let Some(layer) = self.layout.layers.get(number) else {
             return;
         };
@@ -240,7 +209,7 @@ impl Engine {
 
     /// Begins to read the likeliest of what lane `at` has guessed and is not resident, while only a few guesses have not
     /// arrived.
-    fn read_likely(&self, state: &mut State, ahead: &mut Ahead, at: usize) {
+    pub(super) fn read_likely(&self, state: &mut State, ahead: &mut Ahead, at: usize) {
         if !ahead.governor.is_on() || ahead.outlook(at).layer.is_none() {
             return;
         }
@@ -326,9 +295,4 @@ impl Engine {
         let all = self.layout.layers[guess.layer].all_parts();
         self.arrivals.has_parts(self.slot_number(guess), all)
     }
-}
-
-/// Whether the read with this tag is of one of `slots`.
-fn is_of(tag: u64, slots: &[u32]) -> bool {
-    matches!(Target::from_tag(tag), Target::Slot { slot, .. } if slots.contains(&slot))
 }

@@ -43,6 +43,7 @@ mod run;
 mod sizing;
 mod spending;
 mod stall;
+mod thinking;
 mod waiting;
 mod warm;
 

@@ -2,6 +2,7 @@
 
 use super::arrivals::Target;
 use super::core::{Engine, State};
+use super::arrivals::is_of;
 use super::lane::Lane;
 use super::meter::Spent;
 use super::ring::{Needs, Order};
@@ -35,6 +36,8 @@ impl Engine {
         let clock = &self.lanes[at].clock;
         let began = clock.batch.load(Ordering::Relaxed);
         let spent = self.meter.spent(clock.n_tokens.load(Ordering::Relaxed));
+        let hurried = state.ahead.as_mut().map(|ahead| std::mem::take(&mut ahead.hurried));
+        let hurried = hurried.unwrap_or_default();
         let State { runs, scratch, .. } = state;
         let run = &mut runs.by_lane[at];
         let Some(plan) = &run.open else {
@@ -43,9 +46,12 @@ impl Engine {
         let n_tokens = routing.picks.n_tokens();
         let is_prefill = n_tokens > Event::DECODE_TOKENS_MAX;
         if routing.batch.is_trial() || !is_prefill && plan.staged.is_empty() {
-            let idle = self.read_fills(&mut scratch.reads, layer, part, plan, began)?;
+            let idle = self.read_fills(&mut scratch.reads, layer, part, plan, &hurried, began)?;
             Spent::add(&spent.idle_ns, idle);
             return Ok(());
+        }
+        if !hurried.is_empty() {
+            self.queue.hurry(&|tag| is_of(tag, &hurried));
         }
         if !plan.fills.is_empty() || !plan.staged.is_empty() {
             self.check_files(layer)?;
@@ -81,7 +87,7 @@ impl Engine {
                 Ok(())
             }
             false => self
-                .read_fills(&mut scratch.reads, layer, part, plan, began)
+                .read_fills(&mut scratch.reads, layer, part, plan, &hurried, began)
                 .map(|idle| Spent::add(&spent.idle_ns, idle)),
         };
         scratch.next = next;

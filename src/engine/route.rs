@@ -100,6 +100,11 @@ impl Engine {
             }
             return Ok(None);
         }
+        // Between two experts: what has been read is told of sooner, and the next read begins sooner, than if another
+        // thread had to get a core for that.
+        if self.arrivals.flight.has_reads() {
+            self.queue.help();
+        }
         let entry = lane.entry(i);
         let is_trial = || lane.is_trial.load(Ordering::Relaxed);
         let mut address = entry.address;
@@ -107,6 +112,9 @@ impl Engine {
             Source::Memory => None,
             Source::Slot(slot) | Source::Early(slot) => {
                 let part = lane.part.load(Ordering::Relaxed);
+                if !self.arrivals.has_part(slot, part) {
+                    self.think_while_waiting(lane);
+                }
                 self.wait(Target::Slot { slot, part })?
             }
             Source::Ring(number) => {

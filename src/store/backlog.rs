@@ -26,11 +26,18 @@ impl Backlog {
         self.demand.extend(jobs);
     }
 
-    /// Appends what somebody needs after all that waits or is under way.
-    pub fn add_in_turn(&mut self, jobs: impl IntoIterator<Item = Job>) {
+    /// Appends what somebody needs, and with it the reads ahead whose tags satisfy `is_needed`; after all that waits or
+    /// is under way, if that is to be.
+    pub fn add_turn(
+        &mut self,
+        jobs: impl IntoIterator<Item = Job>,
+        is_needed: &dyn Fn(u64) -> bool,
+        waits_its_turn: bool,
+    ) {
         let n_before = self.demand.len();
+        self.hurry(is_needed);
         self.demand.extend(jobs);
-        if let Some(first) = self.demand.get_mut(n_before) {
+        if let Some(first) = self.demand.get_mut(n_before).filter(|_| waits_its_turn) {
             first.waits_its_turn = true;
         }
     }
@@ -53,6 +60,9 @@ impl Backlog {
 
     /// Somebody needs the reads ahead whose tags satisfy `is_needed`.
     pub fn hurry(&mut self, is_needed: &dyn Fn(u64) -> bool) {
+        if self.ahead.is_empty() {
+            return;
+        }
         let ahead = std::mem::take(&mut self.ahead);
         let (needed, rest): (Vec<_>, Vec<_>) = ahead.into_iter().partition(|j| is_needed(j.tag()));
         self.demand.extend(needed);
@@ -77,13 +87,11 @@ impl Backlog {
         recalled
     }
 
-    /// What to start next while `n_running` pieces are under way, if anything.
-    ///
-    /// What is read ahead is started alone: some disks report nothing until they have done all that they were
-    /// given, so whoever needs a piece that was under way before would wait for this one as well.
-    pub fn next(&mut self, n_running: usize) -> Option<Job> {
+    /// What to start next while `n_running` pieces are under way, if anything. What is read ahead is started while fewer
+    /// than `n_ahead_max` are.
+    pub fn next(&mut self, n_running: usize, n_ahead_max: usize) -> Option<Job> {
         match self.demand.front() {
-            None if n_running == 0 => self.ahead.pop_front(),
+            None if n_running < n_ahead_max => self.ahead.pop_front(),
             Some(next) if next.waits_its_turn && n_running > 0 => None,
             _ => self.demand.pop_front(),
         }

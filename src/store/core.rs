@@ -38,6 +38,7 @@ pub(super) struct Core {
     piece_bytes: usize,
     /// See [`super::QueueDepth`].
     pub ends_together: bool,
+    pub ahead_depth: usize,
     pub counters: Counters,
     /// Whether it was said that reads are tried again.
     is_retry_told: AtomicBool,
@@ -78,6 +79,7 @@ impl Core {
             injector: Injector::new(options.faults),
             piece_bytes: options.queue_depth.piece_bytes,
             ends_together: options.queue_depth.ends_together,
+            ahead_depth: options.queue_depth.ahead_depth as usize,
             counters: Counters::default(),
             is_retry_told: AtomicBool::new(false),
             lost: OnceLock::new(),

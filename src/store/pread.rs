@@ -106,7 +106,7 @@ impl Drop for ReadThreads {
 
 impl State {
     /// What to do next, if anything.
-    fn next(&mut self) -> Option<Job> {
+    fn next(&mut self, ahead_depth: usize) -> Option<Job> {
         if self.is_closing {
             let delayed = self.delayed.pop().map(|(_, job)| job);
             return delayed.or_else(|| self.line.pop());
@@ -117,7 +117,7 @@ impl State {
                 return Some(self.delayed.swap_remove(i).1);
             }
         }
-        self.line.next(self.n_running)
+        self.line.next(self.n_running, ahead_depth)
     }
 }
 
@@ -128,7 +128,7 @@ impl Shared {
         let mut state = self.state.lock().unwrap();
         loop {
             let is_closing = state.is_closing;
-            let Some(mut job) = state.next() else {
+            let Some(mut job) = state.next(self.core.ahead_depth) else {
                 if is_closing {
                     return;
                 }

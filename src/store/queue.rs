@@ -73,15 +73,14 @@ impl ReadQueue {
         self.backend.change(&mut |line| line.add(&mut jobs));
     }
 
-    /// As [`Self::submit`], for reads that are needed after all that was submitted before. Where the disk reports
-    /// nothing until it has done all that it was given, none of them is started before the others have ended.
-    pub fn submit_in_turn(&self, reads: &[Read]) {
+    /// As [`Self::submit`], with the reads ahead whose tags satisfy `is_needed`. If they are needed after all that was
+    /// submitted before, and the disk reports nothing until it has done all that it was given, none of them is started
+    /// before the others have ended.
+    pub fn submit_turn(&self, reads: &[Read], is_needed: &dyn Fn(u64) -> bool, is_first: bool) {
         let mut jobs = self.jobs(reads);
-        let ends_together = self.core.ends_together;
-        self.backend.change(&mut |line| match ends_together {
-            true => line.add_in_turn(&mut jobs),
-            false => line.add(&mut jobs),
-        });
+        let waits = self.core.ends_together && !is_first;
+        self.backend
+            .change(&mut |line| line.add_turn(&mut jobs, is_needed, waits));
     }
 
     /// As [`Self::submit`], for reads that may turn out to be useless: each is started when no other

@@ -18,6 +18,9 @@ pub struct QueueDepth {
     /// Whether reads that are under way at once end at once: then what is needed first is read before what is needed
     /// next, and not beside it.
     pub ends_together: bool,
+    /// Pieces that may be under way when one more is begun of what is read ahead, and this one. Where all end at once it
+    /// is begun alone: whoever needs a piece that was under way before would wait for it as well.
+    pub ahead_depth: u32,
     /// Why reads are done as they are.
     pub why: Why,
 }
@@ -47,6 +50,7 @@ impl Default for QueueDepth {
             depth: 8,
             piece_bytes: 1 << 20,
             ends_together: false,
+            ahead_depth: 1,
             why: Why::Usual,
         }
     }

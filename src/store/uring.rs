@@ -195,7 +195,7 @@ impl Shared {
         while let Some(number) = state.free.pop() {
             // What pauses before another try holds nobody up.
             let n_running = state.running.len() - state.free.len() - 1 - state.delayed.len();
-            let Some(job) = state.line.next(n_running) else {
+            let Some(job) = state.line.next(n_running, self.core.ahead_depth) else {
                 state.free.push(number);
                 break;
             };

@@ -368,7 +368,11 @@ fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
             way.queue_depth.depth += 1;
         }
     }
-    way.queue_depth.ends_together = ends_together(disk, way, n_bytes).unwrap_or(false);
+    let ends_together = ends_together(disk, way, n_bytes);
+    way.queue_depth.ends_together = ends_together.unwrap_or(false);
+    if ends_together == Some(false) {
+        way.queue_depth.ahead_depth = way.queue_depth.depth.div_ceil(2);
+    }
 }
 
 /// Whether reads that are begun at once end at once, so that one that is needed first comes sooner alone. `None` if

@@ -102,6 +102,7 @@ pub fn kinds() -> &'static [QueueKind] {
 pub const fn queue_depth(depth: u32, piece_bytes: usize) -> QueueDepth {
     QueueDepth {
         ends_together: false,
+        ahead_depth: 1,
         depth,
         piece_bytes,
         why: Why::Usual,

@@ -31,6 +31,9 @@ const MAP_BYTES_MAX: usize = 16 << 20;
 /// Where all routers take more, a layer learns from every second token only, and where they take four times as much,
 /// from every fourth: going through them takes time.
 const ROUTER_BYTES_MAX: usize = 16 << 20;
+/// After so many events of a layer it learns from fewer: from each of so many that it would learn from before.
+const N_EAGER: usize = 512;
+const LATER_PERIOD: usize = 4;
 /// Fewer features say little, whatever they take.
 const N_FEATURES_MIN: usize = 64;
 
@@ -224,7 +227,9 @@ impl Foresight for Predictor {
             of_layer.n_events = of_layer.n_events.wrapping_add(1);
         }
         // The layers take turns.
-        let is_due = picks.is_none() || (self.layers[layer].n_events + layer).is_multiple_of(self.period);
+        let n_events = self.layers[layer].n_events;
+        let period = if n_events < N_EAGER { self.period } else { LATER_PERIOD * self.period };
+        let is_due = picks.is_none() || (n_events + layer).is_multiple_of(period);
         let Some(router) = self.routers.router(layer) else {
             return;
         };

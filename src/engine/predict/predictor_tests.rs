@@ -1,7 +1,7 @@
 //! What a predictor learns of a world that is known.
 
 use super::{Gate, Predictor, Router, Routers};
-use crate::engine::foresight::Inputs;
+use crate::engine::foresight::{Foresight, Inputs};
 use crate::trace::Picks;
 
 const WIDTH: usize = 48;

@@ -1,0 +1,82 @@
+//! When guesses are made: while the thread that makes them would wait.
+//!
+//! Guessing goes through some hundred kilobytes of weights a layer. An event that misses something will wait for it, so
+//! its first thread that waits guesses meanwhile; so does one that comes to the next operation without having waited.
+//! An event that misses nothing has the disk to itself, and guesses at once.
+
+use super::ahead::Thought;
+use super::core::{Engine, State};
+use super::foresight::Inputs;
+use super::lane::Lane;
+use super::run::Routing;
+use crate::trace::Picks;
+use std::sync::atomic::Ordering;
+
+impl Engine {
+    /// The event of `layer` in lane `at` is planned, and what it misses is asked for: notes what its router saw, to think
+    /// about it.
+    pub(super) fn look_ahead(&self, state: &mut State, at: usize, layer: usize, routing: &Routing) {
+        let waits = self.will_wait(state, at, layer);
+        let Some(ahead) = &mut state.ahead else {
+            return;
+        };
+        ahead.outlook(at).layer = None;
+        if routing.inputs.rows().next().is_none() {
+            return;
+        }
+        ahead.foresight.see(at, layer, &routing.inputs);
+        if routing.picks.n_tokens() as usize > Inputs::N_MAX {
+            ahead.foresight.learn(at, layer, None);
+            return;
+        }
+        ahead.outlook(at).thought = Thought::of(layer, routing.picks);
+        match waits {
+            true => self.lanes[at].thinks_later.store(true, Ordering::Relaxed),
+            false => self.think(state, at),
+        }
+    }
+
+    /// Whether something of the event of `layer` in lane `at` has not arrived.
+    fn will_wait(&self, state: &State, at: usize, layer: usize) -> bool {
+        let layer = &self.layout.layers[layer];
+        let first_slot = self.layout.pools[layer.pool].first_slot;
+        let is_coming = |slot: u32| !self.arrivals.has_parts(first_slot + slot, layer.all_parts());
+        let plan = state.runs.by_lane[at].open.as_ref();
+        plan.is_some_and(|plan| !plan.fills.is_empty() || plan.hits.iter().any(|&(_, slot)| is_coming(slot)))
+    }
+
+    /// A thread of `lane` is about to wait: it may think instead.
+    pub(super) fn think_while_waiting(&self, lane: &Lane) {
+        if lane.thinks_later.load(Ordering::Relaxed) && lane.thinks_later.swap(false, Ordering::Relaxed) {
+            let mut state = self.state();
+            self.think(&mut state, lane.number);
+        }
+    }
+
+    /// Another operation of the event of lane `at` begins: the disk may have time for more of what was guessed.
+    pub(super) fn look_further(&self, state: &mut State, at: usize) {
+        if self.lanes[at].thinks_later.swap(false, Ordering::Relaxed) {
+            return self.think(state, at);
+        }
+        if let Some(mut ahead) = state.ahead.take() {
+            self.read_likely(state, &mut ahead, at);
+            state.ahead = Some(ahead);
+        }
+    }
+
+    /// Guesses what comes after the event of lane `at`, reads of that what there is time for, and learns.
+    fn think(&self, state: &mut State, at: usize) {
+        let Some(mut ahead) = state.ahead.take() else {
+            return;
+        };
+        let thought = std::mem::take(&mut ahead.outlook(at).thought);
+        if let Some(layer) = thought.layer {
+            let picks = Picks::new(&thought.ids, thought.top_k, thought.top_k);
+            ahead.guess(at, layer, thought.top_k);
+            self.note_misses(state, &mut ahead, at, layer + 1);
+            self.read_likely(state, &mut ahead, at);
+            ahead.foresight.learn(at, layer, Some(picks));
+        }
+        state.ahead = Some(ahead);
+    }
+}
