@@ -5,11 +5,12 @@ use crate::device::DeviceStats;
 use crate::engine::layout::Pool;
 use crate::engine::{AheadTally, Engine, Spent};
 use crate::hindsight::{Hindsight, Lookback};
+use crate::measuring::Times;
 use crate::recent_events::share;
 use crate::residency::Tally;
 use crate::tracker::unevenness::Unevenness;
 use crate::tracker::{Phase, Span};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -73,46 +74,16 @@ pub struct Stats {
     pub tiers: Vec<Tier>,
 }
 
-/// Where the time of batches went that were computed here, in milliseconds, as the first thread saw it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Times {
-    /// From the first layer's routing to the end of the last layer.
-    pub busy_ms: f64,
-    /// Of this, waiting for experts.
-    pub stalled_ms: f64,
-    /// Of that, for experts that had been asked for before their router had run.
-    pub early_ms: f64,
-    /// Of all, planning events and asking for what they miss.
-    pub bookkeeping_ms: f64,
-    /// Of all, the disk had nothing to do, and then something was asked for and waited for.
-    pub disk_idle_ms: f64,
-    /// What of the waiting a disk would save that is twice as fast.
-    pub faster_disk_ms: f64,
-}
-
-impl Times {
-    fn of(spent: &Spent) -> Self {
-        let ms = |ns: &AtomicU64| ns.load(Relaxed) as f64 / 1e6;
-        Self {
-            busy_ms: ms(&spent.busy_ns),
-            stalled_ms: ms(&spent.stalled_ns),
-            early_ms: ms(&spent.early_ns),
-            bookkeeping_ms: ms(&spent.bookkeeping_ns),
-            disk_idle_ms: ms(&spent.idle_ns),
-            faster_disk_ms: ms(&spent.faster_ns),
-        }
-    }
-
-    /// Each of them, changed with that of `other`.
-    pub fn zip(&self, other: &Self, of: impl Fn(f64, f64) -> f64) -> Self {
-        Self {
-            busy_ms: of(self.busy_ms, other.busy_ms),
-            stalled_ms: of(self.stalled_ms, other.stalled_ms),
-            early_ms: of(self.early_ms, other.early_ms),
-            bookkeeping_ms: of(self.bookkeeping_ms, other.bookkeeping_ms),
-            disk_idle_ms: of(self.disk_idle_ms, other.disk_idle_ms),
-            faster_disk_ms: of(self.faster_disk_ms, other.faster_disk_ms),
-        }
+/// The same in milliseconds.
+fn times_of(spent: &Spent) -> Times {
+    let ms = |ns: &AtomicU64| ns.load(Relaxed) as f64 / 1e6;
+    Times {
+        busy_ms: ms(&spent.busy_ns),
+        stalled_ms: ms(&spent.stalled_ns),
+        early_ms: ms(&spent.early_ns),
+        bookkeeping_ms: ms(&spent.bookkeeping_ns),
+        disk_idle_ms: ms(&spent.idle_ns),
+        faster_disk_ms: ms(&spent.faster_ns),
     }
 }
 
@@ -263,8 +234,8 @@ impl Stats {
             ahead: engine.ahead(),
             bytes_read_uncounted: queue.stats().bytes_read.saturating_sub(bytes_read),
             stalled_ms: meter.stalled().as_secs_f64() * 1e3,
-            generation_time: Times::of(&meter.generation),
-            prompt_time: Times::of(&meter.prompt),
+            generation_time: times_of(&meter.generation),
+            prompt_time: times_of(&meter.prompt),
             busy_ms: busy.as_secs_f64() * 1e3,
             has_staged: meter.has_staged.load(Relaxed),
             generation_heat,

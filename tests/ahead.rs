@@ -364,7 +364,11 @@ impl Foresight for Broken {
 #[test]
 fn chances_that_are_no_numbers_spoil_nothing() {
     let (engine, _) = engine("lru", 24, IN_PIECES, "");
-    engine.look_ahead_with(Box::new(Broken(Sight::of(Seer::Right), Vec::new())), 0, Turn::default());
+    engine.look_ahead_with(
+        Box::new(Broken(Sight::of(Seer::Right), Vec::new())),
+        0,
+        Turn::default(),
+    );
     let pass = |n| pass(&engine, 1, &[n, n], 3, || wait_until_idle(&engine));
     (0..40).for_each(pass);
     let early = engine.ahead().unwrap();

@@ -2,11 +2,12 @@
 
 use hotset::engine::layout::{Layout, Tensor};
 use hotset::engine::{Batch, Engine, Inputs, Routing};
+use hotset::measuring::Times;
 use hotset::pooled::Pooled;
 use hotset::recent_events::{ENGINE_BYTES, PICKS_MAX};
 use hotset::report;
 use hotset::residency::Tally;
-use hotset::stats::{Stats, Times};
+use hotset::stats::Stats;
 use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use std::io::Write;

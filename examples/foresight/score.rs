@@ -2,8 +2,8 @@
 
 use crate::states::{Event, States};
 use comfy_table::{CellAlignment, Table, presets};
-use hotset::engine::{Foresight, Inputs};
 use hotset::engine::predict::{DISTANCE_MAX, Predictor, Routers};
+use hotset::engine::{Foresight, Inputs};
 use hotset::expert::{self, ExpertId, Shape};
 use hotset::policy;
 use hotset::residency::{Buffers, Residency};

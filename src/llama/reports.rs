@@ -72,7 +72,6 @@ pub fn stop(key: usize) {
             model.settle();
             park(key);
             end_model(key, &model, Model::stats, WAITING);
-            drawing::write();
         }
     }
     speaker::flush();

@@ -12,6 +12,7 @@ pub mod record;
 pub mod run;
 pub mod spread;
 pub mod summary;
+pub mod times;
 
 pub use amount::Amount;
 pub use bound::{Binds, Bound};
@@ -19,3 +20,4 @@ pub use record::{COMPUTE, Difference, Record, STOCK, differences};
 pub use run::{Phase, Run};
 pub use spread::Spread;
 pub use summary::{ALL, Summary, Traced, summarize};
+pub use times::Times;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::statistics::share;
-use crate::stats::Times;
+use super::times::Times;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;

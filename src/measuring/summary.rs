@@ -3,7 +3,7 @@
 use super::run::{Run, Traffic};
 use super::{Binds, Bound, COMPUTE, Record, STOCK, Spread};
 use crate::error::Result;
-use crate::stats::Times;
+use super::times::Times;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

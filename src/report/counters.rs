@@ -9,7 +9,8 @@ use crate::numbers::bytes;
 use crate::output;
 use crate::residency::Tally;
 use crate::statistics::percent;
-use crate::stats::{Stats, Times};
+use crate::measuring::Times;
+use crate::stats::Stats;
 use std::path::Path;
 
 /// The tables at the end.

@@ -107,3 +107,55 @@ impl Backlog {
         self.demand.len() + self.ahead.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Read;
+    use super::super::fault::Fault;
+    use super::super::job::Whole;
+    use super::*;
+    use std::sync::Arc;
+
+    fn jobs(tags: &[u64]) -> Vec<Job> {
+        let job = |&tag: &u64| {
+            let read = Read {
+                file: 0,
+                offset: 0,
+                len: 512,
+                need: 512,
+                dst: 0,
+                tag,
+            };
+            Job::new(Arc::new(Whole::new(read, 1)), read, 0, 512, Fault::default())
+        };
+        tags.iter().map(job).collect()
+    }
+
+    /// What is started at once beside `n_running` others.
+    fn started(line: &mut Backlog, n_running: usize, n_ahead_max: usize) -> Vec<u64> {
+        let mut tags = Vec::new();
+        while let Some(job) = line.next(n_running + tags.len(), n_ahead_max) {
+            tags.push(job.tag());
+        }
+        tags
+    }
+
+    #[test]
+    fn a_turn_begins_when_nothing_is_under_way_and_takes_what_was_guessed_of_it() {
+        let mut line = Backlog::default();
+        line.add_ahead(jobs(&[10, 20, 11, 21]));
+        line.add_turn(jobs(&[1, 2]), &|tag| tag == 10, false);
+        line.add_turn(jobs(&[3, 4]), &|tag| tag == 11, true);
+        line.add_turn(jobs(&[]), &|_| false, true);
+        line.add_turn(jobs(&[5]), &|_| false, true);
+        assert_eq!(started(&mut line, 3, 1), [10, 1, 2]);
+        assert!(started(&mut line, 1, 1).is_empty());
+        assert_eq!(started(&mut line, 0, 1), [11, 3, 4]);
+        assert_eq!(started(&mut line, 0, 1), [5]);
+        // What is left was only guessed.
+        assert!(started(&mut line, 1, 1).is_empty());
+        assert_eq!(started(&mut line, 0, 1), [20]);
+        assert_eq!(started(&mut line, 1, 3), [21]);
+        assert_eq!(line.len(), 0);
+    }
+}

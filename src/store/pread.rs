@@ -143,6 +143,10 @@ impl Shared {
                 continue;
             }
             let (fd, call) = self.core.call(&mut job);
+            // Those whose turn has come wait for who sleeps.
+            if self.core.ends_together && state.line.len() > 0 {
+                self.changed.notify_one();
+            }
             state.n_running += 1;
             state.running[number] = job.under_way();
             drop(state);

@@ -98,7 +98,7 @@ fn files_that_are_there_keep_what_they_are() {
             }
         }
     }
-    assert_eq!(names(&real).len(), 3, "no temporary file stays");
+    assert_eq!(names(&real).len(), SIDES.len(), "no temporary file stays");
 }
 
 /// A file that is mounted by itself, as into a container; and one in a folder that takes no others.
@@ -145,7 +145,7 @@ fn files_that_cannot_be_replaced_are_written_in_place() {
             assert!(all_whole(&real));
         }
     }
-    assert_eq!(names(&real).len(), 3);
+    assert_eq!(names(&real).len(), SIDES.len());
 }
 
 /// The same command once more.
@@ -201,7 +201,7 @@ fn what_is_no_file_is_written_to() {
     };
     let pipes = SIDES.each_ref().map(make);
     let ended = runs_as_ever();
-    assert_eq!(warnings(&ended).len(), 3, "{}", ended.stderr);
+    assert_eq!(warnings(&ended).len(), SIDES.len(), "{}", ended.stderr);
     assert!(ended.stderr.contains("nobody reads"), "{}", ended.stderr);
 
     let read = |path: PathBuf| std::thread::spawn(move || fs::read(path).unwrap());

@@ -29,7 +29,7 @@ struct Side {
     is_whole: fn(&Path) -> bool,
 }
 
-const SIDES: [Side; 3] = [
+const SIDES: [Side; 4] = [
     Side {
         name: "HOTSET_STATS",
         file: "stats.json",
@@ -48,6 +48,18 @@ const SIDES: [Side; 3] = [
         name: "HOTSET_TRACE",
         file: "run.trace.gz",
         is_whole: |path| Trace::open(path, u32::MAX).is_ok_and(|t| t.n_tokens() > 0),
+    },
+    Side {
+        name: "HOTSET_TIMELINE",
+        file: "timeline.json",
+        is_whole: |path| {
+            let text = fs::read(path).unwrap();
+            let value = serde_json::from_slice::<serde_json::Value>(&text).unwrap_or_default();
+            let phases = value["traceEvents"].as_array();
+            let has = |phase| phases.is_some_and(|events| events.iter().any(|e| e["ph"] == phase));
+            // Computing, and reads.
+            ["X", "b", "e"].into_iter().all(has)
+        },
     },
 ];
 
@@ -73,7 +85,7 @@ impl Bench {
         self.out().join(side.file)
     }
 
-    /// A short run that writes all three files to `folder`.
+    /// A short run that writes all files to `folder`.
     fn command(&self, folder: &Path) -> Command {
         let mut command = completion(&self.model, &[("HOTSET_RAM", "30%")], &["-n", "6"]);
         for side in &SIDES {

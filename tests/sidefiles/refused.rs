@@ -132,7 +132,7 @@ fn two_files_are_not_one() {
 #[test]
 fn a_folder_of_profiles_is_for_profiles() {
     let bench = Bench::new();
-    let [stats, profile, _] = &SIDES;
+    let [stats, profile, ..] = &SIDES;
     let with_folder = |side: &Side, path: &Path| {
         let mut command = refusing(side, path);
         command.env("HOTSET_PROFILE", bench.out());

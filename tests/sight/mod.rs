@@ -43,7 +43,9 @@ impl Seer {
             Seer::Half => best(order, token.is_multiple_of(2)),
             Seer::Wrong => best(order, false),
             Seer::Random => {
-                let number = |e: &i32| (((token * 31 + layer * 17 + *e as usize * 7) * 2_654_435_761) >> 7) % 1000;
+                let number = |e: &i32| {
+                    (((token * 31 + layer * 17 + *e as usize * 7) * 2_654_435_761) >> 7) % 1000
+                };
                 let mut order = order;
                 order.sort_by_key(number);
                 best(order, true)
@@ -95,18 +97,25 @@ impl Foresight for Sight {
             return &[];
         }
         let layer = layer + distance;
-        let each = self.tokens[&at].iter().map(|&token| self.seer.guess(token, layer, top_k));
+        let each = self.tokens[&at]
+            .iter()
+            .map(|&token| self.seer.guess(token, layer, top_k));
         let mut experts = each.collect::<Vec<_>>().concat();
         experts.sort_unstable();
         experts.dedup();
         let chance = self.n_right / self.n_guesses;
-        self.likely.extend(experts.iter().map(|&expert| (expert, chance)));
+        self.likely
+            .extend(experts.iter().map(|&expert| (expert, chance)));
         self.guessed.insert((at, layer), experts);
         &self.likely
     }
 
     fn learn(&mut self, at: usize, layer: usize, picks: Option<Picks>) {
-        let picked: Vec<u32> = picks.iter().flat_map(|p| p.ranked()).map(|(id, _)| id).collect();
+        let picked: Vec<u32> = picks
+            .iter()
+            .flat_map(|p| p.ranked())
+            .map(|(id, _)| id)
+            .collect();
         for expert in self.guessed.remove(&(at, layer)).unwrap_or_default() {
             self.n_guesses += 1.0;
             self.n_right += f32::from(u8::from(picked.contains(&expert)));
@@ -138,7 +147,11 @@ impl Foresight for Says {
     }
 
     fn guess(&mut self, _: usize, _: usize, distance: usize, _: usize) -> &Likely {
-        if distance == self.distance { &self.said } else { &[] }
+        if distance == self.distance {
+            &self.said
+        } else {
+            &[]
+        }
     }
 
     fn learn(&mut self, _: usize, _: usize, _: Option<Picks>) {}
