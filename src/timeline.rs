@@ -167,6 +167,11 @@ impl Pen {
 }
 
 impl Timeline {
+    /// Whether anybody draws.
+    pub fn has_models(&self) -> bool {
+        !self.models.lock().expect("no thread panics with it").is_empty()
+    }
+
     /// Writes the latest events as a JSON object.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let events = self.events.lock().expect("no thread panics with it").clone();

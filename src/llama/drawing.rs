@@ -9,11 +9,12 @@ use flate2::write::GzEncoder;
 use std::io;
 use std::path::Path;
 
-/// Writes the timeline, if there is one. A file that takes none costs a line.
+/// Writes the timeline, if there is one with a model, once. A file that takes none costs a line.
 pub fn write() {
-    let known = try_loaded_models().and_then(|loaded| {
+    let known = try_loaded_models().and_then(|mut loaded| {
         let path = loaded.config.timeline.clone()?;
-        Some((loaded.timeline.clone()?, path))
+        let timeline = loaded.timeline.take_if(|timeline| timeline.has_models())?;
+        Some((timeline, path))
     });
     let Some((timeline, path)) = known else {
         return;

@@ -134,7 +134,7 @@ fn files_that_cannot_be_replaced_are_written_in_place() {
     assert!(all_whole(&bench.out()));
 
     fill(&real);
-    let script = "for name in stats.json profile.json run.trace.gz; do \
+    let script = "for name in stats.json profile.json run.trace.gz timeline.json; do \
         mount --bind $OUT/../real/$name $OUT/$name; done; exec \"$@\"";
     let command = bench.command(&bench.out());
     if let Some(command) = mounted(&command, &bench.out(), script) {
