@@ -35,6 +35,8 @@ impl Engine {
             self.arrivals.clear_slot(first_slot + fill.slot);
         }
         let n_parts = layer.parts.len();
+        // More than the disk is given at once comes in the order of the parts anyway.
+        let is_apart = self.queue.takes_at_once((plan.fills.len() + hurried.len()) * n_parts);
         let mut idle = Duration::ZERO;
         let others = (0..n_parts).filter(|&p| p != part);
         for (turn, part) in std::iter::once(part).chain(others).enumerate() {
@@ -48,7 +50,7 @@ impl Engine {
             let is_needed = |tag| {
                 matches!(Target::from_tag(tag), Target::Slot { slot, part: p } if p as usize == part && hurried.contains(&slot))
             };
-            self.queue.submit_turn(reads, &is_needed, turn == 0);
+            self.queue.submit_turn(reads, &is_needed, turn > 0 && is_apart);
         }
         Ok(idle)
     }

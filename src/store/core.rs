@@ -39,6 +39,7 @@ pub(super) struct Core {
     /// See [`super::QueueDepth`].
     pub ends_together: bool,
     pub ahead_depth: usize,
+    pub depth: usize,
     pub counters: Counters,
     /// Whether it was said that reads are tried again.
     is_retry_told: AtomicBool,
@@ -79,6 +80,7 @@ impl Core {
             injector: Injector::new(options.faults),
             piece_bytes: options.queue_depth.piece_bytes,
             ends_together: options.queue_depth.ends_together,
+            depth: options.queue_depth.depth as usize,
             ahead_depth: options.queue_depth.ahead_depth as usize,
             counters: Counters::default(),
             is_retry_told: AtomicBool::new(false),

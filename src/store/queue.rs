@@ -73,12 +73,17 @@ impl ReadQueue {
         self.backend.change(&mut |line| line.add(&mut jobs));
     }
 
-    /// As [`Self::submit`], with the reads ahead whose tags satisfy `is_needed`. If they are needed after all that was
-    /// submitted before, and the disk reports nothing until it has done all that it was given, none of them is started
+    /// Whether so many reads, of a piece each, would all be under way at once.
+    pub fn takes_at_once(&self, n_reads: usize) -> bool {
+        n_reads <= self.core.depth
+    }
+
+    /// As [`Self::submit`], with the reads ahead whose tags satisfy `is_needed`. If they are `is_in_turn`, needed after
+    /// all that was submitted before, and the disk reports nothing until it has done all that it was given, none of them is started
     /// before the others have ended.
-    pub fn submit_turn(&self, reads: &[Read], is_needed: &dyn Fn(u64) -> bool, is_first: bool) {
+    pub fn submit_turn(&self, reads: &[Read], is_needed: &dyn Fn(u64) -> bool, is_in_turn: bool) {
         let mut jobs = self.jobs(reads);
-        let waits = self.core.ends_together && !is_first;
+        let waits = self.core.ends_together && is_in_turn;
         self.backend
             .change(&mut |line| line.add_turn(&mut jobs, is_needed, waits));
     }
