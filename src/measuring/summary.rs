@@ -75,7 +75,9 @@ impl Part {
         compute_ms: Option<f64>,
         disk_bytes_per_s: f64,
     ) -> Self {
-        let missed = traffic.missed_bytes as f64 / n_tokens as f64;
+        // What was read ahead for nothing need not have been read.
+        let wasted = traffic.ahead.get("wasted_bytes").copied().unwrap_or(0.0);
+        let missed = (traffic.missed_bytes as f64 - wasted).max(0.0) / n_tokens as f64;
         Self {
             traffic,
             ms,
@@ -299,6 +301,16 @@ mod tests {
         assert_eq!((decode.fraction.median, decode.fraction.max), (0.4, 0.5));
         assert!(find(&rows, ["it", "40%", STOCK]).decode.is_none());
         assert!(find(&rows, ["it", "", COMPUTE]).decode_ratio.is_none());
+
+        // A quarter of the bytes was read ahead for nothing: 15 ms of 50.
+        let mut wasting = records.clone();
+        for record in wasting.iter_mut().filter(|r| r.variant == "lru") {
+            let stats = record.run.decode.stats.as_mut().unwrap();
+            stats["ahead"] = json!({"wasted_bytes": 1_000_000});
+        }
+        let rows = summarize(&wasting, 50e6).unwrap();
+        let decode = find(&rows, ["it", "40%", "lru"]).decode.as_ref().unwrap();
+        assert!((decode.fraction.median - 0.3).abs() < 1e-9, "{decode:?}");
 
         // A faster disk: computing binds. 10 ms of 50.
         let rows = summarize(&records, 500e6).unwrap();
