@@ -13,9 +13,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 impl Engine {
-    /// Submits the reads of a plan's fills, and of what was guessed right and has not arrived in `hurried`: those of `part`, which is computed first, then the other parts
-    /// in their order, which ends with what is computed last. Returns how long the disk had nothing to do before,
-    /// since `began`.
+    /// Submits the reads of a plan's fills, and of what was guessed right and has not arrived in `hurried`: those of
+    /// `part`, which is computed first, then the other parts in their order, which ends with what is computed last.
+    /// Returns how long the disk had nothing to do before, since `began`.
     pub(super) fn read_fills(
         &self,
         reads: &mut Vec<Read>,
@@ -47,8 +47,9 @@ impl Engine {
             }
             self.meter.count(reads);
             idle += self.note_asked(number, reads, false, began);
-            let is_needed = |tag| {
-                matches!(Target::from_tag(tag), Target::Slot { slot, part: p } if p as usize == part && hurried.contains(&slot))
+            let is_needed = |tag| match Target::from_tag(tag) {
+                Target::Slot { slot, part: of } => of as usize == part && hurried.contains(&slot),
+                Target::Place { .. } => false,
             };
             self.queue.submit_turn(reads, &is_needed, turn > 0 && is_apart);
         }

@@ -59,7 +59,8 @@ impl Engine {
             let layer = layer as u32;
             pen.span(ith, began, What::Compute { layer, part });
         }
-        let is_last = layer + 1 == self.layout.layers.len() && part as usize + 1 == self.layout.layers[layer].parts.len();
+        let layers = &self.layout.layers;
+        let is_last = layer + 1 == layers.len() && part as usize + 1 == layers[layer].parts.len();
         if ith > 0 || !is_last || lane.is_trial.load(Ordering::Relaxed) {
             return;
         }
