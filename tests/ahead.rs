@@ -460,3 +460,26 @@ fn nothing_is_read_ahead_where_nothing_is_cold() {
         );
     }
 }
+
+/// Says that nobody should have asked.
+struct Unasked;
+
+impl Foresight for Unasked {
+    fn see(&mut self, _: usize, _: usize, _: &Inputs) {
+        panic!("there is nothing to guess");
+    }
+
+    fn guess(&mut self, _: usize, _: usize, _: usize, _: usize) -> &Likely {
+        &[]
+    }
+
+    fn learn(&mut self, _: usize, _: usize, _: Option<Picks>) {}
+}
+
+#[test]
+fn nothing_is_guessed_where_every_expert_is_resident() {
+    let (engine, _) = engine("lru", N_LAYERS * N_EXPERTS, IN_ONE, "");
+    engine.warm_all(|_| ()).unwrap();
+    engine.look_ahead_with(Box::new(Unasked), 0, Turn::default());
+    (0..3).for_each(|n| pass(&engine, 1, &[n], 3, || ()));
+}

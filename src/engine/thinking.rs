@@ -8,6 +8,8 @@ use super::ahead::Thought;
 use super::core::{Engine, State};
 use super::foresight::Inputs;
 use super::lane::Lane;
+use super::layout::Layer;
+use super::predict::DISTANCE_MAX;
 use super::run::Routing;
 use crate::trace::Picks;
 use std::sync::atomic::Ordering;
@@ -21,7 +23,13 @@ impl Engine {
             return;
         };
         ahead.outlook(at).layer = None;
-        if routing.inputs.rows().next().is_none() {
+        // Where every expert is resident there is nothing to read or to spare.
+        let has_misses = |layer: &Layer| {
+            let residency = &state.pools[layer.pool].residency;
+            (residency.n_resident() as usize) < residency.shape().n_total()
+        };
+        let mut layers = self.layout.layers.iter().skip(layer).take(1 + DISTANCE_MAX);
+        if routing.inputs.rows().next().is_none() || !layers.any(has_misses) {
             return;
         }
         ahead.foresight.see(at, layer, &routing.inputs);
