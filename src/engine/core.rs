@@ -12,6 +12,7 @@ use super::run::{N_LANES, Runs};
 use super::sizing::Sizing;
 use super::stall::Stall;
 use crate::error::Result;
+use crate::expert::ExpertId;
 use crate::notice::Notices;
 use crate::pooled::{Pooled, Pools};
 use crate::recent_events::{ENGINE_BYTES, RecentEvents};
@@ -178,6 +179,12 @@ impl Engine {
         let pools = self.layout.pools.iter().zip(state.pools.iter());
         pools.for_each(|(of, pool)| look(of, pool));
         Some(state.busy.map_or(Duration::ZERO, |(a, b)| b - a))
+    }
+
+    /// An expert as its pool knows it.
+    pub(super) fn id(&self, layer: usize, expert: u32) -> ExpertId {
+        let layer = self.layout.layers[layer].pool_layer;
+        ExpertId { layer, expert }
     }
 
     pub(super) fn state(&self) -> Held<'_, State> {

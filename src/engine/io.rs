@@ -79,10 +79,9 @@ impl Engine {
         let parts = (0..).zip(&self.layout.layers[layer].parts);
         // The last byte that is needed belongs to the expert; the first may be alignment.
         let byte = read.offset + read.need as u64 - 1;
-        let holds = |t: &Tensor| t.file == read.file && (t.offset..t.offset_of(t.n_experts)).contains(&byte);
-        let mut found = parts.filter(|(_, part)| holds(&part.tensor));
-        let (number, part) = found.next().expect("reads are of experts of their layer");
-        (number, ((byte - part.tensor.offset) / part.tensor.n_bytes as u64) as u32)
+        let of_file = parts.filter(|(_, part)| part.tensor.file == read.file);
+        let mut found = of_file.filter_map(|(number, part)| Some((number, part.tensor.expert_at(byte)?)));
+        found.next().expect("reads are of experts of their layer")
     }
 
     /// The read of one part of `expert` into `slot` of the layer's pool.
@@ -194,21 +193,16 @@ impl Engine {
         // The last byte that was needed belongs to the expert; the first may be alignment.
         let byte = offset + n_bytes as u64 - 1;
         let files = self.queue.files();
-        let holds = |t: &Tensor| {
-            let end = t.offset_of(t.n_experts);
-            files[t.file as usize].path() == path && (t.offset..end).contains(&byte)
-        };
-        let mut tensors = self
+        let expert_of = |t: &Tensor| t.expert_at(byte).filter(|_| files[t.file as usize].path() == path);
+        let tensors = self
             .layout
             .layers
             .iter()
             .flat_map(|l| &l.parts)
             .map(|p| &p.tensor);
-        match tensors.find(|t| holds(t)) {
-            Some(t) => {
-                let expert = (byte - t.offset) / t.n_bytes as u64;
-                format!("tensor '{}' expert {expert}", t.name)
-            }
+        let mut holders = tensors.filter_map(|t| Some((t, expert_of(t)?)));
+        match holders.next() {
+            Some((t, expert)) => format!("tensor '{}' expert {expert}", t.name),
             None => "expert weights".to_string(),
         }
     }

@@ -36,6 +36,12 @@ impl Tensor {
     pub fn offset_of(&self, expert: u32) -> u64 {
         self.offset + u64::from(expert) * self.n_bytes as u64
     }
+
+    /// The expert that byte `at` of the file belongs to, if it is one of these.
+    pub fn expert_at(&self, at: u64) -> Option<u32> {
+        let is_ours = (self.offset..self.offset_of(self.n_experts)).contains(&at);
+        is_ours.then(|| ((at - self.offset) / self.n_bytes as u64) as u32)
+    }
 }
 
 /// One part of the experts of a layer: a tensor and its region in the slots.

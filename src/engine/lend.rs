@@ -13,7 +13,7 @@ use super::meter::{Meter, Spent};
 use super::ring::Item;
 use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
-use crate::expert::{ExpertId, Picked};
+use crate::expert::Picked;
 use crate::residency::{Buffers, Committed};
 use crate::trace::Picks;
 use std::ops::Range;
@@ -179,11 +179,6 @@ impl Engine {
             let pool = self.layout.layers[layer].pool;
             state.pools[pool].residency.keep(self.id(layer, expert));
         }
-    }
-
-    fn id(&self, layer: usize, expert: u32) -> ExpertId {
-        let layer = self.layout.layers[layer].pool_layer;
-        ExpertId { layer, expert }
     }
 
     /// Plans what is missing, starts the reads, and learns what was picked.

@@ -6,7 +6,6 @@ use super::core::{Engine, State};
 use super::foresight::{AheadTally, Foresight};
 use super::governor::Governor;
 use super::run::{Routing, STALE_EVENTS};
-use crate::expert::ExpertId;
 use crate::store::Recalled;
 use crate::timeline::What;
 use crate::trial::Turn;
@@ -178,10 +177,7 @@ impl Engine {
         }
         let layer = &self.layout.layers[next];
         let likely = outlook.far.iter().filter(|(_, chance)| *chance >= SPARE_CHANCE_MIN);
-        let expected = likely.map(|&(expert, _)| ExpertId {
-            layer: layer.pool_layer,
-            expert,
-        });
+        let expected = likely.map(|&(expert, _)| self.id(next, expert));
         state.pools[layer.pool].residency.expect(expected);
     }
 
@@ -193,11 +189,7 @@ impl Engine {
         let residency = &state.pools[layer.pool].residency;
         let likely = &ahead.outlooks[at].near;
         for &(expert, _) in likely.iter().take_while(|(_, chance)| *chance >= NEAR_CHANCE_MIN) {
-            let id = ExpertId {
-                layer: layer.pool_layer,
-                expert,
-            };
-            if !residency.is_resident(id) {
+            if !residency.is_resident(self.id(number, expert)) {
                 ahead.misses.push(Miss {
                     lane: at,
                     layer: number,
@@ -235,12 +227,8 @@ impl Engine {
                 return None;
             }
             let likely = likely.iter().take_while(|(_, chance)| *chance >= least);
-            let id = |expert| ExpertId {
-                layer: layer.pool_layer,
-                expert,
-            };
-            let mut missing = likely.filter(|(expert, _)| !residency.is_resident(id(*expert)));
-            missing.next().map(|&(expert, chance)| (chance, number, id(expert)))
+            let mut missing = likely.map(|&(expert, chance)| (chance, number, self.id(number, expert)));
+            missing.find(|(_, _, id)| !residency.is_resident(*id))
         };
         let near = of_layer(1, &outlook.near, NEAR_CHANCE_MIN);
         let far = of_layer(2, &outlook.far, FAR_CHANCE_MIN);

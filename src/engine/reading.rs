@@ -1,14 +1,13 @@
 //! What an event reads, and what is read for the next one of a prompt before that is routed.
 
-use super::arrivals::Target;
+use super::arrivals::{Target, is_of};
 use super::core::{Engine, State};
-use super::arrivals::is_of;
 use super::lane::Lane;
 use super::meter::Spent;
 use super::ring::{Needs, Order};
 use super::run::Routing;
 use crate::error::Result;
-use crate::expert::{Event, ExpertId};
+use crate::expert::Event;
 use crate::tracker::{Phase, Span};
 use std::iter;
 use std::sync::atomic::Ordering;
@@ -115,14 +114,10 @@ impl Engine {
         let flat = routing.picks.top_k() as f64 / f64::from(at.n_experts);
         let n_tokens = f64::from(routing.picks.n_tokens());
         for expert in 0..at.n_experts {
-            let id = ExpertId {
-                layer: at.pool_layer,
-                expert,
-            };
             let picks = counts.picks[expert as usize] + flat * PRIOR_TOKENS;
             let share = (picks / (counts.n_tokens + PRIOR_TOKENS)).min(1.0);
             let chance = 1.0 - libm::pow(1.0 - share, n_tokens);
-            if chance >= CHANCE_MIN && !pool.residency.is_resident(id) {
+            if chance >= CHANCE_MIN && !pool.residency.is_resident(self.id(layer, expert)) {
                 expected.push(expert);
             }
         }
