@@ -6,7 +6,7 @@
 
 use super::ring::{Item, Order};
 use crate::store::Read;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Where one expert of an operation comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,17 @@ impl Source {
     }
 }
 
+/// When a lane thinks about its event: the values of `Lane::thinks`.
+pub(super) struct Thinks;
+
+impl Thinks {
+    pub const NOT: u8 = 0;
+    /// While it waits, because it will.
+    pub const WAITING: u8 = 1;
+    /// As soon as it computes.
+    pub const COMPUTING: u8 = 2;
+}
+
 /// What is made for each event, here to be allocated once.
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -87,8 +98,8 @@ pub struct Lane {
     pub n_staged: AtomicUsize,
     /// Threads that have reached the end of the list.
     pub n_finished: AtomicU32,
-    /// Whether who waits first has something to think about.
-    pub thinks_later: AtomicBool,
+    /// Whether a thread has something to think about, and when.
+    pub thinks: AtomicU8,
     /// Its number among the lanes.
     pub number: usize,
     /// Where its time goes.
@@ -150,7 +161,7 @@ impl Lane {
             n_entries: AtomicUsize::new(0),
             n_staged: AtomicUsize::new(0),
             n_finished: AtomicU32::new(0),
-            thinks_later: AtomicBool::new(false),
+            thinks: AtomicU8::new(Thinks::NOT),
             number,
             clock: Clock::default(),
             experts: u32s(),

@@ -274,7 +274,7 @@ impl Engine {
 
     /// Waits for what a device takes; that is time of thread 0 if it counts at all.
     fn wait_for_device(&self, spent: Option<&Spent>, target: Target) -> Result<()> {
-        let waited = self.wait(target)?;
+        let waited = self.wait(target, true)?;
         if let Some((spent, waited)) = spent.zip(waited) {
             Spent::add(&spent.stalled_ns, waited);
         }
@@ -320,7 +320,7 @@ impl Engine {
         self.ring.list(items, std::iter::empty(), &mut list);
         self.fill_ring(is_trial);
         for (number, &Item { part, expert, .. }) in list.iter().enumerate() {
-            let (sequence, waited) = self.wait_staged(number, is_trial)?;
+            let (sequence, waited) = self.wait_staged(number, true, is_trial)?;
             if let Some((spent, waited)) = spent.zip(waited) {
                 Spent::add(&spent.stalled_ns, waited);
             }

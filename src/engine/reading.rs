@@ -125,12 +125,12 @@ impl Engine {
 
     /// What has number `number` in the list of the operation has arrived in its place; waits for it. Returns the
     /// sequence number of its read, and how long that took if it was not there.
-    pub(super) fn wait_staged(&self, number: usize, is_trial: bool) -> Result<(u64, Option<Duration>)> {
+    pub(super) fn wait_staged(&self, number: usize, looks: bool, is_trial: bool) -> Result<(u64, Option<Duration>)> {
         let mut waited: Option<Duration> = None;
         loop {
             let sequence = self.ring.sequence(number);
             if let Some(sequence) = sequence {
-                let last = self.wait(Target::Place { sequence })?;
+                let last = self.wait(Target::Place { sequence }, looks)?;
                 let both = [waited, last].into_iter().flatten();
                 return Ok((sequence, both.reduce(|a, b| a + b)));
             }
@@ -138,7 +138,7 @@ impl Engine {
             let n_done = self.arrivals.n_done();
             self.fill_ring(is_trial);
             let begin = Instant::now();
-            self.wait_until(None, || {
+            self.wait_until(None, looks, || {
                 self.ring.sequence(number).is_some() || self.arrivals.n_done() != n_done
             })?;
             *waited.get_or_insert_default() += begin.elapsed();

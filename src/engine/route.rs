@@ -2,7 +2,7 @@
 
 use super::arrivals::Target;
 use super::core::{Engine, State};
-use super::lane::Source;
+use super::lane::{Source, Thinks};
 use super::run::Routing;
 use crate::error::Result;
 use std::sync::atomic::Ordering;
@@ -100,6 +100,9 @@ impl Engine {
             }
             return Ok(None);
         }
+        if i == 0 {
+            self.think_instead(lane, ith, Thinks::COMPUTING);
+        }
         // Between two experts: what has been read is told of sooner, and the next read begins sooner, than if another
         // thread had to get a core for that.
         if self.arrivals.flight.has_reads() {
@@ -113,12 +116,12 @@ impl Engine {
             Source::Slot(slot) | Source::Early(slot) => {
                 let part = lane.part.load(Ordering::Relaxed);
                 if !self.arrivals.has_part(slot, part) {
-                    self.think_while_waiting(lane);
+                    self.think_instead(lane, ith, Thinks::WAITING);
                 }
-                self.wait(Target::Slot { slot, part })?
+                self.wait(Target::Slot { slot, part }, ith == 0)?
             }
             Source::Ring(number) => {
-                let (sequence, waited) = self.wait_staged(number as usize, is_trial())?;
+                let (sequence, waited) = self.wait_staged(number as usize, ith == 0, is_trial())?;
                 address += self.arena.addr() + self.place(sequence);
                 waited
             }

@@ -7,7 +7,7 @@
 use super::ahead::Thought;
 use super::core::{Engine, State};
 use super::foresight::Inputs;
-use super::lane::Lane;
+use super::lane::{Lane, Thinks};
 use super::layout::Layer;
 use super::predict::DISTANCE_MAX;
 use super::run::Routing;
@@ -38,10 +38,8 @@ impl Engine {
             return;
         }
         ahead.outlook(at).thought = Thought::of(layer, routing.picks);
-        match waits {
-            true => self.lanes[at].thinks_later.store(true, Ordering::Relaxed),
-            false => self.think(state, at),
-        }
+        let thinks = if waits { Thinks::WAITING } else { Thinks::COMPUTING };
+        self.lanes[at].thinks.store(thinks, Ordering::Relaxed);
     }
 
     /// Whether something of the event of `layer` in lane `at` has not arrived.
@@ -53,9 +51,18 @@ impl Engine {
         plan.is_some_and(|plan| !plan.fills.is_empty() || plan.hits.iter().any(|&(_, slot)| is_coming(slot)))
     }
 
-    /// A thread of `lane` is about to wait: it may think instead.
-    pub(super) fn think_while_waiting(&self, lane: &Lane) {
-        if lane.thinks_later.load(Ordering::Relaxed) && lane.thinks_later.swap(false, Ordering::Relaxed) {
+    /// Thread `ith` of `lane` begins to compute, or is about to wait: it may think instead. The last one does, because
+    /// the others compute what it would have, and the first one looks after the disk.
+    #[inline]
+    pub(super) fn think_instead(&self, lane: &Lane, ith: u32, when: u8) {
+        if lane.thinks.load(Ordering::Relaxed) == when && ith + 1 == lane.n_threads.load(Ordering::Relaxed) {
+            self.think_now(lane);
+        }
+    }
+
+    #[cold]
+    fn think_now(&self, lane: &Lane) {
+        if lane.thinks.swap(Thinks::NOT, Ordering::Relaxed) != Thinks::NOT {
             let mut state = self.state();
             self.think(&mut state, lane.number);
         }
@@ -63,7 +70,7 @@ impl Engine {
 
     /// Another operation of the event of lane `at` begins: the disk may have time for more of what was guessed.
     pub(super) fn look_further(&self, state: &mut State, at: usize) {
-        if self.lanes[at].thinks_later.swap(false, Ordering::Relaxed) {
+        if self.lanes[at].thinks.swap(Thinks::NOT, Ordering::Relaxed) != Thinks::NOT {
             return self.think(state, at);
         }
         if let Some(mut ahead) = state.ahead.take() {

@@ -17,10 +17,11 @@ const LOOKS: u32 = 16;
 /// How long a thread looks before it sleeps: longer than a disk takes that is worth streaming from. Waking two sleeping
 /// cores after each wait cost a token a seventh of its time (docs/runs/2026-11-29-deep).
 const SPIN: Duration = Duration::from_millis(2);
+const SPIN_SHORT: Duration = Duration::from_micros(20);
 
 impl Engine {
     /// Waits for a read of `target`. Returns how long that took, if it was not there.
-    pub(super) fn wait(&self, target: Target) -> Result<Option<Duration>> {
+    pub(super) fn wait(&self, target: Target, looks: bool) -> Result<Option<Duration>> {
         let arrived = || match target {
             Target::Slot { slot, part } => self.arrivals.has_part(slot, part),
             Target::Place { sequence } => self.arrivals.has_staged(sequence),
@@ -29,7 +30,7 @@ impl Engine {
             return Ok(None);
         }
         let begin = Instant::now();
-        self.wait_until(Some(target), arrived)?;
+        self.wait_until(Some(target), looks, arrived)?;
         Ok(Some(begin.elapsed()))
     }
 
@@ -64,12 +65,12 @@ impl Engine {
         if arrived() {
             return Ok(());
         }
-        self.wait_until(Some(Target::Slot { slot, part: 0 }), arrived)
+        self.wait_until(Some(Target::Slot { slot, part: 0 }), true, arrived)
     }
 
     /// Waits until `arrived`, which is about `target` or any read, and tells so if that takes very long.
-    pub(super) fn wait_until(&self, target: Option<Target>, arrived: impl Fn() -> bool) -> Result<()> {
-        if self.spin_until(&arrived) {
+    pub(super) fn wait_until(&self, target: Option<Target>, looks: bool, arrived: impl Fn() -> bool) -> Result<()> {
+        if self.spin_until(&arrived, looks) {
             return Ok(());
         }
         let waited = self.arrivals.wait_until(target, arrived, || self.look_at_stall());
@@ -79,9 +80,11 @@ impl Engine {
 
     /// Looks again and again for a moment, and takes what the disk has done meanwhile: sleeping and being woken would
     /// take longer than most waits last. Returns whether it has `arrived`.
-    fn spin_until(&self, arrived: &impl Fn() -> bool) -> bool {
+    fn spin_until(&self, arrived: &impl Fn() -> bool, looks: bool) -> bool {
         let begin = Instant::now();
-        while self.queue.help() && begin.elapsed() < SPIN {
+        let _looker = looks.then(|| self.queue.look());
+        let spin = if looks { SPIN } else { SPIN_SHORT };
+        while self.queue.help() && begin.elapsed() < spin {
             for _ in 0..LOOKS {
                 if arrived() {
                     return true;
@@ -96,6 +99,7 @@ impl Engine {
 
     /// A thread still waits, and holds no lock that reading needs: tells what there is to tell.
     fn look_at_stall(&self) {
+        self.queue.help();
         // What cannot be told at once is told at the next look.
         let Some(longest) = self.queue.longest_under_way() else {
             return;

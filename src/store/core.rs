@@ -24,6 +24,12 @@ pub(super) trait Backend: Send + Sync {
         false
     }
 
+    /// Somebody calls [`Self::help`] again and again from now on, or does so no longer: meanwhile nobody else need be woken
+    /// by what has ended.
+    fn note_looker(&self, is_here: bool) {
+        let _ = is_here;
+    }
+
     /// The read that the system has had for longest, and since when, if it has any. Does not wait for who reads:
     /// `None` if that would be necessary.
     fn longest_under_way(&self) -> Option<Option<(Read, Instant)>>;

@@ -25,6 +25,15 @@ pub struct ReadQueue {
     about: String,
 }
 
+/// Somebody looks whether reads have ended; see [`ReadQueue::look`].
+pub struct Looker<'a>(&'a dyn Backend);
+
+impl Drop for Looker<'_> {
+    fn drop(&mut self) {
+        self.0.note_looker(false);
+    }
+}
+
 impl ReadQueue {
     /// A queue that reads from `files` into `arena` and reports to `sink`.
     ///
@@ -116,6 +125,12 @@ impl ReadQueue {
     /// that is no help, because other threads have to be let go on.
     pub fn help(&self) -> bool {
         self.backend.help()
+    }
+
+    /// Who has this calls [`Self::help`] again and again: nobody else is woken by what has ended meanwhile.
+    pub fn look(&self) -> Looker<'_> {
+        self.backend.note_looker(true);
+        Looker(self.backend.as_ref())
     }
 
     fn jobs(&self, reads: &[Read]) -> impl Iterator<Item = Job> {

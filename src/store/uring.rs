@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -44,6 +45,8 @@ struct Shared {
 struct Taken {
     completed: Vec<cqueue::Entry>,
     ended: Ended,
+    /// Threads that look for results all the time. While there are any the kernel does not wake ours.
+    n_lookers: u32,
 }
 
 struct State {
@@ -160,6 +163,26 @@ impl Backend for Ring {
         }
         // Of a lost ring threads do the work.
         self.shared.core.lost.get().is_none()
+    }
+
+    fn note_looker(&self, is_here: bool) {
+        let mut taken = self.shared.taken.lock().unwrap();
+        // SAFETY: only who has locked `taken` uses the completion side.
+        let completions = unsafe { self.shared.ring.completion_shared() };
+        if is_here {
+            taken.n_lookers += 1;
+            return completions.disable_eventfd();
+        }
+        taken.n_lookers -= 1;
+        if taken.n_lookers > 0 {
+            return;
+        }
+        completions.enable_eventfd();
+        drop(completions);
+        drop(taken);
+        // What has ended in between has woken nobody.
+        fence(Ordering::SeqCst);
+        self.help();
     }
 
     fn longest_under_way(&self) -> Option<Option<(Read, Instant)>> {
@@ -313,7 +336,7 @@ impl Shared {
 
     /// Goes on with what was taken, starts what waits for a place, and reports what has ended.
     fn go_round(&self, taken: &mut Taken) -> Round {
-        let Taken { completed, ended } = taken;
+        let Taken { completed, ended, .. } = taken;
         let jobs = self.take(completed);
         let nexts = jobs.into_iter().map(|(number, mut job, result)| {
             let next = self.core.advance(&mut job, outcome(result));
@@ -390,6 +413,8 @@ impl Shared {
             Next::Pause(pause) => {
                 state.running[number] = Some(job);
                 state.delayed.push((Instant::now() + pause, number));
+                // Whoever took this result goes away; the thread knows until when it may sleep.
+                self.events.wake();
             }
         }
     }
