@@ -11,10 +11,10 @@ const BLOCKS: [bool; 8] = [true, false, false, true, false, true, true, false];
 const N_COMPARED: usize = BLOCK * BLOCKS.len();
 /// Tokens of one side that a verdict looks at: those of the latest four comparisons, or a few more.
 const VERDICT_TOKENS: usize = 4 * N_COMPARED / 2;
-/// Tokens from the end of a comparison to the next, and until the first one: what is likely is guessed well enough to
-/// begin with, and memory is full then.
+/// Tokens from the end of a comparison to the next, and before the first two: the first one comes as soon as guesses say
+/// something, so that reading ahead does not cost much where it does not pay, and the second one when they are good.
 const PAUSE: u32 = 448;
-const PAUSE_FIRST: u32 = 128;
+const PAUSES_FIRST: [u32; 2] = [16, 128];
 /// When so many tokens take longer or less long than the last comparison said, by this factor, it has said nothing of
 /// what is computed now.
 const N_CHANGED: usize = 32;
@@ -36,6 +36,8 @@ pub(super) struct Governor {
     step_now: Step,
     watch: Stopwatch,
     turn: Turn,
+    /// Comparisons that have ended.
+    n_ended: usize,
     /// Milliseconds of the tokens of the latest comparisons.
     without: Latest<f64, VERDICT_TOKENS>,
     with: Latest<f64, VERDICT_TOKENS>,
@@ -50,9 +52,10 @@ impl Governor {
     pub fn new(warm_up: u32, turn: Turn) -> Self {
         Self {
             n_left: warm_up,
-            step_now: Step::Pause(PAUSE_FIRST),
+            step_now: Step::Pause(PAUSES_FIRST[0]),
             watch: Stopwatch::default(),
             turn,
+            n_ended: 0,
             without: Latest::default(),
             with: Latest::default(),
             since: Latest::default(),
@@ -90,7 +93,9 @@ impl Governor {
         self.step_now = match self.step_now {
             Step::Compare(n) if n + 1 == N_COMPARED => {
                 self.judge();
-                Step::Pause(PAUSE - 1)
+                self.n_ended += 1;
+                let pause = PAUSES_FIRST.get(self.n_ended).copied().unwrap_or(PAUSE);
+                Step::Pause(pause - 1)
             }
             Step::Compare(n) => Step::Compare(n + 1),
             Step::Pause(0) if self.turn.take() => Step::Compare(0),
@@ -135,6 +140,11 @@ impl Governor {
         self.turn.give_back();
     }
 
+    /// Whether guesses are made now: that takes time too, and where reading ahead does not pay, it need not be taken.
+    pub fn is_guessing(&self) -> bool {
+        self.n_left > 0 || self.is_on()
+    }
+
     /// Whether anything is read ahead now.
     pub fn is_on(&self) -> bool {
         match self.step_now {
@@ -154,6 +164,7 @@ mod tests {
     fn governor() -> Governor {
         let mut governor = Governor::new(0, Turn::default());
         governor.step_now = Step::Pause(0);
+        governor.n_ended = PAUSES_FIRST.len();
         governor
     }
 
@@ -195,9 +206,25 @@ mod tests {
             governor.token(Duration::from_secs(n), 0);
             governor.batch();
         }
-        assert_eq!(governor.step_now, Step::Pause(PAUSE_FIRST));
+        assert!(governor.is_guessing(), "it learns");
+        assert_eq!(governor.step_now, Step::Pause(PAUSES_FIRST[0]));
         assert_eq!(governor.watch.stop(Duration::from_secs(9), 0), None);
         assert!(governor.is_on());
+    }
+
+    /// The second comparison comes soon after the first, and the third one late; where reading ahead costs, nothing is
+    /// guessed in between.
+    #[test]
+    fn the_first_comparisons_come_early() {
+        let mut governor = Governor::new(0, Turn::default());
+        let mut now = Duration::ZERO;
+        let [first, second] = PAUSES_FIRST;
+        assert_eq!(pass(&mut governor, &mut now, first, 12, 10), first);
+        assert_eq!(pass(&mut governor, &mut now, N_COMPARED as u32, 12, 10), N_COMPARED as u32 / 2);
+        assert_eq!(pass(&mut governor, &mut now, second, 12, 10), 0);
+        assert!(!governor.is_guessing());
+        assert_eq!(pass(&mut governor, &mut now, N_COMPARED as u32, 12, 10), N_COMPARED as u32 / 2);
+        assert_eq!(pass(&mut governor, &mut now, PAUSE, 12, 10), 0);
     }
 
     #[test]

@@ -32,8 +32,12 @@ impl Engine {
         if routing.inputs.rows().next().is_none() || !layers.any(has_misses) {
             return;
         }
+        let is_prompt = routing.picks.n_tokens() as usize > Inputs::N_MAX;
+        if !is_prompt && !ahead.governor.is_guessing() {
+            return;
+        }
         ahead.foresight.see(at, layer, &routing.inputs);
-        if routing.picks.n_tokens() as usize > Inputs::N_MAX {
+        if is_prompt {
             ahead.foresight.learn(at, layer, None);
             return;
         }

@@ -11,11 +11,14 @@ use super::sys::{
 };
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::measuring::{Phase, Run};
+use crate::measuring::disk::Reader;
+use crate::measuring::{Phase, Run, Together};
 use crate::proc::field;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Instant;
 
 /// What a run does.
@@ -34,8 +37,9 @@ pub struct Job<'a> {
     pub seed: u32,
     /// The context.
     pub sizes: Sizes,
-    /// Whether the prompt is read once before it is measured, so that nothing is left to be loaded.
-    pub warms_up: bool,
+    /// Whether it shows what computing alone takes: the prompt is read once before it is measured, so that nothing is
+    /// left to be loaded, and at the end the last turn is computed once more while the disk is read.
+    pub is_reference: bool,
 }
 
 /// llama.cpp's defaults, but for the temperature.
@@ -51,7 +55,7 @@ pub fn run(job: &Job, config: Config) -> Result<Run> {
     hook::install(config)?;
     let session = Session::load(job.model, job.sizes)?;
     let prompts = prompts(&session, job)?;
-    if job.warms_up {
+    if job.is_reference {
         read(&session, &prompts[0], 0, job.sizes.n_batch)?;
         session.begin();
     }
@@ -61,6 +65,9 @@ pub fn run(job: &Job, config: Config) -> Result<Run> {
     for prompt in &prompts {
         run = turn(&session, &sampler, prompt, n_before, job)?;
         n_before += prompt.len() + job.n_generate;
+    }
+    if job.is_reference {
+        run.together = Some(together(&session, &sampler, &prompts[prompts.len() - 1], job)?);
     }
     // SAFETY: the model lives.
     run.n_context_trained = unsafe { llama_model_n_ctx_train(session.model) } as u32;
@@ -119,6 +126,39 @@ fn turn(
     }
     run.decode = start.phase();
     Ok(run)
+}
+
+/// Generates after `prompt` while the disk is read as fast as it goes.
+fn together(session: &Session, sampler: &Sampler, prompt: &[i32], job: &Job) -> Result<Together> {
+    let reader = Reader::open(job.model)?;
+    session.begin();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Ends the reading, also when computing fails.
+        let over = Over(&is_over);
+        read(session, prompt, 0, job.sizes.n_batch)?;
+        let reading = scope.spawn(|| reader.measure(&|_| !is_over.load(Ordering::Relaxed)));
+        let begin = Instant::now();
+        for number in 0..job.n_generate {
+            let token = sampler.sample(session);
+            session.compute(&[token], prompt.len() + number, Outputs::Last)?;
+        }
+        let took = begin.elapsed();
+        drop(over);
+        Ok(Together {
+            token_ms: took.as_secs_f64() * 1e3 / job.n_generate as f64,
+            bytes_per_s: reading.join().expect("it does not panic")?.bytes_per_s,
+        })
+    })
+}
+
+/// Says that something is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Reads a prompt after `n_before` tokens; its last token has outputs.

@@ -24,10 +24,24 @@ pub struct Speed {
     pub is_direct: bool,
 }
 
-/// Reads as much as a part of an expert, anywhere in the model at `path`, as hotset would, for `duration`.
+/// Reads as much as a part of an expert, anywhere in a model, as hotset would.
+pub struct Reader {
+    file: ModelFile,
+    kind: QueueKind,
+    queue_depth: QueueDepth,
+    n_bytes: usize,
+}
+
+/// Reads from the model at `path` for `duration`.
 ///
 /// Fails if the model has no experts or cannot be read.
 pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
+    Reader::open(path)?.measure(&|took| took < duration)
+}
+
+impl Reader {
+    /// Finds out how the model at `path` is best read. Fails if it has no experts or cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
     let mut largest: Option<(usize, PathBuf)> = None;
     for path in gguf::files(path)? {
         let tensors = gguf::list(&path)?.tensors.into_iter();
@@ -49,15 +63,32 @@ pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
         faults: Faults::default(),
     };
     let Way { kind, queue_depth, .. } = Way::find(&file, options, n_bytes, true);
-    // All parts of a few experts, as the misses of a layer are.
-    const N_READS: u32 = 9;
-    Ok(Speed {
-        bytes_per_s: probe::bytes_per_second(&file, kind, n_bytes, N_READS, queue_depth, duration)?,
-        read_bytes: n_bytes,
-        depth: queue_depth.depth,
-        piece_bytes: queue_depth.piece_bytes,
-        is_direct: file.is_direct(),
-    })
+        Ok(Self {
+            file,
+            kind,
+            queue_depth,
+            n_bytes,
+        })
+    }
+
+    /// Reads while it `goes_on`, which is told how long that has been. Fails if a read fails.
+    pub fn measure(&self, goes_on: &dyn Fn(Duration) -> bool) -> Result<Speed> {
+        let Self {
+            file,
+            kind,
+            queue_depth,
+            n_bytes,
+        } = self;
+        // All parts of a few experts, as the misses of a layer are.
+        const N_READS: u32 = 9;
+        Ok(Speed {
+            bytes_per_s: probe::bytes_per_second(file, *kind, *n_bytes, N_READS, *queue_depth, goes_on)?,
+            read_bytes: *n_bytes,
+            depth: queue_depth.depth,
+            piece_bytes: queue_depth.piece_bytes,
+            is_direct: file.is_direct(),
+        })
+    }
 }
 
 #[cfg(test)]

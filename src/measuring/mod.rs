@@ -17,7 +17,7 @@ pub mod times;
 pub use amount::Amount;
 pub use bound::{Binds, Bound};
 pub use record::{COMPUTE, Difference, Record, STOCK, differences};
-pub use run::{Phase, Run};
+pub use run::{Phase, Run, Together};
 pub use spread::Spread;
 pub use summary::{ALL, Summary, Traced, summarize};
 pub use times::Times;

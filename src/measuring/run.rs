@@ -22,11 +22,22 @@ pub struct Run {
     pub token_ms: Vec<f64>,
     /// The tokens.
     pub tokens: Vec<i32>,
+    /// The tokens once more while the disk is read as fast as it goes; null in runs that are no reference.
+    pub together: Option<Together>,
     /// The most memory that the process had at once, mapped files included.
     pub peak_rss_bytes: u64,
     /// The counters of hotset before the prompt, all fields of [`crate::stats::Stats`]; null for stock
     /// llama.cpp.
     pub before: Option<Value>,
+}
+
+/// Computing and reading at once, each as much as it can.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Together {
+    /// Milliseconds of a token, with every expert in memory.
+    pub token_ms: f64,
+    /// What the disk delivered meanwhile.
+    pub bytes_per_s: f64,
 }
 
 /// A part of a run.

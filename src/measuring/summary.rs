@@ -1,7 +1,7 @@
 //! What the runs of a row add up to.
 
 use super::run::{Run, Traffic};
-use super::{Binds, Bound, COMPUTE, Record, STOCK, Spread};
+use super::{Binds, Bound, COMPUTE, Record, STOCK, Spread, Together};
 use crate::error::Result;
 use super::times::Times;
 use serde::Serialize;
@@ -52,6 +52,9 @@ pub struct Traced {
     pub stall_share: f64,
     /// The part of the possible speed that was reached.
     pub fraction: Spread,
+    /// The least milliseconds of a token where computing and the disk slow each other as they did in the reference;
+    /// null where that was not measured.
+    pub shared_bound_ms: Option<f64>,
     /// What binds it in most runs.
     pub binds: Binds,
     /// What reading ahead counted, by its names for it.
@@ -66,23 +69,34 @@ struct Part {
     ms: f64,
     n_tokens: usize,
     bound: Bound,
+    shared_bound_ms: Option<f64>,
+}
+
+/// What the reference of a workload says of a phase: milliseconds of a token alone, and beside a busy disk.
+#[derive(Clone, Copy, Default)]
+struct Reference {
+    compute_ms: Option<f64>,
+    together: Option<Together>,
 }
 
 impl Part {
-    /// Of a phase that computes for `compute_ms` a token if nothing misses.
+    /// Of a phase that `reference` computed without misses.
     fn new(
         (traffic, ms, n_tokens): (Traffic, f64, usize),
-        compute_ms: Option<f64>,
+        reference: Reference,
         disk_bytes_per_s: f64,
     ) -> Self {
         // What was read ahead for nothing need not have been read.
         let wasted = traffic.ahead.get("wasted_bytes").copied().unwrap_or(0.0);
         let missed = (traffic.missed_bytes as f64 - wasted).max(0.0) / n_tokens as f64;
+        let Reference { compute_ms, together } = reference;
+        let both = compute_ms.zip(together);
         Self {
             traffic,
             ms,
             n_tokens,
             bound: Bound::of(compute_ms, missed, disk_bytes_per_s),
+            shared_bound_ms: both.map(|(ms, together)| Bound::shared_ms(ms, missed, disk_bytes_per_s, together)),
         }
     }
 
@@ -148,20 +162,29 @@ fn row(records: &[Record], key: [&str; 3], disk_bytes_per_s: f64) -> Result<Summ
     let (mut prefills, mut decodes) = (Vec::new(), Vec::new());
     for r in &runs {
         let run = &r.run;
-        let compute = |ms: fn(&Run) -> f64| {
-            let is_it = |c: &&Record| c.variant == COMPUTE && c.workload == r.workload;
+        let is_it = |c: &&Record| c.variant == COMPUTE && c.workload == r.workload;
+        let reference = |of: &dyn Fn(&Run) -> Option<f64>| {
             let found = records.iter().filter(is_it);
-            Spread::of(found.map(|c| ms(&c.run))).map(|spread| spread.median)
+            Spread::of(found.filter_map(|c| of(&c.run))).map(|spread| spread.median)
         };
         if let Some(traffic) = run.prefill_traffic()? {
             let part = (traffic, run.prefill.ms, run.n_prompt);
-            let compute_ms = compute(|run| run.prefill.ms / run.n_prompt as f64);
-            prefills.push(Part::new(part, compute_ms, disk_bytes_per_s));
+            let alone = Reference {
+                compute_ms: reference(&|run| Some(run.prefill.ms / run.n_prompt as f64)),
+                together: None,
+            };
+            prefills.push(Part::new(part, alone, disk_bytes_per_s));
         }
         if let Some(traffic) = run.decode_traffic()? {
             let part = (traffic, run.decode.ms, run.tokens.len());
-            let compute_ms = compute(Run::decode_ms_per_token);
-            decodes.push(Part::new(part, compute_ms, disk_bytes_per_s));
+            let token_ms = reference(&|run| Some(run.together?.token_ms));
+            let bytes_per_s = reference(&|run| Some(run.together?.bytes_per_s));
+            let both = token_ms.zip(bytes_per_s);
+            let alone = Reference {
+                compute_ms: reference(&|run| Some(run.decode_ms_per_token())),
+                together: both.map(|(token_ms, bytes_per_s)| Together { token_ms, bytes_per_s }),
+            };
+            decodes.push(Part::new(part, alone, disk_bytes_per_s));
         }
     }
     let caps: Vec<_> = runs.iter().map(|r| r.cap_bytes).collect();
@@ -214,6 +237,7 @@ fn traced(parts: &[Part]) -> Option<Traced> {
         bytes_per_token: spread(&Part::bytes_per_token)?.median,
         stall_share: spread(&|part| part.traffic.stalled_ms / part.ms)?.median,
         fraction: spread(&Part::fraction)?,
+        shared_bound_ms: Spread::of(parts.iter().filter_map(|part| part.shared_bound_ms)).map(|s| s.median),
         binds: match 2 * n_disk > parts.len() {
             true => Binds::Disk,
             false => Binds::Compute,
@@ -311,6 +335,20 @@ mod tests {
         let rows = summarize(&wasting, 50e6).unwrap();
         let decode = find(&rows, ["it", "40%", "lru"]).decode.as_ref().unwrap();
         assert!((decode.fraction.median - 0.3).abs() < 1e-9, "{decode:?}");
+
+        // Beside each other computing takes 16 ms instead of 10, and the disk delivers 40 MB/s.
+        let mut sharing = records.clone();
+        for record in sharing.iter_mut().filter(|r| r.variant == COMPUTE) {
+            record.run.together = Some(Together {
+                token_ms: 16.0,
+                bytes_per_s: 40e6,
+            });
+        }
+        let rows = summarize(&sharing, 50e6).unwrap();
+        let decode = find(&rows, ["it", "40%", "lru"]).decode.as_ref().unwrap();
+        // Computing ends first, after 16 ms, when 12.8 of 20 were read.
+        assert!((decode.shared_bound_ms.unwrap() - 23.2).abs() < 1e-9, "{decode:?}");
+        assert_eq!(decode.fraction.median, 0.4);
 
         // A faster disk: computing binds. 10 ms of 50.
         let rows = summarize(&records, 500e6).unwrap();

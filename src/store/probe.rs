@@ -14,8 +14,8 @@ use super::{
 };
 use crate::error::Result;
 
-/// Reads from places all over `file`, `n_bytes` each and `n_reads` at a time, at `queue_depth`, until `limit` has
-/// passed; returns bytes per second.
+/// Reads from places all over `file`, `n_bytes` each and `n_reads` at a time, at `queue_depth`, while it `goes_on`, which
+/// is told how long that has been; returns bytes per second.
 ///
 /// Where reads go through the page cache, this says how fast that is. Fails if the system refuses memory or
 /// the queue, and if a read fails, as in a file of less than `n_bytes`.
@@ -25,7 +25,7 @@ pub fn bytes_per_second(
     n_bytes: usize,
     n_reads: u32,
     queue_depth: QueueDepth,
-    limit: Duration,
+    goes_on: &dyn Fn(Duration) -> bool,
 ) -> Result<f64> {
     let options = QueueOptions {
         kind,
@@ -33,7 +33,7 @@ pub fn bytes_per_second(
         faults: Faults::default(),
     };
     let mut probe = Probe::open(file, options, n_bytes, n_reads)?;
-    let trial = probe.read(n_reads, u64::MAX, limit, None)?;
+    let trial = probe.read_while(n_reads, u64::MAX, goes_on, None)?;
     Ok(trial.bytes_per_second())
 }
 
@@ -114,6 +114,17 @@ impl Probe {
         limit: Duration,
         stop: Option<Instant>,
     ) -> Result<Trial> {
+        self.read_while(n_at_once, n_reads, &|took| took < limit, stop)
+    }
+
+    /// The same while it `goes_on`, which is told how long it has been.
+    fn read_while(
+        &mut self,
+        n_at_once: u32,
+        n_reads: u64,
+        goes_on: &dyn Fn(Duration) -> bool,
+        stop: Option<Instant>,
+    ) -> Result<Trial> {
         let begin = Instant::now();
         let mut trial = Trial {
             n_bytes: 0,
@@ -134,7 +145,7 @@ impl Probe {
             n_ended += 1;
             let now = Instant::now();
             trial.fastest = trial.fastest.min((now - submitted, submitting));
-            let is_enough = n_begun >= 2 && (n_begun >= n_reads || now - begin >= limit);
+            let is_enough = n_begun >= 2 && (n_begun >= n_reads || !goes_on(now - begin));
             if !is_enough {
                 submitted = now;
                 submitting = self.submit(place);

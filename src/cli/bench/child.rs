@@ -35,7 +35,7 @@ pub struct Job<'a> {
     pub ram: Option<String>,
     pub group: Option<&'a LimitedGroup>,
     pub n_generate: u32,
-    pub warms_up: bool,
+    pub is_reference: bool,
 }
 
 /// Kills a process that nobody waits for any more.
@@ -114,8 +114,8 @@ impl<'a> Starter<'a> {
         ] {
             command.arg(name).arg(value.to_string());
         }
-        if job.warms_up {
-            command.arg("--warm-up");
+        if job.is_reference {
+            command.arg("--reference");
         }
         if let Some(group) = job.group {
             command.arg("--group").arg(group.dir());

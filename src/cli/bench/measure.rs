@@ -172,7 +172,7 @@ impl<'a> Session<'a> {
             ram: Some(PROBE_RAM.to_string()),
             group: None,
             n_generate: plan.args.n.min(PROBE_TOKENS),
-            warms_up: false,
+            is_reference: false,
         })?;
         let stats = run.decode.stats.as_ref();
         let counters = stats.map_or(Ok(Counters::default()), Counters::read)?;
@@ -241,7 +241,7 @@ impl<'a> Session<'a> {
             ram,
             group: group.as_ref(),
             n_generate: self.plan.args.n,
-            warms_up: record.variant == COMPUTE,
+            is_reference: record.variant == COMPUTE,
         })?;
         record.peak_bytes = group.as_ref().and_then(|group| group.peak_bytes());
         self.bar.inc(1);

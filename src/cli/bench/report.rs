@@ -192,6 +192,7 @@ impl<'a> Report<'a> {
                 bytes(settings.rest_bytes)
             ),
         ];
+        notes.extend(self.sharing());
         notes.extend(self.warnings.iter().map(|text| format!("warning: {text}")));
         notes.push(match self.tokens_equal {
             true => format!(
@@ -214,6 +215,18 @@ impl<'a> Report<'a> {
         notes
     }
 
+    /// How computing and the disk slow each other, where that was measured.
+    fn sharing(&self) -> Option<String> {
+        let both = || self.runs.iter().filter_map(|r| Some((&r.run, r.run.together?)));
+        let computing = Spread::of(both().map(|(run, both)| run.decode_ms_per_token() / both.token_ms))?;
+        let disk = Spread::of(both().map(|(_, both)| both.bytes_per_s / self.disk.bytes_per_s.median))?;
+        Some(format!(
+            "at once, each as much as it can: computing has {:.0} % of the speed that it has alone, the disk {:.0} %",
+            100.0 * computing.median,
+            100.0 * disk.median
+        ))
+    }
+
     /// Runs of the first workload.
     fn n_runs(&self) -> usize {
         let first = self.runs.first().map(|run| &run.workload);
@@ -234,7 +247,8 @@ impl<'a> Report<'a> {
              Medians, with the range of all runs; every run is in [raw.json](raw.json). `compute` has every expert in \
              memory and no limit. `OF BOUND` is the part of the possible speed: a token can take no less than computing alone, \
              nor than the disk needs for what missed. `X STOCK` is against stock llama.cpp under the same limit.\n\n{}\n\n\
-             Where a token's milliseconds go: computing, also outside of the layers; waiting for experts that had been \
+             Where a token's milliseconds go. `AT LEAST` is what it could take if all overlapped, where computing and the disk \
+             slow each other as they did when both did all they could. Computing, also outside of the layers; waiting for experts that had been \
              asked for before their router had run (early), or by it (late); planning. `DISK IDLE` lies within these: the \
              disk had nothing to do, and then something was asked for and waited for. The last column is what of the \
              waiting a disk would save that is twice as fast.\n\n\

@@ -22,9 +22,9 @@ pub struct Args {
     pub ctx_size: u32,
     #[arg(long)]
     pub ubatch_size: u32,
-    /// Read the prompt once before it is measured
+    /// Show what computing alone takes, and what it takes while the disk is read
     #[arg(long)]
-    pub warm_up: bool,
+    pub reference: bool,
     /// The control group to move into first
     #[arg(long)]
     pub group: Option<PathBuf>,
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             n_batch: args.ubatch_size as usize,
             n_threads: args.threads as usize,
         },
-        warms_up: args.warm_up,
+        is_reference: args.reference,
     };
     let run = run(&job, config)?;
     crate::cli::out::print(&(serde_json::to_string(&run)? + "\n"))

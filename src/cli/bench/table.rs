@@ -20,11 +20,12 @@ const HEADER: [&str; 13] = [
     "FAULTS/TOKEN",
 ];
 
-const TIMES_HEADER: [&str; 10] = [
+const TIMES_HEADER: [&str; 11] = [
     "WORKLOAD",
     "LIMIT",
     "VARIANT",
     "MS/TOKEN",
+    "AT LEAST",
     "COMPUTING",
     "WAITED, ASKED EARLY",
     "ASKED LATE",
@@ -50,14 +51,16 @@ pub fn times(rows: &[Summary], preset: &str) -> String {
     table.trim_fmt()
 }
 
-fn time_cells(row: &Summary) -> Option<[String; 10]> {
-    let token = &row.decode.as_ref()?.token;
+fn time_cells(row: &Summary) -> Option<[String; 11]> {
+    let decode = row.decode.as_ref()?;
+    let token = &decode.token;
     let ms = |ms: f64| format!("{ms:.1}");
     Some([
         row.workload.clone(),
         limit(row),
         row.variant.clone(),
         ms(token.busy_ms),
+        decode.shared_bound_ms.map_or("-".to_string(), ms),
         ms(token.busy_ms - token.stalled_ms - token.bookkeeping_ms),
         ms(token.early_ms),
         ms(token.stalled_ms - token.early_ms),
