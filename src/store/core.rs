@@ -111,7 +111,7 @@ impl Core {
             self.arena.len()
         );
         assert!(0 < read.need && read.need <= read.len, "{read:?}");
-        let piece_bytes = self.piece_bytes.next_multiple_of(align);
+        let piece_bytes = piece_bytes(read.need, self.piece_bytes, align);
         let n_pieces = read.need.div_ceil(piece_bytes);
         let whole = Arc::new(Whole::new(*read, n_pieces));
         let fault = self.injector.next();
@@ -212,6 +212,17 @@ impl Core {
     }
 }
 
+/// How large the pieces are of a read of `n_bytes`: `usual`, or a little more where a small rest would be left, which
+/// is not worth a call of its own.
+fn piece_bytes(n_bytes: usize, usual: usize, align: usize) -> usize {
+    let usual = usual.next_multiple_of(align);
+    let n_whole = n_bytes / usual;
+    match n_whole > 0 && (1..=usual / 4).contains(&(n_bytes % usual)) {
+        true => n_bytes.div_ceil(n_whole).next_multiple_of(align),
+        false => usual,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,6 +238,19 @@ mod tests {
 
         fn note(&self, note: &str) {
             self.0.lock().unwrap().push(note.to_string());
+        }
+    }
+
+    #[test]
+    fn a_small_rest_is_no_piece_of_its_own() {
+        let pieces = |n_bytes: usize| {
+            let piece_bytes = piece_bytes(n_bytes, 512 << 10, 4096);
+            (piece_bytes, n_bytes.div_ceil(piece_bytes))
+        };
+        assert_eq!(pieces(540 << 10), (540 << 10, 1));
+        assert_eq!(pieces((3 * 512 + 128) << 10), (556 << 10, 3));
+        for (n_bytes, n) in [(1, 1), (512 << 10, 1), ((512 << 10) + (129 << 10), 2), (1 << 20, 2)] {
+            assert_eq!(pieces(n_bytes), (512 << 10, n), "{n_bytes}");
         }
     }
 
