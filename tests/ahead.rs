@@ -6,19 +6,17 @@
 mod patterned;
 mod sight;
 
-use hotset::engine::layout::Layout;
 use hotset::engine::{AheadTally, Batch, Engine, Foresight, Inputs, Likely, Routing};
 use hotset::expert::ExpertId;
 use hotset::policy::REGISTRY;
 use hotset::pooled::Pooled;
 use hotset::residency::Tally;
-use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::Picks;
 use hotset::trial::Turn;
+use patterned::Source;
 use sight::{N_EXPERTS, Says, Seer, Sight, order, picks};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -37,30 +35,13 @@ fn word(layer: usize, part: usize, expert: usize) -> u32 {
 
 /// An engine with `n_slots` slots and its file.
 fn engine(policy: &str, n_slots: usize, piece_bytes: usize, faults: &str) -> (Engine, File) {
-    let mut file = tempfile::tempfile().unwrap();
-    let tensors = patterned::tensors(&mut file, N_EXPERTS, [&PART_BYTES[..]; N_LAYERS], word);
-    let model = ModelFile::open(file.as_fd()).unwrap();
-    let aligns = [model.align()];
-    let slot_bytes = Layout::new(&tensors, &aligns, u64::MAX).unwrap().pools[0].slot_bytes;
-    let layout = Layout::new(&tensors, &aligns, (slot_bytes * n_slots) as u64).unwrap();
-    assert_eq!(
-        (layout.n_slots() as usize, layout.pools.len()),
-        (n_slots, 1)
-    );
-    let options = QueueOptions {
-        kind: QueueKind::Auto,
-        queue_depth: QueueDepth {
-            depth: 4,
-            piece_bytes,
-            ..QueueDepth::default()
-        },
-        faults: match faults {
-            "" => Faults::default(),
-            faults => Faults::parse(faults).unwrap(),
-        },
+    let source = Source {
+        n_experts: N_EXPERTS,
+        n_layers: N_LAYERS,
+        part_bytes: &PART_BYTES,
+        word,
     };
-    let engine = Engine::new(layout, vec![model], policy, options).unwrap();
-    (engine, file)
+    patterned::engine(&source, policy, n_slots, None, piece_bytes, faults)
 }
 
 /// Computes an event of one lane of one thread: a row of experts for each token, and what the router sees

@@ -5,14 +5,12 @@
 
 mod patterned;
 
-use hotset::engine::layout::Layout;
 use hotset::engine::{Batch, Engine, Inputs, Routing};
 use hotset::pooled::Pooled;
 use hotset::residency::Counts;
-use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
 use hotset::trace::Picks;
+use patterned::Source;
 use std::fs::File;
-use std::os::fd::AsFd;
 use std::sync::Barrier;
 use std::time::Instant;
 
@@ -32,29 +30,13 @@ fn word(layer: usize, part: usize, expert: usize) -> u32 {
 
 /// An engine with `n_slots` slots and a ring of up to `n_places`, and its file.
 fn engine(policy: &str, n_slots: usize, n_places: usize, faults: &str) -> (Engine, File) {
-    let mut file = tempfile::tempfile().unwrap();
-    let tensors = patterned::tensors(&mut file, N_EXPERTS, [&PART_BYTES[..]; N_LAYERS], word);
-    let model = ModelFile::open(file.as_fd()).unwrap();
-    let aligns = [model.align()];
-    let slot_bytes = Layout::new(&tensors, &aligns, u64::MAX).unwrap().pools[0].slot_bytes;
-    let mut layout = Layout::new(&tensors, &aligns, (slot_bytes * n_slots) as u64).unwrap();
-    assert_eq!(layout.n_slots() as usize, n_slots);
-    layout.ring.n_places = n_places.min(N_EXPERTS * N_PARTS);
-    layout.arena_bytes = layout.ring.base + layout.ring.n_places * layout.ring.place_bytes;
-    let options = QueueOptions {
-        kind: QueueKind::Auto,
-        queue_depth: QueueDepth {
-            depth: 4,
-            piece_bytes: 8192,
-            ..QueueDepth::default()
-        },
-        faults: match faults {
-            "" => Faults::default(),
-            faults => Faults::parse(faults).unwrap(),
-        },
+    let source = Source {
+        n_experts: N_EXPERTS,
+        n_layers: N_LAYERS,
+        part_bytes: &PART_BYTES,
+        word,
     };
-    let engine = Engine::new(layout, vec![model], policy, options).unwrap();
-    (engine, file)
+    patterned::engine(&source, policy, n_slots, Some(n_places.min(N_EXPERTS * N_PARTS)), 8192, faults)
 }
 
 /// The picks of tokens in a layer: of the first `n_used` experts after some.

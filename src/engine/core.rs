@@ -81,6 +81,10 @@ impl Engine {
         let is_power = |f: &ModelFile| f.align().is_power_of_two();
         assert!(files.iter().all(is_power), "alignments are powers of two");
         let arena = Arc::new(Arena::reserve(layout.arena_bytes)?);
+        // Where that cannot be, memory is where whoever reads it first is, which is right on most machines.
+        if layout.is_interleaved {
+            let _ = arena.interleave();
+        }
         let sizing = Arc::new(Sizing::new(&layout, &arena)?);
         populate::in_background(&arena, &sizing, &layout);
         let notices = Arc::<Notices>::default();

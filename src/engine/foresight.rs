@@ -16,6 +16,11 @@ pub trait Foresight: Send + Sync {
     /// there is nothing to tell.
     fn guess(&mut self, at: usize, layer: usize, distance: usize, top_k: usize) -> &Likely;
 
+    /// A profile says how often a token picks each expert of `layer`, 0 to 1, and is worth `n_tokens` of them.
+    fn prime(&mut self, layer: usize, frequency: &[f32], n_tokens: f32) {
+        let _ = (layer, frequency, n_tokens);
+    }
+
     /// What lane `at` has seen last was `layer`, which picked `picks`; `None` where only some tokens were seen.
     fn learn(&mut self, at: usize, layer: usize, picks: Option<Picks>);
 }

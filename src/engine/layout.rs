@@ -131,15 +131,18 @@ pub struct Layout {
     pub arena_bytes: usize,
     /// Bytes of all streamed experts in the files.
     pub expert_bytes: u64,
+    /// Whether the arena is to have memory of all NUMA nodes in turns.
+    pub is_interleaved: bool,
 }
 
 /// So much of the ring lies beside the budget at most; what is beyond that is taken out of it.
 pub const RING_BESIDE_BYTES: usize = 16 << 20;
-/// A larger ring brings no more overlap.
+/// A ring of large parts has more, to hold a few of them. More brings no more overlap, and what does not stay in the
+/// processor's cache until it is computed is slower (docs/runs/2026-11-29-deep).
 const RING_BYTES_MAX: u64 = 64 << 20;
 /// The part of a budget that a ring may have: what it takes from experts must not be missed.
 const RING_SHARE: u64 = 32;
-/// So many places lie beside the budget at most.
+/// So many places are enough, and lie beside the budget at most.
 const RING_PLACES_FEW: u64 = 16;
 /// More places than this are not worth looking for.
 const RING_PLACES_MAX: usize = 128;
@@ -228,6 +231,7 @@ impl Layout {
             },
             arena_bytes: end + ring_bytes,
             expert_bytes: total,
+            is_interleaved: false,
         })
     }
 
@@ -379,11 +383,11 @@ fn group(tensors: &[Tensor], aligns: &[usize]) -> (Vec<Layer>, Vec<Pool>) {
 /// The places of a ring beside the slots of `budget`, for experts of `total` bytes.
 fn n_places(budget: u64, total: u64, place_bytes: usize) -> usize {
     let beside = RING_BESIDE_BYTES as u64;
+    let place_bytes = place_bytes.max(1) as u64;
     let n_bytes = match budget < total {
-        true => (budget / RING_SHARE).clamp(beside, RING_BYTES_MAX),
+        true => (RING_PLACES_FEW * place_bytes).clamp(beside, (budget / RING_SHARE).clamp(beside, RING_BYTES_MAX)),
         false => beside,
     };
-    let place_bytes = place_bytes.max(1) as u64;
     // Of a small model too the ring is a small part.
     let n_bytes = n_bytes.min((total / RING_SHARE).max(RING_PLACES_FEW * place_bytes));
     ((n_bytes / place_bytes) as usize).clamp(2, RING_PLACES_MAX)

@@ -123,28 +123,35 @@ fn a_ring_that_does_not_fit_now_is_all_there_is_at_the_start() {
     }
 }
 
-/// The ring of a model that is worth streaming: 1/32 of the budget, of which 16 places lie beside.
+/// The ring of a model that is worth streaming: 16 MiB, and of large parts 16 places if they are no more than 1/32 of the
+/// budget and 64 MiB. 16 places of it, up to 16 MiB, lie beside the budget.
 #[test]
 fn the_ring_is_counted_in_the_budget() {
+    const MIB: u64 = 1 << 20;
+    for (part_bytes, most) in [(540 << 10, 16 * MIB), (2 * MIB, 32 * MIB), (5 * MIB, 64 * MIB)] {
+        the_ring_of(part_bytes, most);
+    }
+}
+
+fn the_ring_of(part_bytes: u64, most: u64) {
     const MIB: u64 = 1 << 20;
     let tensor = |part: u32| Tensor {
         name: format!("part{part}"),
         block: part / 3,
         n_experts: 64,
-        n_bytes: 540 << 10,
+        n_bytes: part_bytes as usize,
         file: 0,
-        offset: u64::from(part) << 30,
+        offset: u64::from(part) << 32,
     };
     let tensors: Vec<_> = (0..90).map(tensor).collect();
-    let place_bytes = 540 << 10;
     let mut before = 0;
     for budget in [1, 100 * MIB, 600 * MIB, 1200 * MIB, 2500 * MIB, 3000 * MIB] {
         let layout = Layout::new(&tensors, &[4096], budget).unwrap();
         let ring_bytes = (layout.ring.n_places * layout.ring.place_bytes) as u64;
-        let expected = (budget / 32).clamp(16 * MIB, 64 * MIB);
-        assert!(ring_bytes <= expected && expected < ring_bytes + place_bytes, "{budget}");
-        let beside = 16 * layout.ring.place_bytes as u64;
-        assert_eq!(layout.ring_cost(), ring_bytes - beside);
+        let expected = (budget / 32).clamp(16 * MIB, most);
+        assert!(ring_bytes <= expected && expected < ring_bytes + part_bytes, "{budget} {part_bytes}");
+        let beside = (16 * layout.ring.place_bytes as u64).min(16 * MIB);
+        assert_eq!(layout.ring_cost(), ring_bytes.saturating_sub(beside));
         assert!(budget < beside || layout.arena_bytes as u64 <= budget + beside, "{budget}");
         assert!(layout.n_slots() >= before);
         before = layout.n_slots();
@@ -153,5 +160,5 @@ fn the_ring_is_counted_in_the_budget() {
     assert_eq!(whole.n_slots() as usize, whole.n_experts());
     // Of a small one it is no larger than it has to be.
     let small = Layout::new(&tensors[..3], &[4096], 10 * MIB).unwrap();
-    assert_eq!(small.ring.n_places, 16);
+    assert_eq!(small.ring.n_places as u64, 16.min(16 * MIB / part_bytes));
 }

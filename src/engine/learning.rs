@@ -57,9 +57,15 @@ impl Engine {
         settled.expect("the experts were planned");
     }
 
-    /// Tells the policies what is known of the workload.
+    /// Tells the policies what is known of the workload, and who guesses what will be picked.
     pub fn prime(&self, known: &Known) {
-        self.state().pools.prime(known);
+        let mut state = self.state();
+        state.pools.prime(known);
+        if let Some(ahead) = &mut state.ahead {
+            for (layer, frequency) in known.frequency.iter().enumerate() {
+                ahead.foresight.prime(layer, frequency, known.n_tokens);
+            }
+        }
     }
 
     /// Recognises the workload from now on.

@@ -1,5 +1,6 @@
 //! One model with streamed experts: its engine, made when the budget is known.
 
+use super::sys::ggml_is_numa;
 use super::foresight::LayerRouters;
 use super::room::{self, Budget};
 use super::speaker;
@@ -238,7 +239,9 @@ impl Model {
         } = parts;
         // First, because its threads take addresses and keep them.
         let (way, measured) = self.way(&tensors, &files);
-        let layout = room::layout(&tensors, &files, self.budget, self.recent_bytes())?;
+        let mut layout = room::layout(&tensors, &files, self.budget, self.recent_bytes())?;
+        // SAFETY: this only looks; it is said, with `--numa`, before a model is loaded.
+        layout.is_interleaved = unsafe { ggml_is_numa() };
         let options = QueueOptions {
             // What was refused is told of by the queue itself.
             kind: match way.queue_depth.why {

@@ -1,6 +1,7 @@
 //! The memory that holds every slot, as the system sees it.
 
 use hotset::store::{Arena, resident_bytes};
+use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -57,6 +58,26 @@ fn what_is_reserved_is_used_after_it_was_opened() {
     arena.open(0..16 * MIB).unwrap();
     assert!(is_open(0) && is_open(16 * MIB - 1));
     assert_eq!(resident_bytes(addr..addr + 16 * MIB).unwrap(), resident);
+}
+
+/// What the kernel has noted of the mapping; machines with one node note it too.
+#[test]
+fn memory_of_all_nodes_is_asked_for() {
+    let arena = Arena::map(4 * MIB).unwrap();
+    let policy = || {
+        let maps = fs::read_to_string("/proc/self/numa_maps").unwrap();
+        let address = format!("{:x} ", arena.addr());
+        let line = maps.lines().find_map(|line| line.strip_prefix(&address).map(str::to_string));
+        line.unwrap_or_default()
+    };
+    if !fs::exists("/proc/self/numa_maps").unwrap() {
+        eprintln!("this kernel knows no nodes: not tested");
+        assert!(arena.interleave().is_err());
+        return;
+    }
+    assert!(!policy().starts_with("interleave"), "{}", policy());
+    arena.interleave().unwrap();
+    assert!(policy().starts_with("interleave:0"), "{}", policy());
 }
 
 /// One thread finds memory in advance while another gives it back, at all moments.

@@ -13,6 +13,17 @@ pub(super) struct Habits {
 }
 
 impl Habits {
+    /// A profile says how often a token picks each expert, 0 to 1, and is worth `n_tokens` of them.
+    pub fn prime(&mut self, frequency: &[f32], n_tokens: f32) {
+        let n_tokens = n_tokens.clamp(0.0, 1.0 / RATES[1]);
+        let weight = n_tokens / (n_tokens + self.n_tokens).max(1.0);
+        self.shares.resize(frequency.len(), [0.0; RATES.len()]);
+        for (shares, frequency) in self.shares.iter_mut().zip(frequency) {
+            shares.iter_mut().for_each(|share| *share += weight * (frequency - *share));
+        }
+        self.n_tokens = (self.n_tokens + n_tokens).min(1.0 / RATES[1]);
+    }
+
     /// A token has picked `picks` of `n_experts`.
     pub fn learn(&mut self, picks: &[i32], n_experts: usize) {
         self.shares.resize(n_experts, [0.0; RATES.len()]);
@@ -42,6 +53,22 @@ impl Habits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_profile_is_where_they_begin_and_counts_as_tokens_do() {
+        let mut habits = Habits::default();
+        habits.prime(&[1.0, 0.5, 0.0], 20.0);
+        assert_eq!(habits.shares(1), [0.5; 2]);
+        habits.learn(&[2], 3);
+        // One token in 21, and of the latest few 0.3.
+        let [few, more] = habits.shares(0);
+        assert!((few - 0.7).abs() < 1e-6 && (more - (1.0 - 1.0 / 22.0)).abs() < 1e-6, "{few} {more}");
+        // Later it says as much less as has been seen.
+        (0..300).for_each(|_| habits.learn(&[2], 3));
+        habits.prime(&[1.0, 0.5, 0.0], 20.0);
+        let [_, more] = habits.shares(2);
+        assert!((0.75..0.9).contains(&more), "{more}");
+    }
 
     #[test]
     fn shares_are_those_of_few_tokens_and_of_more() {

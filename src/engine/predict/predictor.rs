@@ -214,6 +214,13 @@ impl Foresight for Predictor {
         &self.likely
     }
 
+    fn prime(&mut self, layer: usize, frequency: &[f32], n_tokens: f32) {
+        let n_experts = self.n_experts.get(layer).copied();
+        if n_experts == Some(frequency.len()) {
+            self.layers[layer].habits.prime(frequency, n_tokens);
+        }
+    }
+
     /// Compares what was picked with what was foreseen. Without picks only the corrections are learnt.
     fn learn(&mut self, at: usize, layer: usize, picks: Option<Picks>) {
         // Of a prompt nobody has guessed anything. Else it is not worth learning what nobody asks for.
