@@ -5,7 +5,7 @@
 //! HOTSET_RAM=30% llama-bench -m random.gguf --no-warmup -p 0 -n 64
 //! ```
 //!
-//! Qwen3's architecture with experts in Q8_0 and tokens that are bytes; a token uses `--used` experts of each layer.
+//! Qwen3's architecture with experts in Q8_0 or MXFP4 and tokens that are bytes; a token uses `--used` experts of each layer.
 //! The same options give the same bytes on any machine. What it says makes no sense, and no workload is routed
 //! like it: good for speed, not for hit rates.
 
@@ -19,11 +19,35 @@ use hotset::output::Draft;
 use std::path::{Path, PathBuf};
 use tiny::{Arch, Spec, Type};
 
-/// Rows of Q8_0 are of whole blocks of this many weights, which take 34 bytes.
+/// Rows are of whole blocks of this many weights.
 const BLOCK: usize = 32;
-const BLOCK_BYTES: u64 = 34;
 /// Gate, up and down.
 const N_PARTS: u64 = 3;
+
+/// What experts are stored as.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    #[value(name = "q8_0")]
+    Q8_0,
+    Mxfp4,
+}
+
+impl Format {
+    /// Bytes of a block.
+    fn block_bytes(self) -> u64 {
+        match self {
+            Self::Q8_0 => 34,
+            Self::Mxfp4 => 17,
+        }
+    }
+
+    fn types(self) -> &'static [[Type; 3]] {
+        match self {
+            Self::Q8_0 => &[[Type::Q8_0; 3]],
+            Self::Mxfp4 => &[[Type::Mxfp4; 3]],
+        }
+    }
+}
 
 /// Write a mixture-of-experts model with random weights
 #[derive(Parser)]
@@ -45,6 +69,9 @@ struct Args {
     /// Width of the embedding, a multiple of 256
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u16).range(256..=16384))]
     width: u16,
+    /// What experts are stored as
+    #[arg(long = "type", value_enum, default_value = "q8_0")]
+    format: Format,
     /// Chooses the weights
     #[arg(long, default_value_t = 1)]
     seed: u32,
@@ -63,7 +90,7 @@ impl Args {
             "--width {width}: must be a multiple of 256"
         );
         // For each block of its hidden layer an expert has so many bytes.
-        let block_bytes = N_PARTS * BLOCK_BYTES * u64::from(width);
+        let block_bytes = N_PARTS * self.format.block_bytes() * u64::from(width);
         let n_experts = u64::from(self.layers) * u64::from(experts);
         let n_blocks =
             (self.size.as_u64() + n_experts * block_bytes / 2) / (n_experts * block_bytes);
@@ -81,7 +108,7 @@ impl Args {
             n_expert: experts.into(),
             top_k: used.into(),
             n_ff: usize::try_from(n_blocks)? * BLOCK,
-            types: &[[Type::Q8_0; 3]],
+            types: self.format.types(),
             seed: self.seed.into(),
             splits: 1,
         })

@@ -25,6 +25,8 @@ pub struct Token {
 pub struct Batch {
     memory: usize,
     tokens: Vec<Token>,
+    /// What each is in the vocabulary; empty if that is not known.
+    ids: Vec<i32>,
     /// Whether each token is sure; empty if all are.
     sure: Vec<bool>,
     is_aside: bool,
@@ -41,6 +43,7 @@ impl Batch {
         self.memory = memory;
         self.is_aside = false;
         self.tokens.clear();
+        self.ids.clear();
         self.tokens.extend(tokens);
         self.sure.clear();
         if memory == 0 || self.tokens.len() > Event::DECODE_TOKENS_MAX as usize {
@@ -54,6 +57,22 @@ impl Batch {
         if !self.sure.contains(&false) {
             self.sure.clear();
         }
+    }
+
+    /// Says what each of its tokens is in the vocabulary.
+    pub fn name(&mut self, ids: impl Iterator<Item = i32>) {
+        self.ids.clear();
+        self.ids.extend(ids);
+    }
+
+    /// What each of its tokens is in the vocabulary; empty if that is not known.
+    pub fn ids(&self) -> &[i32] {
+        &self.ids
+    }
+
+    /// The memory of its context; 0 if there is none.
+    pub fn memory(&self) -> usize {
+        self.memory
     }
 
     /// The tokens of an event and whether each is sure; `None` if all are.

@@ -6,7 +6,7 @@
 mod patterned;
 mod sight;
 
-use hotset::engine::{AheadTally, Batch, Engine, Foresight, Inputs, Likely, Routing};
+use hotset::engine::{AheadTally, Batch, Engine, Foresight, Inputs, Likely, Routing, Token};
 use hotset::expert::ExpertId;
 use hotset::policy::REGISTRY;
 use hotset::pooled::Pooled;
@@ -14,7 +14,7 @@ use hotset::residency::Tally;
 use hotset::trace::Picks;
 use hotset::trial::Turn;
 use patterned::Source;
-use sight::{N_EXPERTS, Says, Seer, Sight, order, picks};
+use sight::{N_EXPERTS, Remembers, Says, Seer, Sight, order, picks};
 use std::fs::File;
 use std::io::Write;
 use std::sync::atomic::Ordering;
@@ -59,13 +59,26 @@ fn compute_parts(
     seen: &[f32],
     n_parts: usize,
 ) {
+    compute_batch(engine, key, layer, rows, seen, n_parts, &Batch::default());
+}
+
+/// The same for these tokens.
+fn compute_batch(
+    engine: &Engine,
+    key: usize,
+    layer: usize,
+    rows: &[Vec<i32>],
+    seen: &[f32],
+    n_parts: usize,
+    batch: &Batch,
+) {
     let ids = rows.concat();
     let mut n_rows = [0; N_EXPERTS];
     ids.iter().for_each(|&e| n_rows[e as usize] += 1);
     let routing = Routing {
         picks: Picks::new(&ids, rows[0].len(), rows[0].len()),
         n_rows: &n_rows,
-        batch: &Batch::default(),
+        batch,
         inputs: Inputs::new(seen, 1, 1),
     };
     for (part, n_bytes) in PART_BYTES.into_iter().enumerate().take(n_parts) {
@@ -420,6 +433,57 @@ fn a_file_that_has_changed_is_not_read_ahead() {
         error.to_string().contains("bytes when it was opened"),
         "{error}"
     );
+}
+
+/// What a token picked in the first two layers is read before any router has run, when it comes again in the context that
+/// this thread computes for.
+#[test]
+fn the_first_layers_are_read_when_a_token_comes_again() {
+    let (engine, _) = engine("lru", 24, IN_PIECES, "");
+    engine.look_ahead_with(Box::<Remembers>::default(), 0, Turn::default());
+    let batch = |memory: usize, id: i32| {
+        let mut batch = Batch::default();
+        let token = Token {
+            seq: 0,
+            pos: 0,
+            is_output: true,
+        };
+        batch.begin(memory, std::iter::once(token));
+        batch.name(std::iter::once(id));
+        batch
+    };
+    let expert = |layer: usize, id: i32| (id * 3 + layer as i32) % N_EXPERTS as i32;
+    let token = |id: i32| {
+        let batch = batch(77, id);
+        engine.begin_batch(&batch);
+        wait_until_idle(&engine);
+        for layer in 0..N_LAYERS {
+            compute_batch(
+                &engine,
+                1,
+                layer,
+                &[vec![expert(layer, id)]],
+                &[0.0],
+                PART_BYTES.len(),
+                &batch,
+            );
+        }
+    };
+    (0..12).for_each(token);
+    assert_eq!(engine.ahead().unwrap().reads, 0, "no token came twice");
+    // They have pushed out what the first ones picked.
+    (0..3).for_each(token);
+    let ahead = engine.ahead().unwrap();
+    assert_eq!(
+        (ahead.reads, ahead.right_reads, ahead.in_time),
+        (6, 6, 6),
+        "{ahead:?}"
+    );
+    assert_eq!((ahead.guesses, ahead.right), (3, 3), "{ahead:?}");
+    // Another context's tokens, and a thread that has computed nothing, say nothing of what comes here.
+    engine.begin_batch(&batch(78, 4));
+    std::thread::scope(|scope| _ = scope.spawn(|| engine.begin_batch(&batch(77, 4))));
+    assert_eq!(engine.ahead().unwrap().reads, 6);
 }
 
 /// Where all that a token uses takes nearly every slot, guesses are made and not read.

@@ -36,7 +36,14 @@ fn engine(policy: &str, n_slots: usize, n_places: usize, faults: &str) -> (Engin
         part_bytes: &PART_BYTES,
         word,
     };
-    patterned::engine(&source, policy, n_slots, Some(n_places.min(N_EXPERTS * N_PARTS)), 8192, faults)
+    patterned::engine(
+        &source,
+        policy,
+        n_slots,
+        Some(n_places.min(N_EXPERTS * N_PARTS)),
+        8192,
+        faults,
+    )
 }
 
 /// The picks of tokens in a layer: of the first `n_used` experts after some.

@@ -62,9 +62,9 @@ impl Thought {
 #[derive(Default)]
 pub(super) struct Outlook {
     pub thought: Thought,
-    /// The layer whose router has run, in a lane that has guessed; `None` if nothing was guessed.
-    pub layer: Option<usize>,
-    /// Of the next layer.
+    /// The layer whose router runs next, in a lane that has guessed; `None` if nothing was guessed.
+    pub next: Option<usize>,
+    /// Of that layer.
     pub near: Vec<(u32, f32)>,
     /// Of the one after it.
     pub far: Vec<(u32, f32)>,
@@ -168,11 +168,22 @@ impl Ahead {
         &mut self.outlooks[at]
     }
 
+    /// Guesses what the first layers will pick in lane `at`, which is about to compute `tokens`.
+    pub fn recall(&mut self, at: usize, tokens: &[i32]) {
+        let mut outlook = std::mem::take(self.outlook(at));
+        outlook.next = Some(0);
+        for (layer, likely) in [(0, &mut outlook.near), (1, &mut outlook.far)] {
+            likely.clear();
+            likely.extend_from_slice(self.foresight.recall(layer, tokens));
+        }
+        *self.outlook(at) = outlook;
+    }
+
     /// Guesses what the layers after `layer`, which lane `at` has seen last, will pick for its tokens, `top_k` for each.
     pub fn guess(&mut self, at: usize, layer: usize, top_k: usize) {
         self.top_k = top_k;
         let mut outlook = std::mem::take(self.outlook(at));
-        outlook.layer = Some(layer);
+        outlook.next = Some(layer + 1);
         for (distance, likely) in [(2, &mut outlook.far), (1, &mut outlook.near)] {
             likely.clear();
             likely.extend_from_slice(self.foresight.guess(at, layer, distance, self.top_k));

@@ -1,9 +1,9 @@
 //! What has been read: one bit per part and slot, one sequence number per staging place.
 //!
 //! I/O threads set them after the bytes have arrived; compute threads look at them before they
-//! hand out an address. A thread that has to wait for long sleeps on a condition variable, so that it does
-//! not burn the core that the reads need. There are many of these, so that what arrives wakes who waits for it, and
-//! hardly anybody else. Most arrive while nobody waits: these cost no lock and no system call.
+//! hand out an address. A thread that has to wait for long, or that another one looks after, sleeps on a condition variable,
+//! so that it does not burn the core that the reads need. There are many of these, so that what arrives wakes who waits
+//! for it, and hardly anybody else. Most arrive while nobody waits: these cost no lock and no system call.
 
 use super::flight::Flight;
 use crate::notice::{Notice, Notices};

@@ -16,6 +16,18 @@ pub trait Foresight: Send + Sync {
     /// there is nothing to tell.
     fn guess(&mut self, at: usize, layer: usize, distance: usize, top_k: usize) -> &Likely;
 
+    /// In `layer`, `tokens` of the vocabulary have picked `picks`, a row each.
+    fn meet(&mut self, layer: usize, tokens: &[i32], picks: Picks) {
+        let _ = (layer, tokens, picks);
+    }
+
+    /// The experts that `layer` will probably pick for `tokens`, before any router has run: for the first layers, from
+    /// what these tokens picked when they were met.
+    fn recall(&mut self, layer: usize, tokens: &[i32]) -> &Likely {
+        let _ = (layer, tokens);
+        &[]
+    }
+
     /// A profile says how often a token picks each expert of `layer`, 0 to 1, and is worth `n_tokens` of them.
     fn prime(&mut self, layer: usize, frequency: &[f32], n_tokens: f32) {
         let _ = (layer, frequency, n_tokens);

@@ -171,7 +171,7 @@ impl Engine {
         let outlook = ahead.outlook(at);
         let next = layer + 1;
         // What a device computes, memory need not have.
-        let is_known = outlook.layer.is_some_and(|from| from + 2 == next);
+        let is_known = outlook.next.is_some_and(|near| near + 1 == next);
         if !is_known || state.is_lent.get(next).is_none_or(|&is_lent| is_lent) {
             return;
         }
@@ -202,7 +202,7 @@ impl Engine {
     /// Begins to read the likeliest of what lane `at` has guessed and is not resident, while only a few guesses have not
     /// arrived.
     pub(super) fn read_likely(&self, state: &mut State, ahead: &mut Ahead, at: usize) {
-        if !ahead.governor.is_on() || ahead.outlook(at).layer.is_none() {
+        if !ahead.governor.is_on() || ahead.outlook(at).next.is_none() {
             return;
         }
         let is_open = |guess: &&Guess| guess.abandoned.is_none() && !self.has_arrived(guess);
@@ -215,9 +215,8 @@ impl Engine {
     /// Begins to read one more expert. False if none is worth it.
     fn read_likeliest(&self, state: &mut State, ahead: &mut Ahead, at: usize) -> bool {
         let outlook = &ahead.outlooks[at];
-        let from = outlook.layer.expect("it was guessed");
-        let of_layer = |distance: usize, likely: &[(u32, f32)], least: f32| {
-            let number = from + distance;
+        let next = outlook.next.expect("it was guessed");
+        let of_layer = |number: usize, likely: &[(u32, f32)], least: f32| {
             let layer = self.layout.layers.get(number)?;
             let residency = &state.pools[layer.pool].residency;
             // What little more than one token uses is all about to be used again.
@@ -230,8 +229,8 @@ impl Engine {
             let mut missing = likely.map(|&(expert, chance)| (chance, number, self.id(number, expert)));
             missing.find(|(_, _, id)| !residency.is_resident(*id))
         };
-        let near = of_layer(1, &outlook.near, NEAR_CHANCE_MIN);
-        let far = of_layer(2, &outlook.far, FAR_CHANCE_MIN);
+        let near = of_layer(next, &outlook.near, NEAR_CHANCE_MIN);
+        let far = of_layer(next + 1, &outlook.far, FAR_CHANCE_MIN);
         let best = match (near, far) {
             (Some(near), Some(far)) if near.0 < FAR_WORTH * far.0 => far,
             (Some(near), _) => near,

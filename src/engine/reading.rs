@@ -123,7 +123,7 @@ impl Engine {
         }
     }
 
-    /// What has number `number` in the list of the operation has arrived in its place; waits for it. Returns the
+    /// What has number `number` in the list of the operation has arrived in its place; waits for it, as in `wait`. Returns the
     /// sequence number of its read, and how long that took if it was not there.
     pub(super) fn wait_staged(&self, number: usize, looks: bool, is_trial: bool) -> Result<(u64, Option<Duration>)> {
         let mut waited: Option<Duration> = None;

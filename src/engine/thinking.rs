@@ -1,8 +1,8 @@
-//! When guesses are made: while the thread that makes them would wait.
+//! When guesses are made: while the thread that makes them would wait, or while others compute.
 //!
 //! Guessing goes through some hundred kilobytes of weights a layer. An event that misses something will wait for it, so
-//! its first thread that waits guesses meanwhile; so does one that comes to the next operation without having waited.
-//! An event that misses nothing has the disk to itself, and guesses at once.
+//! the lane's last thread guesses meanwhile; so does the first one if it comes to the next operation without having
+//! waited. An event that misses nothing has the disk to itself, and its last thread guesses before it computes.
 
 use super::ahead::Thought;
 use super::core::{Engine, State};
@@ -10,7 +10,8 @@ use super::foresight::Inputs;
 use super::lane::{Lane, Thinks};
 use super::layout::Layer;
 use super::predict::DISTANCE_MAX;
-use super::run::Routing;
+use super::run::{Routing, Run};
+use crate::draft_tokens::Batch;
 use crate::trace::Picks;
 use std::sync::atomic::Ordering;
 
@@ -22,7 +23,8 @@ impl Engine {
         let Some(ahead) = &mut state.ahead else {
             return;
         };
-        ahead.outlook(at).layer = None;
+        ahead.outlook(at).next = None;
+        ahead.foresight.meet(layer, routing.batch.ids(), routing.picks);
         // Where every expert is resident there is nothing to read or to spare.
         let has_misses = |layer: &Layer| {
             let residency = &state.pools[layer.pool].residency;
@@ -44,6 +46,30 @@ impl Engine {
         ahead.outlook(at).thought = Thought::of(layer, routing.picks);
         let thinks = if waits { Thinks::WAITING } else { Thinks::COMPUTING };
         self.lanes[at].thinks.store(thinks, Ordering::Relaxed);
+    }
+
+    /// The calling thread is about to compute `batch`: reads what its tokens will probably pick in the first layers, if
+    /// they are few and this thread has computed for the same context before.
+    pub fn begin_batch(&self, batch: &Batch) {
+        if batch.ids().is_empty() || batch.n_tokens() > Inputs::N_MAX || batch.is_trial() {
+            return;
+        }
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let owner = Some(std::thread::current().id());
+        let is_it = |run: &Run| run.owner == owner && run.memory == batch.memory();
+        let Some(at) = state.runs.by_lane[..state.runs.n_lanes].iter().position(is_it) else {
+            return;
+        };
+        let Some(mut ahead) = state.ahead.take() else {
+            return;
+        };
+        if ahead.governor.is_on() && ahead.top_k > 0 {
+            ahead.recall(at, batch.ids());
+            self.note_misses(state, &mut ahead, at, 0);
+            self.read_likely(state, &mut ahead, at);
+        }
+        state.ahead = Some(ahead);
     }
 
     /// Whether something of the event of `layer` in lane `at` has not arrived.

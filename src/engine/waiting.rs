@@ -14,13 +14,15 @@ use std::time::{Duration, Instant};
 
 /// Looks at what is waited for, between two at what the disk has done.
 const LOOKS: u32 = 16;
-/// How long a thread looks before it sleeps: longer than a disk takes that is worth streaming from. Waking two sleeping
-/// cores after each wait cost a token a seventh of its time (docs/runs/2026-11-29-deep).
+/// How long the first thread of a lane looks before it sleeps: longer than a disk takes that is worth streaming from.
+/// Waking two sleeping cores after each wait cost a token a seventh of its time (docs/runs/2026-11-29-deep).
 const SPIN: Duration = Duration::from_millis(2);
-const SPIN_SHORT: Duration = Duration::from_micros(20);
+/// How long the others do: a disk that needs a core, as that of a virtual machine, is slower beside two that look.
+const SPIN_OTHERS: Duration = Duration::from_micros(20);
 
 impl Engine {
-    /// Waits for a read of `target`. Returns how long that took, if it was not there.
+    /// Waits for a read of `target`, and looks after the disk if that `looks`. Returns how long that took, if it was not
+    /// there.
     pub(super) fn wait(&self, target: Target, looks: bool) -> Result<Option<Duration>> {
         let arrived = || match target {
             Target::Slot { slot, part } => self.arrivals.has_part(slot, part),
@@ -68,7 +70,8 @@ impl Engine {
         self.wait_until(Some(Target::Slot { slot, part: 0 }), true, arrived)
     }
 
-    /// Waits until `arrived`, which is about `target` or any read, and tells so if that takes very long.
+    /// Waits until `arrived`, which is about `target` or any read, and looks after the disk meanwhile if that `looks`.
+    /// Tells so if that takes very long.
     pub(super) fn wait_until(&self, target: Option<Target>, looks: bool, arrived: impl Fn() -> bool) -> Result<()> {
         if self.spin_until(&arrived, looks) {
             return Ok(());
@@ -78,12 +81,12 @@ impl Engine {
         waited.map_err(|failure| self.read_error(failure))
     }
 
-    /// Looks again and again for a moment, and takes what the disk has done meanwhile: sleeping and being woken would
-    /// take longer than most waits last. Returns whether it has `arrived`.
+    /// Looks again and again for a moment, longer if it `looks` after the disk, and takes what that has done meanwhile:
+    /// sleeping and being woken would take longer than most waits last. Returns whether it has `arrived`.
     fn spin_until(&self, arrived: &impl Fn() -> bool, looks: bool) -> bool {
         let begin = Instant::now();
         let _looker = looks.then(|| self.queue.look());
-        let spin = if looks { SPIN } else { SPIN_SHORT };
+        let spin = if looks { SPIN } else { SPIN_OTHERS };
         while self.queue.help() && begin.elapsed() < spin {
             for _ in 0..LOOKS {
                 if arrived() {

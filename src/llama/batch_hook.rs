@@ -10,6 +10,7 @@ pub unsafe extern "C" fn batch(
     _: *mut c_void,
     memory: *const c_void,
     n_tokens: u32,
+    id: *const i32,
     pos: *const i32,
     seq_id: *const *mut i32,
     output: *const i8,
@@ -25,7 +26,22 @@ pub unsafe extern "C" fn batch(
         }
     };
     let tokens = (0..n_tokens as usize).map(token);
-    BATCH.with_borrow_mut(|batch| batch.begin(memory as usize, tokens));
+    BATCH.with_borrow_mut(|batch| {
+        batch.begin(memory as usize, tokens);
+        // Embeddings may be computed instead of tokens.
+        if !id.is_null() {
+            // SAFETY: as above.
+            batch.name((0..n_tokens as usize).map(|i| unsafe { *id.add(i) }));
+        }
+    });
+    BATCH.with_borrow(|batch| {
+        for (_, bound) in BOUND.load().iter() {
+            // One tensor of each model.
+            if (bound.layer, bound.part) == (0, 0) {
+                bound.model.begin_batch(batch);
+            }
+        }
+    });
     device_hook::begin_batch();
     ending::chain();
 }

@@ -67,7 +67,12 @@ pub fn run(job: &Job, config: Config) -> Result<Run> {
         n_before += prompt.len() + job.n_generate;
     }
     if job.is_reference {
-        run.together = Some(together(&session, &sampler, &prompts[prompts.len() - 1], job)?);
+        run.together = Some(together(
+            &session,
+            &sampler,
+            &prompts[prompts.len() - 1],
+            job,
+        )?);
     }
     // SAFETY: the model lives.
     run.n_context_trained = unsafe { llama_model_n_ctx_train(session.model) } as u32;

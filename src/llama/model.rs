@@ -1,16 +1,16 @@
 //! One model with streamed experts: its engine, made when the budget is known.
 
-use super::sys::ggml_is_numa;
 use super::foresight::LayerRouters;
 use super::room::{self, Budget};
 use super::speaker;
+use super::sys::ggml_is_numa;
 use super::target::Target;
 use super::trials;
 use super::workload::Workload;
 use crate::config::{Config, StatsTo};
-use crate::engine::Engine;
 use crate::engine::layout::{Tensor, expert_bytes};
 use crate::engine::predict::Predictor;
+use crate::engine::{Batch, Engine};
 use crate::error::{Error, Result};
 use crate::recent_events;
 use crate::report::{self, Progress};
@@ -152,6 +152,13 @@ impl Model {
     pub fn drop_tokens(&self, memory: usize, seq: i32, begin: i32, end: i32) {
         if let Some(engine) = self.engine.get() {
             engine.drop_tokens(memory, seq, begin, end);
+        }
+    }
+
+    /// The calling thread is about to compute `batch` of some context.
+    pub fn begin_batch(&self, batch: &Batch) {
+        if let Some(engine) = self.engine.get() {
+            engine.begin_batch(batch);
         }
     }
 

@@ -66,7 +66,10 @@ pub fn engine(
     let aligns = [model.align()];
     let slot_bytes = Layout::new(&tensors, &aligns, u64::MAX).unwrap().pools[0].slot_bytes;
     let mut layout = Layout::new(&tensors, &aligns, (slot_bytes * n_slots) as u64).unwrap();
-    assert_eq!((layout.n_slots() as usize, layout.pools.len()), (n_slots, 1));
+    assert_eq!(
+        (layout.n_slots() as usize, layout.pools.len()),
+        (n_slots, 1)
+    );
     if let Some(n_places) = n_places {
         layout.ring.n_places = n_places;
         layout.arena_bytes = layout.ring.base + n_places * layout.ring.place_bytes;

@@ -4,7 +4,7 @@
 
 use hotset::engine::{Foresight, Inputs, Likely};
 use hotset::trace::Picks;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 pub const N_EXPERTS: usize = 16;
 
@@ -155,4 +155,35 @@ impl Foresight for Says {
     }
 
     fn learn(&mut self, _: usize, _: usize, _: Option<Picks>) {}
+}
+
+/// Recalls the last expert that a token has picked in a layer.
+#[derive(Default)]
+pub struct Remembers {
+    picked: HashMap<(usize, i32), i32>,
+    said: Vec<(u32, f32)>,
+}
+
+impl Foresight for Remembers {
+    fn see(&mut self, _: usize, _: usize, _: &Inputs) {}
+
+    fn guess(&mut self, _: usize, _: usize, _: usize, _: usize) -> &Likely {
+        &[]
+    }
+
+    fn learn(&mut self, _: usize, _: usize, _: Option<Picks>) {}
+
+    fn meet(&mut self, layer: usize, tokens: &[i32], picks: Picks) {
+        for (token, row) in tokens.iter().zip(picks.rows()) {
+            self.picked.insert((layer, *token), row[0]);
+        }
+    }
+
+    fn recall(&mut self, layer: usize, tokens: &[i32]) -> &Likely {
+        let picked = tokens
+            .iter()
+            .filter_map(|token| self.picked.get(&(layer, *token)));
+        self.said = picked.map(|expert| (*expert as u32, 1.0)).collect();
+        &self.said
+    }
 }

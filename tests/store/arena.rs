@@ -67,7 +67,9 @@ fn memory_of_all_nodes_is_asked_for() {
     let policy = || {
         let maps = fs::read_to_string("/proc/self/numa_maps").unwrap();
         let address = format!("{:x} ", arena.addr());
-        let line = maps.lines().find_map(|line| line.strip_prefix(&address).map(str::to_string));
+        let line = maps
+            .lines()
+            .find_map(|line| line.strip_prefix(&address).map(str::to_string));
         line.unwrap_or_default()
     };
     if !fs::exists("/proc/self/numa_maps").unwrap() {

@@ -217,9 +217,15 @@ impl<'a> Report<'a> {
 
     /// How computing and the disk slow each other, where that was measured.
     fn sharing(&self) -> Option<String> {
-        let both = || self.runs.iter().filter_map(|r| Some((&r.run, r.run.together?)));
-        let computing = Spread::of(both().map(|(run, both)| run.decode_ms_per_token() / both.token_ms))?;
-        let disk = Spread::of(both().map(|(_, both)| both.bytes_per_s / self.disk.bytes_per_s.median))?;
+        let both = || {
+            self.runs
+                .iter()
+                .filter_map(|r| Some((&r.run, r.run.together?)))
+        };
+        let computing =
+            Spread::of(both().map(|(run, both)| run.decode_ms_per_token() / both.token_ms))?;
+        let disk =
+            Spread::of(both().map(|(_, both)| both.bytes_per_s / self.disk.bytes_per_s.median))?;
         Some(format!(
             "at once, each as much as it can: computing has {:.0} % of the speed that it has alone, the disk {:.0} %",
             100.0 * computing.median,

@@ -2,6 +2,7 @@
 
 mod chances;
 mod correction;
+mod familiar;
 mod features;
 mod habits;
 mod predictor;

@@ -15,6 +15,7 @@
 
 use super::chances::{Chances, Signs, N_SIGNS, chance, read_signs};
 use super::correction::Correction;
+use super::familiar::Familiar;
 use super::features::Features;
 use super::habits::Habits;
 use super::product::Product;
@@ -86,6 +87,7 @@ pub struct Predictor {
     n_experts: Vec<usize>,
     layers: Vec<Layer>,
     lanes: Vec<Lane>,
+    familiar: Familiar,
     product: Product,
     n_features_max: usize,
     /// Tokens from one that a layer's corrections learn from to the next; not of prompts.
@@ -115,6 +117,7 @@ impl Predictor {
             n_experts: n_experts.to_vec(),
             layers: n_experts.iter().map(|_| Layer::default()).collect(),
             lanes: Vec::new(),
+            familiar: Familiar::default(),
             product: Product::default(),
             n_features_max: n_features_max.max(N_FEATURES_MIN),
             period,
@@ -205,12 +208,28 @@ impl Foresight for Predictor {
             }
         }
         if foreseen.has_signs {
-            let chances = self.never.iter().map(|never| 1.0 - never);
-            let likely = (0..).zip(chances).filter(|(_, chance)| *chance >= CHANCE_MIN);
-            self.likely.extend(likely);
-            self.likely.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            name_likely(&self.never, &mut self.likely);
         }
         lane[layer % (DISTANCE_MAX + 1)] = seen;
+        &self.likely
+    }
+
+    fn meet(&mut self, layer: usize, tokens: &[i32], picks: Picks) {
+        self.familiar.meet(layer, tokens, picks);
+    }
+
+    fn recall(&mut self, layer: usize, tokens: &[i32]) -> &Likely {
+        self.likely.clear();
+        self.never.clear();
+        self.never.resize(self.n_experts.get(layer).copied().unwrap_or(0), 1.0);
+        for &token in tokens {
+            for (expert, chance) in self.familiar.of(layer, token) {
+                if let Some(never) = self.never.get_mut(expert as usize) {
+                    *never *= 1.0 - chance;
+                }
+            }
+        }
+        name_likely(&self.never, &mut self.likely);
         &self.likely
     }
 
@@ -324,6 +343,13 @@ impl Predictor {
         }
         true
     }
+}
+
+/// Appends to `likely` who is likely, the surest first, where `never` has the chance that nobody picks each.
+fn name_likely(never: &[f32], likely: &mut Vec<(u32, f32)>) {
+    let chances = never.iter().map(|never| 1.0 - never);
+    likely.extend((0..).zip(chances).filter(|(_, chance)| *chance >= CHANCE_MIN));
+    likely.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
 }
 
 /// Whether a router has weights for so many experts and so wide an input.
