@@ -33,6 +33,7 @@ use crate::expert::ExpertId;
 use crate::residency::{Abandoned, Hold};
 use crate::store::Read;
 use crate::trace::Picks;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// What a lane still has to think about: an event of a few tokens.
@@ -103,6 +104,8 @@ pub(super) struct Ahead {
     pub begin: Instant,
     /// By lane.
     pub outlooks: Vec<Outlook>,
+    /// The memories of contexts that have computed with the model.
+    pub memories: BTreeSet<usize>,
     pub misses: Vec<Miss>,
     pub guesses: Vec<Guess>,
     pub tally: AheadTally,
@@ -121,6 +124,7 @@ impl Ahead {
             governor,
             begin: Instant::now(),
             outlooks: Vec::new(),
+            memories: BTreeSet::new(),
             misses: Vec::new(),
             guesses: Vec::new(),
             tally: AheadTally::default(),
@@ -169,12 +173,12 @@ impl Ahead {
     }
 
     /// Guesses what the first layers will pick in lane `at`, which is about to compute `tokens`.
-    pub fn recall(&mut self, at: usize, tokens: &[i32]) {
+    pub fn remember(&mut self, at: usize, tokens: &[i32]) {
         let mut outlook = std::mem::take(self.outlook(at));
         outlook.next = Some(0);
         for (layer, likely) in [(0, &mut outlook.near), (1, &mut outlook.far)] {
             likely.clear();
-            likely.extend_from_slice(self.foresight.recall(layer, tokens));
+            likely.extend_from_slice(self.foresight.remember(layer, tokens));
         }
         *self.outlook(at) = outlook;
     }

@@ -16,14 +16,15 @@ pub trait Foresight: Send + Sync {
     /// there is nothing to tell.
     fn guess(&mut self, at: usize, layer: usize, distance: usize, top_k: usize) -> &Likely;
 
-    /// In `layer`, `tokens` of the vocabulary have picked `picks`, a row each.
+    /// In `layer`, `tokens` of the vocabulary have picked `picks`, a row each. This is called for each event whose tokens
+    /// are known, also where nothing is guessed.
     fn meet(&mut self, layer: usize, tokens: &[i32], picks: Picks) {
         let _ = (layer, tokens, picks);
     }
 
     /// The experts that `layer` will probably pick for `tokens`, before any router has run: for the first layers, from
     /// what these tokens picked when they were met.
-    fn recall(&mut self, layer: usize, tokens: &[i32]) -> &Likely {
+    fn remember(&mut self, layer: usize, tokens: &[i32]) -> &Likely {
         let _ = (layer, tokens);
         &[]
     }

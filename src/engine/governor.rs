@@ -94,6 +94,11 @@ impl Governor {
             Step::Compare(n) if n + 1 == N_COMPARED => {
                 self.judge();
                 self.n_ended += 1;
+                if self.n_ended == 1 {
+                    // That was while little was known.
+                    self.with.clear();
+                    self.without.clear();
+                }
                 let pause = PAUSES_FIRST.get(self.n_ended).copied().unwrap_or(PAUSE);
                 Step::Pause(pause - 1)
             }
@@ -223,8 +228,9 @@ mod tests {
         assert_eq!(pass(&mut governor, &mut now, N_COMPARED as u32, 12, 10), N_COMPARED as u32 / 2);
         assert_eq!(pass(&mut governor, &mut now, second, 12, 10), 0);
         assert!(!governor.is_guessing());
-        assert_eq!(pass(&mut governor, &mut now, N_COMPARED as u32, 12, 10), N_COMPARED as u32 / 2);
-        assert_eq!(pass(&mut governor, &mut now, PAUSE, 12, 10), 0);
+        // What was said then counts no more: guesses have become better.
+        assert_eq!(pass(&mut governor, &mut now, N_COMPARED as u32, 9, 10), N_COMPARED as u32 / 2);
+        assert_eq!(pass(&mut governor, &mut now, PAUSE, 9, 10), PAUSE);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use super::ahead::{Ahead, Guess, Miss};
 use super::arrivals::{Target, is_of};
 use super::core::{Engine, State};
-use super::foresight::{AheadTally, Foresight};
+use super::foresight::{AheadTally, Foresight, Likely};
 use super::governor::Governor;
 use super::run::{Routing, STALE_EVENTS};
+use crate::pooled::Pools;
 use crate::store::Recalled;
 use crate::timeline::What;
 use crate::trial::Turn;
@@ -175,10 +176,16 @@ impl Engine {
         if !is_known || state.is_lent.get(next).is_none_or(|&is_lent| is_lent) {
             return;
         }
-        let layer = &self.layout.layers[next];
-        let likely = outlook.far.iter().filter(|(_, chance)| *chance >= SPARE_CHANCE_MIN);
-        let expected = likely.map(|&(expert, _)| self.id(next, expert));
-        state.pools[layer.pool].residency.expect(expected);
+        self.spare(&mut state.pools, next, &outlook.far);
+    }
+
+    /// Until others are expected, the likeliest of `likely` in the layer with this `number` are not evicted, if anything
+    /// else can go.
+    pub(super) fn spare(&self, pools: &mut Pools, number: usize, likely: &Likely) {
+        let layer = &self.layout.layers[number];
+        let likely = likely.iter().filter(|(_, chance)| *chance >= SPARE_CHANCE_MIN);
+        let expected = likely.map(|&(expert, _)| self.id(number, expert));
+        pools[layer.pool].residency.expect(expected);
     }
 
     /// Notes which of the guesses of `layer` are not resident.

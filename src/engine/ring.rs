@@ -363,15 +363,26 @@ impl Inner {
         }
     }
 
-    /// All places are taken for later, and the operation needs one: drops what came last. False if the operation has
-    /// a place, which it will leave.
+    /// All places are taken for later, and the operation needs one: drops what came last, which is read again when there is
+    /// room. False if the operation has a place, which it will leave.
     fn drop_latest(&mut self, orders: &mut Vec<Order>) -> bool {
         let taken = || self.places.iter().filter_map(|(_, taken)| taken.as_ref());
         if taken().any(|taken| taken.number.is_some()) {
             return false;
         }
-        let latest = taken().map(|taken| taken.order).max();
-        self.keep(orders, |taken| Some(taken.order) != latest);
+        let latest = taken().max_by_key(|taken| taken.order);
+        let Some((order, item, slot)) = latest.map(|taken| (taken.order, taken.item, taken.slot)) else {
+            return true;
+        };
+        self.keep(orders, |taken| taken.order != order);
+        // What was to be copied to a slot is read into it.
+        if slot.is_none() {
+            self.later.push_front(item);
+        }
         true
     }
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

@@ -36,6 +36,8 @@ impl Engine {
             let n_tokens = routing.picks.n_tokens();
             self.lanes[at].clock.begin(self.arrivals.flight.now(), n_tokens, layer == 0);
             self.close(state, at)?;
+            // Nobody thinks about an event that was cut short.
+            self.lanes[at].thinks.store(Thinks::NOT, Ordering::Relaxed);
             self.settle_ring(|owner| owner != at);
             if !is_trial {
                 self.foresee(state, at, layer, routing);

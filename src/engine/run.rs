@@ -17,8 +17,6 @@ pub const STALE_EVENTS: u64 = 10_000;
 #[derive(Default)]
 pub struct Run {
     pub owner: Option<ThreadId>,
-    /// The memory of the context of its last event.
-    pub memory: usize,
     pub n_tokens: u32,
     /// The value of [`Runs::n_events`] when its event began.
     pub begun_at: u64,
@@ -90,7 +88,6 @@ impl Run {
         self.layer = layer;
         self.parts_begun = 0;
         self.n_tokens = routing.picks.n_tokens();
-        self.memory = routing.batch.memory();
         self.begun_at = n_events;
         self.experts.clear();
         self.rows.clear();

@@ -4,13 +4,13 @@
 //! the lane's last thread guesses meanwhile; so does the first one if it comes to the next operation without having
 //! waited. An event that misses nothing has the disk to itself, and its last thread guesses before it computes.
 
-use super::ahead::Thought;
+use super::ahead::{Ahead, Thought};
 use super::core::{Engine, State};
 use super::foresight::Inputs;
 use super::lane::{Lane, Thinks};
 use super::layout::Layer;
 use super::predict::DISTANCE_MAX;
-use super::run::{Routing, Run};
+use super::run::Routing;
 use crate::draft_tokens::Batch;
 use crate::trace::Picks;
 use std::sync::atomic::Ordering;
@@ -25,6 +25,9 @@ impl Engine {
         };
         ahead.outlook(at).next = None;
         ahead.foresight.meet(layer, routing.batch.ids(), routing.picks);
+        if layer == 0 {
+            ahead.memories.insert(routing.batch.memory());
+        }
         // Where every expert is resident there is nothing to read or to spare.
         let has_misses = |layer: &Layer| {
             let residency = &state.pools[layer.pool].residency;
@@ -49,7 +52,7 @@ impl Engine {
     }
 
     /// The calling thread is about to compute `batch`: reads what its tokens will probably pick in the first layers, if
-    /// they are few and this thread has computed for the same context before.
+    /// they are few, and its context and this thread have computed with the model before.
     pub fn begin_batch(&self, batch: &Batch) {
         if batch.ids().is_empty() || batch.n_tokens() > Inputs::N_MAX || batch.is_trial() {
             return;
@@ -57,18 +60,20 @@ impl Engine {
         let mut guard = self.state();
         let state = &mut *guard;
         let owner = Some(std::thread::current().id());
-        let is_it = |run: &Run| run.owner == owner && run.memory == batch.memory();
-        let Some(at) = state.runs.by_lane[..state.runs.n_lanes].iter().position(is_it) else {
+        let used = &state.runs.by_lane[..state.runs.n_lanes];
+        let Some(at) = used.iter().position(|run| run.owner == owner) else {
             return;
         };
-        let Some(mut ahead) = state.ahead.take() else {
+        let is_ours = |ahead: &mut Ahead| {
+            ahead.memories.contains(&batch.memory()) && ahead.governor.is_on() && ahead.top_k > 0
+        };
+        let Some(mut ahead) = state.ahead.take_if(is_ours) else {
             return;
         };
-        if ahead.governor.is_on() && ahead.top_k > 0 {
-            ahead.recall(at, batch.ids());
-            self.note_misses(state, &mut ahead, at, 0);
-            self.read_likely(state, &mut ahead, at);
-        }
+        ahead.remember(at, batch.ids());
+        self.spare(&mut state.pools, 0, &ahead.outlook(at).near);
+        self.note_misses(state, &mut ahead, at, 0);
+        self.read_likely(state, &mut ahead, at);
         state.ahead = Some(ahead);
     }
 
@@ -81,8 +86,9 @@ impl Engine {
         plan.is_some_and(|plan| !plan.fills.is_empty() || plan.hits.iter().any(|&(_, slot)| is_coming(slot)))
     }
 
-    /// Thread `ith` of `lane` begins to compute, or is about to wait: it may think instead. The last one does, because
-    /// the others compute what it would have, and the first one looks after the disk.
+    /// Thread `ith` of `lane` begins to compute, or is about to wait: it may think instead. The last one does: others
+    /// compute most of what it would have, as far as work is given out in small pieces, and the first one looks after
+    /// the disk.
     #[inline]
     pub(super) fn think_instead(&self, lane: &Lane, ith: u32, when: u8) {
         if lane.thinks.load(Ordering::Relaxed) == when && ith + 1 == lane.n_threads.load(Ordering::Relaxed) {

@@ -17,6 +17,8 @@ const LOOKS: u32 = 16;
 /// How long the first thread of a lane looks before it sleeps: longer than a disk takes that is worth streaming from.
 /// Waking two sleeping cores after each wait cost a token a seventh of its time (docs/runs/2026-11-29-deep).
 const SPIN: Duration = Duration::from_millis(2);
+/// A core that was given away for longer is wanted by others: the reading thread looks after the disk then.
+const AWAY: Duration = Duration::from_micros(200);
 /// How long the others do: a disk that needs a core, as that of a virtual machine, is slower beside two that look.
 const SPIN_OTHERS: Duration = Duration::from_micros(20);
 
@@ -85,7 +87,7 @@ impl Engine {
     /// sleeping and being woken would take longer than most waits last. Returns whether it has `arrived`.
     fn spin_until(&self, arrived: &impl Fn() -> bool, looks: bool) -> bool {
         let begin = Instant::now();
-        let _looker = looks.then(|| self.queue.look());
+        let mut looker = looks.then(|| self.queue.look());
         let spin = if looks { SPIN } else { SPIN_OTHERS };
         while self.queue.help() && begin.elapsed() < spin {
             for _ in 0..LOOKS {
@@ -95,8 +97,13 @@ impl Engine {
                 std::hint::spin_loop();
             }
             // Who reads, or computes something else, may have the core.
+            let left = Instant::now();
             std::thread::yield_now();
+            if left.elapsed() > AWAY {
+                looker = None;
+            }
         }
+        drop(looker);
         false
     }
 

@@ -62,21 +62,18 @@ pub fn run(job: &Job, config: Config) -> Result<Run> {
     let sampler = Sampler::new(&session, job.seed);
     let mut run = Run::default();
     let mut n_before = 0;
-    for prompt in &prompts {
-        run = turn(&session, &sampler, prompt, n_before, job)?;
+    let mut turns = Vec::new();
+    for prompt in prompts {
+        run = turn(&session, &sampler, &prompt, n_before, job)?;
         n_before += prompt.len() + job.n_generate;
+        turns.push((prompt, run.tokens.clone()));
     }
+    run.peak_rss_bytes = peak_rss_bytes();
     if job.is_reference {
-        run.together = Some(together(
-            &session,
-            &sampler,
-            &prompts[prompts.len() - 1],
-            job,
-        )?);
+        run.together = Some(together(&session, &sampler, &turns, job)?);
     }
     // SAFETY: the model lives.
     run.n_context_trained = unsafe { llama_model_n_ctx_train(session.model) } as u32;
-    run.peak_rss_bytes = peak_rss_bytes();
     Ok(run)
 }
 
@@ -133,25 +130,41 @@ fn turn(
     Ok(run)
 }
 
-/// Generates after `prompt` while the disk is read as fast as it goes.
-fn together(session: &Session, sampler: &Sampler, prompt: &[i32], job: &Job) -> Result<Together> {
+/// Computes the tokens of the last of `turns`, each a prompt and what was generated, once more, while the disk is read as
+/// fast as it goes. What was sampled is known; it is sampled again because that takes time, too.
+fn together(
+    session: &Session,
+    sampler: &Sampler,
+    turns: &[(Vec<i32>, Vec<i32>)],
+    job: &Job,
+) -> Result<Together> {
     let reader = Reader::open(job.model)?;
+    let n_batch = job.sizes.n_batch;
     session.begin();
+    let mut n_before = 0;
+    let (last, earlier) = turns.split_last().expect("there is one turn at least");
+    for tokens in earlier
+        .iter()
+        .flat_map(|(prompt, tokens)| [prompt, tokens])
+        .chain([&last.0])
+    {
+        read(session, tokens, n_before, n_batch)?;
+        n_before += tokens.len();
+    }
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         // Ends the reading, also when computing fails.
         let over = Over(&is_over);
-        read(session, prompt, 0, job.sizes.n_batch)?;
         let reading = scope.spawn(|| reader.measure(&|_| !is_over.load(Ordering::Relaxed)));
         let begin = Instant::now();
-        for number in 0..job.n_generate {
-            let token = sampler.sample(session);
-            session.compute(&[token], prompt.len() + number, Outputs::Last)?;
+        for (at, &token) in (n_before..).zip(&last.1) {
+            sampler.sample(session);
+            session.compute(&[token], at, Outputs::Last)?;
         }
         let took = begin.elapsed();
         drop(over);
         Ok(Together {
-            token_ms: took.as_secs_f64() * 1e3 / job.n_generate as f64,
+            token_ms: took.as_secs_f64() * 1e3 / last.1.len() as f64,
             bytes_per_s: reading.join().expect("it does not panic")?.bytes_per_s,
         })
     })

@@ -35,6 +35,8 @@ pub(super) struct Ring {
 struct Shared {
     core: Arc<Core>,
     ring: IoUring,
+    /// Whether the kernel can be told to wake nobody: from 5.8 on. Those that have this flag, of 5.9, can.
+    can_be_quiet: bool,
     events: Events,
     state: Mutex<State>,
     taken: Mutex<Taken>,
@@ -83,6 +85,7 @@ impl Ring {
             .register_eventfd(events.as_fd().as_raw_fd())?;
         let shared = Arc::new(Shared {
             core: core.clone(),
+            can_be_quiet: ring.params().is_feature_poll_32bits(),
             ring,
             events,
             state: Mutex::new(State {
@@ -166,6 +169,9 @@ impl Backend for Ring {
     }
 
     fn note_looker(&self, is_here: bool) {
+        if !self.shared.can_be_quiet {
+            return;
+        }
         let mut taken = self.shared.taken.lock().unwrap();
         // SAFETY: only who has locked `taken` uses the completion side.
         let completions = unsafe { self.shared.ring.completion_shared() };

@@ -157,7 +157,7 @@ impl Foresight for Says {
     fn learn(&mut self, _: usize, _: usize, _: Option<Picks>) {}
 }
 
-/// Recalls the last expert that a token has picked in a layer.
+/// Remembers the last expert that a token has picked in a layer.
 #[derive(Default)]
 pub struct Remembers {
     picked: HashMap<(usize, i32), i32>,
@@ -179,11 +179,56 @@ impl Foresight for Remembers {
         }
     }
 
-    fn recall(&mut self, layer: usize, tokens: &[i32]) -> &Likely {
+    fn remember(&mut self, layer: usize, tokens: &[i32]) -> &Likely {
         let picked = tokens
             .iter()
             .filter_map(|token| self.picked.get(&(layer, *token)));
         self.said = picked.map(|expert| (*expert as u32, 1.0)).collect();
         &self.said
     }
+}
+
+/// Sees right, but at first some chances are no numbers.
+pub struct Broken(Box<Sight>, Vec<(u32, f32)>);
+
+impl Broken {
+    pub fn of(seer: Seer) -> Self {
+        Self(Sight::of(seer), Vec::new())
+    }
+}
+
+impl Foresight for Broken {
+    fn see(&mut self, at: usize, layer: usize, inputs: &Inputs) {
+        self.0.see(at, layer, inputs);
+    }
+
+    fn guess(&mut self, at: usize, layer: usize, distance: usize, top_k: usize) -> &Likely {
+        self.1 = self.0.guess(at, layer, distance, top_k).to_vec();
+        let token = self.0.tokens[&at][0];
+        if token < 40 {
+            let worst = order(token, layer + distance)[N_EXPERTS - 1] as u32;
+            let no_number = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][token % 3];
+            self.1.insert(0, (worst, no_number));
+        }
+        &self.1
+    }
+
+    fn learn(&mut self, at: usize, layer: usize, picks: Option<Picks>) {
+        self.0.learn(at, layer, picks);
+    }
+}
+
+/// Says that nobody should have asked.
+pub struct Unasked;
+
+impl Foresight for Unasked {
+    fn see(&mut self, _: usize, _: usize, _: &Inputs) {
+        panic!("there is nothing to guess");
+    }
+
+    fn guess(&mut self, _: usize, _: usize, _: usize, _: usize) -> &Likely {
+        &[]
+    }
+
+    fn learn(&mut self, _: usize, _: usize, _: Option<Picks>) {}
 }

@@ -78,8 +78,12 @@ fn memory_of_all_nodes_is_asked_for() {
         return;
     }
     assert!(!policy().starts_with("interleave"), "{}", policy());
-    arena.interleave().unwrap();
-    assert!(policy().starts_with("interleave:0"), "{}", policy());
+    if let Err(cause) = arena.interleave() {
+        // Containers mostly may not.
+        assert_eq!(cause.raw_os_error(), Some(libc::EPERM), "{cause}");
+        return;
+    }
+    assert!(policy().starts_with("interleave:"), "{}", policy());
 }
 
 /// One thread finds memory in advance while another gives it back, at all moments.

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use hotset::store::{
     Arena, Faults, QueueDepth, QueueOptions, QueueStats, Read, ReadFailure, ReadQueue, Sink, span,
@@ -39,6 +40,51 @@ fn random_slices_arrive_everywhere() {
                 assert!(range.contains(&stats.bytes_read), "{about}: {stats:?}");
             }
         }
+    }
+}
+
+/// While somebody looks nobody else need be woken; when the last one has gone, what was read meanwhile and what is read then
+/// is reported as ever.
+#[test]
+fn who_has_looked_leaves_nothing_behind() {
+    let file = content(5);
+    let dir = tempfile::tempdir().unwrap();
+    for kind in kinds() {
+        let model = model(&dir.path().join("m"), &file);
+        let reads = random_reads(60, model.align(), 3);
+        let (queue, arena, reports) = queue(vec![model], *kind, 4, "short=3", 60 * SLOT);
+        let begin = Instant::now();
+        for (number, some) in only_reads(&reads).chunks(6).enumerate() {
+            let first = queue.look();
+            let second = (number % 2 == 0).then(|| queue.look());
+            queue.submit(&some[..3]);
+            drop(first);
+            queue.submit(&some[3..5]);
+            if number % 3 == 0 {
+                // As long as nobody calls `help` the rest may wait.
+                thread::sleep(Duration::from_millis(5));
+            }
+            drop(second);
+            queue.submit(&some[5..]);
+        }
+        reports.take_ok(reads.len());
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "{kind:?}: {:?}",
+            begin.elapsed()
+        );
+        assert_arrived(&arena, &reads, &file, queue.about());
+        // Nothing is read on behind anybody's back, or is left.
+        let looker = queue.look();
+        let again = only_reads(&reads)[0];
+        queue.submit(&[Read { tag: 1000, ..again }]);
+        while reports.by_tag.lock().unwrap().is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(40), "{kind:?}");
+            queue.help();
+            thread::yield_now();
+        }
+        drop(looker);
+        reports.take_ok(1);
     }
 }
 

@@ -192,7 +192,7 @@ impl<'a> Report<'a> {
                 bytes(settings.rest_bytes)
             ),
         ];
-        notes.extend(self.sharing());
+        notes.extend(self.at_once());
         notes.extend(self.warnings.iter().map(|text| format!("warning: {text}")));
         notes.push(match self.tokens_equal {
             true => format!(
@@ -216,7 +216,7 @@ impl<'a> Report<'a> {
     }
 
     /// How computing and the disk slow each other, where that was measured.
-    fn sharing(&self) -> Option<String> {
+    fn at_once(&self) -> Option<String> {
         let both = || {
             self.runs
                 .iter()
@@ -253,11 +253,11 @@ impl<'a> Report<'a> {
              Medians, with the range of all runs; every run is in [raw.json](raw.json). `compute` has every expert in \
              memory and no limit. `OF BOUND` is the part of the possible speed: a token can take no less than computing alone, \
              nor than the disk needs for what missed. `X STOCK` is against stock llama.cpp under the same limit.\n\n{}\n\n\
-             Where a token's milliseconds go. `AT LEAST` is what it could take if all overlapped, where computing and the disk \
-             slow each other as they did when both did all they could. Computing, also outside of the layers; waiting for experts that had been \
+             Where a token's milliseconds go: computing, also outside of the layers; waiting for experts that had been \
              asked for before their router had run (early), or by it (late); planning. `DISK IDLE` lies within these: the \
              disk had nothing to do, and then something was asked for and waited for. The last column is what of the \
-             waiting a disk would save that is twice as fast.\n\n\
+             waiting a disk would save that is twice as fast. `AT LEAST` is what a token could take if all of it \
+             overlapped: computing and the disk slow each other as they did when each did all it could.\n\n\
              ![tokens per second](chart.svg)\n",
             self.circumstances(),
             notes.concat(),

@@ -13,6 +13,9 @@ const N_TOKENS_MAX: usize = 8192;
 const CHANCE: f32 = 0.5;
 const RATE: f32 = 0.02;
 
+/// So many tokens of a batch change the chances.
+const N_COUNTED_MAX: usize = 8;
+
 /// What is remembered of the tokens of a model.
 #[derive(Default)]
 pub(super) struct Familiar {
@@ -55,11 +58,13 @@ impl Familiar {
             };
             self.chances.iter_mut().for_each(|chances| chances.resize(picks.top_k(), CHANCE));
         }
-        for (&token, row) in tokens.iter().zip(picks.rows()) {
+        for (i, (&token, row)) in tokens.iter().zip(picks.rows()).enumerate() {
             let place = self.place(token);
             let known = &mut self.picks[layer][place * self.top_k..][..self.top_k];
+            // Of a large batch few tokens say how sure it is: that must not forget what others have said.
+            let counts = i < N_COUNTED_MAX;
             for (expert, chance) in known.iter().zip(&mut self.chances[layer]) {
-                if *expert != NOTHING {
+                if counts && *expert != NOTHING {
                     let is_again = row.contains(&i32::from(*expert));
                     *chance += RATE * (f32::from(u8::from(is_again)) - *chance);
                 }

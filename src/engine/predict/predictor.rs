@@ -218,11 +218,15 @@ impl Foresight for Predictor {
         self.familiar.meet(layer, tokens, picks);
     }
 
-    fn recall(&mut self, layer: usize, tokens: &[i32]) -> &Likely {
+    fn remember(&mut self, layer: usize, tokens: &[i32]) -> &Likely {
         self.likely.clear();
         self.never.clear();
         self.never.resize(self.n_experts.get(layer).copied().unwrap_or(0), 1.0);
-        for &token in tokens {
+        for (i, &token) in tokens.iter().enumerate() {
+            // The same token says nothing more.
+            if tokens[..i].contains(&token) {
+                continue;
+            }
             for (expert, chance) in self.familiar.of(layer, token) {
                 if let Some(never) = self.never.get_mut(expert as usize) {
                     *never *= 1.0 - chance;
