@@ -51,6 +51,8 @@ impl<'a> Inputs<'a> {
     pub const N_MAX: usize = 8;
     /// So many tokens are seen of a larger batch, as far apart as can be.
     pub const N_SAMPLED: usize = 16;
+    /// And no more than one of so many, so that learning takes a small part of what computing does.
+    pub const SAMPLED_STEP: usize = 16;
 
     /// Rows of `width` numbers, each `stride` after the one before. Panics unless `values` ends with a
     /// whole row.
