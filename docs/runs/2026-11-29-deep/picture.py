@@ -19,7 +19,7 @@ from matplotlib.patches import Patch  # noqa: E402
 
 COLOURS = {
     "compute": "#4c78a8",
-    "planning, guessing": "#9d755d",
+    "planning": "#9d755d",
     "waiting, asked late": "#e45756",
     "waiting, asked early": "#f2b2a5",
     "read": "#54a24b",
@@ -45,7 +45,7 @@ def spans(path, token):
             found.append((0, kind, reads[event["id"]], event["ts"]))
         elif event["ph"] == "X":
             if name.startswith("route"):
-                kind = "planning, guessing"
+                kind = "planning"
             elif name.startswith("wait"):
                 kind = "waiting, asked " + name.split()[-1]
             else:
@@ -66,7 +66,7 @@ for axis, (title, path) in zip(axes[:, 0], timelines):
     for row, kind, begin, took in found:
         axis.broken_barh([(begin, took)], (-row - 0.4, 0.8), facecolors=COLOURS[kind], linewidth=0)
         if row == 1:
-            sums[kind] = sums.get(kind, 0) + took
+            sums[kind] = sums.get(kind, 0) + took  # computing includes waiting
     busy, last = 0.0, 0.0
     for begin, took in sorted((begin, took) for row, _, begin, took in found if row == 0):
         busy += max(0.0, begin + took - max(begin, last))
