@@ -78,7 +78,9 @@ unsafe fn inputs(tensor: &ggml_tensor) -> Inputs<'_> {
     }
     // Of many tokens a few are enough.
     let step = match n_tokens > Inputs::N_MAX {
-        true => n_tokens.div_ceil(Inputs::N_SAMPLED).max(Inputs::SAMPLED_STEP),
+        true => n_tokens
+            .div_ceil(Inputs::N_SAMPLED)
+            .max(Inputs::SAMPLED_STEP),
         false => 1,
     };
     let stride = tensor.nb[2] / BYTES * step;
