@@ -2,6 +2,7 @@
 
 use super::batch::BATCH;
 use super::bound::BOUND;
+use super::model::Model;
 use super::{device, device_hook, ending, observer};
 use crate::engine::{Batch, Token};
 use std::ffi::c_void;
@@ -34,16 +35,19 @@ pub unsafe extern "C" fn batch(
             batch.name((0..n_tokens as usize).map(|i| unsafe { *id.add(i) }));
         }
     });
-    BATCH.with_borrow(|batch| {
-        for (_, bound) in BOUND.load().iter() {
-            // One tensor of each model.
-            if (bound.layer, bound.part) == (0, 0) {
-                bound.model.begin_batch(batch);
-            }
-        }
-    });
+    BATCH.with_borrow(|batch| each_model(|model| model.begin_batch(batch)));
     device_hook::begin_batch();
     ending::chain();
+}
+
+/// Calls `then` with each model that streams.
+fn each_model(then: impl Fn(&Model)) {
+    for (_, bound) in BOUND.load().iter() {
+        // One tensor of each.
+        if (bound.layer, bound.part) == (0, 0) {
+            then(&bound.model);
+        }
+    }
 }
 
 pub unsafe extern "C" fn trim(
@@ -56,12 +60,7 @@ pub unsafe extern "C" fn trim(
     if BATCH.with_borrow(Batch::is_trial) {
         return;
     }
-    for (_, bound) in BOUND.load().iter() {
-        // One tensor of each model.
-        if (bound.layer, bound.part) == (0, 0) {
-            bound.model.drop_tokens(memory as usize, seq, begin, end);
-        }
-    }
+    each_model(|model| model.drop_tokens(memory as usize, seq, begin, end));
     observer::drop_tokens(memory as usize, seq, begin, end);
     for cached in device::all() {
         cached.drop_tokens(memory as usize, seq, begin, end);

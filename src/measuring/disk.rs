@@ -42,27 +42,27 @@ pub fn measure(path: &Path, duration: Duration) -> Result<Speed> {
 impl Reader {
     /// Finds out how the model at `path` is best read. Fails if it has no experts or cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
-    let mut largest: Option<(usize, PathBuf)> = None;
-    for path in gguf::files(path)? {
-        let tensors = gguf::list(&path)?.tensors.into_iter();
-        for tensor in tensors.filter(|tensor| tensor.part().is_some()) {
-            let n_bytes = (tensor.n_bytes / tensor.n_last().max(1)) as usize;
-            if largest.as_ref().is_none_or(|(most, _)| n_bytes > *most) {
-                largest = Some((n_bytes, path.clone()));
+        let mut largest: Option<(usize, PathBuf)> = None;
+        for path in gguf::files(path)? {
+            let tensors = gguf::list(&path)?.tensors.into_iter();
+            for tensor in tensors.filter(|tensor| tensor.part().is_some()) {
+                let n_bytes = (tensor.n_bytes / tensor.n_last().max(1)) as usize;
+                if largest.as_ref().is_none_or(|(most, _)| n_bytes > *most) {
+                    largest = Some((n_bytes, path.clone()));
+                }
             }
         }
-    }
-    let Some((n_bytes @ 1.., path)) = largest else {
-        return Err(Error::file(path, "it has no routed experts".to_string()));
-    };
-    let file = File::open(&path).map_err(|cause| Error::io(path.clone(), cause))?;
-    let file = ModelFile::open(file.as_fd())?;
-    let options = QueueOptions {
-        kind: QueueKind::Auto,
-        queue_depth: QueueDepth::default(),
-        faults: Faults::default(),
-    };
-    let Way { kind, queue_depth, .. } = Way::find(&file, options, n_bytes, true);
+        let Some((n_bytes @ 1.., path)) = largest else {
+            return Err(Error::file(path, "it has no routed experts".to_string()));
+        };
+        let file = File::open(&path).map_err(|cause| Error::io(path.clone(), cause))?;
+        let file = ModelFile::open(file.as_fd())?;
+        let options = QueueOptions {
+            kind: QueueKind::Auto,
+            queue_depth: QueueDepth::default(),
+            faults: Faults::default(),
+        };
+        let Way { kind, queue_depth, .. } = Way::find(&file, options, n_bytes, true);
         Ok(Self {
             file,
             kind,
