@@ -9,7 +9,7 @@ mod patterned;
 use hotset::engine::layout::Layout;
 use hotset::engine::{Batch, Engine, Inputs, Loan, Piece, Routing, Wanted};
 use hotset::pooled::Pooled;
-use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
+use hotset::store::{ModelFile, QueueDepth};
 use hotset::trace::Picks;
 use hotset::tracker::{Phase, Span};
 use std::io::Write;
@@ -45,15 +45,7 @@ fn engine(percent: u64, delay_ms: u32) -> Engine {
     let budget = budget.unwrap() * 3 * N_EXPERTS as u64 * percent / 100;
     let mut layout = Layout::new(&tensors, &aligns, budget).unwrap();
     layout.ring.n_places = layout.ring.n_places.min(5);
-    let faults = match delay_ms {
-        0 => Faults::default(),
-        ms => Faults::parse(&format!("delay_ms={ms}")).unwrap(),
-    };
-    let options = QueueOptions {
-        kind: QueueKind::Auto,
-        queue_depth: QueueDepth::default(),
-        faults,
-    };
+    let options = patterned::options(QueueDepth::default(), &format!("delay_ms={delay_ms}"));
     Engine::new(layout, vec![file], "lru", options).unwrap()
 }
 

@@ -11,7 +11,7 @@ use hotset::policy::REGISTRY;
 use hotset::pooled::Pooled;
 use hotset::report;
 use hotset::stats::Stats;
-use hotset::store::{Faults, ModelFile, QueueDepth, QueueKind, QueueOptions};
+use hotset::store::{ModelFile, QueueDepth, QueueOptions};
 use hotset::trace::Picks;
 use hotset::trial::Turn;
 use std::io::Write;
@@ -53,19 +53,15 @@ fn growing_engine(policy: &str, percent: u64, percent_max: u64, delay_ms: u32) -
     let bytes = |percent| all.expert_bytes * percent / 100;
     let layout = Layout::growing(&tensors, &aligns, bytes(percent), bytes(percent_max)).unwrap();
     assert_eq!(layout.pools.len(), 2);
-    let faults = match delay_ms {
-        0 => Faults::default(),
-        ms => Faults::parse(&format!("delay_ms={ms}")).unwrap(),
+    Engine::new(layout, vec![file], policy, options(delay_ms)).unwrap()
+}
+
+fn options(delay_ms: u32) -> QueueOptions {
+    let queue_depth = QueueDepth {
+        depth: 8,
+        ..QueueDepth::default()
     };
-    let options = QueueOptions {
-        kind: QueueKind::Auto,
-        queue_depth: QueueDepth {
-            depth: 8,
-            ..QueueDepth::default()
-        },
-        faults,
-    };
-    Engine::new(layout, vec![file], policy, options).unwrap()
+    patterned::options(queue_depth, &format!("delay_ms={delay_ms}"))
 }
 
 /// Begins an operation of a lane of one thread that uses `experts` for one token.
@@ -439,16 +435,8 @@ fn what_was_given_back_is_not_expected_to_be_touched() {
     };
     let file = ModelFile::open(file.as_fd()).unwrap();
     let layout = Layout::new(&[tensor], &[file.align()], u64::MAX).unwrap();
-    let options = QueueOptions {
-        kind: QueueKind::Auto,
-        queue_depth: QueueDepth {
-            depth: 8,
-            ..QueueDepth::default()
-        },
-        faults: Faults::default(),
-    };
     let before = committed_untouched();
-    let engine = Engine::new(layout, vec![file], "lru", options).unwrap();
+    let engine = Engine::new(layout, vec![file], "lru", options(0)).unwrap();
     // Other tests allocate meanwhile, but less than an expert.
     let n_more =
         || (committed_untouched().saturating_sub(before) as f64 / EXPERT_BYTES as f64).round();

@@ -7,14 +7,14 @@ use std::time::Duration;
 const BLOCK: usize = 8;
 /// Whether each block of a comparison reads ahead: neither side is later than the other on average.
 const BLOCKS: [bool; 8] = [true, false, false, true, false, true, true, false];
-/// Tokens of a comparison.
+/// Tokens of a comparison, and of the first one, which says how it is until there is a better one.
 const N_COMPARED: usize = BLOCK * BLOCKS.len();
+const N_COMPARED_FIRST: usize = N_COMPARED / 2;
 /// Tokens of one side that a verdict looks at: those of the latest four comparisons, or a few more.
 const VERDICT_TOKENS: usize = 4 * N_COMPARED / 2;
-/// Tokens from the end of a comparison to the next, and before the first two: the first one comes as soon as guesses say
-/// something, so that reading ahead does not cost much where it does not pay, and the second one when they are good.
+/// Tokens from the end of a comparison to the next, and from that of the first one: guesses become better at first.
 const PAUSE: u32 = 448;
-const PAUSES_FIRST: [u32; 2] = [16, 128];
+const PAUSE_FIRST: u32 = 128;
 /// When so many tokens take longer or less long than the last comparison said, by this factor, it has said nothing of
 /// what is computed now.
 const N_CHANGED: usize = 32;
@@ -36,8 +36,8 @@ pub(super) struct Governor {
     step_now: Step,
     watch: Stopwatch,
     turn: Turn,
-    /// Comparisons that have ended.
-    n_ended: usize,
+    /// Whether the first comparison has not ended.
+    is_first: bool,
     /// Milliseconds of the tokens of the latest comparisons.
     without: Latest<f64, VERDICT_TOKENS>,
     with: Latest<f64, VERDICT_TOKENS>,
@@ -48,14 +48,14 @@ pub(super) struct Governor {
 }
 
 impl Governor {
-    /// Reads nothing ahead during the first `warm_up` batches of generation.
+    /// Reads nothing ahead during the first `warm_up` batches of generation; then it compares, if it is our turn.
     pub fn new(warm_up: u32, turn: Turn) -> Self {
         Self {
             n_left: warm_up,
-            step_now: Step::Pause(PAUSES_FIRST[0]),
+            step_now: Step::Pause(0),
             watch: Stopwatch::default(),
             turn,
-            n_ended: 0,
+            is_first: true,
             without: Latest::default(),
             with: Latest::default(),
             since: Latest::default(),
@@ -91,16 +91,14 @@ impl Governor {
             self.notice_change(side, ms);
         }
         self.step_now = match self.step_now {
-            Step::Compare(n) if n + 1 == N_COMPARED => {
-                self.judge();
-                self.n_ended += 1;
-                if self.n_ended == 1 {
-                    // That was while little was known.
-                    self.with.clear();
-                    self.without.clear();
-                }
-                let pause = PAUSES_FIRST.get(self.n_ended).copied().unwrap_or(PAUSE);
-                Step::Pause(pause - 1)
+            Step::Compare(n) if n + 1 == N_COMPARED => self.judge(PAUSE),
+            Step::Compare(n) if self.is_first && n + 1 == N_COMPARED_FIRST => {
+                let pause = self.judge(PAUSE_FIRST);
+                // That was while little was known.
+                self.is_first = false;
+                self.with.clear();
+                self.without.clear();
+                pause
             }
             Step::Compare(n) => Step::Compare(n + 1),
             Step::Pause(0) if self.turn.take() => Step::Compare(0),
@@ -134,8 +132,8 @@ impl Governor {
         }
     }
 
-    /// A comparison is over.
-    fn judge(&mut self) {
+    /// A comparison is over; the next one is due after `pause` batches.
+    fn judge(&mut self, pause: u32) -> Step {
         let sides = self.with.typical().zip(self.without.typical());
         self.verdict = sides.map(|(ms_with, ms_without)| Verdict {
             ms_with,
@@ -143,11 +141,13 @@ impl Governor {
         });
         self.since.clear();
         self.turn.give_back();
+        Step::Pause(pause - 1)
     }
 
     /// Whether guesses are made now: that takes time too, and where reading ahead does not pay, it need not be taken.
     pub fn is_guessing(&self) -> bool {
-        self.n_left > 0 || self.is_on()
+        let is_undecided = matches!(self.step_now, Step::Pause(_)) && self.verdict.is_none();
+        self.n_left > 0 || is_undecided || self.is_on()
     }
 
     /// Whether anything is read ahead now.
@@ -155,7 +155,7 @@ impl Governor {
         match self.step_now {
             _ if self.n_left > 0 => false,
             Step::Compare(n) => BLOCKS[n / BLOCK],
-            Step::Pause(_) => self.verdict.is_none_or(|verdict| verdict.pays(1.0)),
+            Step::Pause(_) => self.verdict.is_some_and(|verdict| verdict.pays(1.0)),
         }
     }
 }
@@ -168,8 +168,7 @@ mod tests {
 
     fn governor() -> Governor {
         let mut governor = Governor::new(0, Turn::default());
-        governor.step_now = Step::Pause(0);
-        governor.n_ended = PAUSES_FIRST.len();
+        governor.is_first = false;
         governor
     }
 
@@ -212,24 +211,24 @@ mod tests {
             governor.batch();
         }
         assert!(governor.is_guessing(), "it learns");
-        assert_eq!(governor.step_now, Step::Pause(PAUSES_FIRST[0]));
+        assert_eq!(governor.step_now, Step::Pause(0));
         assert_eq!(governor.watch.stop(Duration::from_secs(9), 0), None);
+        governor.token(Duration::from_secs(9), 0);
         assert!(governor.is_on());
     }
 
-    /// The second comparison comes soon after the first, and the third one late; where reading ahead costs, nothing is
-    /// guessed in between.
+    /// The first comparison is short, the second one comes soon after it, and the third one late; where reading ahead
+    /// costs, nothing is guessed in between.
     #[test]
     fn the_first_comparisons_come_early() {
         let mut governor = Governor::new(0, Turn::default());
         let mut now = Duration::ZERO;
-        let [first, second] = PAUSES_FIRST;
-        assert_eq!(pass(&mut governor, &mut now, first, 12, 10), first);
-        assert_eq!(pass(&mut governor, &mut now, N_COMPARED as u32, 12, 10), N_COMPARED as u32 / 2);
-        assert_eq!(pass(&mut governor, &mut now, second, 12, 10), 0);
+        let [first, second] = [N_COMPARED_FIRST as u32, N_COMPARED as u32];
+        assert_eq!(pass(&mut governor, &mut now, first, 12, 10), first / 2);
+        assert_eq!(pass(&mut governor, &mut now, PAUSE_FIRST, 12, 10), 0);
         assert!(!governor.is_guessing());
         // What was said then counts no more: guesses have become better.
-        assert_eq!(pass(&mut governor, &mut now, N_COMPARED as u32, 9, 10), N_COMPARED as u32 / 2);
+        assert_eq!(pass(&mut governor, &mut now, second, 9, 10), second / 2);
         assert_eq!(pass(&mut governor, &mut now, PAUSE, 9, 10), PAUSE);
     }
 
@@ -266,18 +265,18 @@ mod tests {
     fn tokens_of_another_trial_say_nothing() {
         let turns = Arc::new(Turns::default());
         let mut governor = Governor::new(0, Turn::of(&turns));
-        governor.step_now = Step::Pause(0);
         let mut other = Turn::of(&turns);
         let mut now = Duration::ZERO;
         assert!(other.take());
-        // The other one compares: nothing begins, and reading ahead goes on.
-        assert_eq!(pass(&mut governor, &mut now, 20, 500, 5), 20);
+        // The other one compares: nothing begins, and guesses are learnt from.
+        assert_eq!(pass(&mut governor, &mut now, 20, 500, 5), 0);
         assert_eq!(governor.step_now, Step::Pause(0));
+        assert!(governor.is_guessing());
         other.give_back();
-        pass(&mut governor, &mut now, N_COMPARED as u32 / 2, 10, 12);
+        pass(&mut governor, &mut now, N_COMPARED_FIRST as u32 / 2, 10, 12);
         // It computes on, but waits with its own comparison.
         assert!(!other.take());
-        pass(&mut governor, &mut now, N_COMPARED as u32 / 2 + 1, 10, 12);
+        pass(&mut governor, &mut now, N_COMPARED_FIRST as u32 / 2 + 1, 10, 12);
         let verdict = governor.verdict().unwrap();
         assert_eq!((verdict.ms_with, verdict.ms_without), (10.0, 12.0));
         assert!(other.take());

@@ -105,9 +105,8 @@ impl Engine {
             return;
         };
         let pool = &state.pools[at.pool];
-        let is_full = pool.residency.n_resident() as usize == pool.residency.shape().n_total();
         // What reads on demand says that a file has changed.
-        if is_full || !state.follows[layer] || state.is_lent[layer] || self.check_files(layer).is_err() {
+        if pool.residency.holds_all() || !state.follows[layer] || state.is_lent[layer] || self.check_files(layer).is_err() {
             return;
         }
         let counts = pool.tracker.counts(Phase::Prefill, HALF_LIFE, at.pool_layer);

@@ -29,10 +29,7 @@ impl Engine {
             ahead.memories.insert(routing.batch.memory());
         }
         // Where every expert is resident there is nothing to read or to spare.
-        let has_misses = |layer: &Layer| {
-            let residency = &state.pools[layer.pool].residency;
-            (residency.n_resident() as usize) < residency.shape().n_total()
-        };
+        let has_misses = |layer: &Layer| !state.pools[layer.pool].residency.holds_all();
         let mut layers = self.layout.layers.iter().skip(layer).take(1 + DISTANCE_MAX);
         if routing.inputs.rows().next().is_none() || !layers.any(has_misses) {
             return;

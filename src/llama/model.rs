@@ -22,8 +22,8 @@ use once_cell::sync::OnceCell;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-/// Batches of generation before anything is read ahead.
-const WARM_UP: u32 = 8;
+/// Batches of generation before anything is read ahead: guesses are bad at first.
+const WARM_UP: u32 = 16;
 /// Experts of fewer bytes than this are read with the default depth of the queue.
 const MEASURED_BYTES_MIN: u64 = 256 << 20;
 

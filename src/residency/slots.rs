@@ -94,6 +94,11 @@ impl Residency {
         self.n_slots() - self.free.len() as u32 - self.n_abandoned
     }
 
+    /// Whether every expert is resident.
+    pub fn holds_all(&self) -> bool {
+        self.n_resident() as usize == self.shape.n_total()
+    }
+
     /// Where `id` is, if it is resident. Panics if there is no such expert.
     #[inline]
     pub fn slot_of(&self, id: ExpertId) -> Option<u32> {

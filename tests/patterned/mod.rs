@@ -74,18 +74,23 @@ pub fn engine(
         layout.ring.n_places = n_places;
         layout.arena_bytes = layout.ring.base + n_places * layout.ring.place_bytes;
     }
-    let options = QueueOptions {
+    let queue_depth = QueueDepth {
+        depth: 4,
+        piece_bytes,
+        ..QueueDepth::default()
+    };
+    let engine = Engine::new(layout, vec![model], policy, options(queue_depth, faults)).unwrap();
+    (engine, file)
+}
+
+/// Reads of which so many are under way at once, with these `faults`, as HOTSET_FAULT has them.
+pub fn options(queue_depth: QueueDepth, faults: &str) -> QueueOptions {
+    QueueOptions {
         kind: QueueKind::Auto,
-        queue_depth: QueueDepth {
-            depth: 4,
-            piece_bytes,
-            ..QueueDepth::default()
-        },
+        queue_depth,
         faults: match faults {
             "" => Faults::default(),
             faults => Faults::parse(faults).unwrap(),
         },
-    };
-    let engine = Engine::new(layout, vec![model], policy, options).unwrap();
-    (engine, file)
+    }
 }
