@@ -6,13 +6,12 @@
 mod patterned;
 mod sight;
 
-use hotset::engine::{AheadTally, Batch, Engine, Inputs, Routing, Token};
+use hotset::engine::{AheadTally, Batch, Engine, Inputs, Routing, Token, When};
 use hotset::expert::ExpertId;
 use hotset::policy::REGISTRY;
 use hotset::pooled::Pooled;
 use hotset::residency::Tally;
 use hotset::trace::Picks;
-use hotset::trial::Turn;
 use patterned::Source;
 use sight::{Broken, N_EXPERTS, Remembers, Says, Seer, Sight, Unasked, picks};
 use std::fs::File;
@@ -143,7 +142,7 @@ fn experts_are_right_whatever_is_guessed() {
             let piece_bytes = [IN_PIECES, IN_ONE][i % 2];
             let about = format!("{} {seer:?} {n_slots} {faults}", spec.name);
             let (engine, _) = engine(spec.name, n_slots, piece_bytes, faults);
-            engine.look_ahead_with(Sight::further(seer, j % 2), 0, Turn::default());
+            engine.look_ahead_with(Sight::further(seer, j % 2), When::Always);
             std::thread::scope(|scope| {
                 for key in 1..4 {
                     let engine = &engine;
@@ -188,14 +187,13 @@ fn assert_is_over(engine: &Engine, seer: Seer, about: &str) {
     pass(engine, 9, &[1], 4, || ());
 }
 
-/// Before anything is turned off: a comparison begins after 16 batches, with 8 that read ahead.
 #[test]
 fn right_guesses_are_hits_and_waste_nothing() {
     let mut hits = Vec::new();
     for is_ahead in [false, true] {
         let (engine, _) = engine("lru", 24, IN_PIECES, "short=4");
         if is_ahead {
-            engine.look_ahead_with(Sight::of(Seer::Right), 0, Turn::default());
+            engine.look_ahead_with(Sight::of(Seer::Right), When::Always);
         }
         // As slow a computation as it takes.
         (0..24).for_each(|n| pass(&engine, 1, &[n, n + 1], 3, || wait_until_idle(&engine)));
@@ -231,7 +229,7 @@ fn right_guesses_are_hits_and_waste_nothing() {
 fn wrong_guesses_are_counted_and_no_longer_read() {
     for is_slow in [false, true] {
         let (engine, _) = engine("lru", 24, IN_ONE, "");
-        engine.look_ahead_with(Sight::of(Seer::Wrong), 0, Turn::default());
+        engine.look_ahead_with(Sight::of(Seer::Wrong), When::Always);
         let wait = || {
             if is_slow {
                 wait_until_idle(&engine)
@@ -262,7 +260,7 @@ fn wrong_guesses_are_counted_and_no_longer_read() {
 fn a_recalled_guess_is_one_of_which_nothing_was_read() {
     for piece_bytes in [IN_PIECES, IN_ONE] {
         let (engine, _) = engine("lru", 16, piece_bytes, "");
-        engine.look_ahead_with(Sight::of(Seer::Half), 0, Turn::default());
+        engine.look_ahead_with(Sight::of(Seer::Half), When::Always);
         let mut n_guessed = 0;
         for n in 0..300 {
             for layer in 0..N_LAYERS {
@@ -305,7 +303,7 @@ fn guesses_of_a_thread_that_is_gone_end() {
     let engine = &engine;
     // This thread is in the middle of an event, so that the other one gets another lane.
     compute_batch(engine, 1, 0, &[vec![0]], &[], 1, &Batch::default());
-    engine.look_ahead_with(Sight::of(Seer::Wrong), 0, Turn::default());
+    engine.look_ahead_with(Sight::of(Seer::Wrong), When::Always);
     std::thread::scope(|scope| {
         let rows = [picks(7, 0, 3), picks(7, 0, 3)];
         scope.spawn(move || compute(engine, 2, 0, &rows, &[7.0; 2]));
@@ -330,7 +328,7 @@ fn guesses_of_a_thread_that_is_gone_end() {
 #[test]
 fn chances_that_are_no_numbers_spoil_nothing() {
     let (engine, _) = engine("lru", 24, IN_PIECES, "");
-    engine.look_ahead_with(Box::new(Broken::of(Seer::Right)), 0, Turn::default());
+    engine.look_ahead_with(Box::new(Broken::of(Seer::Right)), When::Always);
     let pass = |n| pass(&engine, 1, &[n, n], 3, || wait_until_idle(&engine));
     (0..40).for_each(pass);
     let early = engine.ahead().unwrap();
@@ -354,7 +352,7 @@ fn what_is_expected_is_evicted_last() {
     };
     let (engine, _) = engine("lru", 4, IN_PIECES, "");
     // Likely enough to be spared, and not to be read.
-    engine.look_ahead_with(Says::new(2, 0.4), 0, Turn::default());
+    engine.look_ahead_with(Says::new(2, 0.4), When::Always);
     const NOTHING: f32 = -1.0;
     let one = |layer, expert, says| compute(&engine, 1, layer, &[vec![expert]], &[says]);
     one(2, 7, NOTHING);
@@ -379,7 +377,7 @@ fn a_file_that_has_changed_is_not_read_ahead() {
     let (engine, mut file) = engine("lru", 24, IN_PIECES, "");
     compute(&engine, 1, 0, &[vec![3]], &[-1.0]);
     wait_until_idle(&engine);
-    engine.look_ahead_with(Says::new(1, 1.0), 0, Turn::default());
+    engine.look_ahead_with(Says::new(1, 1.0), When::Always);
     file.write_all(b"more").unwrap();
     let n_reads = engine.queue().stats().n_reads;
     // Nothing is missing here.
@@ -408,7 +406,7 @@ fn a_file_that_has_changed_is_not_read_ahead() {
 #[test]
 fn the_first_layers_are_read_when_a_token_comes_again() {
     let (engine, _) = engine("lru", 24, IN_PIECES, "");
-    engine.look_ahead_with(Box::<Remembers>::default(), 0, Turn::default());
+    engine.look_ahead_with(Box::<Remembers>::default(), When::Always);
     let batch = |memory: usize, id: i32| {
         let mut batch = Batch::default();
         let token = Token {
@@ -459,7 +457,7 @@ fn the_first_layers_are_read_when_a_token_comes_again() {
 fn nothing_is_read_ahead_where_nothing_is_cold() {
     for (n_slots, is_read) in [(12, false), (14, false), (16, true)] {
         let (engine, _) = engine("lru", n_slots, IN_ONE, "");
-        engine.look_ahead_with(Sight::of(Seer::Half), 0, Turn::default());
+        engine.look_ahead_with(Sight::of(Seer::Half), When::Always);
         for n in 0..50 {
             for layer in 0..N_LAYERS {
                 let rows = [picks(n, layer, 3)];
@@ -478,6 +476,6 @@ fn nothing_is_read_ahead_where_nothing_is_cold() {
 fn nothing_is_guessed_where_every_expert_is_resident() {
     let (engine, _) = engine("lru", N_LAYERS * N_EXPERTS, IN_ONE, "");
     engine.warm_all(|_| ()).unwrap();
-    engine.look_ahead_with(Box::new(Unasked), 0, Turn::default());
+    engine.look_ahead_with(Box::new(Unasked), When::Always);
     (0..3).for_each(|n| pass(&engine, 1, &[n], 3, || ()));
 }

@@ -6,14 +6,13 @@
 mod patterned;
 
 use hotset::engine::layout::{Layout, Tensor};
-use hotset::engine::{Batch, Engine, Foresight, Inputs, Likely, Routing};
+use hotset::engine::{Batch, Engine, Foresight, Inputs, Likely, Routing, When};
 use hotset::policy::REGISTRY;
 use hotset::pooled::Pooled;
 use hotset::report;
 use hotset::stats::Stats;
 use hotset::store::{ModelFile, QueueDepth, QueueOptions};
 use hotset::trace::Picks;
-use hotset::trial::Turn;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -215,7 +214,7 @@ impl Foresight for Oracle {
 fn memory_comes_and_goes_while_experts_are_read_ahead() {
     for delay_ms in [0, 1] {
         let engine = engine("lru", 60, delay_ms);
-        engine.look_ahead_with(Box::<Oracle>::default(), 0, Turn::default());
+        engine.look_ahead_with(Box::<Oracle>::default(), When::Always);
         let n_bytes = engine.size().n_bytes;
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {

@@ -3,7 +3,7 @@
 
 mod patterned;
 
-use hotset::engine::{Batch, Engine, Foresight, Inputs, Likely, Routing};
+use hotset::engine::{Batch, Engine, Foresight, Inputs, Likely, Routing, When};
 use hotset::trace::Picks;
 use hotset::trial::Turn;
 use patterned::Source;
@@ -78,7 +78,7 @@ fn compute(engine: &Engine, layer: usize, experts: &[i32], ids: &Mutex<Vec<Threa
 fn the_last_thread_guesses_once_an_event() {
     let (engine, _file) = engine("delay_ms=2");
     let (guesses, lasts) = (Arc::new(Mutex::new(Vec::new())), Mutex::new(Vec::new()));
-    engine.look_ahead_with(Box::new(Notes(guesses.clone())), 0, Turn::default());
+    engine.look_ahead_with(Box::new(Notes(guesses.clone())), When::Always);
     // At first it waits, later all is there.
     for _ in 0..4 {
         compute(&engine, 0, &[1, 2], &lasts);
@@ -93,8 +93,12 @@ fn the_last_thread_guesses_once_an_event() {
 #[test]
 fn nothing_is_guessed_while_the_governor_has_it_off() {
     let (engine, _file) = engine("");
+    let when = When::WhileItPays {
+        warm_up: 0,
+        turn: Turn::default(),
+    };
     let (guesses, lasts) = (Arc::new(Mutex::new(Vec::new())), Mutex::new(Vec::new()));
-    engine.look_ahead_with(Box::new(Notes(guesses.clone())), 0, Turn::default());
+    engine.look_ahead_with(Box::new(Notes(guesses.clone())), when);
     let mut n_guesses = Vec::new();
     for _ in 0..32 {
         let before = guesses.lock().unwrap().len();

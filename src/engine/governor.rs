@@ -20,9 +20,26 @@ const PAUSE_FIRST: u32 = 128;
 const N_CHANGED: usize = 32;
 const CHANGED: f64 = 1.25;
 
+/// When what is guessed is read.
+#[derive(Debug)]
+pub enum When {
+    /// Always.
+    Always,
+    /// While it pays. That is compared in turns with other trials, for the first time after so many batches of generation:
+    /// until then the disk is busy with what is needed and not there yet, and which guesses are right is not known.
+    WhileItPays {
+        /// Batches before the first comparison.
+        warm_up: u32,
+        /// That of the comparisons.
+        turn: Turn,
+    },
+}
+
 /// Where a comparison stands, at the token that is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
+    /// There is none.
+    Always,
     /// So many tokens are left until the next one begins, if it is our turn then.
     Pause(u32),
     /// So many of its tokens came before.
@@ -48,11 +65,15 @@ pub(super) struct Governor {
 }
 
 impl Governor {
-    /// Reads nothing ahead during the first `warm_up` batches of generation; then it compares, if it is our turn.
-    pub fn new(warm_up: u32, turn: Turn) -> Self {
+    /// Reads ahead then.
+    pub fn new(when: When) -> Self {
+        let (n_left, step_now, turn) = match when {
+            When::Always => (0, Step::Always, Turn::default()),
+            When::WhileItPays { warm_up, turn } => (warm_up, Step::Pause(0), turn),
+        };
         Self {
-            n_left: warm_up,
-            step_now: Step::Pause(0),
+            n_left,
+            step_now,
             watch: Stopwatch::default(),
             turn,
             is_first: true,
@@ -75,7 +96,7 @@ impl Governor {
 
     /// A batch of generation of this `kind` begins at `now`, counted from anywhere.
     pub fn token(&mut self, now: Duration, kind: usize) {
-        if self.n_left > 0 {
+        if self.n_left > 0 || self.step_now == Step::Always {
             return;
         }
         let took = self.watch.stop(now, kind);
@@ -91,6 +112,7 @@ impl Governor {
             self.notice_change(side, ms);
         }
         self.step_now = match self.step_now {
+            Step::Always => Step::Always,
             Step::Compare(n) if n + 1 == N_COMPARED => self.judge(PAUSE),
             Step::Compare(n) if self.is_first && n + 1 == N_COMPARED_FIRST => {
                 let pause = self.judge(PAUSE_FIRST);
@@ -153,6 +175,7 @@ impl Governor {
     /// Whether anything is read ahead now.
     pub fn is_on(&self) -> bool {
         match self.step_now {
+            Step::Always => true,
             _ if self.n_left > 0 => false,
             Step::Compare(n) => BLOCKS[n / BLOCK],
             Step::Pause(_) => self.verdict.is_some_and(|verdict| verdict.pays(1.0)),
@@ -166,8 +189,12 @@ mod tests {
     use crate::trial::Turns;
     use std::sync::Arc;
 
+    fn governor_of(warm_up: u32, turn: Turn) -> Governor {
+        Governor::new(When::WhileItPays { warm_up, turn })
+    }
+
     fn governor() -> Governor {
-        let mut governor = Governor::new(0, Turn::default());
+        let mut governor = governor_of(0, Turn::default());
         governor.is_first = false;
         governor
     }
@@ -204,7 +231,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_or_compared_while_it_warms_up() {
-        let mut governor = Governor::new(3, Turn::default());
+        let mut governor = governor_of(3, Turn::default());
         for n in 0..3 {
             assert!(!governor.is_on(), "{n}");
             governor.token(Duration::from_secs(n), 0);
@@ -221,7 +248,7 @@ mod tests {
     /// costs, nothing is guessed in between.
     #[test]
     fn the_first_comparisons_come_early() {
-        let mut governor = Governor::new(0, Turn::default());
+        let mut governor = governor_of(0, Turn::default());
         let mut now = Duration::ZERO;
         let [first, second] = [N_COMPARED_FIRST as u32, N_COMPARED as u32];
         assert_eq!(pass(&mut governor, &mut now, first, 12, 10), first / 2);
@@ -264,7 +291,7 @@ mod tests {
     #[test]
     fn tokens_of_another_trial_say_nothing() {
         let turns = Arc::new(Turns::default());
-        let mut governor = Governor::new(0, Turn::of(&turns));
+        let mut governor = governor_of(0, Turn::of(&turns));
         let mut other = Turn::of(&turns);
         let mut now = Duration::ZERO;
         assert!(other.take());

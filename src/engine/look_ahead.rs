@@ -4,12 +4,11 @@ use super::ahead::{Ahead, Guess, Miss};
 use super::arrivals::{Target, is_of};
 use super::core::{Engine, State};
 use super::foresight::{AheadTally, Foresight, Likely};
-use super::governor::Governor;
+use super::governor::{Governor, When};
 use super::run::{Routing, STALE_EVENTS};
 use crate::pooled::Pools;
 use crate::store::Recalled;
 use crate::timeline::What;
-use crate::trial::Turn;
 
 /// Nothing is read ahead into a pool of fewer slots than this many times what a token uses: all that is resident is
 /// about to be used again.
@@ -26,10 +25,9 @@ const SPARE_CHANCE_MIN: f32 = 0.3;
 const N_OPEN_MAX: usize = 3;
 
 impl Engine {
-    /// Reads ahead after `warm_up` batches of generation, as far as it pays: until then the disk is busy with what
-    /// is needed and not there yet, and which guesses are right is not known. `turn` is that of the comparison.
-    pub fn look_ahead_with(&self, foresight: Box<dyn Foresight>, warm_up: u32, turn: Turn) {
-        self.state().ahead = Some(Ahead::new(foresight, Governor::new(warm_up, turn)));
+    /// Reads ahead what `foresight` guesses.
+    pub fn look_ahead_with(&self, foresight: Box<dyn Foresight>, when: When) {
+        self.state().ahead = Some(Ahead::new(foresight, Governor::new(when)));
     }
 
     /// What became of the guesses so far; `None` if nothing is read ahead, or an event is being planned

@@ -50,6 +50,7 @@ mod warm;
 pub use self::core::Engine;
 pub use crate::draft_tokens::{Batch, Drafts, Sure, Token};
 pub use foresight::{AheadTally, Foresight, Inputs, Likely};
+pub use governor::When;
 pub use lend::{Loan, Piece, Wanted};
 pub use meter::{Meter, Spent};
 pub use run::Routing;

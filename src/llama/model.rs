@@ -10,7 +10,7 @@ use super::workload::Workload;
 use crate::config::{Config, StatsTo};
 use crate::engine::layout::{Tensor, expert_bytes};
 use crate::engine::predict::Predictor;
-use crate::engine::{Batch, Engine};
+use crate::engine::{Batch, Engine, When};
 use crate::error::{Error, Result};
 use crate::recent_events;
 use crate::report::{self, Progress};
@@ -274,7 +274,8 @@ impl Model {
             let layers = engine.layout().layers.iter();
             let n_experts: Vec<usize> = layers.map(|layer| layer.n_experts as usize).collect();
             let predictor = Predictor::new(Box::new(foresight), &n_experts);
-            engine.look_ahead_with(Box::new(predictor), WARM_UP, trials::turn());
+            let turn = trials::turn();
+            engine.look_ahead_with(Box::new(predictor), When::WhileItPays { warm_up: WARM_UP, turn });
         }
         if let Some(workload) = &self.workload {
             self.warm(&engine, workload)?;
