@@ -5,7 +5,7 @@
 //! HOTSET_RAM=30% llama-bench -m random.gguf --no-warmup -p 0 -n 64
 //! ```
 //!
-//! Qwen3's architecture with experts in Q8_0 or MXFP4 and tokens that are bytes; a token uses `--used` experts of each layer.
+//! Qwen3's architecture with experts in Q8_0, MXFP4, Q4_0, Q4_K, or Q4_K with down in Q6_K, and tokens that are bytes; a token uses `--used` experts of each layer.
 //! The same options give the same bytes on any machine. What it says makes no sense, and no workload is routed
 //! like it: good for speed, not for hit rates.
 
@@ -19,25 +19,26 @@ use hotset::output::Draft;
 use std::path::{Path, PathBuf};
 use tiny::{Arch, Spec, Type};
 
-/// Rows are of whole blocks of this many weights.
-const BLOCK: usize = 32;
-/// Gate, up and down.
-const N_PARTS: u64 = 3;
-
 /// What experts are stored as.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Format {
     #[value(name = "q8_0")]
     Q8_0,
     Mxfp4,
+    #[value(name = "q4_0")]
+    Q4_0,
+    #[value(name = "q4_k")]
+    Q4K,
+    #[value(name = "q4_k_m")]
+    Q4KM,
 }
 
 impl Format {
-    /// Bytes of a block.
-    fn block_bytes(self) -> u64 {
+    /// Weights that rows have a multiple of.
+    fn block(self) -> usize {
         match self {
-            Self::Q8_0 => 34,
-            Self::Mxfp4 => 17,
+            Self::Q8_0 | Self::Mxfp4 | Self::Q4_0 => 32,
+            Self::Q4K | Self::Q4KM => 256,
         }
     }
 
@@ -45,6 +46,10 @@ impl Format {
         match self {
             Self::Q8_0 => &[[Type::Q8_0; 3]],
             Self::Mxfp4 => &[[Type::Mxfp4; 3]],
+            Self::Q4_0 => &[[Type::Q4_0; 3]],
+            Self::Q4K => &[[Type::Q4K; 3]],
+            // As llama.cpp's mixture has it: half of the layers are larger.
+            Self::Q4KM => &[[Type::Q4K; 3], [Type::Q4K, Type::Q4K, Type::Q6K]],
         }
     }
 }
@@ -89,8 +94,11 @@ impl Args {
             width.is_multiple_of(256),
             "--width {width}: must be a multiple of 256"
         );
-        // For each block of its hidden layer an expert has so many bytes.
-        let block_bytes = N_PARTS * self.format.block_bytes() * u64::from(width);
+        // For each block of its hidden layer an expert has so many bytes, on average.
+        let types = self.format.types();
+        let shape = [usize::from(width), self.format.block()];
+        let bytes: usize = types.iter().flatten().map(|of| of.n_bytes(&shape)).sum();
+        let block_bytes = (bytes / types.len()) as u64;
         let n_experts = u64::from(self.layers) * u64::from(experts);
         let n_blocks =
             (self.size.as_u64() + n_experts * block_bytes / 2) / (n_experts * block_bytes);
@@ -107,8 +115,8 @@ impl Args {
             n_embd: width.into(),
             n_expert: experts.into(),
             top_k: used.into(),
-            n_ff: usize::try_from(n_blocks)? * BLOCK,
-            types: self.format.types(),
+            n_ff: usize::try_from(n_blocks)? * self.format.block(),
+            types,
             seed: self.seed.into(),
             splits: 1,
         })

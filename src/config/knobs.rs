@@ -1,7 +1,7 @@
 //! The settings, each written once: from this list come the variables, the options of `hotset run`, their help and
 //! the table in README.md, which a test compares with it.
 
-use super::settings::Config;
+use super::settings::{Config, Repack};
 use super::values::{ProfileSource, Ram, StatsTo};
 use crate::error::{Error, Result};
 use crate::numbers::whole;
@@ -63,6 +63,16 @@ pub const KNOBS: &[Knob] = &[
         default: "`auto`",
         set: |config, knob, value| {
             config.prefetch = knob.one_of(value, [("auto", true), ("off", false)])?;
+            Ok(())
+        },
+    },
+    Knob {
+        name: "HOTSET_REPACK",
+        values: "experts are repacked for the processor as stock llama.cpp does it: `auto`, while that pays; `on`; `off`",
+        default: "`auto`",
+        set: |config, knob, value| {
+            let words = [("auto", Repack::Auto), ("on", Repack::On), ("off", Repack::Off)];
+            config.repack = knob.one_of(value, words)?;
             Ok(())
         },
     },

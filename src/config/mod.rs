@@ -9,5 +9,5 @@ mod values;
 
 pub use knobs::{KNOBS, Knob};
 pub use router::Routed;
-pub use settings::{Config, DEFAULT_POLICY};
+pub use settings::{Config, DEFAULT_POLICY, Repack};
 pub use values::{ProfileSource, Ram, StatsTo};

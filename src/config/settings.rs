@@ -22,6 +22,8 @@ pub struct Config {
     pub policy: String,
     /// Whether experts may be read before they are picked.
     pub prefetch: bool,
+    /// When experts are rewritten as they suit the processor.
+    pub repack: Repack,
     /// Whether experts on a device are left aside where they cost more time than they save.
     pub guards_device: bool,
     /// How to read.
@@ -44,6 +46,17 @@ pub struct Config {
     pub routed: Option<Routed>,
 }
 
+/// When experts are rewritten as stock llama.cpp has them in memory, where it would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repack {
+    /// When that pays.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -52,6 +65,7 @@ impl Default for Config {
             ram_text: String::new(),
             policy: DEFAULT_POLICY.to_string(),
             prefetch: true,
+            repack: Repack::Auto,
             guards_device: true,
             io: QueueKind::Auto,
             stats: StatsTo::Exit,

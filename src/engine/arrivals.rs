@@ -6,6 +6,7 @@
 //! for it, and hardly anybody else. Most arrive while nobody waits: these cost no lock and no system call.
 
 use super::flight::Flight;
+use super::rewrite::Rewritten;
 use crate::notice::{Notice, Notices};
 use crate::store::{ReadFailure, Sink};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -72,6 +73,8 @@ pub struct Arrivals {
     notices: Arc<Notices>,
     /// Reads that have not arrived.
     pub flight: Flight,
+    /// How far what has arrived is rewritten, if anything is.
+    pub rewritten: OnceLock<Rewritten>,
     /// The last one is of those who wait for any read.
     beds: [Bed; N_BEDS + 1],
 }
@@ -97,6 +100,7 @@ impl Arrivals {
             failure: OnceLock::new(),
             notices,
             flight: Flight::default(),
+            rewritten: OnceLock::new(),
             beds: Default::default(),
         }
     }
@@ -134,9 +138,14 @@ impl Arrivals {
         self.n_done.load(Ordering::Acquire)
     }
 
-    /// Part `part` of the expert in `slot` is there without a read.
-    pub fn note_copy(&self, slot: u32, part: u32) {
-        self.arrive(Target::Slot { slot, part });
+    /// What arrives from now on is to be rewritten.
+    pub fn rewrite(&self, n_slots: usize, n_parts: usize, n_places: usize) {
+        let _ = self.rewritten.set(Rewritten::new(n_slots, n_parts, n_places));
+    }
+
+    /// What belongs to `target` is there without a read, rewritten in `n_chunks`.
+    pub fn note_copy(&self, target: Target, n_chunks: u32) {
+        self.arrive(target, n_chunks);
     }
 
     /// Sleeps until `arrived`, which is about `target`, or about any read; returns at once with the failure when a read
@@ -165,7 +174,11 @@ impl Arrivals {
         &self.beds[number]
     }
 
-    fn arrive(&self, target: Target) {
+    fn arrive(&self, target: Target, n_chunks: u32) {
+        if let Some(rewritten) = self.rewritten.get() {
+            // Before anybody sees that it is there.
+            rewritten.of(target).begin(n_chunks);
+        }
         match target {
             Target::Slot { slot, part } => {
                 self.slots[slot as usize].fetch_or(1 << part, Ordering::Release);
@@ -224,7 +237,7 @@ impl Sink for Arrivals {
     fn done(&self, tag: u64, result: std::result::Result<(), ReadFailure>) {
         self.flight.end(tag);
         match result {
-            Ok(()) => self.arrive(Target::from_tag(tag)),
+            Ok(()) => self.arrive(Target::from_tag(tag), 0),
             Err(failure) => {
                 // The first failure is the one that is reported, to all.
                 let _ = self.failure.set(failure);

@@ -7,6 +7,7 @@ use super::layout::{self, Layout};
 use super::meter::Meter;
 use super::populate;
 use super::prompt::Prompts;
+use super::rewrite::Rewriting;
 use super::ring::Ring;
 use super::run::{N_LANES, Runs};
 use super::sizing::Sizing;
@@ -20,7 +21,7 @@ use crate::store::{Arena, ModelFile, QueueOptions, ReadQueue};
 use crate::sync::{Held, Lock};
 use crate::trace::Recording;
 use std::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Everything that changes under the lock, by who has it.
@@ -68,6 +69,7 @@ pub struct Engine {
     pub(super) meter: Meter,
     pub(super) stall: Stall,
     pub(super) recording: Option<Arc<Recording>>,
+    pub(super) rewriting: OnceLock<Rewriting>,
 }
 
 impl Engine {
@@ -130,6 +132,7 @@ impl Engine {
             meter: Meter::default(),
             stall: Stall::default(),
             recording: None,
+            rewriting: OnceLock::new(),
         })
     }
 

@@ -105,6 +105,7 @@ impl Engine {
     /// As [`Self::lend`], but shows nothing yet. Each part is to be [shown](Self::show) once.
     pub fn begin_loan(&self, layer: usize, wanted: &Wanted, loan: &mut Loan) -> Result<()> {
         assert!(loan.plan.is_none(), "the last loan has ended");
+        assert!(!self.rewrites(), "devices take experts as the file has them");
         loan.layer = layer;
         loan.n_tokens = wanted.picks.n_tokens();
         loan.is_trial = wanted.batch.is_trial();

@@ -1,5 +1,6 @@
 //! The list of an operation: its experts in the order in which they are computed.
 
+use super::arrivals::Target;
 use super::core::{Engine, State};
 use super::lane::{Entry, Scratch, Source};
 use super::ring::Item;
@@ -58,7 +59,12 @@ impl Engine {
                 }
                 let region = first_region + slot as usize * pool.slot_bytes;
                 let number = pool.first_slot + slot;
-                match self.arrivals.has_part(number, part as u32) {
+                let is_there = self.arrivals.has_part(number, part as u32);
+                let target = Target::Slot {
+                    slot: number,
+                    part: part as u32,
+                };
+                match is_there && self.is_ready(run.layer, part, target) {
                     true => there.push((expert, region)),
                     false if is_hit => coming.push((expert, region, Source::Early(number))),
                     false => coming.push((expert, region, Source::Slot(number))),

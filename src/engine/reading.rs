@@ -166,8 +166,11 @@ impl Engine {
             let from = self.place(sequence);
             let n_bytes = self.need(layer, item.part, item.expert);
             self.arena.copy(from..from + n_bytes, self.region(layer, item.part, slot));
-            let slot = self.layout.pools[layer.pool].first_slot + slot;
-            self.arrivals.note_copy(slot, item.part as u32);
+            let target = Target::Slot {
+                slot: self.layout.pools[layer.pool].first_slot + slot,
+                part: item.part as u32,
+            };
+            self.note_copy_ready(item.layer, item.part, target);
         }
         let mut orders = Vec::new();
         self.ring.leave(number, &|sequence| self.arrivals.has_staged(sequence), &mut orders);

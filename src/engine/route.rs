@@ -120,11 +120,16 @@ impl Engine {
                 if !self.arrivals.has_part(slot, part) {
                     self.think_instead(lane, ith, Thinks::WAITING);
                 }
-                self.wait(Target::Slot { slot, part }, ith == 0)?
+                let target = Target::Slot { slot, part };
+                let waited = self.wait(target, ith == 0)?;
+                self.make_ready(layer, part as usize, target, address);
+                waited
             }
             Source::Ring(number) => {
                 let (sequence, waited) = self.wait_staged(number as usize, ith == 0, is_trial())?;
                 address += self.arena.addr() + self.place(sequence);
+                let part = lane.part.load(Ordering::Relaxed) as usize;
+                self.make_ready(layer, part, Target::Place { sequence }, address);
                 waited
             }
         };

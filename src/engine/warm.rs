@@ -1,6 +1,7 @@
 //! Starting warm, and recognising the workload: what profiles say of the experts is told to the
 //! policies, and the hottest experts are read before the first token.
 
+use super::arrivals::Target;
 use super::core::Engine;
 use crate::error::Result;
 use crate::pooled::Given;
@@ -8,6 +9,8 @@ use crate::profile::Lesson;
 use crate::profile::recognizer::Known;
 use crate::store::Read;
 use crate::tracker::{Phase, Span};
+use std::num::NonZero;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Bytes that are read at a time before the first token: enough to keep a disk busy, little enough to
@@ -127,7 +130,35 @@ impl Engine {
             let all = self.layout.layers[place.layer].all_parts();
             self.wait_for_parts(first_slot + place.slot, all)?;
         }
+        self.make_all_ready(places);
         Ok(())
+    }
+
+    /// Rewrites what is to be rewritten of `places`, on all cores: nothing is computed yet.
+    fn make_all_ready(&self, places: &[Given]) {
+        if !self.rewrites() {
+            return;
+        }
+        let walk = || {
+            for place in places {
+                let layer = &self.layout.layers[place.layer];
+                let slot = self.layout.pools[place.pool].first_slot + place.slot;
+                for part in 0..layer.parts.len() {
+                    let region = self.region(layer, part, place.slot);
+                    let address = self.address(layer, part, place.id.expert, region);
+                    let target = Target::Slot {
+                        slot,
+                        part: part as u32,
+                    };
+                    self.make_ready(place.layer, part, target, address);
+                }
+            }
+        };
+        let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
+        thread::scope(|scope| {
+            (1..n_threads).for_each(|_| drop(scope.spawn(walk)));
+            walk();
+        });
     }
 
     /// What each layer has picked so far, of tokens that stay. `None` if an event is being planned and

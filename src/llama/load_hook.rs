@@ -9,11 +9,12 @@
 use super::ending;
 use super::loaded::loaded_models;
 use super::loading;
+use super::repack::Streamed;
 use super::reports;
 use super::sys::{
     GGML_BACKEND_DEVICE_TYPE_CPU, ggml_backend_buffer, ggml_backend_buffer_get_type,
-    ggml_backend_buffer_is_host, ggml_backend_buft_get_device, ggml_backend_dev_type, ggml_tensor,
-    llama_model,
+    ggml_backend_buffer_is_host, ggml_backend_buft_get_device, ggml_backend_buffer_type_t, ggml_backend_dev_type,
+    ggml_tensor, llama_model,
 };
 use super::title::title_of_model;
 use crate::engine::layout::Tensor;
@@ -43,9 +44,10 @@ pub unsafe extern "C" fn wants(_: *mut c_void, weights: *const ggml_tensor) -> b
 pub unsafe extern "C" fn bind(
     _: *mut c_void,
     model: *const c_void,
-    weights: *const ggml_tensor,
+    weights: *mut ggml_tensor,
     fd: c_int,
     offset: u64,
+    stock: ggml_backend_buffer_type_t,
 ) {
     let mut loaded = loaded_models();
     let loading = loaded.loading(model as usize);
@@ -76,7 +78,7 @@ pub unsafe extern "C" fn bind(
     if fd < 0 {
         loading.add_resident(weights as usize, tensor);
     } else {
-        loading.add_streamed(weights as usize, tensor, fd);
+        loading.add_streamed(Streamed { weights, stock }, tensor, fd);
     }
 }
 

@@ -11,6 +11,7 @@ use super::loading::Loading;
 use super::model::{Model, Parts, places};
 use super::observer::{self, Observer};
 use super::pressure;
+use super::repack::Repacker;
 use super::shares;
 use super::tapes::Tapes;
 use super::target::Target;
@@ -18,6 +19,7 @@ use super::title::Title;
 use super::workload::{Given, Workload};
 use crate::config::{Config, Ram};
 use crate::device::DeviceStats;
+use crate::engine::layout::expert_bytes;
 use crate::error::Result;
 use crate::gguf::expert_part;
 use crate::profile::{Fingerprint, ModelLayers};
@@ -255,15 +257,20 @@ impl LoadedModels {
             .timeline
             .as_ref()
             .map(|timeline| Pen::new(timeline, &title));
-        let parts = Parts {
+        let mut parts = Parts {
             tensors,
             files,
             pen,
             foresight: self.config.prefetch.then_some(routers),
+            repacker: None,
             target,
             workload,
         };
         let budget = budget::of_model(&parts, &self.config, used_bytes)?;
+        let streamed: Vec<_> = order.iter().map(|&i| loading.streamed[i]).collect();
+        let share = budget.share(expert_bytes(&parts.tensors));
+        // SAFETY: the model is being loaded, and ends later than its engine.
+        parts.repacker = unsafe { Repacker::choose(&streamed, &places, self.config.repack, share) };
         let model = Model::new(parts, &self.config, budget, top_k)?;
         let model = Arc::new(model);
         if model.is_elastic() {
@@ -279,7 +286,7 @@ impl LoadedModels {
                 layer,
                 part,
             };
-            table.push((loading.addresses[i], Arc::new(bound)));
+            table.push((loading.streamed[i].weights as usize, Arc::new(bound)));
         }
         table.sort_by_key(|(address, _)| *address);
         BOUND.store(Arc::new(table));

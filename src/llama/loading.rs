@@ -1,6 +1,7 @@
 //! A model that is being loaded.
 
 use super::foresight::SeenRouters;
+use super::repack::Streamed;
 use crate::engine::layout::Tensor;
 use crate::error::{Error, Result};
 use crate::store::ModelFile;
@@ -42,8 +43,8 @@ fn is_of_settings(error: &Error) -> bool {
 pub struct Loading {
     /// The address of the model.
     pub key: usize,
-    /// The addresses of `tensors`.
-    pub addresses: Vec<usize>,
+    /// Those of llama.cpp that `tensors` are about.
+    pub streamed: Vec<Streamed>,
     /// Expert tensors that are left in the file.
     pub tensors: Vec<Tensor>,
     /// The files, with the descriptors llama.cpp knows them by.
@@ -67,7 +68,7 @@ impl Loading {
     pub fn new(key: usize) -> Self {
         Self {
             key,
-            addresses: Vec::new(),
+            streamed: Vec::new(),
             tensors: Vec::new(),
             files: Vec::new(),
             residents: Vec::new(),
@@ -85,11 +86,11 @@ impl Loading {
         self.residents.push(tensor);
     }
 
-    /// Notes a tensor at `address` that is left in the file behind `fd`; its `file` is set here.
-    pub fn add_streamed(&mut self, address: usize, tensor: Tensor, fd: c_int) {
+    /// Notes a tensor that is left in the file behind `fd`; its `file` is set here.
+    pub fn add_streamed(&mut self, streamed: Streamed, tensor: Tensor, fd: c_int) {
         match self.file(fd) {
             Ok(file) => {
-                self.addresses.push(address);
+                self.streamed.push(streamed);
                 self.tensors.push(Tensor { file, ..tensor });
             }
             Err(error) => {

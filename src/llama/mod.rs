@@ -28,6 +28,8 @@ mod model;
 mod observer;
 mod picks;
 mod pressure;
+mod repack;
+mod repack_trial;
 mod reports;
 mod room;
 mod saving;

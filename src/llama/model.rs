@@ -1,6 +1,7 @@
 //! One model with streamed experts: its engine, made when the budget is known.
 
 use super::foresight::LayerRouters;
+use super::repack::Repacker;
 use super::room::{self, Budget};
 use super::speaker;
 use super::sys::ggml_is_numa;
@@ -37,6 +38,8 @@ pub struct Parts {
     pub pen: Option<Pen>,
     /// What guesses the experts of a layer; `None` if nothing is read ahead.
     pub foresight: Option<LayerRouters>,
+    /// What rewrites experts as they suit the processor.
+    pub repacker: Option<Repacker>,
     /// Where the routing is recorded.
     pub target: Option<Target>,
     /// What is known and learnt of the workload.
@@ -241,6 +244,7 @@ impl Model {
             files,
             pen,
             foresight,
+            repacker,
             target,
             workload: _,
         } = parts;
@@ -261,6 +265,9 @@ impl Model {
         let mut engine = Engine::new(layout, files, &self.policy, options)?;
         if let Some(pen) = pen {
             engine.draw_with(pen);
+        }
+        if let Some(repacker) = repacker {
+            engine.rewrite_with(Box::new(repacker));
         }
         speaker::follow(engine.notices());
         if !self.is_compared {

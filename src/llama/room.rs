@@ -31,6 +31,17 @@ pub enum Budget {
     },
 }
 
+impl Budget {
+    /// About which share of experts of `n_bytes` will be in memory.
+    pub fn share(self, n_bytes: u64) -> f64 {
+        let budget = match self {
+            Self::Fixed(n) | Self::Shared { n_bytes: n, .. } => n,
+            Self::UpTo(n) => n.min(memory::room()),
+        };
+        (budget as f64 / n_bytes as f64).min(1.0)
+    }
+}
+
 /// Device and inode of the first file of each model that was loaded.
 static LOADED: LazyLock<Mutex<HashSet<(u64, u64)>>> = LazyLock::new(Mutex::default);
 

@@ -112,7 +112,7 @@ impl Runner {
         unsafe {
             let mut params = llama_model_default_params();
             params.n_gpu_layers = 0;
-            // Repacked weights are summed in another order; streamed experts are never repacked.
+            // Repacked weights are summed in another order.
             params.use_extra_bufts = false;
             model_params(&mut params);
             let model = llama_model_load_from_file(name.as_ptr(), params);
@@ -248,8 +248,14 @@ impl Drop for Runner {
 
 /// Runs a model once with these settings. The counters are those of its engine, if it had one.
 pub fn run(path: &Path, config: Option<&Config>, options: Options) -> (Output, Option<Stats>) {
+    run_packed(path, config, options, false)
+}
+
+/// The same; llama.cpp repacks what it can, or not.
+pub fn run_packed(path: &Path, config: Option<&Config>, options: Options, repacks: bool) -> (Output, Option<Stats>) {
     let _hook = take_hook(config);
-    let mut runner = Runner::load(path, options).expect("the model loads");
+    let packed = |params: &mut llama_model_params| params.use_extra_bufts = repacks;
+    let mut runner = Runner::load_with(path, options, packed, |_| {}).expect("the model loads");
     let output = runner.run();
     (output, llama::stats().pop())
 }

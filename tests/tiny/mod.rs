@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub use arch::Arch;
 pub use weights::Type;
 
-use Type::{F16, Mxfp4, Q4K, Q6K, Q8_0};
+use Type::{F16, Iq4Nl, Mxfp4, Q4_0, Q4K, Q6K, Q8_0};
 
 /// Token ids are below this. Those below 256 are bytes, the last one ends the text.
 pub const N_VOCAB: usize = meta::N_VOCAB;
@@ -132,6 +132,18 @@ pub fn all() -> Vec<Spec> {
             ..qwen3moe
         },
     ]
+}
+
+/// Models whose experts llama.cpp repacks for a processor with AVX2, all or some of them.
+pub fn repacked() -> Vec<Spec> {
+    let types: [(_, &[[Type; 3]]); 4] = [
+        ("llama-mxfp4", &[[Mxfp4; 3]]),
+        ("llama-q4_0", &[[Q4_0; 3]]),
+        ("llama-iq4_nl", &[[Iq4Nl; 3]]),
+        ("llama-q4k-q6k", &[[Q4K; 3], [Q4K, Q4K, Q6K]]),
+    ];
+    let spec = |(name, types)| Spec { name, types, ..LLAMA };
+    types.map(spec).into()
 }
 
 /// A model without experts.

@@ -5,9 +5,11 @@
 pub enum Type {
     F32,
     F16,
+    Q4_0,
     Q8_0,
     Q4K,
     Q6K,
+    Iq4Nl,
     Mxfp4,
 }
 
@@ -17,9 +19,11 @@ impl Type {
         match self {
             Type::F32 => 0,
             Type::F16 => 1,
+            Type::Q4_0 => 2,
             Type::Q8_0 => 8,
             Type::Q4K => 12,
             Type::Q6K => 14,
+            Type::Iq4Nl => 20,
             Type::Mxfp4 => 39,
         }
     }
@@ -29,6 +33,7 @@ impl Type {
         match self {
             Type::F32 => (1, 4),
             Type::F16 => (1, 2),
+            Type::Q4_0 | Type::Iq4Nl => (32, 18),
             Type::Q8_0 => (32, 34),
             Type::Q4K => (256, 144),
             Type::Q6K => (256, 210),
@@ -66,6 +71,8 @@ impl Type {
                 let unit = f32::from(i16::from_le_bytes(block.try_into().unwrap())) / 32768.0;
                 block.copy_from_slice(&f16(unit * std * 3f32.sqrt()));
             }
+            Type::Q4_0 => block[..2].copy_from_slice(&f16(std / 4.6)),
+            Type::Iq4Nl => block[..2].copy_from_slice(&f16(std / 67.4)),
             Type::Q8_0 => block[..2].copy_from_slice(&f16(std / 73.9)),
             // weight = d * scale * quant - dmin * min, with quants of mean 7.5
             Type::Q4K => {

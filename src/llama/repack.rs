@@ -1,0 +1,224 @@
+//! Experts in the order that suits the processor, as stock llama.cpp has them in memory.
+//!
+//! llama.cpp rewrites the weights of some types when it loads them ("repacks": the rows of a matrix are interleaved by 4, 8
+//! or 16), and computes these by other code, which is faster and sums in another order. What is streamed is rewritten when
+//! it has been read, by the code that llama.cpp has for that: a tensor of the buffer type `CPU_REPACK` is given the rows
+//! of a chunk, and writes them to its address. Where stock llama.cpp would have put a tensor is its own choice: the hook
+//! is told of it when the tensor is bound.
+
+use super::repack_trial::{self, Trial};
+use super::sys::*;
+use crate::config::Repack;
+use crate::engine::Rewrite;
+use crate::report;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_void};
+
+/// The only one of llama.cpp's buffer types of which parts of a tensor can be rewritten one by one.
+const REPACKS: &CStr = c"CPU_REPACK";
+/// About so many bytes are rewritten at a time: they and their copy stay in the cache of one core.
+const CHUNK_BYTES: usize = 32 << 10;
+/// No layout interleaves more rows.
+const ROWS: usize = 16;
+
+/// A tensor that is streamed.
+#[derive(Debug, Clone, Copy)]
+pub struct Streamed {
+    /// Its address.
+    pub weights: *mut ggml_tensor,
+    /// Where stock llama.cpp would have it.
+    pub stock: ggml_backend_buffer_type_t,
+}
+
+// SAFETY: these are addresses of what lives as long as the model; who uses them has the model.
+unsafe impl Send for Streamed {}
+
+/// A buffer without room, which says of the tensors that are in it how they are computed.
+struct Buffer(ggml_backend_buffer_t);
+
+// SAFETY: it is not changed any more, and llama.cpp reads it from any thread.
+unsafe impl Send for Buffer {}
+// SAFETY: the same.
+unsafe impl Sync for Buffer {}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: no graph uses it, because its model goes.
+        unsafe { ggml_backend_buffer_free(self.0) };
+    }
+}
+
+/// Rewrites the experts of a model.
+pub struct Repacker {
+    buffer: Buffer,
+    /// By layer and part: the tensor, if it is rewritten.
+    tensors: Vec<Vec<Option<Shape>>>,
+}
+
+/// What a chunk of a tensor is made of.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    type_: ggml_type,
+    n_columns: i64,
+    row_bytes: usize,
+    /// Of a chunk.
+    n_rows: usize,
+    /// llama.cpp's code for it.
+    extra: usize,
+}
+
+impl Repacker {
+    /// What rewrites `tensors`, with their layers and parts, as far as stock llama.cpp would and it pays when `share` of their
+    /// bytes is in memory. From now on llama.cpp computes these tensors as its own repacked ones.
+    ///
+    /// # Safety
+    ///
+    /// The tensors live as long as what is returned, and nothing is computed with them yet.
+    pub unsafe fn choose(
+        tensors: &[Streamed],
+        places: &[(usize, usize)],
+        when: Repack,
+        share: f64,
+    ) -> Option<Self> {
+        if when == Repack::Off {
+            return None;
+        }
+        // SAFETY: a buffer type has a name.
+        let name = |of| unsafe { CStr::from_ptr(ggml_backend_buft_name(of)) };
+        let is_wanted = |of: ggml_backend_buffer_type_t| !of.is_null() && name(of) == REPACKS;
+        let wanted: Vec<usize> = (0..tensors.len()).filter(|&i| is_wanted(tensors[i].stock)).collect();
+        let stock = tensors[*wanted.first()?].stock;
+        if has_device() {
+            report::say(
+                "hotset: experts are not repacked for the processor: devices take them as the file has them",
+            );
+            return None;
+        }
+        // SAFETY: of a tensor of the caller's.
+        let tensor = |i: usize| unsafe { &*tensors[i].weights };
+        let mut trials = BTreeMap::new();
+        for &i in wanted.iter().filter(|_| when == Repack::Auto) {
+            let tensor = tensor(i);
+            // SAFETY: a type and a buffer type of llama.cpp's.
+            let try_it = || unsafe { repack_trial::run(tensor.type_, tensor.ne, stock) };
+            trials.entry(tensor.type_).or_insert_with(try_it);
+        }
+        for (&type_, trial) in &trials {
+            report::say(&line(type_, trial.as_ref(), share));
+        }
+        let pays = |type_| match trials.get(&type_) {
+            None => when == Repack::On,
+            Some(trial) => trial.as_ref().is_some_and(|trial: &Trial| trial.pays(share)),
+        };
+        // SAFETY: a few bytes, which nobody uses.
+        let buffer = Buffer(unsafe { ggml_backend_buft_alloc_buffer(stock, 1) });
+        if buffer.0.is_null() {
+            return None;
+        }
+        // SAFETY: a new buffer.
+        unsafe { ggml_backend_buffer_set_usage(buffer.0, GGML_BACKEND_BUFFER_USAGE_WEIGHTS) };
+        let n_layers = places.iter().map(|place| place.0 + 1).max().unwrap_or(0);
+        let mut shapes = vec![Vec::new(); n_layers];
+        for (i, &(layer, part)) in places.iter().enumerate() {
+            let is_chosen = wanted.contains(&i) && pays(tensor(i).type_);
+            let weights = tensors[i].weights;
+            // SAFETY: the caller lets us have them.
+            let shape = is_chosen.then(|| unsafe { Shape::bind(&mut *weights, &buffer) });
+            shapes[layer].resize(part + 1, None);
+            shapes[layer][part] = shape.flatten();
+        }
+        let is_any = shapes.iter().flatten().any(Option::is_some);
+        is_any.then_some(Self {
+            buffer,
+            tensors: shapes,
+        })
+    }
+}
+
+impl Shape {
+    /// Makes llama.cpp compute `tensor` as one of `buffer`, if it has code for it.
+    ///
+    /// # Safety
+    ///
+    /// Nothing is computed with it yet, and the buffer lives as long.
+    unsafe fn bind(tensor: &mut ggml_tensor, buffer: &Buffer) -> Option<Self> {
+        let before = (tensor.buffer, tensor.extra);
+        tensor.buffer = buffer.0;
+        // SAFETY: this looks for the code, and sets `extra`.
+        unsafe { ggml_backend_buffer_init_tensor(buffer.0, tensor) };
+        if tensor.extra.is_null() {
+            (tensor.buffer, tensor.extra) = before;
+            return None;
+        }
+        let row_bytes = tensor.nb[1];
+        let n_rows = (CHUNK_BYTES / row_bytes).max(1).next_multiple_of(ROWS);
+        Some(Self {
+            type_: tensor.type_,
+            n_columns: tensor.ne[0],
+            row_bytes,
+            n_rows,
+            extra: tensor.extra.expose_provenance(),
+        })
+    }
+}
+
+impl Rewrite for Repacker {
+    fn chunk_bytes(&self, layer: usize, part: usize) -> usize {
+        self.tensors[layer][part].map_or(0, |shape| shape.n_rows * shape.row_bytes)
+    }
+
+    fn rewrite(&self, layer: usize, part: usize, address: usize, n_bytes: usize) {
+        thread_local! {
+            static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        let shape = self.tensors[layer][part].expect("it has chunks");
+        let data = std::ptr::with_exposed_provenance_mut::<u8>(address);
+        let n_rows = (n_bytes / shape.row_bytes) as i64;
+        let nb = [0, 1, n_rows as usize, n_rows as usize].map(|n| n * shape.row_bytes);
+        let mut rows = ggml_tensor {
+            type_: shape.type_,
+            buffer: self.buffer.0,
+            ne: [shape.n_columns, n_rows, 1, 1],
+            // SAFETY: a type of llama.cpp's.
+            nb: [unsafe { ggml_type_size(shape.type_) }, nb[1], nb[2], nb[3]],
+            data: data.cast::<c_void>(),
+            extra: std::ptr::with_exposed_provenance_mut(shape.extra),
+            ..ggml_tensor::default()
+        };
+        COPY.with_borrow_mut(|copy| {
+            copy.clear();
+            // SAFETY: the engine lets us have these bytes.
+            copy.extend_from_slice(unsafe { std::slice::from_raw_parts(data, n_bytes) });
+            // SAFETY: a tensor of so many bytes at that address, and its rows.
+            unsafe { ggml_backend_tensor_set(&mut rows, copy.as_ptr().cast(), 0, n_bytes) };
+        });
+    }
+}
+
+/// Whether there is a device that may take experts from memory.
+fn has_device() -> bool {
+    // SAFETY: these only look.
+    let type_of = |i| unsafe { ggml_backend_dev_type(ggml_backend_dev_get(i)) };
+    let is_one = |type_| type_ == GGML_BACKEND_DEVICE_TYPE_GPU || type_ == GGML_BACKEND_DEVICE_TYPE_IGPU;
+    // SAFETY: the same.
+    (0..unsafe { ggml_backend_dev_count() }).any(|i| is_one(type_of(i)))
+}
+
+/// What is done with experts of a type, and why.
+fn line(type_: ggml_type, trial: Option<&Trial>, share: f64) -> String {
+    // SAFETY: a type has a name, which lives for ever.
+    let name = unsafe { CStr::from_ptr(ggml_type_name(type_)) }.to_string_lossy();
+    let Some(trial) = trial else {
+        return format!("hotset: {name} experts are not repacked for the processor: there is no memory to try it");
+    };
+    let what = match trial.pays(share) {
+        true => "are",
+        false => "are not",
+    };
+    let [cost, saved] = [trial.cost, trial.saved()].map(|seconds| seconds * 1e6);
+    format!(
+        "hotset: {name} experts {what} repacked for the processor (HOTSET_REPACK): once read that takes {cost:.0} us a MiB, \
+         and saves {saved:.0} us each time they are computed"
+    )
+}
