@@ -6,7 +6,7 @@
 //! for it, and hardly anybody else. Most arrive while nobody waits: these cost no lock and no system call.
 
 use super::flight::Flight;
-use super::rewrite::Rewritten;
+use super::rewriting::{Progress, Rewritten};
 use crate::notice::{Notice, Notices};
 use crate::store::{ReadFailure, Sink};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -74,7 +74,7 @@ pub struct Arrivals {
     /// Reads that have not arrived.
     pub flight: Flight,
     /// How far what has arrived is rewritten, if anything is.
-    pub rewritten: OnceLock<Rewritten>,
+    rewritten: OnceLock<Rewritten>,
     /// The last one is of those who wait for any read.
     beds: [Bed; N_BEDS + 1],
 }
@@ -143,6 +143,15 @@ impl Arrivals {
         let _ = self.rewritten.set(Rewritten::new(n_slots, n_parts, n_places));
     }
 
+    /// How far what is at `target` is rewritten, if anything is.
+    pub fn progress(&self, target: Target) -> Option<&Progress> {
+        let rewritten = self.rewritten.get()?;
+        Some(match target {
+            Target::Slot { slot, part } => rewritten.slot(slot, part),
+            Target::Place { sequence } => rewritten.place(sequence),
+        })
+    }
+
     /// What belongs to `target` is there without a read, rewritten in `n_chunks`.
     pub fn note_copy(&self, target: Target, n_chunks: u32) {
         self.arrive(target, n_chunks);
@@ -175,9 +184,9 @@ impl Arrivals {
     }
 
     fn arrive(&self, target: Target, n_chunks: u32) {
-        if let Some(rewritten) = self.rewritten.get() {
+        if let Some(progress) = self.progress(target) {
             // Before anybody sees that it is there.
-            rewritten.of(target).begin(n_chunks);
+            progress.begin(n_chunks);
         }
         match target {
             Target::Slot { slot, part } => {

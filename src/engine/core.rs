@@ -7,7 +7,7 @@ use super::layout::{self, Layout};
 use super::meter::Meter;
 use super::populate;
 use super::prompt::Prompts;
-use super::rewrite::Rewriting;
+use super::rewriting::Rewriting;
 use super::ring::Ring;
 use super::run::{N_LANES, Runs};
 use super::sizing::Sizing;

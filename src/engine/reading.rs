@@ -170,7 +170,7 @@ impl Engine {
                 slot: self.layout.pools[layer.pool].first_slot + slot,
                 part: item.part as u32,
             };
-            self.note_copy_ready(item.layer, item.part, target);
+            self.note_copy(item.layer, item.part, target);
         }
         let mut orders = Vec::new();
         self.ring.leave(number, &|sequence| self.arrivals.has_staged(sequence), &mut orders);

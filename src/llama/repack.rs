@@ -7,7 +7,13 @@
 //! is told of it when the tensor is bound.
 
 use super::repack_trial::{self, Trial};
-use super::sys::*;
+use super::sys::{
+    GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU,
+    ggml_backend_buffer_free, ggml_backend_buffer_init_tensor, ggml_backend_buffer_set_usage, ggml_backend_buffer_t,
+    ggml_backend_buffer_type_t, ggml_backend_buft_alloc_buffer, ggml_backend_buft_name, ggml_backend_dev_count,
+    ggml_backend_dev_get, ggml_backend_dev_type, ggml_backend_tensor_set, ggml_tensor, ggml_type, ggml_type_name,
+    ggml_type_size,
+};
 use crate::config::Repack;
 use crate::engine::Rewrite;
 use crate::report;
