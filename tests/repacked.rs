@@ -52,11 +52,14 @@ fn shapes() -> [Options; 4] {
 #[test]
 fn budgets() {
     let (_dir, paths) = models();
+    let mut differ = std::collections::BTreeSet::new();
     for path in &paths {
         for options in shapes() {
             let (stock, _) = run_packed(path, None, options, true);
             let (plain, _) = run(path, None, options);
-            assert!(stock.logits != plain.logits, "{}: repacked weights sum in another order", path.display());
+            if stock.logits != plain.logits {
+                differ.insert(path.file_stem().unwrap().to_str().unwrap());
+            }
             for percent in [100.0, 30.0, 15.0, 0.0001] {
                 let stats = same(path, &streaming(percent, Repack::On), options, &stock);
                 assert_eq!(stats.n_slots == 0, percent < 1.0);
@@ -67,6 +70,8 @@ fn budgets() {
             assert!(off == plain || cfg!(not(target_arch = "x86_64")), "{}", path.display());
         }
     }
+    // Or nothing would be known.
+    assert_eq!(differ.len(), paths.len(), "{differ:?}");
 }
 
 /// Whatever is found to pay, it is one of the two.

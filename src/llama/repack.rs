@@ -87,7 +87,7 @@ impl Repacker {
         when: Repack,
         share: f64,
     ) -> Option<Self> {
-        if when == Repack::Off {
+        if when == Repack::Off || when == Repack::Auto && !Trial::is_worth_it(share) {
             return None;
         }
         // SAFETY: a buffer type has a name.

@@ -17,6 +17,9 @@ const BYTES: usize = 24 << 20;
 const TURNS: usize = 3;
 /// Such weights are ordinary numbers in every type: denormal ones take many times as long.
 const ORDINARY: u8 = 0x3c;
+/// With less in memory it is not tried: what it saves and what it takes are about the same, so that the time of a trial would
+/// say how experts are computed, and that is to be the same in each run.
+const SHARE_MIN: f64 = 0.5;
 /// What repacking may cost at most, of the time that computing takes otherwise: less is hardly measured, and the output is
 /// that of stock llama.cpp by default.
 const LOSS_MAX: f64 = 0.1;
@@ -35,6 +38,11 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// Whether it can pay when `share` of the experts is in memory.
+    pub fn is_worth_it(share: f64) -> bool {
+        share >= SHARE_MIN
+    }
+
     /// Whether it pays when `share` of the experts is in memory, or costs next to nothing.
     ///
     /// An expert that is used is repacked first if it was not there: about (1 - share)^2 of them are not, as routing is skewed
@@ -180,6 +188,7 @@ mod tests {
         };
         assert!(trial.pays(1.0) && trial.pays(0.6));
         assert!(!trial.pays(0.5) && !trial.pays(0.0));
+        assert!(Trial::is_worth_it(0.5) && !Trial::is_worth_it(0.49));
         let equal = Trial {
             repacked: 105e-6,
             ..trial
