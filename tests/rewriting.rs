@@ -132,6 +132,11 @@ fn whatever_is_computed_has_been_rewritten_once() {
         let n_slots = [5, 12, N_LAYERS * N_EXPERTS][i % 3];
         let faults = ["", "delay_ms=1", "short=3"][(i / 3) % 3];
         let (engine, _file, _) = engine(spec.name, n_slots, (i as u64 + 1) % 2, faults);
+        // Alone: the ring is read into for the next layer, of which some then get a slot.
+        for n in 0..4 {
+            pass(&engine, 1, 40 * n..40 * (n + 1));
+            pass(&engine, 1, n..n + 1);
+        }
         thread::scope(|scope| {
             for key in 1..3 {
                 let engine = &engine;
