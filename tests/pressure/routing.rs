@@ -32,7 +32,8 @@ fn most_bytes(model: &Path, stats: &str, n: &str) -> u64 {
         ("HOTSET_STATS", stats),
         ("HOTSET_PREFETCH", "off"),
     ];
-    let args = ["-c", "1280", "-n", n, "--temp", "0", "--no-warmup"];
+    // With one thread: two that sleep at each barrier take minutes where a core wakes late.
+    let args = ["-c", "1280", "-n", n, "--temp", "0", "--no-warmup", "-t", "1"];
     let mut most = 0;
     let running = Running::start(completion(model, &vars, &args));
     let ended = running.wait_watching(|running| {
