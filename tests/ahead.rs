@@ -111,6 +111,8 @@ fn wait_until_idle(engine: &Engine) {
         assert!(begin.elapsed().as_secs() < 60, "a read does not end");
         std::thread::yield_now();
     }
+    // That falls just before the engine is told.
+    std::thread::sleep(std::time::Duration::from_micros(200));
 }
 
 /// Reads and bytes as the meter counts them, and as the queue does.

@@ -141,6 +141,8 @@ fn wait_until_idle(engine: &Engine) {
         assert!(begin.elapsed().as_secs() < 60, "a read does not end");
         std::thread::yield_now();
     }
+    // That falls just before the engine is told.
+    std::thread::sleep(std::time::Duration::from_micros(200));
 }
 
 fn n_reads(engine: &Engine) -> u64 {
