@@ -5,8 +5,8 @@
 //! HOTSET_RAM=30% llama-bench -m random.gguf --no-warmup -p 0 -n 64
 //! ```
 //!
-//! Qwen3's architecture with experts in Q8_0, MXFP4, Q4_0, Q4_K, or Q4_K with down in Q6_K, and tokens that are bytes; a token uses `--used` experts of each layer.
-//! The same options give the same bytes on any machine. What it says makes no sense, and no workload is routed
+//! Qwen3's architecture with experts in Q8_0, MXFP4, Q4_0, Q4_K, or Q4_K with down in Q6_K in every other layer, and tokens
+//! that are bytes; a token uses `--used` experts of each layer. The same options give the same bytes on any machine. What it says makes no sense, and no workload is routed
 //! like it: good for speed, not for hit rates.
 
 #[path = "../tests/tiny/mod.rs"]

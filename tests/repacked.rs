@@ -15,7 +15,10 @@ use tempfile::TempDir;
 
 fn models() -> (TempDir, Vec<PathBuf>) {
     let dir = tempfile::tempdir().unwrap();
-    let paths = tiny::repacked().iter().map(|spec| tiny::write(spec, dir.path())).collect();
+    let paths = tiny::repacked()
+        .iter()
+        .map(|spec| tiny::write(spec, dir.path()))
+        .collect();
     (dir, paths)
 }
 
@@ -33,7 +36,11 @@ fn same(path: &Path, config: &Config, options: Options, stock: &Output) -> Stats
     let (output, stats) = run_packed(path, Some(config), options, true);
     let what = format!("{} {config:?} {options:?}", path.display());
     assert_eq!(output.tokens, stock.tokens, "tokens: {what}");
-    let differ = output.logits.iter().zip(&stock.logits).position(|(a, b)| a != b);
+    let differ = output
+        .logits
+        .iter()
+        .zip(&stock.logits)
+        .position(|(a, b)| a != b);
     assert_eq!(differ, None, "first logit that differs: {what}");
     assert_eq!(output.logits.len(), stock.logits.len(), "{what}");
     stats.expect("experts were streamed")
@@ -63,11 +70,18 @@ fn budgets() {
             for percent in [100.0, 30.0, 15.0, 0.0001] {
                 let stats = same(path, &streaming(percent, Repack::On), options, &stock);
                 assert_eq!(stats.n_slots == 0, percent < 1.0);
-                assert_eq!(stats.generation.evictions > 0, percent > 1.0 && percent < 100.0);
+                assert_eq!(
+                    stats.generation.evictions > 0,
+                    percent > 1.0 && percent < 100.0
+                );
             }
             // The other weights of these models are Q8_0, which a processor with AVX2 has no other order for.
             let (off, _) = run_packed(path, Some(&streaming(30.0, Repack::Off)), options, true);
-            assert!(off == plain || cfg!(not(target_arch = "x86_64")), "{}", path.display());
+            assert!(
+                off == plain || cfg!(not(target_arch = "x86_64")),
+                "{}",
+                path.display()
+            );
         }
     }
     // Or nothing would be known.
@@ -83,8 +97,13 @@ fn what_pays() {
         let (stock, _) = run_packed(path, None, options, true);
         let (off, _) = run_packed(path, Some(&streaming(30.0, Repack::Off)), options, true);
         for percent in [100.0, 30.0] {
-            let (auto, _) = run_packed(path, Some(&streaming(percent, Repack::Auto)), options, true);
-            assert!([&stock, &off].contains(&&auto), "{} {percent}", path.display());
+            let (auto, _) =
+                run_packed(path, Some(&streaming(percent, Repack::Auto)), options, true);
+            assert!(
+                [&stock, &off].contains(&&auto),
+                "{} {percent}",
+                path.display()
+            );
         }
     }
 }

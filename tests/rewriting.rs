@@ -34,7 +34,11 @@ struct Doubles {
 
 impl Rewrite for Doubles {
     fn chunk_bytes(&self, layer: usize, part: usize) -> usize {
-        if is_rewritten(layer, part) { CHUNK_BYTES } else { 0 }
+        if is_rewritten(layer, part) {
+            CHUNK_BYTES
+        } else {
+            0
+        }
     }
 
     fn rewrite(&self, layer: usize, part: usize, address: usize, n_bytes: usize) {
@@ -44,7 +48,9 @@ impl Rewrite for Doubles {
         }
         // SAFETY: the engine keeps these bytes for us.
         let words = unsafe { std::slice::from_raw_parts_mut(address as *mut u32, n_bytes / 4) };
-        words.iter_mut().for_each(|word| *word = word.wrapping_mul(2));
+        words
+            .iter_mut()
+            .for_each(|word| *word = word.wrapping_mul(2));
         self.n_bytes.fetch_add(n_bytes as u64, Ordering::Relaxed);
     }
 }
@@ -54,7 +60,12 @@ fn is_rewritten(layer: usize, part: usize) -> bool {
 }
 
 /// An engine, its file, and how many bytes it has rewritten.
-fn engine(policy: &str, n_slots: usize, delay_ms: u64, faults: &str) -> (Engine, File, &'static AtomicU64) {
+fn engine(
+    policy: &str,
+    n_slots: usize,
+    delay_ms: u64,
+    faults: &str,
+) -> (Engine, File, &'static AtomicU64) {
     let source = Source {
         n_experts: N_EXPERTS,
         n_layers: N_LAYERS,
@@ -86,11 +97,15 @@ fn compute(engine: &Engine, key: usize, layer: usize, rows: &[Vec<i32>]) {
                             batch: &Batch::default(),
                             inputs: Inputs::default(),
                         };
-                        engine.route(layer, part, key, N_THREADS as u32, &routing).unwrap();
+                        engine
+                            .route(layer, part, key, N_THREADS as u32, &routing)
+                            .unwrap();
                     }
                     barrier.wait();
                     for i in 0.. {
-                        let Some((expert, address)) = engine.acquire(layer, key, ith as u32, i).unwrap() else {
+                        let Some((expert, address)) =
+                            engine.acquire(layer, key, ith as u32, i).unwrap()
+                        else {
                             break;
                         };
                         check(layer, part, expert, address, n_bytes);
@@ -108,7 +123,12 @@ fn check(layer: usize, part: usize, expert: u32, address: usize, n_bytes: usize)
     let factor = if is_rewritten(layer, part) { 2 } else { 1 };
     let expected = word(layer, part, expert as usize).wrapping_mul(factor);
     let wrong = words.iter().position(|&w| w != expected);
-    assert_eq!(wrong, None, "layer {layer} part {part} expert {expert}: {:#x}", words[wrong.unwrap_or(0)]);
+    assert_eq!(
+        wrong,
+        None,
+        "layer {layer} part {part} expert {expert}: {:#x}",
+        words[wrong.unwrap_or(0)]
+    );
 }
 
 /// What a token picks: another handful for each token and layer.

@@ -71,7 +71,11 @@ pub const KNOBS: &[Knob] = &[
         values: "experts are repacked for the processor as stock llama.cpp does it: `auto`, while that pays; `on`; `off`",
         default: "`auto`",
         set: |config, knob, value| {
-            let words = [("auto", Repack::Auto), ("on", Repack::On), ("off", Repack::Off)];
+            let words = [
+                ("auto", Repack::Auto),
+                ("on", Repack::On),
+                ("off", Repack::Off),
+            ];
             config.repack = knob.one_of(value, words)?;
             Ok(())
         },

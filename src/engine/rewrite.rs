@@ -29,14 +29,7 @@ impl Engine {
 
     /// What has arrived at `target` and is at `address` is part `part` of an expert of `layer`, which is about to be
     /// computed: rewrites it, together with whoever else is about to.
-    #[inline]
     pub(super) fn make_ready(&self, layer: usize, part: usize, target: Target, address: usize) {
-        if self.rewrites() && !self.is_ready(layer, part, target) {
-            self.rewrite(layer, part, target, address);
-        }
-    }
-
-    fn rewrite(&self, layer: usize, part: usize, target: Target, address: usize) {
         let Some((of, progress)) = self.rewriting.get().zip(self.arrivals.progress(target)) else {
             return;
         };

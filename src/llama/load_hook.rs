@@ -13,8 +13,8 @@ use super::repack::Streamed;
 use super::reports;
 use super::sys::{
     GGML_BACKEND_DEVICE_TYPE_CPU, ggml_backend_buffer, ggml_backend_buffer_get_type,
-    ggml_backend_buffer_is_host, ggml_backend_buft_get_device, ggml_backend_buffer_type_t, ggml_backend_dev_type,
-    ggml_tensor, llama_model,
+    ggml_backend_buffer_is_host, ggml_backend_buffer_type_t, ggml_backend_buft_get_device,
+    ggml_backend_dev_type, ggml_tensor, llama_model,
 };
 use super::title::title_of_model;
 use crate::engine::layout::Tensor;

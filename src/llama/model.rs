@@ -282,7 +282,13 @@ impl Model {
             let n_experts: Vec<usize> = layers.map(|layer| layer.n_experts as usize).collect();
             let predictor = Predictor::new(Box::new(foresight), &n_experts);
             let turn = trials::turn();
-            engine.look_ahead_with(Box::new(predictor), When::WhileItPays { warm_up: WARM_UP, turn });
+            engine.look_ahead_with(
+                Box::new(predictor),
+                When::WhileItPays {
+                    warm_up: WARM_UP,
+                    turn,
+                },
+            );
         }
         if let Some(workload) = &self.workload {
             self.warm(&engine, workload)?;

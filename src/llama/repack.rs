@@ -9,10 +9,10 @@
 use super::repack_trial::{self, Trial};
 use super::sys::{
     GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU,
-    ggml_backend_buffer_free, ggml_backend_buffer_init_tensor, ggml_backend_buffer_set_usage, ggml_backend_buffer_t,
-    ggml_backend_buffer_type_t, ggml_backend_buft_alloc_buffer, ggml_backend_buft_name, ggml_backend_dev_count,
-    ggml_backend_dev_get, ggml_backend_dev_type, ggml_backend_tensor_set, ggml_tensor, ggml_type, ggml_type_name,
-    ggml_type_size,
+    ggml_backend_buffer_free, ggml_backend_buffer_init_tensor, ggml_backend_buffer_set_usage,
+    ggml_backend_buffer_t, ggml_backend_buffer_type_t, ggml_backend_buft_alloc_buffer,
+    ggml_backend_buft_name, ggml_backend_dev_count, ggml_backend_dev_get, ggml_backend_dev_type,
+    ggml_backend_tensor_set, ggml_tensor, ggml_type, ggml_type_name, ggml_type_size,
 };
 use crate::config::Repack;
 use crate::engine::Rewrite;
@@ -93,7 +93,9 @@ impl Repacker {
         // SAFETY: a buffer type has a name.
         let name = |of| unsafe { CStr::from_ptr(ggml_backend_buft_name(of)) };
         let is_wanted = |of: ggml_backend_buffer_type_t| !of.is_null() && name(of) == REPACKS;
-        let wanted: Vec<usize> = (0..tensors.len()).filter(|&i| is_wanted(tensors[i].stock)).collect();
+        let wanted: Vec<usize> = (0..tensors.len())
+            .filter(|&i| is_wanted(tensors[i].stock))
+            .collect();
         let stock = tensors[*wanted.first()?].stock;
         if has_device() {
             report::say(
@@ -115,7 +117,9 @@ impl Repacker {
         }
         let pays = |type_| match trials.get(&type_) {
             None => when == Repack::On,
-            Some(trial) => trial.as_ref().is_some_and(|trial: &Trial| trial.pays(share)),
+            Some(trial) => trial
+                .as_ref()
+                .is_some_and(|trial: &Trial| trial.pays(share)),
         };
         // SAFETY: a few bytes, which nobody uses.
         let buffer = Buffer(unsafe { ggml_backend_buft_alloc_buffer(stock, 1) });
@@ -206,7 +210,8 @@ impl Rewrite for Repacker {
 fn has_device() -> bool {
     // SAFETY: these only look.
     let type_of = |i| unsafe { ggml_backend_dev_type(ggml_backend_dev_get(i)) };
-    let is_one = |type_| type_ == GGML_BACKEND_DEVICE_TYPE_GPU || type_ == GGML_BACKEND_DEVICE_TYPE_IGPU;
+    let is_one =
+        |type_| type_ == GGML_BACKEND_DEVICE_TYPE_GPU || type_ == GGML_BACKEND_DEVICE_TYPE_IGPU;
     // SAFETY: the same.
     (0..unsafe { ggml_backend_dev_count() }).any(|i| is_one(type_of(i)))
 }
@@ -216,7 +221,9 @@ fn line(type_: ggml_type, trial: Option<&Trial>, share: f64) -> String {
     // SAFETY: a type has a name, which lives for ever.
     let name = unsafe { CStr::from_ptr(ggml_type_name(type_)) }.to_string_lossy();
     let Some(trial) = trial else {
-        return format!("hotset: {name} experts are not repacked for the processor: there is no memory to try it");
+        return format!(
+            "hotset: {name} experts are not repacked for the processor: there is no memory to try it"
+        );
     };
     let what = match trial.pays(share) {
         true => "are",

@@ -1,12 +1,14 @@
 //! What it costs to repack experts, and what it saves.
 
 use super::sys::{
-    GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_TYPE_F32, ggml_backend_alloc_ctx_tensors_from_buft, ggml_backend_buffer_clear,
-    ggml_backend_buffer_free, ggml_backend_buffer_set_usage, ggml_backend_buffer_t, ggml_backend_buffer_type_t,
-    ggml_backend_cpu_buffer_type, ggml_backend_cpu_init, ggml_backend_cpu_set_n_threads, ggml_backend_free,
-    ggml_backend_graph_compute, ggml_backend_t, ggml_backend_tensor_set, ggml_build_forward_expand, ggml_cgraph,
-    ggml_context, ggml_free, ggml_graph_overhead, ggml_init, ggml_init_params, ggml_mul_mat, ggml_new_graph,
-    ggml_new_tensor_2d, ggml_row_size, ggml_tensor, ggml_tensor_overhead, ggml_type,
+    GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_TYPE_F32, ggml_backend_alloc_ctx_tensors_from_buft,
+    ggml_backend_buffer_clear, ggml_backend_buffer_free, ggml_backend_buffer_set_usage,
+    ggml_backend_buffer_t, ggml_backend_buffer_type_t, ggml_backend_cpu_buffer_type,
+    ggml_backend_cpu_init, ggml_backend_cpu_set_n_threads, ggml_backend_free,
+    ggml_backend_graph_compute, ggml_backend_t, ggml_backend_tensor_set, ggml_build_forward_expand,
+    ggml_cgraph, ggml_context, ggml_free, ggml_graph_overhead, ggml_init, ggml_init_params,
+    ggml_mul_mat, ggml_new_graph, ggml_new_tensor_2d, ggml_row_size, ggml_tensor,
+    ggml_tensor_overhead, ggml_type,
 };
 use std::ffi::c_void;
 use std::time::{Duration, Instant};
@@ -70,7 +72,9 @@ impl Drop for Product {
     fn drop(&mut self) {
         // SAFETY: made by `new`, and nothing is computed any more.
         unsafe {
-            self.buffers.iter().for_each(|buffer| ggml_backend_buffer_free(*buffer));
+            self.buffers
+                .iter()
+                .for_each(|buffer| ggml_backend_buffer_free(*buffer));
             ggml_free(self.context);
         }
     }
@@ -82,7 +86,11 @@ impl Product {
     /// # Safety
     ///
     /// A type and a buffer type of llama.cpp's.
-    unsafe fn new(type_: ggml_type, [n_columns, n_rows]: [i64; 2], of: ggml_backend_buffer_type_t) -> Option<Self> {
+    unsafe fn new(
+        type_: ggml_type,
+        [n_columns, n_rows]: [i64; 2],
+        of: ggml_backend_buffer_type_t,
+    ) -> Option<Self> {
         // SAFETY: as the headers say; a context of tensors without data, which gets all of them at once.
         unsafe {
             let params = |n| ggml_init_params {
@@ -96,7 +104,8 @@ impl Product {
             let input = ggml_new_tensor_2d(context, GGML_TYPE_F32, n_columns, 1);
             let graph = ggml_new_graph(context);
             ggml_build_forward_expand(graph, ggml_mul_mat(context, weights, input));
-            let others = ggml_backend_alloc_ctx_tensors_from_buft(context, ggml_backend_cpu_buffer_type());
+            let others =
+                ggml_backend_alloc_ctx_tensors_from_buft(context, ggml_backend_cpu_buffer_type());
             let product = Self {
                 context,
                 weights,
@@ -114,7 +123,14 @@ impl Product {
 
     fn fill(&mut self, bytes: &[u8]) {
         // SAFETY: so many bytes are in the tensor.
-        unsafe { ggml_backend_tensor_set(self.weights, bytes.as_ptr().cast::<c_void>(), 0, bytes.len()) };
+        unsafe {
+            ggml_backend_tensor_set(
+                self.weights,
+                bytes.as_ptr().cast::<c_void>(),
+                0,
+                bytes.len(),
+            )
+        };
     }
 
     fn compute(&mut self, backend: ggml_backend_t) {
@@ -128,7 +144,11 @@ impl Product {
 /// # Safety
 ///
 /// A type and a buffer type of llama.cpp's.
-pub unsafe fn run(type_: ggml_type, ne: [i64; 4], repacked: ggml_backend_buffer_type_t) -> Option<Trial> {
+pub unsafe fn run(
+    type_: ggml_type,
+    ne: [i64; 4],
+    repacked: ggml_backend_buffer_type_t,
+) -> Option<Trial> {
     // SAFETY: a type of llama.cpp's.
     let row_bytes = unsafe { ggml_row_size(type_, ne[0]) };
     let n_experts = (BYTES / (row_bytes * ne[1] as usize)).max(1);
@@ -139,7 +159,10 @@ pub unsafe fn run(type_: ggml_type, ne: [i64; 4], repacked: ggml_backend_buffer_
     // SAFETY: as the caller says.
     let [mut plain, mut fast] = unsafe {
         let host = ggml_backend_cpu_buffer_type();
-        [Product::new(type_, shape, host)?, Product::new(type_, shape, repacked)?]
+        [
+            Product::new(type_, shape, host)?,
+            Product::new(type_, shape, repacked)?,
+        ]
     };
     // SAFETY: the processor's backend needs nothing.
     let backend = unsafe { ggml_backend_cpu_init() };

@@ -33,7 +33,17 @@ fn most_bytes(model: &Path, stats: &str, n: &str) -> u64 {
         ("HOTSET_PREFETCH", "off"),
     ];
     // With one thread: two that sleep at each barrier take minutes where a core wakes late.
-    let args = ["-c", "1280", "-n", n, "--temp", "0", "--no-warmup", "-t", "1"];
+    let args = [
+        "-c",
+        "1280",
+        "-n",
+        n,
+        "--temp",
+        "0",
+        "--no-warmup",
+        "-t",
+        "1",
+    ];
     let mut most = 0;
     let running = Running::start(completion(model, &vars, &args));
     let ended = running.wait_watching(|running| {

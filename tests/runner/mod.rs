@@ -252,7 +252,12 @@ pub fn run(path: &Path, config: Option<&Config>, options: Options) -> (Output, O
 }
 
 /// The same; llama.cpp repacks what it can, or not.
-pub fn run_packed(path: &Path, config: Option<&Config>, options: Options, repacks: bool) -> (Output, Option<Stats>) {
+pub fn run_packed(
+    path: &Path,
+    config: Option<&Config>,
+    options: Options,
+    repacks: bool,
+) -> (Output, Option<Stats>) {
     let _hook = take_hook(config);
     let packed = |params: &mut llama_model_params| params.use_extra_bufts = repacks;
     let mut runner = Runner::load_with(path, options, packed, |_| {}).expect("the model loads");

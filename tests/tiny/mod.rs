@@ -142,7 +142,11 @@ pub fn repacked() -> Vec<Spec> {
         ("llama-iq4_nl", &[[Iq4Nl; 3]]),
         ("llama-q4k-q6k", &[[Q4K; 3], [Q4K, Q4K, Q6K]]),
     ];
-    let spec = |(name, types)| Spec { name, types, ..LLAMA };
+    let spec = |(name, types)| Spec {
+        name,
+        types,
+        ..LLAMA
+    };
     types.map(spec).into()
 }
 
