@@ -137,6 +137,7 @@ fn engine(policy: &str) -> Engine {
             n_bytes: PART_BYTES,
             file: 0,
             offset: (i * PART_BYTES * N_EXPERTS as usize) as u64,
+            stride: PART_BYTES as u64,
         })
         .collect();
     let file = ModelFile::open(file.as_fd()).expect("it is open");

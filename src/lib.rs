@@ -43,6 +43,7 @@ internal! {
     notice
     numbers
     output
+    pack
     pooled
     recent_events
     report

@@ -62,6 +62,8 @@ pub struct Stats {
     pub busy_ms: f64,
     /// Whether experts passed through the staging ring.
     pub has_staged: bool,
+    /// Whether experts are computed as llama.cpp repacks them, if it would.
+    pub is_repacked: bool,
     /// How unevenly generation picks experts; null if there was none.
     pub generation_heat: Option<Unevenness>,
     /// How unevenly prompts pick experts; null if there was none.
@@ -238,6 +240,7 @@ impl Stats {
             prompt_time: times_of(&meter.prompt),
             busy_ms: busy.as_secs_f64() * 1e3,
             has_staged: meter.has_staged.load(Relaxed),
+            is_repacked: engine.rewrites(),
             generation_heat,
             prompt_heat,
             hindsight: None,

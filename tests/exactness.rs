@@ -11,10 +11,9 @@ mod tiny;
 
 use hotset::config::{Config, Ram, StatsTo};
 use hotset::policy::REGISTRY;
-use hotset::stats::Stats;
 use hotset::store::QueueKind;
-use runner::{Options, Output, run};
-use std::path::{Path, PathBuf};
+use runner::{Options, run, same};
+use std::path::PathBuf;
 use tempfile::TempDir;
 
 /// All models with experts, written once for a test.
@@ -43,21 +42,6 @@ fn thrashing(spec: &tiny::Spec) -> Config {
     streaming(100.0 * (spec.top_k + 1) as f64 / spec.n_expert as f64 / 2.0)
 }
 
-/// Runs with `config` and compares with `stock`.
-fn same(path: &Path, config: &Config, options: Options, stock: &Output) -> Stats {
-    let (output, stats) = run(path, Some(config), options);
-    let what = format!("{} {config:?} {options:?}", path.display());
-    assert_eq!(output.tokens, stock.tokens, "tokens: {what}");
-    let differ = output
-        .logits
-        .iter()
-        .zip(&stock.logits)
-        .position(|(a, b)| a != b);
-    assert_eq!(differ, None, "first logit that differs: {what}");
-    assert_eq!(output.logits.len(), stock.logits.len(), "{what}");
-    stats.expect("experts were streamed")
-}
-
 /// Batches of 1, of 8, of 512 in one ubatch, and of 512 in several.
 const SHAPES: [Options; 4] = {
     const fn shape(n_batch: usize, n_ubatch: usize, n_tokens: usize) -> Options {
@@ -68,6 +52,7 @@ const SHAPES: [Options; 4] = {
             n_tokens,
             n_generated: 8,
             n_seq: 1,
+            repacks: false,
         }
     }
     [

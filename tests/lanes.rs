@@ -39,6 +39,7 @@ fn engine_with(policy: &str, n_slots: usize) -> Engine {
                 n_bytes: PART_BYTES,
                 file: 0,
                 offset: (tensors.len() * N_EXPERTS * PART_BYTES) as u64,
+                stride: PART_BYTES as u64,
             });
             for expert in 0..N_EXPERTS {
                 let bytes = [byte(layer, part, expert); PART_BYTES];

@@ -10,7 +10,7 @@ mod tiny;
 
 use child::{Running, completion, polyglot};
 use flate2::read::MultiGzDecoder;
-use hotset::config::{Config, Ram, StatsTo};
+use hotset::config::{Config, Ram, Repack, StatsTo};
 use hotset::expert::Shape;
 use hotset::llama;
 use hotset::policy::{self, REGISTRY};
@@ -54,6 +54,7 @@ impl Bench {
             n_batch: 200,
             n_ubatch: 60,
             n_seq: 4,
+            repacks: config.is_some_and(|config| config.repack == Repack::On),
             ..Options::default()
         };
         let mut runner = Runner::load(&self.model, options).expect("the model loads");
@@ -128,13 +129,15 @@ fn replay_pool(trace: &Trace, pool: &PoolSpec, policy: &str) -> Counts {
 }
 
 /// Records a run with this share of the experts in memory, and replays it.
-fn assert_replays(spec: &tiny::Spec, policy: &str, percent: f64, n_pools: usize) {
+fn assert_replays(spec: &tiny::Spec, policy: &str, percent: f64, n_pools: usize, repack: Repack) {
     let what = format!("{} {policy} {percent} %", spec.name);
     let bench = Bench::new(spec);
     let path = bench.file("run.trace.gz");
-    let config = recording(&path, Some(Ram::Percent(percent)), policy);
+    let mut config = recording(&path, Some(Ram::Percent(percent)), policy);
+    config.repack = repack;
     let (_, stats) = bench.run(Some(&config));
     let stats = stats.expect("experts were streamed");
+    assert_eq!(stats.is_repacked, repack == Repack::On, "{what}");
     let is_streamed = percent < 100.0;
     assert_eq!(stats.generation.evictions > 0, is_streamed, "{what}");
     assert_eq!(stats.prompt.staged > 0, is_streamed, "{what}");
@@ -153,17 +156,28 @@ fn assert_replays(spec: &tiny::Spec, policy: &str, percent: f64, n_pools: usize)
 fn replaying_gives_the_counters_of_the_run() {
     let all = tiny::all();
     for policy in REGISTRY {
-        assert_replays(&all[1], policy.name, 12.0, 1);
-        assert_replays(&all[0], policy.name, 30.0, 2);
-        assert_replays(&all[7], policy.name, 30.0, 3);
+        assert_replays(&all[1], policy.name, 12.0, 1, Repack::Off);
+        assert_replays(&all[0], policy.name, 30.0, 2, Repack::Off);
+        assert_replays(&all[7], policy.name, 30.0, 3, Repack::Off);
     }
+}
+
+/// Of experts that are repacked, too.
+#[test]
+fn replaying_what_was_computed_repacked() {
+    let all = tiny::repacked();
+    for policy in REGISTRY {
+        assert_replays(&all[0], policy.name, 30.0, 1, Repack::On);
+    }
+    assert_replays(&all[3], "lru", 30.0, 2, Repack::On);
+    assert_replays(&all[3], "lru", 100.0, 2, Repack::On);
 }
 
 /// What is read at the start are hits, in the recording too.
 #[test]
 fn replaying_a_run_that_held_everything() {
     let all = tiny::all();
-    assert_replays(&all[0], "lru", 100.0, 2);
+    assert_replays(&all[0], "lru", 100.0, 2, Repack::Off);
 }
 
 /// Every architecture: what is recorded without streaming is what was recorded with it, and neither

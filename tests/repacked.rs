@@ -9,9 +9,15 @@ mod tiny;
 use hotset::config::{Config, Ram, Repack, StatsTo};
 use hotset::policy::REGISTRY;
 use hotset::stats::Stats;
-use runner::{Options, Output, run, run_packed};
+use runner::{Options, Output, run};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+
+/// As llama.cpp is by default.
+const OPTIONS: Options = Options {
+    repacks: true,
+    ..Options::DEFAULT
+};
 
 fn models() -> (TempDir, Vec<PathBuf>) {
     let dir = tempfile::tempdir().unwrap();
@@ -33,17 +39,9 @@ fn streaming(percent: f64, repack: Repack) -> Config {
 
 /// Runs with `config` where llama.cpp repacks, and compares with `stock`.
 fn same(path: &Path, config: &Config, options: Options, stock: &Output) -> Stats {
-    let (output, stats) = run_packed(path, Some(config), options, true);
-    let what = format!("{} {config:?} {options:?}", path.display());
-    assert_eq!(output.tokens, stock.tokens, "tokens: {what}");
-    let differ = output
-        .logits
-        .iter()
-        .zip(&stock.logits)
-        .position(|(a, b)| a != b);
-    assert_eq!(differ, None, "first logit that differs: {what}");
-    assert_eq!(output.logits.len(), stock.logits.len(), "{what}");
-    stats.expect("experts were streamed")
+    let stats = runner::same(path, config, options, stock);
+    assert!(stats.is_repacked);
+    stats
 }
 
 /// Batches of 1, 8, 32 and 512 tokens.
@@ -51,7 +49,7 @@ fn shapes() -> [Options; 4] {
     [(1, 24), (8, 48), (32, 96), (512, 512)].map(|(n_batch, n_tokens)| Options {
         n_batch,
         n_tokens,
-        ..Options::default()
+        ..OPTIONS
     })
 }
 
@@ -62,8 +60,15 @@ fn budgets() {
     let mut differ = std::collections::BTreeSet::new();
     for path in &paths {
         for options in shapes() {
-            let (stock, _) = run_packed(path, None, options, true);
-            let (plain, _) = run(path, None, options);
+            let (stock, _) = run(path, None, options);
+            let (plain, _) = run(
+                path,
+                None,
+                Options {
+                    repacks: false,
+                    ..options
+                },
+            );
             if stock.logits != plain.logits {
                 differ.insert(path.file_stem().unwrap().to_str().unwrap());
             }
@@ -76,7 +81,7 @@ fn budgets() {
                 );
             }
             // The other weights of these models are Q8_0, which a processor with AVX2 has no other order for.
-            let (off, _) = run_packed(path, Some(&streaming(30.0, Repack::Off)), options, true);
+            let (off, _) = run(path, Some(&streaming(30.0, Repack::Off)), options);
             assert!(
                 off == plain || cfg!(not(target_arch = "x86_64")),
                 "{}",
@@ -92,13 +97,12 @@ fn budgets() {
 #[test]
 fn what_pays() {
     let (_dir, paths) = models();
-    let options = Options::default();
+    let options = OPTIONS;
     for path in &paths {
-        let (stock, _) = run_packed(path, None, options, true);
-        let (off, _) = run_packed(path, Some(&streaming(30.0, Repack::Off)), options, true);
+        let (stock, _) = run(path, None, options);
+        let (off, _) = run(path, Some(&streaming(30.0, Repack::Off)), options);
         for percent in [100.0, 30.0] {
-            let (auto, _) =
-                run_packed(path, Some(&streaming(percent, Repack::Auto)), options, true);
+            let (auto, _) = run(path, Some(&streaming(percent, Repack::Auto)), options);
             assert!(
                 [&stock, &off].contains(&&auto),
                 "{} {percent}",
@@ -111,9 +115,9 @@ fn what_pays() {
 #[test]
 fn policies() {
     let (_dir, paths) = models();
-    let options = Options::default();
+    let options = OPTIONS;
     for path in &paths {
-        let (stock, _) = run_packed(path, None, options, true);
+        let (stock, _) = run(path, None, options);
         for policy in REGISTRY {
             let mut config = streaming(30.0, Repack::On);
             config.policy = policy.name.to_string();
@@ -133,9 +137,9 @@ fn threads_and_reads() {
                 n_threads,
                 n_tokens: 64,
                 n_batch: 32,
-                ..Options::default()
+                ..OPTIONS
             };
-            let (stock, _) = run_packed(path, None, options, true);
+            let (stock, _) = run(path, None, options);
             let mut config = streaming(15.0, Repack::On);
             config.set("HOTSET_FAULT", "short=3,delay_ms=1").unwrap();
             let stats = same(path, &config, options, &stock);

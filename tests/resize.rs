@@ -431,6 +431,7 @@ fn what_was_given_back_is_not_expected_to_be_touched() {
         n_bytes: EXPERT_BYTES as usize,
         file: 0,
         offset: 0,
+        stride: EXPERT_BYTES,
     };
     let file = ModelFile::open(file.as_fd()).unwrap();
     let layout = Layout::new(&[tensor], &[file.align()], u64::MAX).unwrap();

@@ -30,6 +30,7 @@ fn engine(policy: &str, percent: usize) -> Engine {
             n_bytes,
             file: 0,
             offset,
+            stride: n_bytes as u64,
         };
         offset += (N_EXPERTS * n_bytes) as u64;
         tensor
@@ -217,7 +218,7 @@ fn the_fields_of_the_json_file_stay() {
     };
     let expected = fields(
         "model policy io n_layers n_experts n_slots n_resident expert_bytes arena_bytes generation prompt \
-         n_reads bytes_read n_retries bytes_read_uncounted stalled_ms generation_time prompt_time busy_ms has_staged \
+         n_reads bytes_read n_retries bytes_read_uncounted stalled_ms generation_time prompt_time busy_ms has_staged is_repacked \
          generation_heat prompt_heat hindsight",
     );
     let found = names(&value);

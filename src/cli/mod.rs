@@ -16,11 +16,13 @@ mod cells;
 mod curve;
 mod demo;
 mod files;
+mod interrupt;
 mod knobs;
 #[cfg(not(feature = "llama"))]
 mod no_llama;
 mod number_args;
 mod out;
+mod pack;
 mod plan;
 mod policies;
 mod profile;
@@ -42,6 +44,7 @@ enum Command {
     Run(run::Args),
     Demo(demo::Args),
     Widen(widen::Args),
+    Pack(pack::Args),
     Policies(policies::Args),
     Profile(profile::Args),
     Replay(replay::Args),
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(&args),
+        Command::Pack(args) => pack::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Widen(args) => widen::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Policies(args) => policies::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),

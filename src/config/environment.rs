@@ -88,6 +88,7 @@ mod tests {
             ("HOTSET_POLICY", "mru", "lru"),
             ("HOTSET_PREFETCH", "on", "auto"),
             ("HOTSET_REPACK", "yes", "auto, on or off"),
+            ("HOTSET_PACK", "on", "auto or off"),
             ("HOTSET_DEVICE_CACHE", "off", "auto or on"),
             ("HOTSET_IO", "dma", "uring"),
             ("HOTSET_STATS", "0", "from 1 to 86400"),

@@ -81,6 +81,15 @@ pub const KNOBS: &[Knob] = &[
         },
     },
     Knob {
+        name: "HOTSET_PACK",
+        values: "`auto`: experts are read from `MODEL.packed` (`hotset pack`), if that belongs to the model and to this processor; `off`",
+        default: "`auto`",
+        set: |config, knob, value| {
+            config.packs = knob.one_of(value, [("auto", true), ("off", false)])?;
+            Ok(())
+        },
+    },
+    Knob {
         name: "HOTSET_DEVICE_CACHE",
         values: "experts on a device (`--moe-cache-mib`) are used while that pays: `auto`; `on`: always",
         default: "`auto`",

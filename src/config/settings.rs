@@ -24,6 +24,8 @@ pub struct Config {
     pub prefetch: bool,
     /// When experts are rewritten as they suit the processor.
     pub repack: Repack,
+    /// Whether a file of packed experts beside the model is used.
+    pub packs: bool,
     /// Whether experts on a device are left aside where they cost more time than they save.
     pub guards_device: bool,
     /// How to read.
@@ -66,6 +68,7 @@ impl Default for Config {
             policy: DEFAULT_POLICY.to_string(),
             prefetch: true,
             repack: Repack::Auto,
+            packs: true,
             guards_device: true,
             io: QueueKind::Auto,
             stats: StatsTo::Exit,

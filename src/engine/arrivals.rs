@@ -6,7 +6,8 @@
 //! for it, and hardly anybody else. Most arrive while nobody waits: these cost no lock and no system call.
 
 use super::flight::Flight;
-use super::rewriting::{Progress, Rewritten};
+use super::progress::Progress;
+use super::rewriting::Rewritten;
 use crate::notice::{Notice, Notices};
 use crate::store::{ReadFailure, Sink};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

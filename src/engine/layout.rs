@@ -29,18 +29,21 @@ pub struct Tensor {
     pub file: u32,
     /// Where in that file expert 0 begins.
     pub offset: u64,
+    /// From there to where the next expert begins, at least `n_bytes`.
+    pub stride: u64,
 }
 
 impl Tensor {
-    /// Where in the file `expert` begins; for the number of experts, where the tensor ends.
+    /// Where in the file `expert` begins.
     pub fn offset_of(&self, expert: u32) -> u64 {
-        self.offset + u64::from(expert) * self.n_bytes as u64
+        self.offset + u64::from(expert) * self.stride
     }
 
     /// The expert that byte `at` of the file belongs to, if it is one of these.
     pub fn expert_at(&self, at: u64) -> Option<u32> {
-        let is_ours = (self.offset..self.offset_of(self.n_experts)).contains(&at);
-        is_ours.then(|| ((at - self.offset) / self.n_bytes as u64) as u32)
+        let from_first = at.checked_sub(self.offset)?;
+        let (expert, byte) = (from_first / self.stride, from_first % self.stride);
+        (expert < self.n_experts.into() && byte < self.n_bytes as u64).then_some(expert as u32)
     }
 }
 

@@ -19,6 +19,7 @@ fn tensors() -> Vec<Tensor> {
                 n_bytes,
                 file: 0,
                 offset,
+                stride: n_bytes as u64,
             });
             offset += 8 * n_bytes as u64;
         }
@@ -142,6 +143,7 @@ fn the_ring_of(part_bytes: u64, most: u64) {
         n_bytes: part_bytes as usize,
         file: 0,
         offset: u64::from(part) << 32,
+        stride: part_bytes,
     };
     let tensors: Vec<_> = (0..90).map(tensor).collect();
     let mut before = 0;

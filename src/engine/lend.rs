@@ -153,6 +153,7 @@ impl Engine {
         expert: u32,
         mut take: impl FnMut(Piece),
     ) -> Result<()> {
+        assert!(!self.rewrites(), "devices take experts as the file has them");
         let pool = self.layout.layers[layer].pool;
         let id = self.id(layer, expert);
         let held = self.state().pools[pool].residency.hold(id);

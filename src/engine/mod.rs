@@ -34,6 +34,7 @@ mod meter;
 mod operation;
 mod populate;
 pub mod predict;
+mod progress;
 mod prompt;
 mod reading;
 mod resize;
@@ -48,6 +49,7 @@ mod stall;
 mod thinking;
 mod waiting;
 mod warm;
+mod words;
 
 pub use self::core::Engine;
 pub use crate::draft_tokens::{Batch, Drafts, Sure, Token};

@@ -90,6 +90,7 @@ mod tests {
                 n_bytes: n_bytes + (1000 * block as usize % 2000),
                 file: 0,
                 offset: u64::from(block) << 32,
+                stride: n_bytes as u64 + 2000,
             };
             let tensors: Vec<_> = (0..4).map(tensor).collect();
             let (budget, most) = (40 * n_bytes as u64, u64::MAX);

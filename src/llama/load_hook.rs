@@ -9,12 +9,11 @@
 use super::ending;
 use super::loaded::loaded_models;
 use super::loading;
-use super::repack::Streamed;
+use super::repack::{Streamed, is_of_processor};
 use super::reports;
 use super::sys::{
-    GGML_BACKEND_DEVICE_TYPE_CPU, ggml_backend_buffer, ggml_backend_buffer_get_type,
-    ggml_backend_buffer_is_host, ggml_backend_buffer_type_t, ggml_backend_buft_get_device,
-    ggml_backend_dev_type, ggml_tensor, llama_model,
+    ggml_backend_buffer_get_type, ggml_backend_buffer_is_host, ggml_backend_buffer_type_t,
+    ggml_tensor, llama_model,
 };
 use super::title::title_of_model;
 use crate::engine::layout::Tensor;
@@ -62,7 +61,7 @@ pub unsafe extern "C" fn bind(
     // SAFETY: a loaded tensor has a buffer.
     if fd < 0 && !unsafe { ggml_backend_buffer_is_host(tensor.buffer) } {
         // SAFETY: the same.
-        if unsafe { is_of_processor(tensor.buffer) } {
+        if unsafe { is_of_processor(ggml_backend_buffer_get_type(tensor.buffer)) } {
             loading.repacked.insert(block);
         }
         return;
@@ -74,24 +73,12 @@ pub unsafe extern "C" fn bind(
         n_bytes: tensor.nb[2],
         file: 0,
         offset,
+        stride: tensor.nb[2] as u64,
     };
     if fd < 0 {
         loading.add_resident(weights as usize, tensor);
     } else {
         loading.add_streamed(Streamed { weights, stock }, tensor, fd);
-    }
-}
-
-/// Whether a buffer is in the processor's memory, in whatever form.
-///
-/// # Safety
-///
-/// It is a buffer.
-unsafe fn is_of_processor(buffer: *mut ggml_backend_buffer) -> bool {
-    // SAFETY: a buffer has a type, which may have a device.
-    unsafe {
-        let device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(buffer));
-        !device.is_null() && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU
     }
 }
 

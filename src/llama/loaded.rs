@@ -10,6 +10,7 @@ use super::loaded_model::LoadedModel;
 use super::loading::Loading;
 use super::model::{Model, Parts, places};
 use super::observer::{self, Observer};
+use super::packed;
 use super::pressure;
 use super::repack::Repacker;
 use super::shares;
@@ -17,7 +18,7 @@ use super::tapes::Tapes;
 use super::target::Target;
 use super::title::Title;
 use super::workload::{Given, Workload};
-use crate::config::{Config, Ram};
+use crate::config::{Config, Ram, Repack};
 use crate::device::DeviceStats;
 use crate::engine::layout::expert_bytes;
 use crate::error::Result;
@@ -48,6 +49,11 @@ pub struct LoadedModels {
     pub(super) timeline: Option<Arc<Timeline>>,
     /// The blocks of loaded models whose experts are repacked.
     repacked: Vec<(usize, Vec<u32>)>,
+    /// Whether the next model is to be packed, and what it is made of.
+    #[cfg(feature = "llama")]
+    pub(super) leaves_unpacked: bool,
+    #[cfg(feature = "llama")]
+    pub(super) unpacked: Option<packed::Unpacked>,
     /// Why there was no cache, the last time.
     uncached: String,
     /// The counters of caches that are gone, with the addresses of their models.
@@ -76,6 +82,10 @@ static LOADED: LazyLock<Mutex<LoadedModels>> = LazyLock::new(|| {
         tapes: Tapes::default(),
         timeline: None,
         repacked: Vec::new(),
+        #[cfg(feature = "llama")]
+        leaves_unpacked: false,
+        #[cfg(feature = "llama")]
+        unpacked: None,
         uncached: String::new(),
         devices: Vec::new(),
         reports: Vec::new(),
@@ -106,6 +116,10 @@ impl LoadedModels {
         self.config = config;
         self.given = given;
         self.uncached.clear();
+        #[cfg(feature = "llama")]
+        {
+            self.leaves_unpacked = false;
+        }
         self.tapes = Tapes::default();
     }
 
@@ -247,7 +261,18 @@ impl LoadedModels {
         order.sort_by_key(|&i| expert_part(&loading.tensors[i].name));
         let tensors: Vec<_> = order.iter().map(|&i| loading.tensors[i].clone()).collect();
         let places = places(&tensors);
-        let files: Vec<_> = loading.files.into_iter().map(|(_, file)| file).collect();
+        let streamed: Vec<_> = order.iter().map(|&i| loading.streamed[i]).collect();
+        let mut files: Vec<_> = loading.files.into_iter().map(|(_, file)| file).collect();
+        #[cfg(feature = "llama")]
+        if self.leaves_unpacked {
+            self.unpacked = Some(packed::Unpacked {
+                tensors,
+                places,
+                files,
+                streamed,
+            });
+            return Ok(());
+        }
         let used_bytes = self.used_bytes();
         let is_first = |i: &usize| *i == 0 || tensors[*i].block != tensors[*i - 1].block;
         let firsts = (0..tensors.len()).filter(is_first);
@@ -257,6 +282,23 @@ impl LoadedModels {
             .timeline
             .as_ref()
             .map(|timeline| Pen::new(timeline, &title));
+        let packed = match self.config.packs {
+            // SAFETY: llama.cpp has loaded its tensors.
+            true => unsafe { packed::find(&tensors, &files, &streamed, self.config.repack) },
+            false => None,
+        };
+        let is_packed = packed.is_some();
+        let tensors = match packed {
+            None => tensors,
+            Some(packed) => {
+                files.push(packed.file);
+                packed.tensors
+            }
+        };
+        let repack = match self.config.repack {
+            Repack::Auto if is_packed => Repack::On,
+            set => set,
+        };
         let mut parts = Parts {
             tensors,
             files,
@@ -267,10 +309,12 @@ impl LoadedModels {
             workload,
         };
         let budget = budget::of_model(&parts, &self.config, used_bytes)?;
-        let streamed: Vec<_> = order.iter().map(|&i| loading.streamed[i]).collect();
         let share = budget.share(expert_bytes(&parts.tensors));
         // SAFETY: the model is being loaded, and ends later than its engine.
-        parts.repacker = unsafe { Repacker::choose(&streamed, &places, self.config.repack, share) };
+        parts.repacker = unsafe { Repacker::choose(&streamed, &places, repack, share) };
+        if let Some(repacker) = &mut parts.repacker {
+            repacker.is_packed = is_packed;
+        }
         let model = Model::new(parts, &self.config, budget, top_k)?;
         let model = Arc::new(model);
         if model.is_elastic() {

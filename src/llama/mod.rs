@@ -26,6 +26,9 @@ mod loading;
 pub mod measured_run;
 mod model;
 mod observer;
+mod packed;
+#[cfg(feature = "llama")]
+pub mod packing;
 mod picks;
 mod pressure;
 mod repack;

@@ -8,9 +8,10 @@
 
 use super::repack_trial::{self, Trial};
 use super::sys::{
-    GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU,
-    ggml_backend_buffer_free, ggml_backend_buffer_init_tensor, ggml_backend_buffer_set_usage,
-    ggml_backend_buffer_t, ggml_backend_buffer_type_t, ggml_backend_buft_alloc_buffer,
+    GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_BACKEND_DEVICE_TYPE_CPU, GGML_BACKEND_DEVICE_TYPE_GPU,
+    GGML_BACKEND_DEVICE_TYPE_IGPU, ggml_backend_buffer_free, ggml_backend_buffer_init_tensor,
+    ggml_backend_buffer_set_usage, ggml_backend_buffer_t, ggml_backend_buffer_type_t,
+    ggml_backend_buft_alloc_buffer, ggml_backend_buft_get_device, ggml_backend_buft_is_host,
     ggml_backend_buft_name, ggml_backend_dev_count, ggml_backend_dev_get, ggml_backend_dev_type,
     ggml_backend_tensor_set, ggml_tensor, ggml_type, ggml_type_name, ggml_type_size,
 };
@@ -18,7 +19,7 @@ use crate::config::Repack;
 use crate::engine::Rewrite;
 use crate::report;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, c_void};
 
 /// The only one of llama.cpp's buffer types of which parts of a tensor can be rewritten one by one.
@@ -40,13 +41,40 @@ pub struct Streamed {
 // SAFETY: these are addresses of what lives as long as the model; who uses them has the model.
 unsafe impl Send for Streamed {}
 
+impl Streamed {
+    /// Whether stock llama.cpp would rewrite it.
+    pub(super) fn is_repacked_by_stock(&self) -> bool {
+        // SAFETY: a buffer type has a name.
+        let name = |of| unsafe { CStr::from_ptr(ggml_backend_buft_name(of)) };
+        !self.stock.is_null() && name(self.stock) == REPACKS
+    }
+}
+
 /// A buffer without room, which says of the tensors that are in it how they are computed.
-struct Buffer(ggml_backend_buffer_t);
+pub(super) struct Buffer(ggml_backend_buffer_t);
 
 // SAFETY: it is not changed any more, and llama.cpp reads it from any thread.
 unsafe impl Send for Buffer {}
 // SAFETY: the same.
 unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// Of this type. `None` if there is none.
+    ///
+    /// # Safety
+    ///
+    /// A buffer type of llama.cpp's.
+    pub(super) unsafe fn new(of: ggml_backend_buffer_type_t) -> Option<Self> {
+        // SAFETY: a few bytes, which nobody uses.
+        let buffer = Self(unsafe { ggml_backend_buft_alloc_buffer(of, 1) });
+        if buffer.0.is_null() {
+            return None;
+        }
+        // SAFETY: a new buffer.
+        unsafe { ggml_backend_buffer_set_usage(buffer.0, GGML_BACKEND_BUFFER_USAGE_WEIGHTS) };
+        Some(buffer)
+    }
+}
 
 impl Drop for Buffer {
     fn drop(&mut self) {
@@ -58,13 +86,15 @@ impl Drop for Buffer {
 /// Rewrites the experts of a model.
 pub struct Repacker {
     buffer: Buffer,
+    /// Whether the file has them rewritten already.
+    pub is_packed: bool,
     /// By layer and part: the tensor, if it is rewritten.
     tensors: Vec<Vec<Option<Shape>>>,
 }
 
 /// What a chunk of a tensor is made of.
 #[derive(Debug, Clone, Copy)]
-struct Shape {
+pub(super) struct Shape {
     type_: ggml_type,
     n_columns: i64,
     row_bytes: usize,
@@ -90,11 +120,9 @@ impl Repacker {
         if when == Repack::Off || when == Repack::Auto && !Trial::is_worth_it(share) {
             return None;
         }
-        // SAFETY: a buffer type has a name.
-        let name = |of| unsafe { CStr::from_ptr(ggml_backend_buft_name(of)) };
-        let is_wanted = |of: ggml_backend_buffer_type_t| !of.is_null() && name(of) == REPACKS;
+        say_left_out(tensors);
         let wanted: Vec<usize> = (0..tensors.len())
-            .filter(|&i| is_wanted(tensors[i].stock))
+            .filter(|&i| tensors[i].is_repacked_by_stock())
             .collect();
         let stock = tensors[*wanted.first()?].stock;
         if has_device() {
@@ -121,13 +149,8 @@ impl Repacker {
                 .as_ref()
                 .is_some_and(|trial: &Trial| trial.pays(share)),
         };
-        // SAFETY: a few bytes, which nobody uses.
-        let buffer = Buffer(unsafe { ggml_backend_buft_alloc_buffer(stock, 1) });
-        if buffer.0.is_null() {
-            return None;
-        }
-        // SAFETY: a new buffer.
-        unsafe { ggml_backend_buffer_set_usage(buffer.0, GGML_BACKEND_BUFFER_USAGE_WEIGHTS) };
+        // SAFETY: a buffer type of llama.cpp's.
+        let buffer = unsafe { Buffer::new(stock) }?;
         let n_layers = places.iter().map(|place| place.0 + 1).max().unwrap_or(0);
         let mut shapes = vec![Vec::new(); n_layers];
         for (i, &(layer, part)) in places.iter().enumerate() {
@@ -141,6 +164,7 @@ impl Repacker {
         let is_any = shapes.iter().flatten().any(Option::is_some);
         is_any.then_some(Self {
             buffer,
+            is_packed: false,
             tensors: shapes,
         })
     }
@@ -152,7 +176,7 @@ impl Shape {
     /// # Safety
     ///
     /// Nothing is computed with it yet, and the buffer lives as long.
-    unsafe fn bind(tensor: &mut ggml_tensor, buffer: &Buffer) -> Option<Self> {
+    pub(super) unsafe fn bind(tensor: &mut ggml_tensor, buffer: &Buffer) -> Option<Self> {
         let before = (tensor.buffer, tensor.extra);
         tensor.buffer = buffer.0;
         // SAFETY: this looks for the code, and sets `extra`.
@@ -171,34 +195,28 @@ impl Shape {
             extra: tensor.extra.expose_provenance(),
         })
     }
-}
 
-impl Rewrite for Repacker {
-    fn chunk_bytes(&self, layer: usize, part: usize) -> usize {
-        self.tensors[layer][part].map_or(0, |shape| shape.n_rows * shape.row_bytes)
-    }
-
-    fn rewrite(&self, layer: usize, part: usize, address: usize, n_bytes: usize) {
+    /// Rewrites some rows at `address`, which nobody else uses meanwhile, for the processor to compute them with `buffer`.
+    pub(super) fn rewrite(&self, buffer: &Buffer, address: usize, n_bytes: usize) {
         thread_local! {
             static COPY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
-        let shape = self.tensors[layer][part].expect("it has chunks");
         let data = std::ptr::with_exposed_provenance_mut::<u8>(address);
-        let n_rows = (n_bytes / shape.row_bytes) as i64;
-        let nb = [0, 1, n_rows as usize, n_rows as usize].map(|n| n * shape.row_bytes);
+        let n_rows = (n_bytes / self.row_bytes) as i64;
+        let nb = [0, 1, n_rows as usize, n_rows as usize].map(|n| n * self.row_bytes);
         let mut rows = ggml_tensor {
-            type_: shape.type_,
-            buffer: self.buffer.0,
-            ne: [shape.n_columns, n_rows, 1, 1],
+            type_: self.type_,
+            buffer: buffer.0,
+            ne: [self.n_columns, n_rows, 1, 1],
             // SAFETY: a type of llama.cpp's.
-            nb: [unsafe { ggml_type_size(shape.type_) }, nb[1], nb[2], nb[3]],
+            nb: [unsafe { ggml_type_size(self.type_) }, nb[1], nb[2], nb[3]],
             data: data.cast::<c_void>(),
-            extra: std::ptr::with_exposed_provenance_mut(shape.extra),
+            extra: std::ptr::with_exposed_provenance_mut(self.extra),
             ..ggml_tensor::default()
         };
         COPY.with_borrow_mut(|copy| {
             copy.clear();
-            // SAFETY: the engine lets us have these bytes.
+            // SAFETY: the caller lets us have these bytes.
             copy.extend_from_slice(unsafe { std::slice::from_raw_parts(data, n_bytes) });
             // SAFETY: a tensor of so many bytes at that address, and its rows.
             unsafe { ggml_backend_tensor_set(&mut rows, copy.as_ptr().cast(), 0, n_bytes) };
@@ -206,8 +224,50 @@ impl Rewrite for Repacker {
     }
 }
 
+impl Rewrite for Repacker {
+    fn chunk_bytes(&self, layer: usize, part: usize) -> usize {
+        let shape = self.tensors[layer][part].filter(|_| !self.is_packed);
+        shape.map_or(0, |shape| shape.n_rows * shape.row_bytes)
+    }
+
+    fn rewrite(&self, layer: usize, part: usize, address: usize, n_bytes: usize) {
+        let shape = self.tensors[layer][part].expect("it has chunks");
+        shape.rewrite(&self.buffer, address, n_bytes);
+    }
+}
+
+/// Says which other layouts stock llama.cpp would have experts in: AMX and KleidiAI rewrite tensors as a whole.
+fn say_left_out(tensors: &[Streamed]) {
+    // SAFETY: buffer types, which have names.
+    let special = |of: ggml_backend_buffer_type_t| unsafe {
+        (!of.is_null() && !ggml_backend_buft_is_host(of) && is_of_processor(of))
+            .then(|| CStr::from_ptr(ggml_backend_buft_name(of)))
+    };
+    let names = tensors.iter().filter_map(|tensor| special(tensor.stock));
+    let left_out: BTreeSet<_> = names.filter(|name| *name != REPACKS).collect();
+    for name in left_out {
+        report::say(&format!(
+            "hotset: stock llama.cpp has experts in {}, which is not for parts of a tensor: streamed ones are computed as with --no-repack",
+            name.to_string_lossy()
+        ));
+    }
+}
+
+/// Whether what is in buffers of a type is for the processor.
+///
+/// # Safety
+///
+/// It is a buffer type.
+pub(super) unsafe fn is_of_processor(of: ggml_backend_buffer_type_t) -> bool {
+    // SAFETY: as the caller says; it may have a device.
+    unsafe {
+        let device = ggml_backend_buft_get_device(of);
+        !device.is_null() && ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU
+    }
+}
+
 /// Whether there is a device that may take experts from memory.
-fn has_device() -> bool {
+pub(super) fn has_device() -> bool {
     // SAFETY: these only look.
     let type_of = |i| unsafe { ggml_backend_dev_type(ggml_backend_dev_get(i)) };
     let is_one =

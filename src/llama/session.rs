@@ -188,7 +188,7 @@ impl Drop for Session {
 }
 
 /// Prints what llama.cpp says of errors.
-unsafe extern "C" fn errors(level: ggml_log_level, text: *const c_char, _: *mut c_void) {
+pub(super) unsafe extern "C" fn errors(level: ggml_log_level, text: *const c_char, _: *mut c_void) {
     if level == GGML_LOG_LEVEL_ERROR {
         // SAFETY: llama.cpp passes a C string.
         let text = unsafe { std::ffi::CStr::from_ptr(text) };

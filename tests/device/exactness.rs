@@ -18,6 +18,7 @@ const SHAPES: [Options; 4] = {
             n_tokens,
             n_generated: 8,
             n_seq: 1,
+            repacks: false,
         }
     }
     [shape(1, 24), shape(8, 48), shape(32, 96), shape(512, 512)]

@@ -26,6 +26,7 @@ pub fn tensors<'a>(
                 n_bytes,
                 file: 0,
                 offset,
+                stride: n_bytes as u64,
             });
             offset += (n_experts * n_bytes) as u64;
             for expert in 0..n_experts {

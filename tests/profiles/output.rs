@@ -2,8 +2,8 @@
 //! before the first token as far as memory and time go.
 
 use super::runner::{self, Options, Output, Runner, take_hook, tokens};
-use super::{Bench, config, made_up, tiny};
-use hotset::config::{Config, ProfileSource};
+use super::{Bench, made_up, tiny};
+use hotset::config::{Config, ProfileSource, Repack};
 use hotset::llama;
 use hotset::profile::Profile;
 use hotset::stats::Stats;
@@ -19,7 +19,28 @@ const OPTIONS: Options = Options {
     n_tokens: 90,
     n_generated: 20,
     n_seq: 1,
+    repacks: false,
 };
+
+/// Models, and how llama.cpp has their experts: as in the file, or repacked.
+fn models() -> impl Iterator<Item = (tiny::Spec, Repack)> {
+    let plain = tiny::all().into_iter().map(|spec| (spec, Repack::Off));
+    plain.chain(tiny::repacked().into_iter().map(|spec| (spec, Repack::On)))
+}
+
+fn options(repack: Repack) -> Options {
+    Options {
+        repacks: repack == Repack::On,
+        ..OPTIONS
+    }
+}
+
+fn config(percent: f64, repack: Repack) -> Config {
+    Config {
+        repack,
+        ..super::config(Some(percent))
+    }
+}
 
 fn knowing(config: Config, path: &Path) -> Config {
     let profile = match path.is_dir() {
@@ -33,15 +54,16 @@ fn knowing(config: Config, path: &Path) -> Config {
 }
 
 /// The profiles of a folder that `bench` gets: of the run itself, and one that knows nothing right.
-fn profiles(bench: &Bench) -> [PathBuf; 3] {
+fn profiles(bench: &Bench, repack: Repack) -> [PathBuf; 3] {
     let folder = bench.file("profiles");
     std::fs::create_dir(&folder).unwrap();
     let [right, wrong] = ["right.json", "wrong.json.gz"].map(|name| folder.join(name));
     let config = Config {
         profile_save: Some(right.clone()),
-        ..config(None)
+        // What is repacked and not streamed is not seen.
+        ..config(100.0, repack)
     };
-    runner::run(&bench.model, Some(&config), OPTIONS);
+    runner::run(&bench.model, Some(&config), options(repack));
     let profile = Profile::read(&right).unwrap();
     let mut made_up = made_up(&profile, |expert| expert % 5 == 1);
     made_up.name = "wrong".to_string();
@@ -51,8 +73,9 @@ fn profiles(bench: &Bench) -> [PathBuf; 3] {
 
 #[track_caller]
 fn same(bench: &Bench, config: &Config, stock: &Output, what: &str) -> Stats {
-    let (output, stats) = runner::run(&bench.model, Some(config), OPTIONS);
+    let (output, stats) = runner::run(&bench.model, Some(config), options(config.repack));
     let stats = stats.expect("experts were streamed");
+    assert_eq!(stats.is_repacked, config.repack == Repack::On, "{what}");
     assert!(output == *stock, "{what}");
     assert!(stats.generation.misses > 0, "{what}");
     assert!(stats.n_resident <= stats.n_slots, "{what}");
@@ -62,16 +85,16 @@ fn same(bench: &Bench, config: &Config, stock: &Output, what: &str) -> Stats {
 /// Every architecture; right, wrong, to be chosen; with and without reading, and no time for it.
 #[test]
 fn profiles_change_no_logit() {
-    for spec in tiny::all() {
+    for (spec, repack) in models() {
         let bench = Bench::new(&spec);
-        let (stock, _) = runner::run(&bench.model, None, OPTIONS);
-        let cold = same(&bench, &config(Some(30.0)), &stock, spec.name);
+        let (stock, _) = runner::run(&bench.model, None, options(repack));
+        let cold = same(&bench, &config(30.0, repack), &stock, spec.name);
         assert_eq!(cold.bytes_read_uncounted, 0, "{}", spec.name);
-        for path in profiles(&bench) {
+        for path in profiles(&bench, repack) {
             for prewarm in [0, 1, 30_000_000_000].map(Duration::from_nanos) {
                 let config = Config {
                     prewarm,
-                    ..knowing(config(Some(30.0)), &path)
+                    ..knowing(config(30.0, repack), &path)
                 };
                 let what = format!("{} {} {prewarm:?}", spec.name, path.display());
                 let stats = same(&bench, &config, &stock, &what);
@@ -87,7 +110,7 @@ fn profiles_change_no_logit() {
 /// The counters when the model is loaded, and after its first token.
 fn first_token(bench: &Bench, config: &Config) -> [Stats; 2] {
     let _hook = take_hook(Some(config));
-    let mut runner = Runner::load(&bench.model, OPTIONS).expect("the model loads");
+    let mut runner = Runner::load(&bench.model, options(config.repack)).expect("the model loads");
     let stats = || llama::stats().pop().expect("experts were streamed");
     let loaded = stats();
     runner.read(&tokens(1, tiny::N_VOCAB));
@@ -98,12 +121,12 @@ fn first_token(bench: &Bench, config: &Config) -> [Stats; 2] {
 /// everywhere else.
 #[test]
 fn the_hottest_experts_are_there_before_the_first_token() {
-    for spec in tiny::all() {
+    for (spec, repack) in models() {
         let bench = Bench::new(&spec);
         let path = bench.file("first.json");
         let learning = Config {
             profile_save: Some(path.clone()),
-            ..config(Some(60.0))
+            ..config(60.0, repack)
         };
         first_token(&bench, &learning);
         let right = Profile::read(&path).unwrap();
@@ -113,7 +136,7 @@ fn the_hottest_experts_are_there_before_the_first_token() {
             let picks = layer.generation.count.iter();
             layer.generation.weight = picks.map(|&n| 1.0 - n as f64).collect();
         }
-        let warm = knowing(config(Some(60.0)), &path);
+        let warm = knowing(config(60.0, repack), &path);
         for (profile, n_hits) in [(&right, n_picks), (&wrong, 0)] {
             profile.write(&path).unwrap();
             let [loaded, after] = first_token(&bench, &warm);
@@ -131,15 +154,15 @@ fn the_hottest_experts_are_there_before_the_first_token() {
 #[test]
 fn nothing_is_read_before_the_first_token_unless_asked_for() {
     let bench = Bench::new(&tiny::all()[0]);
-    let [right, _, folder] = profiles(&bench);
+    let [right, _, folder] = profiles(&bench, Repack::Off);
     let unread = Config {
         prewarm: Duration::ZERO,
-        ..knowing(config(Some(60.0)), &right)
+        ..knowing(config(60.0, Repack::Off), &right)
     };
     for config in [
-        config(Some(60.0)),
+        config(60.0, Repack::Off),
         unread,
-        knowing(config(Some(60.0)), &folder),
+        knowing(config(60.0, Repack::Off), &folder),
     ] {
         let [loaded, after] = first_token(&bench, &config);
         assert_eq!(loaded.n_resident, 0);
@@ -163,7 +186,7 @@ fn reading_ends_when_the_time_is_up() {
     let path = bench.file("run.json");
     let learning = Config {
         profile_save: Some(path.clone()),
-        ..config(Some(95.0))
+        ..config(95.0, Repack::Off)
     };
     let options = Options {
         n_tokens: 40,
@@ -174,7 +197,7 @@ fn reading_ends_when_the_time_is_up() {
     let cut = Config {
         prewarm: Duration::from_millis(40),
         faults: Faults::parse("delay_ms=5").unwrap(),
-        ..knowing(config(Some(95.0)), &path)
+        ..knowing(config(95.0, Repack::Off), &path)
     };
     let [loaded, after] = first_token(&bench, &cut);
     assert!(loaded.n_resident > 0);

@@ -27,18 +27,26 @@ pub struct Options {
     pub n_generated: usize,
     /// Sequences that share each batch.
     pub n_seq: usize,
+    /// Whether llama.cpp repacks what it can. Repacked weights are summed in another order.
+    pub repacks: bool,
+}
+
+impl Options {
+    /// What most runs are.
+    pub const DEFAULT: Self = Self {
+        n_threads: 2,
+        n_batch: 8,
+        n_ubatch: 512,
+        n_tokens: 48,
+        n_generated: 8,
+        n_seq: 1,
+        repacks: false,
+    };
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            n_threads: 2,
-            n_batch: 8,
-            n_ubatch: 512,
-            n_tokens: 48,
-            n_generated: 8,
-            n_seq: 1,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -112,8 +120,7 @@ impl Runner {
         unsafe {
             let mut params = llama_model_default_params();
             params.n_gpu_layers = 0;
-            // Repacked weights are summed in another order.
-            params.use_extra_bufts = false;
+            params.use_extra_bufts = options.repacks;
             model_params(&mut params);
             let model = llama_model_load_from_file(name.as_ptr(), params);
             if model.is_null() {
@@ -248,21 +255,25 @@ impl Drop for Runner {
 
 /// Runs a model once with these settings. The counters are those of its engine, if it had one.
 pub fn run(path: &Path, config: Option<&Config>, options: Options) -> (Output, Option<Stats>) {
-    run_packed(path, config, options, false)
-}
-
-/// The same; llama.cpp repacks what it can, or not.
-pub fn run_packed(
-    path: &Path,
-    config: Option<&Config>,
-    options: Options,
-    repacks: bool,
-) -> (Output, Option<Stats>) {
     let _hook = take_hook(config);
-    let packed = |params: &mut llama_model_params| params.use_extra_bufts = repacks;
-    let mut runner = Runner::load_with(path, options, packed, |_| {}).expect("the model loads");
+    let mut runner = Runner::load(path, options).expect("the model loads");
     let output = runner.run();
     (output, llama::stats().pop())
+}
+
+/// Runs with `config` and compares with `stock`.
+pub fn same(path: &Path, config: &Config, options: Options, stock: &Output) -> Stats {
+    let (output, stats) = run(path, Some(config), options);
+    let what = format!("{} {config:?} {options:?}", path.display());
+    assert_eq!(output.tokens, stock.tokens, "tokens: {what}");
+    let differ = output
+        .logits
+        .iter()
+        .zip(&stock.logits)
+        .position(|(a, b)| a != b);
+    assert_eq!(differ, None, "first logit that differs: {what}");
+    assert_eq!(output.logits.len(), stock.logits.len(), "{what}");
+    stats.expect("experts were streamed")
 }
 
 /// `n` token ids that look random and are always the same.
