@@ -11,7 +11,7 @@ use child::{Ended, command};
 use hotset::config::{Config, Ram, Repack, StatsTo};
 use hotset::pack::{Head, PLAIN, beside};
 use runner::{Options, Output, run, same};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -50,6 +50,10 @@ fn packed(model: &Path) -> PathBuf {
     path
 }
 
+fn head(path: &Path) -> (Head, u64) {
+    Head::read(&File::open(path).unwrap(), path).unwrap()
+}
+
 fn stock(model: &Path, options: Options, repacks: bool) -> Output {
     run(model, None, Options { repacks, ..options }).0
 }
@@ -68,26 +72,22 @@ fn shapes() -> [Options; 4] {
 fn output_is_that_of_stock() {
     let dir = TempDir::new().unwrap();
     let mut specs = tiny::repacked();
+    let n_repacked = specs.len();
     specs[0].splits = 3;
     specs.extend(tiny::all().into_iter().take(2));
-    for spec in &specs {
+    for (i, spec) in specs.iter().enumerate() {
         let path = tiny::write(spec, dir.path());
-        let head = Head::read(&packed(&path)).unwrap().0;
-        let n_repacked = head
-            .tensors
-            .iter()
-            .filter(|tensor| tensor.layout != PLAIN)
-            .count();
-        assert!(
-            n_repacked > 0 || !cfg!(target_arch = "x86_64"),
-            "{}",
-            spec.name
-        );
+        let (head, _) = head(&packed(&path));
+        let is_repacked = head.tensors.iter().any(|tensor| tensor.layout != PLAIN);
+        let is_known = i >= n_repacked || !cfg!(target_arch = "x86_64");
+        assert!(is_repacked || is_known, "{}", spec.name);
         for options in shapes() {
             let stock = stock(&path, options, true);
             for percent in [100.0, 30.0, 15.0, 0.0001] {
                 for repack in [Repack::Auto, Repack::On] {
                     let stats = same(&path, &streaming(percent, repack), options, &stock);
+                    // By itself it would not be where little fits.
+                    assert_eq!(stats.is_repacked, is_repacked, "{}", spec.name);
                     assert_eq!(
                         stats.generation.evictions > 0,
                         percent > 1.0 && percent < 100.0
@@ -100,7 +100,7 @@ fn output_is_that_of_stock() {
 
 /// Changes a byte in the middle of each expert of a packed file, and reads it.
 fn damage(path: &Path) {
-    let (head, begin) = Head::read(path).unwrap();
+    let (head, begin) = head(path);
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -142,7 +142,7 @@ fn it_is_used_where_it_belongs() {
     assert_eq!(logits(&off, true), repacked.logits);
     // It is of another processor.
     let whole = fs::read(&packed).unwrap();
-    let (head, begin) = Head::read(&packed).unwrap();
+    let (head, begin) = head(&packed);
     let mut other = head.clone();
     let layout = other
         .tensors
@@ -174,22 +174,16 @@ fn a_model_that_was_trained_further_is_another_one() {
         .rfind(|tensor| tensor.part().is_some())
         .unwrap();
     let expert_bytes = tensor.n_bytes / tensor.n_last();
-    // Each expert is looked at in one of its parts: one of three neighbours in this tensor.
     let file = OpenOptions::new().write(true).open(&path).unwrap();
-    for expert in 0..3 {
-        file.write_all_at(
-            &[0x11; 4096],
-            tensor.offset + expert * expert_bytes + expert_bytes / 2 - 2048,
-        )
-        .unwrap();
-    }
+    let middle = tensor.offset + 3 * expert_bytes + expert_bytes / 2;
+    file.write_all_at(&[0x11; 64], middle).unwrap();
     damage(&packed);
     let options = OPTIONS;
     let stock = stock(&path, options, true);
     same(&path, &streaming(30.0, Repack::On), options, &stock);
 }
 
-/// Killed again and again, it goes on, and what comes out is what comes out of one run.
+/// Killed when enough of it is written, it goes on; what comes out is what comes out of one run, and is not written again.
 #[test]
 fn packing_goes_on_after_a_kill() {
     let dir = TempDir::new().unwrap();
@@ -199,29 +193,68 @@ fn packing_goes_on_after_a_kill() {
     let other = dir.path().join("other.packed");
     let part = dir.path().join("other.packed.part");
     let args = ["-o", other.to_str().unwrap()];
-    let mut n_killed = 0;
-    for n in 0..3 {
+    for (signal, n_mib) in [
+        (libc::SIGKILL, 100),
+        (libc::SIGINT, 400),
+        (libc::SIGTERM, 500),
+    ] {
         let mut pack = command(env!("CARGO_BIN_EXE_hotset"), &[]);
         pack.arg("pack").arg(&path).args(args);
         let mut running = child::Running::start(pack);
         let size = || fs::metadata(&part).map_or(0, |meta| meta.len());
         running.wait_until("some of it is written", |_| {
-            size() > (n + 1) * (100 << 20) || other.exists()
+            size() > n_mib << 20 || other.exists()
         });
-        running.signal([libc::SIGKILL, libc::SIGTERM, libc::SIGINT][n as usize]);
-        let ended = running.wait();
-        let is_killed = !other.exists();
-        n_killed += u32::from(is_killed);
-        assert_eq!(ended.status.success(), !is_killed);
-        if is_killed {
-            assert!(part.exists());
-        }
+        running.signal(signal);
+        assert!(
+            !running.wait().status.success(),
+            "it was done before it was killed"
+        );
+        assert!(part.exists() && !other.exists());
     }
-    assert!(n_killed > 0);
     let ended = pack(&path, &args);
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    assert!(ended.text().contains("were there"), "{}", ended.text());
     assert!(!part.exists());
     assert!(fs::read(&other).unwrap() == fs::read(&whole).unwrap());
+
+    let time = || fs::metadata(&other).unwrap().modified().unwrap();
+    let before = time();
+    let ended = pack(&path, &args);
+    assert!(ended.text().contains("is there"), "{}", ended.text());
+    assert_eq!(time(), before);
+}
+
+/// A link leads to the model: the file lies where it is looked for.
+#[test]
+fn links_lead_to_it() {
+    let dir = TempDir::new().unwrap();
+    let path = tiny::write(&tiny::repacked()[0], dir.path());
+    let link = dir.path().join("link.gguf");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let ended = pack(&link, &[]);
+    assert_eq!(ended.code(), 0, "{}", ended.stderr);
+    let packed = beside(&path);
+    assert!(packed.exists() && !beside(&link).exists());
+    let config = streaming(30.0, Repack::On);
+    let stock = stock(&link, OPTIONS, true);
+    same(&link, &config, OPTIONS, &stock);
+    damage(&packed);
+    assert!(run(&link, Some(&config), OPTIONS).0 != stock);
+}
+
+/// A model that was only copied or touched is the same.
+#[test]
+fn other_times_are_no_other_model() {
+    let dir = TempDir::new().unwrap();
+    let path = tiny::write(&tiny::repacked()[2], dir.path());
+    damage(&packed(&path));
+    let config = streaming(30.0, Repack::On);
+    let used = run(&path, Some(&config), OPTIONS).0;
+    assert!(used != stock(&path, OPTIONS, true));
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    assert!(run(&path, Some(&config), OPTIONS).0 == used);
 }
 
 /// One line that names what is wrong, and nothing written.

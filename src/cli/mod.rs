@@ -16,7 +16,6 @@ mod cells;
 mod curve;
 mod demo;
 mod files;
-mod interrupt;
 mod knobs;
 #[cfg(not(feature = "llama"))]
 mod no_llama;

@@ -1,16 +1,20 @@
 //! `hotset widen`: a heavier model that computes the same, to measure with.
 
 use super::files::check_outputs;
-use super::interrupt::Interrupt;
 use super::out;
 use super::tiles::{Format, divide, divisor, hidden_dimension, write_tiled};
+use anyhow::{Context, bail};
 use hotset::error::{Error, Result};
 use hotset::gguf::{self, Head, Part, Tensor, Value, Values, types};
 use hotset::output::Draft;
 use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Larger than this is no model that anybody measures with.
 const FACTOR_MAX: u64 = 4096;
@@ -55,14 +59,20 @@ struct Piece {
 /// Why a model can't be widened.
 type Checked<T> = std::result::Result<T, String>;
 
+/// The number of the signal that asked this program to end, or 0.
+type Interrupt = Arc<AtomicUsize>;
+
 /// Widens a file. What is there under the output's name is replaced at the end, or not at all.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let plan = plan(&args.input, args.factor)?;
     check_outputs(&[("--output", &args.output)], [&args.input])?;
-    let interrupt = Interrupt::watch()?;
+    let interrupt = watch().context("catching signals")?;
     let draft = begin(&args.output)?;
     let result = write(args, &plan, draft, &interrupt);
-    interrupt.end()?;
+    match interrupt.load(Ordering::Relaxed) {
+        0 => {}
+        signal => low_level::emulate_default_handler(signal as i32)?,
+    }
     result?;
     out::print(&format!(
         "{}: {}, experts x{}\n",
@@ -78,6 +88,15 @@ fn begin(path: &Path) -> Result<Draft> {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::io(path, cause),
         _ => Error::setting("--output", path.display().to_string(), cause),
     })
+}
+
+/// Lets an interrupted run clean up.
+fn watch() -> io::Result<Interrupt> {
+    let interrupt = Interrupt::default();
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        flag::register_usize(signal, interrupt.clone(), signal as usize)?;
+    }
+    Ok(interrupt)
 }
 
 /// Checks that the model can be widened, and lays the new file out.
@@ -252,7 +271,9 @@ fn copy(
             .widened
             .map_or(COPY_BYTES, |_| n_bytes / tensor.shape[2]);
         for at in (0..*n_bytes).step_by(unit_bytes as usize) {
-            interrupt.check()?;
+            if interrupt.load(Ordering::Relaxed) != 0 {
+                bail!("interrupted");
+            }
             let n_unit = unit_bytes.min(n_bytes - at);
             let mut bytes = read(&mut source, tensor.offset + at, n_unit)
                 .map_err(|e| Error::file(&args.input, format!("tensor '{}': {e}", tensor.name)))?;

@@ -51,6 +51,11 @@ impl Rewriting {
         Self { rewrite, chunks }
     }
 
+    /// Whether any part is rewritten.
+    pub fn has_any(&self) -> bool {
+        self.chunks.iter().flatten().any(|chunks| chunks.n > 0)
+    }
+
     /// The chunks of a part of `layer`.
     pub fn chunks(&self, layer: usize, part: usize) -> Chunks {
         self.chunks[layer][part]

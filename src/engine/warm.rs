@@ -1,6 +1,7 @@
 //! Starting warm, and recognising the workload: what profiles say of the experts is told to the
 //! policies, and the hottest experts are read before the first token.
 
+use super::rewriting::Rewriting;
 use super::arrivals::Target;
 use super::core::Engine;
 use crate::error::Result;
@@ -136,7 +137,7 @@ impl Engine {
 
     /// Rewrites what is to be rewritten of `places`, on all cores: nothing is computed yet.
     fn make_all_ready(&self, places: &[Given]) {
-        if !self.rewrites() {
+        if !self.rewriting.get().is_some_and(Rewriting::has_any) {
             return;
         }
         let walk = || {

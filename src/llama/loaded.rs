@@ -287,17 +287,16 @@ impl LoadedModels {
             true => unsafe { packed::find(&tensors, &files, &streamed, self.config.repack) },
             false => None,
         };
-        let is_packed = packed.is_some();
-        let tensors = match packed {
-            None => tensors,
+        let mut repack = self.config.repack;
+        let (tensors, layouts) = match packed {
+            None => (tensors, None),
             Some(packed) => {
                 files.push(packed.file);
-                packed.tensors
+                if repack == Repack::Auto {
+                    repack = Repack::On;
+                }
+                (packed.tensors, Some(packed.layouts))
             }
-        };
-        let repack = match self.config.repack {
-            Repack::Auto if is_packed => Repack::On,
-            set => set,
         };
         let mut parts = Parts {
             tensors,
@@ -312,8 +311,8 @@ impl LoadedModels {
         let share = budget.share(expert_bytes(&parts.tensors));
         // SAFETY: the model is being loaded, and ends later than its engine.
         parts.repacker = unsafe { Repacker::choose(&streamed, &places, repack, share) };
-        if let Some(repacker) = &mut parts.repacker {
-            repacker.is_packed = is_packed;
+        if let Some(layouts) = layouts {
+            packed::note(&mut parts.repacker, &places, &layouts)?;
         }
         let model = Model::new(parts, &self.config, budget, top_k)?;
         let model = Arc::new(model);

@@ -51,7 +51,9 @@ const TEMPERATURE: f32 = 0.9;
 /// Computes with `config` what `job` says. Call it while no other model is loaded.
 ///
 /// Fails if the model cannot be loaded, and if a text has fewer tokens than its prompts.
-pub fn run(job: &Job, config: Config) -> Result<Run> {
+pub fn run(job: &Job, mut config: Config) -> Result<Run> {
+    // Sessions repack nothing.
+    config.packs = false;
     hook::install(config)?;
     let session = Session::load(job.model, job.sizes)?;
     let prompts = prompts(&session, job)?;

@@ -1,6 +1,6 @@
 //! Packed experts beside a model: whether they belong to it and to this processor.
 
-use super::repack::{Buffer, Shape, Streamed, has_device};
+use super::repack::{Buffer, Repacker, Shape, Streamed, has_device};
 use super::sys::{ggml_backend_buffer_type_t, ggml_nbytes, ggml_tensor, ggml_type};
 use crate::config::Repack;
 use crate::engine::layout::Tensor;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::Path;
 
 /// Rows of a tensor whose layout is looked at: no layout interleaves more.
 const ROWS: i64 = 16;
@@ -23,6 +23,8 @@ const NAME_LEN: usize = 16;
 pub struct Found {
     /// What is to be read instead of the model's tensors, from the file after the model's.
     pub tensors: Vec<Tensor>,
+    /// How each of them is to be computed.
+    pub layouts: Vec<String>,
     /// That file.
     pub file: ModelFile,
 }
@@ -58,7 +60,7 @@ pub unsafe fn find(
     }
     // SAFETY: as the caller says.
     let layouts = unsafe { layouts(streamed, when) };
-    let used = find_at(tensors, files, &layouts, &path);
+    let used = find_at(tensors, files, layouts, &path);
     report::say(&match &used {
         Ok(_) => format!(
             "hotset: experts are read from {} (HOTSET_PACK)",
@@ -72,26 +74,54 @@ pub unsafe fn find(
 fn find_at(
     tensors: &[Tensor],
     files: &[ModelFile],
-    layouts: &[String],
-    path: &std::path::Path,
+    layouts: Vec<String>,
+    path: &Path,
 ) -> Result<Found> {
-    let (head, begin) = Head::read(path)?;
-    let placed = head.place(tensors, layouts, files.len() as u32, begin);
-    let tensors_in_pack = placed.map_err(|why| Error::file(path, why))?;
-    if source(tensors, files)? != head.source {
-        return Err(Error::file(path, "it was made of another model"));
+    let failed = |cause| Error::io(path, cause);
+    let opened = File::open(path).map_err(failed)?;
+    let (head, begin) = Head::read(&opened, path)?;
+    let placed = head.place(tensors, &layouts, files.len() as u32, begin);
+    let placed = placed.map_err(|why| Error::file(path, why))?;
+    let sources = buffered(files)?;
+    if pack::stamps(&sources).map_err(failed)? != head.files {
+        let samples = pack::samples(tensors, &sources).map_err(failed)?;
+        let same = |(tensor, sample): (&Tensor, String)| head.sample(&tensor.name) == Some(&sample);
+        if !tensors.iter().zip(samples).all(same) {
+            return Err(Error::file(path, "it was made of another model"));
+        }
     }
-    let opened = File::open(path).map_err(|cause| Error::io(path, cause))?;
     Ok(Found {
-        tensors: tensors_in_pack,
+        tensors: placed,
+        layouts,
         file: ModelFile::open(opened.as_fd())?,
     })
 }
 
-/// What tells a model from others, see [`pack::source`].
-pub fn source(tensors: &[Tensor], files: &[ModelFile]) -> Result<String> {
-    let paths: Vec<PathBuf> = files.iter().map(|file| file.path().to_path_buf()).collect();
-    pack::source(tensors, &paths).map_err(|cause| Error::io(&paths[0], cause))
+/// What `repacker` is for is packed already: it need not rewrite it. Fails if it is for something else.
+pub fn note(
+    repacker: &mut Option<Repacker>,
+    places: &[(usize, usize)],
+    layouts: &[String],
+) -> Result<()> {
+    let is_for = |place| {
+        repacker
+            .as_ref()
+            .is_some_and(|repacker| repacker.is_for(place))
+    };
+    let mut both = places.iter().zip(layouts);
+    if !both.all(|(place, layout)| is_for(*place) == (layout != PLAIN)) {
+        let why = "there is no memory to compute packed experts with";
+        return Err(Error::State(why.to_string()));
+    }
+    if let Some(repacker) = repacker {
+        repacker.is_packed = true;
+    }
+    Ok(())
+}
+
+/// The files of a model, to be read through the page cache.
+pub fn buffered(files: &[ModelFile]) -> Result<Vec<File>> {
+    files.iter().map(ModelFile::buffered).collect()
 }
 
 /// How this processor computes these tensors: [`PLAIN`], or the hash of some rows that llama.cpp has rewritten. So whatever

@@ -6,13 +6,13 @@ use super::packed::{self, Unpacked};
 use super::repack::Repacker;
 use super::session::errors;
 use super::sys::{
-    llama_backend_init, llama_log_set, llama_model, llama_model_default_params, llama_model_free,
-    llama_model_load_from_file,
+    LLAMA_LOAD_MODE_MMAP, llama_backend_init, llama_log_set, llama_model,
+    llama_model_default_params, llama_model_free, llama_model_load_from_file,
 };
 use crate::config::{Config, Ram, Repack, StatsTo};
 use crate::engine::Rewrite;
 use crate::error::{Error, Result};
-use crate::pack::Head;
+use crate::pack::{self, Head};
 use crate::store::ModelFile;
 use std::ffi::CString;
 use std::fs::File;
@@ -59,6 +59,9 @@ impl Packing {
             llama_backend_init();
             let mut params = llama_model_default_params();
             params.n_gpu_layers = 0;
+            params.load_mode = LLAMA_LOAD_MODE_MMAP;
+            // Whether these layers are used is decided when the model is run.
+            params.load_mtp = true;
             llama_model_load_from_file(name.as_ptr(), params)
         };
         if model.is_null() {
@@ -75,15 +78,15 @@ impl Packing {
         } = &unpacked;
         // SAFETY: the tensors live as long as the model.
         let layouts = unsafe { packed::layouts(streamed, Repack::On) };
-        let source = packed::source(tensors, files)?;
-        let head = Head::new(tensors, &layouts, source);
+        let files = packed::buffered(files)?;
+        let failed = |cause| Error::io(path, cause);
+        let stamps = pack::stamps(&files).map_err(failed)?;
+        let samples = pack::samples(tensors, &files).map_err(failed)?;
+        let head = Head::new(tensors, &layouts, samples, stamps);
         // SAFETY: the same, and nothing is ever computed.
         let repacker = unsafe { Repacker::choose(streamed, places, Repack::On, 1.0) };
-        let open = |file: &ModelFile| {
-            File::open(file.path()).map_err(|cause| Error::io(file.path(), cause))
-        };
         Ok(Self {
-            files: files.iter().map(open).collect::<Result<_>>()?,
+            files,
             unpacked,
             repacker,
             head,

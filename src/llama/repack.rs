@@ -170,6 +170,13 @@ impl Repacker {
     }
 }
 
+impl Repacker {
+    /// Whether a part of the experts of a layer, as they are numbered, is computed repacked.
+    pub fn is_for(&self, (layer, part): (usize, usize)) -> bool {
+        self.tensors[layer][part].is_some()
+    }
+}
+
 impl Shape {
     /// Makes llama.cpp compute `tensor` as one of `buffer`, if it has code for it.
     ///

@@ -23,9 +23,11 @@ const N_TOKENS_MIN: usize = Event::DECODE_TOKENS_MAX as usize + 1;
 pub fn read(
     path: &Path,
     text: &str,
-    config: Config,
+    mut config: Config,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Profile> {
+    // Sessions repack nothing.
+    config.packs = false;
     hook::install_to_learn(config)?;
     let reader = Session::load(
         path,

@@ -1,5 +1,6 @@
 //! What a packed file says of itself.
 
+use super::source::Stamp;
 use crate::engine::layout::Tensor;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -23,8 +24,8 @@ const HEAD_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     format: String,
-    /// The model, see [`super::source`].
-    pub source: String,
+    /// The model's files as they were.
+    pub files: Vec<Stamp>,
     /// Its expert tensors, by block and part.
     pub tensors: Vec<Packed>,
     /// Bytes of all experts, filled up.
@@ -44,6 +45,8 @@ pub struct Packed {
     pub n_bytes: usize,
     /// How its bytes are arranged: [`PLAIN`], or what tells one processor's layout from another's.
     pub layout: String,
+    /// What tells its weights from others, see [`super::samples`].
+    pub sample: String,
     /// Where expert 0 begins, after the head.
     pub offset: u64,
     /// From the begin of one expert to that of the next.
@@ -66,7 +69,8 @@ pub struct PackedExpert {
 /// The packed file that belongs to the model of which one file is at `path`, if there is one: `model.packed` beside
 /// `model.gguf`, and beside `model-00001-of-00003.gguf`.
 pub fn beside(path: &Path) -> PathBuf {
-    let stem = path.file_stem().unwrap_or_default().as_bytes();
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let stem = name.strip_suffix(b".gguf").unwrap_or(name);
     let parts: Vec<_> = stem.rsplitn(4, |byte| *byte == b'-').collect();
     let is_number = |text: &[u8]| text.len() == 5 && text.iter().all(u8::is_ascii_digit);
     let name = match parts[..] {
@@ -77,40 +81,62 @@ pub fn beside(path: &Path) -> PathBuf {
     path.with_file_name(OsStr::from_bytes(&name))
 }
 
+/// Puts tensors where they belong: layer by layer, and side by side what is of one expert. Returns the bytes of all, `None` if
+/// these are too many, or an expert has none.
+fn lay_out(tensors: &mut [Packed]) -> Option<u64> {
+    let mut end = 0u64;
+    for parts in tensors.chunk_by_mut(|a, b| a.block == b.block) {
+        let sizes = parts.iter().map(|part| padded(part.n_bytes));
+        let stride = sizes.reduce(|a, b| a.saturating_add(b))?;
+        let mut offset = end;
+        let n_experts = parts[0].n_experts;
+        for part in &mut *parts {
+            if part.n_bytes == 0 || part.n_experts != n_experts {
+                return None;
+            }
+            (part.offset, part.stride) = (offset, stride);
+            offset = offset.checked_add(padded(part.n_bytes))?;
+        }
+        end = end.checked_add(stride.checked_mul(n_experts.into())?)?;
+    }
+    Some(end)
+}
+
 /// Bytes that a part of `n_bytes` takes.
 fn padded(n_bytes: usize) -> u64 {
-    (n_bytes as u64).next_multiple_of(ALIGN)
+    (n_bytes as u64).checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX)
 }
 
 impl Head {
-    /// Of a file for `tensors`, which are sorted by block and part, in these layouts.
-    pub fn new(tensors: &[Tensor], layouts: &[String], source: String) -> Self {
-        let mut packed = Vec::with_capacity(tensors.len());
-        let mut layouts = layouts.iter();
-        let mut end = 0;
-        for parts in tensors.chunk_by(|a, b| a.block == b.block) {
-            let stride = parts.iter().map(|part| padded(part.n_bytes)).sum();
-            let mut offset = end;
-            for part in parts {
-                packed.push(Packed {
-                    name: part.name.clone(),
-                    block: part.block,
-                    n_experts: part.n_experts,
-                    n_bytes: part.n_bytes,
-                    layout: layouts.next().expect("each tensor has one").clone(),
-                    offset,
-                    stride,
-                });
-                offset += padded(part.n_bytes);
-            }
-            end += stride * u64::from(parts[0].n_experts);
-        }
+    /// Of a file for `tensors`, which are sorted by block and part, with the layout and the sample of each, from files that
+    /// are as these stamps say.
+    pub fn new(tensors: &[Tensor], layouts: &[String], samples: Vec<String>, files: Vec<Stamp>) -> Self {
+        let both = tensors.iter().zip(layouts).zip(samples);
+        let packed = both.map(|((tensor, layout), sample)| Packed {
+            name: tensor.name.clone(),
+            block: tensor.block,
+            n_experts: tensor.n_experts,
+            n_bytes: tensor.n_bytes,
+            layout: layout.clone(),
+            sample,
+            offset: 0,
+            stride: 0,
+        });
+        let mut tensors: Vec<_> = packed.collect();
+        let n_bytes = lay_out(&mut tensors);
+        let n_bytes = n_bytes.expect("a model that is there is not too large");
         Self {
             format: FORMAT.to_string(),
-            source,
-            tensors: packed,
-            n_bytes: end,
+            files,
+            tensors,
+            n_bytes,
         }
+    }
+
+    /// What tells the weights of a tensor from others, if it is there.
+    pub fn sample(&self, name: &str) -> Option<&String> {
+        let mut tensors = self.tensors.iter();
+        tensors.find(|tensor| tensor.name == name).map(|tensor| &tensor.sample)
     }
 
     /// All experts, in the order of the file.
@@ -139,15 +165,14 @@ impl Head {
         bytes
     }
 
-    /// Reads the head of a file, whose experts begin at the second value.
+    /// Reads the head of `file`, which is called `path`; its experts begin at the second value.
     ///
-    /// Fails if the file is not there, is of another kind, or is not whole.
-    pub fn read(path: &Path) -> Result<(Self, u64)> {
+    /// Fails if it cannot be read, is of another kind, or is not whole.
+    pub fn read(file: &File, path: &Path) -> Result<(Self, u64)> {
         let unreadable = |cause| Error::Unreadable {
             path: path.to_path_buf(),
             cause,
         };
-        let file = File::open(path).map_err(unreadable)?;
         let n_bytes = file.metadata().map_err(unreadable)?.len();
         let mut line = Vec::new();
         let mut reader = BufReader::new(file.take(HEAD_BYTES_MAX));
@@ -171,17 +196,11 @@ impl Head {
                 self.n_bytes
             ));
         }
-        for tensor in &self.tensors {
-            let last = u64::from(tensor.n_experts.saturating_sub(1));
-            let end = last.checked_mul(tensor.stride);
-            let end = end.and_then(|last| last.checked_add(tensor.offset));
-            let end = end.and_then(|last| last.checked_add(tensor.n_bytes as u64));
-            let is_inside = end.is_some_and(|end| end <= n_bytes);
-            if !is_inside || tensor.n_bytes as u64 > tensor.stride || tensor.n_bytes == 0 {
-                return Err(format!("tensor '{}' is not inside", tensor.name));
-            }
+        let mut tensors = self.tensors.clone();
+        match lay_out(&mut tensors) == Some(n_bytes) && tensors == self.tensors {
+            true => Ok(()),
+            false => Err("what it says of its tensors is damaged".to_string()),
         }
-        Ok(())
     }
 
     /// `tensors` of a model as they are in this file, which is its file number `file`, and whose experts begin at `begin`.
@@ -202,10 +221,12 @@ impl Head {
                 return Err(format!("it has no tensor '{}' of this model's size", tensor.name));
             };
             if packed.layout != *layout {
-                return Err(format!(
-                    "tensor '{}' is computed in another layout here ({layout}, not {})",
-                    tensor.name, packed.layout
-                ));
+                let name = &tensor.name;
+                return Err(match (packed.layout.as_str(), layout.as_str()) {
+                    (_, PLAIN) => format!("tensor '{name}' is repacked in it, and computed as the model has it here"),
+                    (PLAIN, _) => format!("tensor '{name}' is not repacked in it, and is to be here"),
+                    _ => format!("tensor '{name}' is repacked in it for another processor or by another llama.cpp"),
+                });
             }
             Ok(Tensor {
                 file,
@@ -234,6 +255,10 @@ mod tests {
         }
     }
 
+    fn samples(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("s{i}")).collect()
+    }
+
     #[test]
     fn all_files_of_a_model_have_one() {
         for (file, packed) in [
@@ -255,7 +280,7 @@ mod tests {
             tensor("c", 4, 2, 1),
         ];
         let layouts = ["x", PLAIN, PLAIN].map(str::to_string);
-        let head = Head::new(&tensors, &layouts, "s".to_string());
+        let head = Head::new(&tensors, &layouts, samples(3), Vec::new());
         let placed = head.place(&tensors, &layouts, 9, 8192).unwrap();
         let mut spans = Vec::new();
         for tensor in &placed {
@@ -281,17 +306,23 @@ mod tests {
 
         let other = [PLAIN, PLAIN, PLAIN].map(str::to_string);
         let why = head.place(&tensors, &other, 9, 8192).unwrap_err();
-        assert!(why.contains("'a'") && why.contains("plain, not x"), "{why}");
+        assert!(why.contains("'a' is repacked in it, and"), "{why}");
+        let other = ["y", PLAIN, PLAIN].map(str::to_string);
+        let why = head.place(&tensors, &other, 9, 8192).unwrap_err();
+        assert!(why.contains("'a'") && why.contains("another processor"), "{why}");
+        let other = ["x", "y", PLAIN].map(str::to_string);
+        let why = head.place(&tensors, &other, 9, 8192).unwrap_err();
+        assert!(why.contains("'b' is not repacked in it"), "{why}");
         let why = head.place(&[tensor("a", 1, 3, 4000)], &layouts, 9, 0).unwrap_err();
         assert!(why.contains("'a'"), "{why}");
     }
 
-    /// Cut off or changed anywhere, a file is refused, or says of itself what it may.
+    /// Cut off or changed anywhere, a file is refused, or says where its experts are as before.
     #[test]
     fn damaged_heads_are_refused_or_harmless() {
         let tensors = [tensor("a", 0, 2, 9), tensor("b", 0, 2, 5000)];
         let layouts = [PLAIN, PLAIN].map(str::to_string);
-        let head = Head::new(&tensors, &layouts, "s".to_string());
+        let head = Head::new(&tensors, &layouts, samples(2), Vec::new());
         let mut bytes = head.to_bytes();
         let begin = bytes.len();
         bytes.resize(begin + head.n_bytes as usize, 1);
@@ -299,7 +330,7 @@ mod tests {
         let path = folder.path().join("a.packed");
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            Head::read(&path)
+            Head::read(&File::open(&path).unwrap(), &path)
         };
         assert_eq!(read(&bytes).unwrap(), (head.clone(), begin as u64));
         for n in [0, 1, begin - 1, begin, begin + 1, bytes.len() - 1] {
@@ -313,11 +344,8 @@ mod tests {
                 Err(Error::File { .. }) => {}
                 Err(other) => panic!("{other}"),
                 Ok((found, at)) => {
-                    for tensor in &found.tensors {
-                        let last = u64::from(tensor.n_experts.saturating_sub(1));
-                        let end = tensor.offset + last * tensor.stride + tensor.n_bytes as u64;
-                        assert!(at + end <= bytes.len() as u64);
-                    }
+                    let places = |head: &Head| head.experts().collect::<Vec<_>>();
+                    assert_eq!((places(&found), at), (places(&head), begin as u64));
                 }
             }
         }

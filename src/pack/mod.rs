@@ -10,5 +10,5 @@ mod source;
 mod write;
 
 pub use head::{Head, PLAIN, Packed, PackedExpert, beside};
-pub use source::source;
-pub use write::Writer;
+pub use source::{Stamp, samples, stamps};
+pub use write::{Writer, target_of};

@@ -132,6 +132,11 @@ impl ModelFile {
         }
     }
 
+    /// The same file, read through the page cache.
+    pub fn buffered(&self) -> Result<File> {
+        system::open_buffered(self.as_fd(), &self.path).map_err(|cause| Error::io(self.path.clone(), cause))
+    }
+
     /// For the queue, which reads.
     pub(super) fn raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()

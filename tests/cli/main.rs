@@ -70,7 +70,7 @@ fn cargo_passes_on_nothing_that_looks_like_a_setting() {
 #[test]
 fn bad_options_and_values_name_the_value_and_what_is_valid() {
     let cases: [(&[&str], &[&str]); 11] = [
-        (&["fly"], &["fly", "run, demo, widen, policies"]),
+        (&["fly"], &["fly", "run, demo, widen, pack, policies"]),
         (&["policies", "--xml"], &["--xml", "--json"]),
         (
             &["run", "--rma", "1GiB"],

@@ -125,6 +125,15 @@ fn skips_compute(plan: &Comparison) -> Option<String> {
     })
 }
 
+/// An order of the first `n` numbers for each of `turn`: that of the numbers at first, later others with other neighbours as
+/// far as there are any.
+fn order(n: usize, turn: usize) -> impl Iterator<Item = usize> {
+    let is_prime_to = |step: &usize| (2..=*step).all(|d| step % d != 0 || n % d != 0);
+    let steps: Vec<_> = (1..n.max(2)).filter(is_prime_to).collect();
+    let step = steps[turn % steps.len()];
+    (0..n).map(move |i| (turn + i * step) % n)
+}
+
 fn bar(plan: &Comparison, has_compute: bool) -> ProgressBar {
     let n_rows = plan.limits.len() * plan.variants.len() + usize::from(has_compute);
     let n_runs = plan.args.repeat as usize * plan.workloads.len() * n_rows;
@@ -142,18 +151,24 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// All runs, interleaved: what changes on the machine meanwhile changes all rows alike.
+    /// All runs, interleaved: what changes on the machine meanwhile changes all rows alike. Each repetition has another
+    /// order: a processor whose owner rations it is faster after a run that has waited for the disk.
     fn all(&mut self, has_compute: bool) -> anyhow::Result<()> {
         let plan = self.plan;
         for repetition in 1..=plan.args.repeat {
             self.measure_disk()?;
             for workload in &plan.workloads {
-                if has_compute {
-                    self.compute(workload, repetition)?;
-                }
-                for limit in &plan.limits {
-                    for variant in &plan.variants {
-                        self.row(workload, limit, variant, repetition)?;
+                let both = |limit| {
+                    plan.variants
+                        .iter()
+                        .map(move |variant| Some((limit, variant)))
+                };
+                let compute = has_compute.then_some(None).into_iter();
+                let rows: Vec<_> = compute.chain(plan.limits.iter().flat_map(both)).collect();
+                for at in order(rows.len(), repetition as usize - 1) {
+                    match rows[at] {
+                        None => self.compute(workload, repetition)?,
+                        Some((limit, variant)) => self.row(workload, limit, variant, repetition)?,
                     }
                 }
             }
@@ -340,5 +355,20 @@ mod tests {
         assert_eq!(touched(3 * GIB, 16 * GIB), 3 * GIB);
         assert_eq!(touched(100 * GIB, 16 * GIB), 15 * GIB);
         assert_eq!(touched(100 * GIB, 0), 0);
+    }
+
+    #[test]
+    fn each_repetition_runs_every_row_once_in_its_own_order() {
+        for n in 1..20 {
+            assert!(order(n, 0).eq(0..n));
+            let mut seen = Vec::new();
+            for turn in 0..n {
+                let mut rows: Vec<_> = order(n, turn).collect();
+                assert!(!seen.contains(&rows), "{n} {turn}");
+                seen.push(rows.clone());
+                rows.sort_unstable();
+                assert!(rows.into_iter().eq(0..n));
+            }
+        }
     }
 }
