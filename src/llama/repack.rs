@@ -21,6 +21,8 @@ use crate::report;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, c_void};
+use std::num::NonZero;
+use std::thread;
 
 /// The only one of llama.cpp's buffer types of which parts of a tensor can be rewritten one by one.
 const REPACKS: &CStr = c"CPU_REPACK";
@@ -117,7 +119,7 @@ impl Repacker {
         when: Repack,
         share: f64,
     ) -> Option<Self> {
-        if when == Repack::Off || when == Repack::Auto && !Trial::is_worth_it(share) {
+        if when == Repack::Off {
             return None;
         }
         say_left_out(tensors);
@@ -140,14 +142,15 @@ impl Repacker {
             let try_it = || unsafe { repack_trial::run(tensor.type_, tensor.ne, stock) };
             trials.entry(tensor.type_).or_insert_with(try_it);
         }
+        let n_cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let pays_by =
+            |trial: &Option<Trial>| trial.as_ref().is_some_and(|t| t.pays(share, n_cores));
         for (&type_, trial) in &trials {
-            report::say(&line(type_, trial.as_ref(), share));
+            report::say(&line(type_, trial.as_ref(), pays_by(trial)));
         }
         let pays = |type_| match trials.get(&type_) {
             None => when == Repack::On,
-            Some(trial) => trial
-                .as_ref()
-                .is_some_and(|trial: &Trial| trial.pays(share)),
+            Some(trial) => pays_by(trial),
         };
         // SAFETY: a buffer type of llama.cpp's.
         let buffer = unsafe { Buffer::new(stock) }?;
@@ -284,7 +287,7 @@ pub(super) fn has_device() -> bool {
 }
 
 /// What is done with experts of a type, and why.
-fn line(type_: ggml_type, trial: Option<&Trial>, share: f64) -> String {
+fn line(type_: ggml_type, trial: Option<&Trial>, pays: bool) -> String {
     // SAFETY: a type has a name, which lives for ever.
     let name = unsafe { CStr::from_ptr(ggml_type_name(type_)) }.to_string_lossy();
     let Some(trial) = trial else {
@@ -292,7 +295,7 @@ fn line(type_: ggml_type, trial: Option<&Trial>, share: f64) -> String {
             "hotset: {name} experts are not repacked for the processor: there is no memory to try it"
         );
     };
-    let what = match trial.pays(share) {
+    let what = match pays {
         true => "are",
         false => "are not",
     };

@@ -19,12 +19,14 @@ const BYTES: usize = 24 << 20;
 const TURNS: usize = 3;
 /// Such weights are ordinary numbers in every type: denormal ones take many times as long.
 const ORDINARY: u8 = 0x3c;
-/// With less in memory it is not tried: what it saves and what it takes are about the same, so that the time of a trial would
-/// say how experts are computed, and that is to be the same in each run.
-const SHARE_MIN: f64 = 0.5;
 /// What repacking may cost at most, of the time that computing takes otherwise: less is hardly measured, and the output is
 /// that of stock llama.cpp by default.
 const LOSS_MAX: f64 = 0.1;
+/// What is read is waited for: what all cores repack while a fast disk (7 GB/s) reads as much costs next to no time, in seconds
+/// for each MiB.
+const HIDDEN_MAX: f64 = 150e-6;
+/// Then it pays if it saves so much of the time that computing takes: less is hardly measured.
+const GAIN_MIN: f64 = 0.1;
 /// All of it takes no longer, but for what has begun.
 const TIME_MAX: Duration = Duration::from_millis(200);
 
@@ -40,18 +42,15 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Whether it can pay when `share` of the experts is in memory.
-    pub fn is_worth_it(share: f64) -> bool {
-        share >= SHARE_MIN
-    }
-
-    /// Whether it pays when `share` of the experts is in memory, or costs next to nothing.
+    /// Whether it pays on `n_cores` when `share` of the experts is in memory, or costs next to nothing.
     ///
     /// An expert that is used is repacked first if it was not there: about (1 - share)^2 of them are not, as routing is skewed
     /// (docs/runs/2026-11-29-deep: 2, 16 and 43 % at shares of 70, 40 and 20 %).
-    pub fn pays(&self, share: f64) -> bool {
+    pub fn pays(&self, share: f64, n_cores: usize) -> bool {
         let missed = (1.0 - share.clamp(0.0, 1.0)).powi(2);
-        missed * self.cost - self.saved() < LOSS_MAX * self.plain
+        let is_hidden =
+            self.cost < HIDDEN_MAX * n_cores as f64 && self.saved() > GAIN_MIN * self.plain;
+        is_hidden || missed * self.cost - self.saved() < LOSS_MAX * self.plain
     }
 
     /// How much less computing takes.
@@ -209,18 +208,19 @@ mod tests {
             plain: 100e-6,
             repacked: 50e-6,
         };
-        assert!(trial.pays(1.0) && trial.pays(0.6));
-        assert!(!trial.pays(0.5) && !trial.pays(0.0));
-        assert!(Trial::is_worth_it(0.5) && !Trial::is_worth_it(0.49));
+        assert!(trial.pays(1.0, 1) && trial.pays(0.6, 1));
+        assert!(!trial.pays(0.5, 1) && !trial.pays(0.0, 1));
+        // More cores rewrite it while the disk reads.
+        assert!(!trial.pays(0.0, 2) && trial.pays(0.0, 3));
         let equal = Trial {
             repacked: 105e-6,
             ..trial
         };
-        assert!(equal.pays(1.0) && !equal.pays(0.7));
+        assert!(equal.pays(1.0, 1) && !equal.pays(0.7, 64));
         let loss = Trial {
             repacked: 120e-6,
             ..trial
         };
-        assert!(!loss.pays(1.0));
+        assert!(!loss.pays(1.0, 64));
     }
 }
