@@ -16,11 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// As llama.cpp is by default.
-const OPTIONS: Options = Options {
-    repacks: true,
-    ..Options::DEFAULT
-};
+const OPTIONS: Options = Options::REPACKED;
 
 fn streaming(percent: f64, repack: Repack) -> Config {
     Config {
@@ -58,15 +54,6 @@ fn stock(model: &Path, options: Options, repacks: bool) -> Output {
     run(model, None, Options { repacks, ..options }).0
 }
 
-/// Batches of 1, 8, 32 and 512 tokens.
-fn shapes() -> [Options; 4] {
-    [(1, 24), (8, 48), (32, 96), (512, 512)].map(|(n_batch, n_tokens)| Options {
-        n_batch,
-        n_tokens,
-        ..OPTIONS
-    })
-}
-
 /// Of each type that is repacked, one of them in several files, and of all others.
 #[test]
 fn output_is_that_of_stock() {
@@ -81,7 +68,7 @@ fn output_is_that_of_stock() {
         let is_repacked = head.tensors.iter().any(|tensor| tensor.layout != PLAIN);
         let is_known = i >= n_repacked || !cfg!(target_arch = "x86_64");
         assert!(is_repacked || is_known, "{}", spec.name);
-        for options in shapes() {
+        for options in OPTIONS.shapes() {
             let stock = stock(&path, options, true);
             for percent in [100.0, 30.0, 15.0, 0.0001] {
                 for repack in [Repack::Auto, Repack::On] {

@@ -13,12 +13,6 @@ use runner::{Options, Output, run};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// As llama.cpp is by default.
-const OPTIONS: Options = Options {
-    repacks: true,
-    ..Options::DEFAULT
-};
-
 fn models() -> (TempDir, Vec<PathBuf>) {
     let dir = tempfile::tempdir().unwrap();
     let paths = tiny::repacked()
@@ -27,6 +21,8 @@ fn models() -> (TempDir, Vec<PathBuf>) {
         .collect();
     (dir, paths)
 }
+
+const OPTIONS: Options = Options::REPACKED;
 
 fn streaming(percent: f64, repack: Repack) -> Config {
     Config {
@@ -44,22 +40,13 @@ fn same(path: &Path, config: &Config, options: Options, stock: &Output) -> Stats
     stats
 }
 
-/// Batches of 1, 8, 32 and 512 tokens.
-fn shapes() -> [Options; 4] {
-    [(1, 24), (8, 48), (32, 96), (512, 512)].map(|(n_batch, n_tokens)| Options {
-        n_batch,
-        n_tokens,
-        ..OPTIONS
-    })
-}
-
 /// From everything in memory to nothing, where each part passes through the ring.
 #[test]
 fn budgets() {
     let (_dir, paths) = models();
     let mut differ = std::collections::BTreeSet::new();
     for path in &paths {
-        for options in shapes() {
+        for options in OPTIONS.shapes() {
             let (stock, _) = run(path, None, options);
             let (plain, _) = run(
                 path,

@@ -42,6 +42,20 @@ impl Options {
         n_seq: 1,
         repacks: false,
     };
+    /// The same with llama.cpp as it is by default.
+    pub const REPACKED: Self = Self {
+        repacks: true,
+        ..Self::DEFAULT
+    };
+
+    /// Batches of 1, 8, 32 and 512 tokens.
+    pub fn shapes(self) -> [Self; 4] {
+        [(1, 24), (8, 48), (32, 96), (512, 512)].map(|(n_batch, n_tokens)| Self {
+            n_batch,
+            n_tokens,
+            ..self
+        })
+    }
 }
 
 impl Default for Options {

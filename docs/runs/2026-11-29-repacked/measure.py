@@ -5,12 +5,13 @@
 
 PROGRAMS is the folder of hotset and llama-bench. For each model stock, stock with --no-repack and hotset with everything in
 memory; with shares (70%) hotset only. `packed` has MODEL.packed, which is made first. With PROMPT=FILE llama-completion
-continues the text of that file, instead of llama-bench's random tokens. Each run is a process, of 512 tokens of prompt (or
+continues the text of that file, instead of llama-bench's random tokens; with ONLY=stock,auto there are only these. Each run is a process, of 512 tokens of prompt (or
 what the text has) and 64 generated; pages are dropped before each of those with a share. Needs root.
 """
 
 import json
 import os
+import random
 import re
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ import sys
 out, programs, repeat, *models = sys.argv[1:]
 models, shares = (models[: models.index("--")], models[models.index("--") + 1 :]) if "--" in models else (models, [])
 text = os.environ.pop("PROMPT", None)
+only = os.environ.pop("ONLY", None)
 HOTSET = {
     "off": {"HOTSET_REPACK": "off", "HOTSET_PACK": "off"},
     "auto": {"HOTSET_PACK": "off"},
@@ -30,9 +32,9 @@ VARIANTS = [
     (f"hotset {share}, {name}", dict(settings, HOTSET_RAM=share), True)
     for share in shares or ["100%"]
     for name, settings in HOTSET.items()
-    if shares or name != "on"
 ]
 VARIANTS = VARIANTS if shares else STOCK + VARIANTS
+VARIANTS = [variant for variant in VARIANTS if not only or variant[0].split(", ")[-1] in only.split(",")]
 
 
 def run(model, settings, repacks):
@@ -59,10 +61,12 @@ for model in models:
     subprocess.run([f"{programs}/hotset", "pack", model], check=True)
 runs = []
 for repetition in range(int(repeat)):
-    for model in models:
-        for name, settings, repacks in VARIANTS:
-            (prompt, token), said = run(model, settings, repacks)
-            runs.append({"model": os.path.basename(model), "variant": name, "prompt": prompt, "token": token, "said": said})
+    order = [(model, *variant) for model in models for variant in VARIANTS]
+    # A processor whose owner rations it is faster after a run that has waited for the disk.
+    random.Random(repetition).shuffle(order)
+    for model, name, settings, repacks in order:
+        (prompt, token), said = run(model, settings, repacks)
+        runs.append({"model": os.path.basename(model), "variant": name, "prompt": prompt, "token": token, "said": said})
     with open(out, "w") as file:
         json.dump(runs, file, indent=1)
 for model in models:
