@@ -8,24 +8,15 @@ mod runner;
 mod tiny;
 
 use child::{Ended, command};
-use hotset::config::{Config, Ram, Repack, StatsTo};
+use hotset::config::{Config, Repack};
 use hotset::pack::{Head, PLAIN, beside};
-use runner::{Options, Output, run, same};
+use runner::{Options, Output, run, same, streaming};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 const OPTIONS: Options = Options::REPACKED;
-
-fn streaming(percent: f64, repack: Repack) -> Config {
-    Config {
-        ram: Some(Ram::Percent(percent)),
-        stats: StatsTo::Off,
-        repack,
-        ..Config::default()
-    }
-}
 
 fn pack(model: &Path, args: &[&str]) -> Ended {
     let mut pack = command(env!("CARGO_BIN_EXE_hotset"), &[]);
@@ -73,7 +64,7 @@ fn output_is_that_of_stock() {
             for percent in [100.0, 30.0, 15.0, 0.0001] {
                 for repack in [Repack::Auto, Repack::On] {
                     let stats = same(&path, &streaming(percent, repack), options, &stock);
-                    // By itself it would not be where little fits.
+                    // Whatever would pay without it.
                     assert_eq!(stats.is_repacked, is_repacked, "{}", spec.name);
                     assert_eq!(
                         stats.generation.evictions > 0,

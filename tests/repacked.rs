@@ -6,10 +6,10 @@
 mod runner;
 mod tiny;
 
-use hotset::config::{Config, Ram, Repack, StatsTo};
+use hotset::config::{Config, Repack};
 use hotset::policy::REGISTRY;
 use hotset::stats::Stats;
-use runner::{Options, Output, run};
+use runner::{Options, Output, run, streaming};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -23,15 +23,6 @@ fn models() -> (TempDir, Vec<PathBuf>) {
 }
 
 const OPTIONS: Options = Options::REPACKED;
-
-fn streaming(percent: f64, repack: Repack) -> Config {
-    Config {
-        ram: Some(Ram::Percent(percent)),
-        stats: StatsTo::Off,
-        repack,
-        ..Config::default()
-    }
-}
 
 /// Runs with `config` where llama.cpp repacks, and compares with `stock`.
 fn same(path: &Path, config: &Config, options: Options, stock: &Output) -> Stats {

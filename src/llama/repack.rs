@@ -171,9 +171,7 @@ impl Repacker {
             tensors: shapes,
         })
     }
-}
 
-impl Repacker {
     /// Whether a part of the experts of a layer, as they are numbered, is computed repacked.
     pub fn is_for(&self, (layer, part): (usize, usize)) -> bool {
         self.tensors[layer][part].is_some()

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unsafe_code)]
 
-use hotset::config::Config;
+use hotset::config::{Config, Ram, Repack, StatsTo};
 use hotset::llama::{self, sys::*};
 use hotset::stats::Stats;
 use std::ffi::CString;
@@ -273,6 +273,16 @@ pub fn run(path: &Path, config: Option<&Config>, options: Options) -> (Output, O
     let mut runner = Runner::load(path, options).expect("the model loads");
     let output = runner.run();
     (output, llama::stats().pop())
+}
+
+/// With this share of the experts in memory.
+pub fn streaming(percent: f64, repack: Repack) -> Config {
+    Config {
+        ram: Some(Ram::Percent(percent)),
+        stats: StatsTo::Off,
+        repack,
+        ..Config::default()
+    }
 }
 
 /// Runs with `config` and compares with `stock`.

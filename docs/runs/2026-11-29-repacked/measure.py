@@ -50,7 +50,7 @@ def run(model, settings, repacks):
         command = [f"{programs}/llama-bench", "-m", model, "-p", "512", "-n", "64", "-t", "2", "-r", "1", "--no-warmup", "-o", "json"]
         command += ["--repack", "1" if repacks else "0"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
-    said = [line for line in done.stderr.splitlines() if "packed" in line]
+    said = [line.replace(f"{os.path.dirname(model)}/", "") for line in done.stderr.splitlines() if "packed" in line]
     if not text:
         return [row["avg_ts"] for row in json.loads(done.stdout)], said
     speeds = re.findall(r"(prompt eval|eval) time .*?([\d.]+) tokens per second", done.stderr)
