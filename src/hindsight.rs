@@ -8,6 +8,7 @@
 //! The optimum may begin the second half with any experts that the first half has picked: no cache
 //! that was filled by the first half holds others. So it bounds the hits of every policy there.
 
+use crate::error::Result;
 use crate::expert::{Event, Shape};
 use crate::recent_events::RecentEvents;
 use crate::replay::{Replay, belady};
@@ -56,10 +57,7 @@ impl Hindsight {
             ..Self::default()
         };
         for window in windows {
-            let n_warm = match hindsight.is_whole_run {
-                true => 0,
-                false => window.n_events_of_first_half(),
-            };
+            let n_warm = window.n_warm(hindsight.is_whole_run);
             let picks = |e: Event| e.experts.len() as u64;
             hindsight.warm_picks += window.recent.iter().take(n_warm).map(picks).sum::<u64>();
             hindsight.picks += window.recent.iter().skip(n_warm).map(picks).sum::<u64>();
@@ -85,18 +83,38 @@ impl Lookback {
         self.recent.iter().take_while(is_in_half).count()
     }
 
-    /// Hits of a policy with `n_slots` after the first `n_warm` events.
-    fn hits(&self, n_warm: usize, policy: &str, n_slots: u32) -> u64 {
+    /// The first events that only fill caches, where windows of the same time are the whole run or are not.
+    pub fn n_warm(&self, is_whole_run: bool) -> usize {
+        match is_whole_run {
+            true => 0,
+            false => self.n_events_of_first_half(),
+        }
+    }
+
+    /// The events after the first `n_warm` ones, with the hits of a policy with `n_slots`. Fails if there is none of this
+    /// name.
+    pub fn replayed(
+        &self,
+        n_warm: usize,
+        policy: &str,
+        n_slots: u32,
+    ) -> Result<impl Iterator<Item = (Event<'_>, u64)>> {
         let pool = PoolSpec {
             layers: (0..self.shape.n_layers()).collect(),
             n_slots,
             preloaded: false,
             device: false,
         };
-        let replay = Replay::new(&self.shape, &[pool], policy, None);
-        let hits = replay.and_then(|mut replay| replay.run(self.recent.iter()));
-        let hits = hits.expect(FITS);
-        hits[n_warm..].iter().map(|&n| u64::from(n)).sum()
+        let mut replay = Replay::new(&self.shape, &[pool], policy, None)?;
+        let hits = replay.run(self.recent.iter())?;
+        let both = self.recent.iter().zip(hits).skip(n_warm);
+        Ok(both.map(|(event, n)| (event, u64::from(n))))
+    }
+
+    /// Hits of a policy with `n_slots` after the first `n_warm` events.
+    fn hits(&self, n_warm: usize, policy: &str, n_slots: u32) -> u64 {
+        let replayed = self.replayed(n_warm, policy, n_slots).expect(FITS);
+        replayed.map(|(_, hits)| hits).sum()
     }
 
     /// The most hits that there can be after the first `n_warm` events. Those are replaced by one

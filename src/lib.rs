@@ -38,6 +38,7 @@ internal! {
     ffi
     gguf
     hindsight
+    live
     measuring
     memory
     notice

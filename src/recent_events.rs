@@ -134,8 +134,8 @@ impl RecentEvents {
         let n_picks = event.experts.len();
         let n_values = Head::N_VALUES + head.n_following();
         if n_picks > self.n_picks_max || !self.has_room(n_values, n_picks) {
-            self.n_events_dropped += self.n_events as u64 + 1;
-            self.clear();
+            self.forget();
+            self.n_events_dropped += 1;
             return;
         }
         if !head.has_rows && self.ones.len() < n_picks {
@@ -215,6 +215,12 @@ impl RecentEvents {
         }
         self.n_block_bytes -= bytes_of(block.capacity());
         Some(block)
+    }
+
+    /// Drops all of them.
+    pub fn forget(&mut self) {
+        self.n_events_dropped += self.n_events as u64;
+        self.clear();
     }
 
     fn clear(&mut self) {

@@ -173,6 +173,42 @@ impl Stats {
         }
     }
 
+    /// What was counted since `before`. What there is of something now stays as it is.
+    pub fn since(self, before: &Self) -> Self {
+        let times = |now: &Times, then: &Times| now.zip(then, |now, then| (now - then).max(0.0));
+        let ahead = self.ahead.map(|now| match before.ahead {
+            Some(then) => now.since(&then),
+            None => now,
+        });
+        let devices = self.devices.into_iter().map(|now| {
+            let then = before.devices.iter().find(|then| then.device == now.device);
+            then.map_or(now.clone(), |then| now.since(then))
+        });
+        let stats = Self {
+            generation: self.generation.since(&before.generation),
+            prompt: self.prompt.since(&before.prompt),
+            n_reads: self.n_reads.saturating_sub(before.n_reads),
+            bytes_read: self.bytes_read.saturating_sub(before.bytes_read),
+            bytes_read_uncounted: self.bytes_read_uncounted.saturating_sub(before.bytes_read_uncounted),
+            n_retries: self.n_retries.saturating_sub(before.n_retries),
+            ahead,
+            stalled_ms: (self.stalled_ms - before.stalled_ms).max(0.0),
+            generation_time: times(&self.generation_time, &before.generation_time),
+            prompt_time: times(&self.prompt_time, &before.prompt_time),
+            busy_ms: (self.busy_ms - before.busy_ms).max(0.0),
+            devices: Vec::new(),
+            ..self
+        };
+        stats.with_devices(devices.collect())
+    }
+
+    /// Tokens per phase, hits and the rest in one number, which grows whenever something is computed.
+    pub fn n_heard(&self) -> u64 {
+        let devices = self.devices.iter();
+        let on_devices = devices.map(|d| d.generation.events + d.n_uncached + d.bytes_uploaded);
+        self.generation.events + self.prompt.events + on_devices.sum::<u64>()
+    }
+
     fn compared(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<Self> {
         let (stats, windows) = Self::look(engine, policy, n_picks_max)?;
         let has_events = stats.generation.events + stats.prompt.events > 0;
@@ -182,7 +218,7 @@ impl Stats {
 
     /// The counters, and copies of the latest routing of each pool: the engine is not held up by what
     /// is done with them.
-    fn look(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<(Self, Vec<Lookback>)> {
+    pub fn look(engine: &Engine, policy: &str, n_picks_max: usize) -> Option<(Self, Vec<Lookback>)> {
         let layout = engine.layout();
         let queue = engine.queue();
         let meter = engine.meter();

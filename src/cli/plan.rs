@@ -11,7 +11,10 @@ use hotset::error::Error;
 use hotset::expert::Shape;
 use hotset::numbers::bytes;
 use hotset::profile::{self, Blend, Fingerprint, Profile};
-use hotset::replay::planner::{self, Measured, MemoryPlan, Row};
+use hotset::replay::{
+    measured,
+    planner::{Measured, MemoryPlan, Row},
+};
 use hotset::trace::Trace;
 use hotset::{gguf, policy};
 use serde::Serialize;
@@ -158,7 +161,7 @@ impl Args {
             return Err(bad_file(&self.workload, "there are no events to replay"));
         }
         let (shape, other_bytes) = self.shape(&trace)?;
-        let measured = planner::measure(&trace, &shape, policy, &planner::budgets(&shape))?;
+        let measured = measured::measure(&trace, &shape, policy, &measured::budgets(&shape))?;
         Ok(Workload {
             n_tokens: trace.n_tokens().into(),
             n_layers: header.n_layers,
@@ -184,7 +187,7 @@ impl Args {
             };
         };
         let model = gguf::read(path)?;
-        let shape = planner::matching(header, &model.shape)
+        let shape = measured::matching(header, &model.shape)
             .map_err(|why| Error::file(path.clone(), why))?;
         Ok((shape, Some(model.other_bytes)))
     }
@@ -211,8 +214,11 @@ impl Args {
             return Err(bad_file(&self.workload, &why));
         }
         let blend = Blend::of(&[(&profile, 1.0)]);
-        let measured =
-            planner::expect(&blend.layers, &model.shape, &planner::budgets(&model.shape));
+        let measured = measured::expect(
+            &blend.layers,
+            &model.shape,
+            &measured::budgets(&model.shape),
+        );
         let tokens = profile.tokens;
         Ok(Workload {
             n_tokens: match tokens.generation {

@@ -122,6 +122,15 @@ pub const KNOBS: &[Knob] = &[
         },
     },
     Knob {
+        name: "HOTSET_HTTP",
+        values: "llama-server answers below `/hotset`, and for experts in `/metrics`: `on`, `off`",
+        default: "`on`",
+        set: |config, knob, value| {
+            config.answers = knob.one_of(value, [("on", true), ("off", false)])?;
+            Ok(())
+        },
+    },
+    Knob {
         name: "HOTSET_PROFILE",
         values: "start warm: `FILE[:WEIGHT],...`, or a folder of profiles to choose from",
         default: "unset: start cold",

@@ -32,6 +32,8 @@ pub struct Config {
     pub io: QueueKind,
     /// Where the counters go.
     pub stats: StatsTo,
+    /// Whether a server answers for its experts.
+    pub answers: bool,
     /// What is known of the workload.
     pub profile: Option<ProfileSource>,
     /// Where a profile of the run goes.
@@ -72,6 +74,7 @@ impl Default for Config {
             guards_device: true,
             io: QueueKind::Auto,
             stats: StatsTo::Exit,
+            answers: true,
             profile: None,
             profile_save: None,
             prewarm: Duration::from_secs(30),

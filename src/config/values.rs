@@ -87,7 +87,8 @@ pub enum ProfileSource {
 }
 
 impl ProfileSource {
-    pub(super) fn parse(name: &str, value: &OsStr) -> Result<Self> {
+    /// Reads `FILE[:WEIGHT],...`, or the name of a folder.
+    pub fn parse(name: &str, value: &OsStr) -> Result<Self> {
         let path = Path::new(value);
         if path.is_dir() {
             return Ok(Self::Folder(path.to_path_buf()));

@@ -104,6 +104,11 @@ impl Guard {
         }
     }
 
+    /// Whether the cache is left aside for batches of one token, because it does not pay.
+    pub fn is_aside(&self) -> bool {
+        matches!(self.sizes[0].step_now, Step::Off(_))
+    }
+
     /// A batch of `n_tokens` begins at `now`, counted from anywhere; the last one had `n_misses`, or did not look
     /// into the cache, whether it could or not. Returns whether the cache is used, and what has changed.
     pub fn begin(

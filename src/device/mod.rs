@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::expert::{ExpertId, Picked, Shape};
 use crate::notice::Notices;
 use crate::pooled::{Given, Place, Places, Pooled, Pools};
-use crate::profile::recognizer::{Known, Recognizer};
+use crate::profile::recognizer::{Known, Recognized, Recognizer};
 use crate::recent_events::{self, RecentEvents};
 use crate::residency::{Buffers, Plan};
 use crate::sync::{Held, Lock};
@@ -49,6 +49,7 @@ struct Filled {
 
 /// Everything that changes.
 struct State {
+    policy: String,
     /// What was planned is kept for the comparison.
     pools: Pools,
     /// By pool.
@@ -60,7 +61,6 @@ struct State {
 
 /// The pools of one context. It is used by one thread at a time, and looked at by others.
 pub struct DeviceCache {
-    policy: String,
     places: Places,
     notices: Arc<Notices>,
     state: Lock<State>,
@@ -92,10 +92,10 @@ impl DeviceCache {
         };
         let all = Pools::new(pooled, &layers, notices.clone());
         Ok(Self {
-            policy: policy.to_string(),
             places: all.places().clone(),
             notices,
             state: Lock::new(State {
+                policy: policy.to_string(),
                 pools: all,
                 filled: pools.into_iter().map(filled).collect(),
                 picks: Vec::new(),
@@ -200,6 +200,37 @@ impl DeviceCache {
     /// Tells the policies what is known of the workload.
     pub fn prime(&self, known: &Known) {
         self.state().pools.prime(known);
+    }
+
+    /// Policies of this name rank what the devices have from now on, as in the engine. Fails if there is none.
+    pub fn rank_with(&self, policy: &str) -> Result<()> {
+        let mut state = self.state();
+        state.pools.rank_with(policy)?;
+        state.policy = policy.to_string();
+        Ok(())
+    }
+
+    /// What is compared with other policies begins here.
+    pub fn forget_recent(&self) {
+        self.state().pools.forget_recent();
+    }
+
+    /// As that of the engine.
+    pub fn recognized(&self) -> Option<Recognized> {
+        let state = self.state_soon()?;
+        state.pools.recognizer().and_then(Recognizer::recognized)
+    }
+
+    /// Calls `look` with each layer of the model that is in the cache, its number in its pool, and that.
+    pub fn inspect(&self, mut look: impl FnMut(usize, u32, &Pooled)) {
+        let Some(state) = self.state_soon() else {
+            return;
+        };
+        for (filled, pool) in state.filled.iter().zip(state.pools.iter()) {
+            for (&layer, number) in filled.of.layers.iter().zip(0..) {
+                look(layer, number, pool);
+            }
+        }
     }
 
     /// Gives the free slots of each pool to the experts that `known` has hottest; returns these, the hottest first. What

@@ -52,7 +52,9 @@ impl DeviceCache {
     /// that is 0. Empty if a plan is being made and does not end.
     pub fn stats(&self, n_picks_max: usize) -> Vec<DeviceStats> {
         let mut all: Vec<(DeviceStats, Vec<Lookback>)> = Vec::new();
+        let mut policy = String::new();
         if let Some(state) = self.state_soon() {
+            policy.clone_from(&state.policy);
             let mut heats: Vec<(String, Vec<_>)> = Vec::new();
             let n_layers = state.filled.iter().map(|p| p.of.layers.len()).sum();
             for (filled, pool) in state.filled.iter().zip(state.pools.iter()) {
@@ -61,7 +63,7 @@ impl DeviceCache {
                 let at = at.unwrap_or_else(|| {
                     let stats = DeviceStats {
                         device: device.clone(),
-                        policy: self.policy.clone(),
+                        policy: policy.clone(),
                         ..DeviceStats::default()
                     };
                     all.push((stats, Vec::new()));
@@ -91,7 +93,7 @@ impl DeviceCache {
         let finish = |(mut stats, windows): (DeviceStats, Vec<Lookback>)| {
             let picks = stats.generation.picks();
             stats.hit_rate = (picks > 0).then(|| stats.generation.hits as f64 / picks as f64);
-            stats.hindsight = (n_picks_max > 0).then(|| Hindsight::of(&windows, &self.policy));
+            stats.hindsight = (n_picks_max > 0).then(|| Hindsight::of(&windows, &policy));
             stats
         };
         all.into_iter().map(finish).collect()
@@ -99,6 +101,22 @@ impl DeviceCache {
 }
 
 impl DeviceStats {
+    /// What was counted since `before`. What there is of something now stays as it is.
+    pub fn since(self, before: &Self) -> Self {
+        let generation = self.generation.since(&before.generation);
+        let picks = generation.picks();
+        Self {
+            generation,
+            hit_rate: (picks > 0).then(|| generation.hits as f64 / picks as f64),
+            bytes_uploaded: self.bytes_uploaded.saturating_sub(before.bytes_uploaded),
+            n_warmed: self.n_warmed.saturating_sub(before.n_warmed),
+            bytes_warmed: self.bytes_warmed.saturating_sub(before.bytes_warmed),
+            n_uncached: self.n_uncached.saturating_sub(before.n_uncached),
+            n_aside: self.n_aside.saturating_sub(before.n_aside),
+            ..self
+        }
+    }
+
     fn add(&mut self, filled: &Filled, pool: &Pooled) {
         self.n_layers += filled.of.layers.len();
         self.n_experts += filled.of.shape.n_total();

@@ -55,6 +55,19 @@ impl State {
     }
 }
 
+/// What experts have cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Totals {
+    /// Experts that were asked for and resident.
+    pub hits: u64,
+    /// Others that were asked for.
+    pub misses: u64,
+    /// Bytes that were read.
+    pub bytes_read: u64,
+    /// Time that computing waited for reads.
+    pub stalled: Duration,
+}
+
 /// The streamed experts of one model.
 pub struct Engine {
     pub(super) layout: Layout,
@@ -186,6 +199,22 @@ impl Engine {
         let pools = self.layout.pools.iter().zip(state.pools.iter());
         pools.for_each(|(of, pool)| look(of, pool));
         Some(state.busy.map_or(Duration::ZERO, |(a, b)| b - a))
+    }
+
+    /// What everything has cost so far.
+    pub fn totals(&self) -> Totals {
+        let state = self.state();
+        let mut totals = Totals {
+            bytes_read: self.meter.bytes_read(),
+            stalled: self.meter.stalled(),
+            ..Totals::default()
+        };
+        for pool in state.pools.iter() {
+            let counts = pool.residency.counts();
+            totals.hits += counts.hits();
+            totals.misses += counts.decode.misses + counts.prefill.misses;
+        }
+        totals
     }
 
     /// An expert as its pool knows it.

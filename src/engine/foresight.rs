@@ -97,3 +97,19 @@ pub struct AheadTally {
     /// The same without reading ahead.
     pub token_ms_off: Option<f64>,
 }
+
+impl AheadTally {
+    /// What was counted since `before`; the times are those of now.
+    pub fn since(self, before: &Self) -> Self {
+        Self {
+            guesses: self.guesses.saturating_sub(before.guesses),
+            right: self.right.saturating_sub(before.right),
+            reads: self.reads.saturating_sub(before.reads),
+            right_reads: self.right_reads.saturating_sub(before.right_reads),
+            in_time: self.in_time.saturating_sub(before.in_time),
+            recalled: self.recalled.saturating_sub(before.recalled),
+            wasted_bytes: self.wasted_bytes.saturating_sub(before.wasted_bytes),
+            ..self
+        }
+    }
+}

@@ -4,7 +4,7 @@ use super::core::{Engine, State};
 use crate::draft_tokens::{Batch, Sure};
 use crate::error::Result;
 use crate::expert::Event;
-use crate::profile::recognizer::{Known, Recognizer};
+use crate::profile::recognizer::{Known, Recognized, Recognizer};
 use crate::residency::{Buffers, Committed};
 use crate::trace::Picks;
 
@@ -66,6 +66,25 @@ impl Engine {
                 ahead.foresight.prime(layer, frequency, known.n_tokens);
             }
         }
+    }
+
+    /// Policies of this name rank what is resident from now on. They are told what the tracker has counted, what is known
+    /// of the workload, and what is resident; who waits for the lock meanwhile waits for some milliseconds. Fails if there
+    /// is no such policy, and changes nothing then.
+    pub fn rank_with(&self, policy: &str) -> Result<()> {
+        self.state().pools.rank_with(policy)
+    }
+
+    /// What is compared with other policies begins here.
+    pub fn forget_recent(&self) {
+        self.state().pools.forget_recent();
+    }
+
+    /// What recognises the workload has found last, if anything: which profile, and how sure that is. `None` if an event
+    /// is being planned and does not end.
+    pub fn recognized(&self) -> Option<Recognized> {
+        let state = self.state.soon()?;
+        state.pools.recognizer().and_then(Recognizer::recognized)
     }
 
     /// Recognises the workload from now on.

@@ -51,7 +51,7 @@ mod waiting;
 mod warm;
 mod words;
 
-pub use self::core::Engine;
+pub use self::core::{Engine, Totals};
 pub use crate::draft_tokens::{Batch, Drafts, Sure, Token};
 pub use foresight::{AheadTally, Foresight, Inputs, Likely};
 pub use governor::When;

@@ -3,7 +3,7 @@
 use super::batch::BATCH;
 use super::bound::BOUND;
 use super::model::Model;
-use super::{device, device_hook, ending, observer};
+use super::{device, device_hook, ending, observer, requests};
 use crate::engine::{Batch, Token};
 use std::ffi::c_void;
 
@@ -35,13 +35,17 @@ pub unsafe extern "C" fn batch(
             batch.name((0..n_tokens as usize).map(|i| unsafe { *id.add(i) }));
         }
     });
+    if requests::are_counted() && !BATCH.with_borrow(Batch::is_trial) {
+        // SAFETY: as above.
+        requests::begin((0..n_tokens as usize).map(|i| unsafe { **seq_id.add(i) }));
+    }
     BATCH.with_borrow(|batch| each_model(|model| model.begin_batch(batch)));
     device_hook::begin_batch();
     ending::chain();
 }
 
 /// Calls `then` with each model that streams.
-fn each_model(then: impl Fn(&Model)) {
+pub fn each_model(then: impl Fn(&Model)) {
     for (_, bound) in BOUND.load().iter() {
         // One tensor of each.
         if (bound.layer, bound.part) == (0, 0) {

@@ -44,7 +44,7 @@ pub struct Cached {
     loaded: LoadedModel,
     /// Blocks of which llama.cpp has repacked experts.
     repacked: Vec<u32>,
-    policy: String,
+    policy: Mutex<String>,
     /// What its recent events may take.
     n_recent_bytes: usize,
     told: Mutex<Told>,
@@ -105,7 +105,7 @@ pub fn add(
         model,
         loaded,
         repacked,
-        policy: config.policy.clone(),
+        policy: Mutex::new(config.policy.clone()),
         n_recent_bytes: match config.stats {
             StatsTo::Off => 0,
             _ => recent_events::device_bytes(n_contexts),
@@ -238,7 +238,8 @@ impl Cached {
         let told = std::mem::take(&mut *self.told.lock().expect(TOLD));
         let banks: Vec<_> = told.banks.into_iter().filter(|b| !b.is_left).collect();
         let pools = banks.iter().map(Bank::pool).collect();
-        let cache = DeviceCache::with_recent(pools, &self.policy, self.n_recent_bytes)?;
+        let policy = self.policy.lock().expect(TOLD).clone();
+        let cache = DeviceCache::with_recent(pools, &policy, self.n_recent_bytes)?;
         speaker::follow(cache.notices());
         let made = Made {
             cache,
@@ -248,7 +249,7 @@ impl Cached {
         self.loaded.note_devices(&made.cache);
         let lines = report::device_lines(
             &made.cache,
-            &self.policy,
+            &policy,
             self.loaded.blocks(),
             [&told.too_small, &self.repacked],
         );
@@ -277,6 +278,26 @@ impl Cached {
         self.n_plans.fetch_add(1, Relaxed);
         self.n_misses.fetch_add(n_misses as u64, Relaxed);
         Ok(())
+    }
+
+    /// What holds its experts, if that is made.
+    pub fn cache(&self) -> Option<&DeviceCache> {
+        self.made.get().map(|made| &made.cache)
+    }
+
+    /// Another policy ranks what the devices have from now on. Fails if there is none of this name.
+    pub fn rank_with(&self, policy: &str) -> Result<()> {
+        if let Some(made) = self.made.get() {
+            made.cache.rank_with(policy)?;
+        }
+        *self.policy.lock().expect(TOLD) = policy.to_string();
+        Ok(())
+    }
+
+    /// Whether generation leaves it aside, because it does not pay.
+    pub fn is_aside(&self) -> bool {
+        let guard = self.guard.as_ref();
+        guard.is_some_and(|guard| guard.lock().expect(TOLD).is_aside())
     }
 
     /// As [`DeviceCache::drop_tokens`].

@@ -6,7 +6,9 @@ use super::loaded_model::LoadedModel;
 use super::model::Model;
 use super::sys::{ggml_expert_hook, ggml_set_expert_hook};
 use super::workload::Given;
-use super::{batch_hook, compute_hook, device_hook, ending, load_hook, reports, saving};
+use super::{
+    batch_hook, compute_hook, device_hook, ending, http_hook, load_hook, reports, requests, saving,
+};
 use crate::config::{Config, Ram, StatsTo};
 use crate::error::Result;
 #[cfg(feature = "llama")]
@@ -42,6 +44,8 @@ static HOOK: Hook = Hook(ggml_expert_hook {
     close: Some(device_hook::close),
     copy: Some(device_hook::copy),
     uncached: Some(device_hook::uncached),
+    http: Some(http_hook::http),
+    metrics: Some(http_hook::metrics),
 });
 
 /// Installs the hook with these settings; does nothing when they say off.
@@ -74,6 +78,8 @@ pub fn install(config: Config) -> Result<()> {
             ));
         }
     }
+    http_hook::answer_if(config.answers);
+    requests::count_if(config.answers);
     loaded_models().configure(config, given);
     // SAFETY: the table is static.
     unsafe { ggml_set_expert_hook(&HOOK.0) };

@@ -204,6 +204,11 @@ impl LoadedModels {
         of_model.map_or(&[], |(_, blocks)| blocks)
     }
 
+    /// Why there was no cache, the last time; empty if nobody said so.
+    pub fn uncached(&self) -> &str {
+        &self.uncached
+    }
+
     /// There can be no cache. Returns whether that has not just been said.
     pub fn has_news(&mut self, why: &str) -> bool {
         let is_known = self.uncached == why;
@@ -358,7 +363,7 @@ impl LoadedModels {
         title: Title,
         top_k: u32,
     ) -> Result<Option<Workload>> {
-        if self.given.is_empty() || loading.blocks.is_empty() {
+        if loading.blocks.is_empty() {
             return Ok(None);
         }
         let streams = !loading.tensors.is_empty();

@@ -79,6 +79,14 @@ impl LoadedModel {
         }
     }
 
+    /// Which of the models of this process it is.
+    pub fn life(&self) -> u64 {
+        match self {
+            Self::Streamed(model) => model.life,
+            Self::Loaded(observer) => observer.life,
+        }
+    }
+
     /// Whether it streams.
     pub fn streams(&self) -> bool {
         matches!(self, Self::Streamed(_))

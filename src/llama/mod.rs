@@ -17,7 +17,10 @@ mod ending;
 mod fatal;
 mod foresight;
 mod hook;
+mod http_hook;
 mod install;
+mod live;
+mod lives;
 mod load_hook;
 mod loaded;
 mod loaded_model;
@@ -34,6 +37,7 @@ mod pressure;
 mod repack;
 mod repack_trial;
 mod reports;
+mod requests;
 mod room;
 mod saving;
 #[cfg(feature = "llama")]
@@ -43,6 +47,7 @@ mod signals;
 mod speaker;
 #[cfg(feature = "llama")]
 pub mod states;
+mod steering;
 #[cfg(feature = "internals")]
 #[allow(missing_docs)]
 pub mod sys;

@@ -1,6 +1,7 @@
 //! One model with streamed experts: its engine, made when the budget is known.
 
 use super::foresight::LayerRouters;
+use super::lives;
 use super::repack::Repacker;
 use super::room::{self, Budget};
 use super::speaker;
@@ -22,11 +23,14 @@ use crate::trace::PoolSpec;
 use once_cell::sync::OnceCell;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 /// Batches of generation before anything is read ahead: guesses are bad at first.
 const WARM_UP: u32 = 16;
 /// Experts of fewer bytes than this are read with the default depth of the queue.
 const MEASURED_BYTES_MIN: u64 = 256 << 20;
+
+const NOBODY_PANICS: &str = "no thread panics with it";
 
 /// What the engine is made of.
 pub struct Parts {
@@ -52,18 +56,28 @@ pub struct Model {
     /// Why there is none.
     failure: OnceCell<Error>,
     parts: Mutex<Option<Parts>>,
-    policy: String,
+    policy: Mutex<String>,
     /// Whether somebody will ask what other policies would have done.
     is_compared: bool,
     options: QueueOptions,
     top_k: u32,
     /// The blocks of its layers.
     pub blocks: Vec<u32>,
+    /// Its first file.
+    pub file: PathBuf,
+    /// Bytes of all its experts.
+    pub expert_bytes: u64,
+    /// Which of the models of this process it is, counted from 1: no other one ever has this number.
+    pub life: u64,
     workload: Option<Workload>,
     /// The pools of the devices of its first context.
     devices: OnceCell<Vec<PoolSpec>>,
     /// What may be had of the budget, in time.
-    budget: Budget,
+    budget: Mutex<Budget>,
+    /// Whether a thread sees to it that it is not more than what is available.
+    pub(super) is_watched: AtomicBool,
+    /// What its disk delivers at most, in bytes per second.
+    disk: OnceCell<f64>,
 }
 
 impl Model {
@@ -76,10 +90,16 @@ impl Model {
         let mut blocks: Vec<u32> = parts.tensors.iter().map(|t| t.block).collect();
         blocks.dedup();
         let model = Self {
+            file: parts
+                .files
+                .first()
+                .map_or_else(PathBuf::new, |file| file.path().to_path_buf()),
+            expert_bytes: expert_bytes(&parts.tensors),
+            life: lives::next(),
             engine: OnceCell::new(),
             failure: OnceCell::new(),
             blocks,
-            policy: config.policy.clone(),
+            policy: Mutex::new(config.policy.clone()),
             is_compared: config.stats != StatsTo::Off,
             options: QueueOptions {
                 kind: config.io,
@@ -90,7 +110,9 @@ impl Model {
             workload: parts.workload.take(),
             parts: Mutex::new(Some(parts)),
             devices: OnceCell::new(),
-            budget,
+            budget: Mutex::new(budget),
+            is_watched: AtomicBool::new(false),
+            disk: OnceCell::new(),
         };
         if !model.is_elastic() {
             model.engine()?;
@@ -100,12 +122,41 @@ impl Model {
 
     /// Whether the budget is a part of what other processes have, too.
     pub fn is_shared(&self) -> bool {
-        matches!(self.budget, Budget::Shared { .. })
+        matches!(self.budget(), Budget::Shared { .. })
     }
 
     /// Whether the budget is what is available.
     pub fn is_elastic(&self) -> bool {
-        matches!(self.budget, Budget::UpTo(_))
+        matches!(self.budget(), Budget::UpTo(_))
+    }
+
+    /// What may be had, in time.
+    pub fn budget(&self) -> Budget {
+        *self.budget.lock().expect(NOBODY_PANICS)
+    }
+
+    /// Changes what may be had. Whoever calls sees to it that the engine follows, if it is made.
+    pub(super) fn set_budget(&self, budget: Budget) {
+        *self.budget.lock().expect(NOBODY_PANICS) = budget;
+    }
+
+    /// The name of its policy.
+    pub fn policy(&self) -> String {
+        self.policy.lock().expect(NOBODY_PANICS).clone()
+    }
+
+    /// Another policy ranks its experts from now on. Fails if there is none of this name, and changes nothing then.
+    pub fn rank_with(&self, policy: &str) -> Result<()> {
+        if let Some(engine) = self.engine.get() {
+            engine.rank_with(policy)?;
+        }
+        *self.policy.lock().expect(NOBODY_PANICS) = policy.to_string();
+        Ok(())
+    }
+
+    /// What its disk has delivered at most when that was tried, in bytes per second.
+    pub fn disk_bytes_per_second(&self) -> Option<f64> {
+        self.disk.get().copied()
     }
 
     /// What its recent events will take in memory.
@@ -123,12 +174,13 @@ impl Model {
 
     /// Bytes that other models cannot have of the budget.
     pub fn arena_bytes(&self) -> u64 {
-        match (self.budget, self.engine.get()) {
-            (_, Some(engine)) => engine.layout().arena_bytes as u64,
+        let most = match (self.budget(), self.engine.get()) {
             (Budget::UpTo(u64::MAX), None) => 0,
-            (Budget::UpTo(n) | Budget::Fixed(n), None) => n,
-            (Budget::Shared { most, .. }, None) => most,
-        }
+            (Budget::UpTo(n) | Budget::Fixed(n), _) => n,
+            (Budget::Shared { most, .. }, _) => most,
+        };
+        let arena = self.engine.get().map(|engine| engine.layout().arena_bytes);
+        arena.map_or(most, |arena| most.min(arena as u64))
     }
 
     /// Experts that a token uses of a layer.
@@ -138,17 +190,17 @@ impl Model {
 
     /// The counters with the comparison, if anything was computed.
     pub fn stats(&self) -> Option<Stats> {
-        Stats::of(self.engine.get()?, &self.policy)
+        Stats::of(self.engine.get()?, &self.policy())
     }
 
     /// The counters alone, if anything was computed.
     pub fn counters(&self) -> Option<Stats> {
-        Stats::counters(self.engine.get()?, &self.policy)
+        Stats::counters(self.engine.get()?, &self.policy())
     }
 
     /// The counters with the comparison over the latest routing, if anything was computed.
     pub fn recent(&self) -> Option<Stats> {
-        Stats::recent(self.engine.get()?, &self.policy)
+        Stats::recent(self.engine.get()?, &self.policy())
     }
 
     /// Tokens are dropped from the memory of a context, see [`Engine::drop_tokens`].
@@ -230,7 +282,7 @@ impl Model {
             if let Some(failure) = self.failure.get() {
                 return Err(failure.again());
             }
-            let parts = self.parts.lock().expect("no thread panics with it").take();
+            let parts = self.parts.lock().expect(NOBODY_PANICS).take();
             let made = self.make_engine(parts.expect("it is made once"));
             made.inspect_err(|failure| {
                 let _ = self.failure.set(failure.again());
@@ -250,7 +302,10 @@ impl Model {
         } = parts;
         // First, because its threads take addresses and keep them.
         let (way, measured) = self.way(&tensors, &files);
-        let mut layout = room::layout(&tensors, &files, self.budget, self.recent_bytes())?;
+        if let Some(speed) = way.bytes_per_second {
+            let _ = self.disk.set(speed);
+        }
+        let mut layout = room::layout(&tensors, &files, self.budget(), self.recent_bytes())?;
         // SAFETY: this only looks; it is said, with `--numa`, before a model is loaded.
         layout.is_interleaved = unsafe { ggml_is_numa() };
         let options = QueueOptions {
@@ -262,7 +317,8 @@ impl Model {
             queue_depth: way.queue_depth,
             ..self.options
         };
-        let mut engine = Engine::new(layout, files, &self.policy, options)?;
+        let policy = self.policy();
+        let mut engine = Engine::new(layout, files, &policy, options)?;
         if let Some(pen) = pen {
             engine.draw_with(pen);
         }
@@ -273,7 +329,7 @@ impl Model {
         if !self.is_compared {
             engine.keep_nothing_recent();
         }
-        report::say(&report::start_line(&engine, &self.policy));
+        report::say(&report::start_line(&engine, &policy));
         for line in report::disk_lines(&engine, &measured, &way) {
             report::say(&line);
         }

@@ -1,5 +1,6 @@
 //! Models of which nothing is streamed: their routing is recorded, and profiles learn from it.
 
+use super::lives;
 use super::picks::picks;
 use super::sys::ggml_tensor;
 use super::target::Target;
@@ -18,6 +19,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 pub struct Observer {
     /// The model's name, if it has one.
     pub name: Option<String>,
+    /// As that of a model that streams.
+    pub life: u64,
     /// Experts that a token uses of a layer.
     pub top_k: u32,
     /// The blocks of its layers.
@@ -175,6 +178,7 @@ pub fn observe(
     let learns = workload.as_ref().is_some_and(Workload::learns);
     let observer = Arc::new(Observer {
         name,
+        life: lives::next(),
         top_k,
         blocks: layers().map(|parts| parts[0].block).collect(),
         recording: target.map(recording),

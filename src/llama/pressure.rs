@@ -1,4 +1,4 @@
-//! Watches memory for the models of `HOTSET_RAM=auto`: each has a thread that lives as long as it.
+//! Watches memory for the models of `HOTSET_RAM=auto`: each that ever was one has a thread that lives as long as it.
 
 use super::model::Model;
 use crate::engine::Engine;
@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::memory;
 use crate::memory::auto_size::{self, Announcer, Auto, Sample};
 use crate::report;
+use std::sync::atomic::Ordering::AcqRel;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ const INTERVAL: Duration = Duration::from_millis(250);
 ///
 /// Does nothing where untouched memory is not known: what was taken back would seem to be still free.
 pub fn watch(model: &Arc<Model>) {
-    if !cfg!(target_os = "linux") {
+    if !cfg!(target_os = "linux") || model.is_watched.swap(true, AcqRel) {
         return;
     }
     let model = Arc::downgrade(model);
@@ -36,6 +37,11 @@ fn run(model: &Weak<Model>) {
         let Some(model) = model.upgrade() else {
             return;
         };
+        // It was given a size.
+        if !model.is_elastic() {
+            watch = None;
+            continue;
+        }
         let Some(engine) = model.made_engine() else {
             continue;
         };

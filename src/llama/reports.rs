@@ -215,19 +215,12 @@ pub fn write_so_far() {
     let live = live.into_iter().filter(|(key, _)| is_loaded(key));
     let mut all = loaded.reports.clone();
     all.extend(live.map(|(_, stats)| stats));
-    let n_heard: Vec<u64> = all.iter().map(n_heard).collect();
+    let n_heard: Vec<u64> = all.iter().map(Stats::n_heard).collect();
     if all.is_empty() || n_heard == loaded.n_heard {
         return;
     }
     loaded.n_heard = n_heard;
     loaded.note_written(report::write_json(&all, &path));
-}
-
-/// A number that grows whenever something is computed.
-fn n_heard(stats: &Stats) -> u64 {
-    let devices = stats.devices.iter();
-    let on_devices = devices.map(|d| d.generation.events + d.n_uncached + d.bytes_uploaded);
-    stats.generation.events + stats.prompt.events + on_devices.sum::<u64>()
 }
 
 impl LoadedModels {
@@ -305,7 +298,7 @@ pub fn report_every(interval: Duration) -> ! {
         let models: Vec<_> = loaded_models().models().cloned().collect();
         for model in &models {
             let counted = model.counters();
-            if counted.is_some_and(|stats| said.is_new(Arc::as_ptr(model).cast(), n_heard(&stats)))
+            if counted.is_some_and(|stats| said.is_new(Arc::as_ptr(model).cast(), stats.n_heard()))
                 && let Some(stats) = model.recent()
             {
                 report::say(&report::line(&stats));

@@ -140,7 +140,7 @@ pub fn layout(
 ) -> Result<Layout> {
     let aligns = aligns(files);
     let (mut size, capacity) = match budget {
-        Budget::Fixed(n_bytes) => return Layout::new(tensors, &aligns, n_bytes),
+        Budget::Fixed(n_bytes) => return steerable(tensors, &aligns, n_bytes),
         Budget::UpTo(n_bytes) => {
             let there_is = affordable().saturating_sub(n_bytes_beside);
             (there_is.min(n_bytes), n_bytes)
@@ -174,6 +174,18 @@ pub fn layout(
         numbers::bytes(layout.arena_bytes as u64)
     ));
     Ok(layout)
+}
+
+/// Lays out `n_bytes` so that they may become more while the model runs (`POST /hotset/budget`), where the system lets the
+/// process have the addresses for that.
+fn steerable(tensors: &[Tensor], aligns: &[usize], n_bytes: u64) -> Result<Layout> {
+    let layout = Layout::new(tensors, aligns, n_bytes)?;
+    let whole = Layout::growing(tensors, aligns, n_bytes, u64::MAX)?;
+    let addresses = auto_size::of_addresses(memory::addresses().bytes, layout.arena_bytes as u64);
+    match whole.arena_bytes as u64 <= addresses && Engine::can_have(&whole) {
+        true => Ok(whole),
+        false => Ok(layout),
+    }
 }
 
 /// Says so if a model that has come back begins with less than its size.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 enum Word {
     Notice(Notice),
+    Text(String),
     /// Answered when everything before it is said.
     Flush(Sender<()>),
 }
@@ -26,6 +27,7 @@ fn start() -> Option<Mutex<Sender<Word>>> {
         for word in receiver {
             match word {
                 Word::Notice(notice) => report::say(&notice.to_string()),
+                Word::Text(text) => report::say(&text),
                 Word::Flush(done) => drop(done.send(())),
             }
         }
@@ -51,6 +53,15 @@ pub fn follow(notices: &Notices) {
         None => Box::new(|notice| unsaid().push(notice)),
     };
     notices.listen(listener);
+}
+
+/// Says `text`, or nothing if there is no thread for it.
+pub fn say(text: String) {
+    let thread = THREAD.get_or_init(start).as_ref().filter(|_| is_here());
+    if let Some(thread) = thread {
+        let thread = thread.lock().expect("no thread panics with it");
+        let _ = thread.send(Word::Text(text));
+    }
 }
 
 /// The process that has the thread.

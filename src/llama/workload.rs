@@ -29,6 +29,8 @@ pub struct Given {
     pub learns: bool,
 }
 
+const NOBODY_PANICS: &str = "no thread panics with it";
+
 /// The workload of one model.
 pub struct Workload {
     /// Its number among the models that are loaded.
@@ -41,6 +43,9 @@ pub struct Workload {
     /// How long reading experts may take; 0: none are read.
     pub prewarm: Duration,
     learner: Option<Mutex<Learner>>,
+    /// What a running server was asked to go by instead of `parts`, and to choose from instead of `choice`.
+    used: Mutex<Option<String>>,
+    folder: Mutex<Option<PathBuf>>,
 }
 
 impl Given {
@@ -74,16 +79,6 @@ impl Given {
             given.learns = true;
         }
         Ok(given)
-    }
-
-    /// Whether profiles are used.
-    pub fn uses_any(&self) -> bool {
-        !self.files.is_empty() || self.folder.is_some()
-    }
-
-    /// Whether there is anything to do for a model.
-    pub fn is_empty(&self) -> bool {
-        !self.uses_any() && !self.learns
     }
 
     /// What there is for model `n` of those that are loaded at the same time, counted from 1. Fails if
@@ -130,6 +125,8 @@ impl Given {
             choice,
             prewarm: self.prewarm,
             learner: learner.map(Mutex::new),
+            used: Mutex::default(),
+            folder: Mutex::new(self.folder.as_ref().map(|(folder, _)| folder.clone())),
         })
     }
 }
@@ -144,12 +141,50 @@ impl Workload {
     /// What recognises which of the profiles it is, if there are any.
     pub fn recognizer(&self) -> Option<Recognizer> {
         let profiles: Vec<_> = self.choice.iter().collect();
-        let known = profiles.iter().map(|p| self.blend(&[(*p, 1.0)])).collect();
-        let numbers = self.layers_of_model.numbers.clone();
-        (!profiles.is_empty()).then(|| Recognizer::new(Chooser::new(&profiles), known, numbers))
+        (!profiles.is_empty()).then(|| self.recognizer_of(&profiles))
     }
 
-    fn blend(&self, parts: &[(&Profile, f64)]) -> Known {
+    /// What recognises which of `profiles` it is; they are of this model.
+    pub fn recognizer_of(&self, profiles: &[&Profile]) -> Recognizer {
+        let known = profiles.iter().map(|p| self.blend(&[(*p, 1.0)])).collect();
+        let numbers = self.layers_of_model.numbers.clone();
+        Recognizer::new(Chooser::new(profiles), known, numbers)
+    }
+
+    /// What a profile and the model differ in.
+    pub fn difference(&self, profile: &Profile) -> Option<String> {
+        self.layers_of_model.difference(profile)
+    }
+
+    /// The profiles that policies go by, in one name.
+    pub fn used(&self) -> Option<String> {
+        let asked = lock_soon(&self.used).and_then(|used| used.clone());
+        asked.or_else(|| self.known().map(|known| known.name))
+    }
+
+    /// Policies go by others now, which are called so.
+    pub fn note_used(&self, name: String) {
+        *self.used.lock().expect(NOBODY_PANICS) = Some(name);
+    }
+
+    /// The folder of the profiles that one is chosen of.
+    pub fn folder(&self) -> Option<PathBuf> {
+        lock_soon(&self.folder).and_then(|folder| folder.clone())
+    }
+
+    /// It is another one now.
+    pub fn note_folder(&self, folder: &Path) {
+        *self.folder.lock().expect(NOBODY_PANICS) = Some(folder.to_path_buf());
+    }
+
+    /// Where a profile is saved, if it is.
+    pub fn saves_to(&self) -> Option<PathBuf> {
+        let learner = lock_soon(self.learner.as_ref()?)?;
+        learner.path().map(Path::to_path_buf)
+    }
+
+    /// What a mix of `parts` says, which are of this model.
+    pub fn blend(&self, parts: &[(&Profile, f64)]) -> Known {
         let blend = Blend::of(parts);
         let names: Vec<_> = parts.iter().map(|(p, _)| p.name.as_str()).collect();
         let numbers = self.layers_of_model.numbers.iter();

@@ -41,6 +41,21 @@ pub fn check(n_bytes: u64) -> Result<()> {
     Err(Error::setting("HOTSET_RAM", size(n_bytes).to_string(), format!("only {} are available ({why}); try auto", size(bytes))))
 }
 
+/// The same of a budget that becomes `n_bytes`, of which experts have `n_bytes_now`.
+pub fn check_more(n_bytes: u64, n_bytes_now: u64) -> Result<()> {
+    let Available { bytes, why } = available();
+    if n_bytes <= bytes.saturating_add(n_bytes_now) {
+        return Ok(());
+    }
+    let size = |n| ByteSize(n).display().iec();
+    let allowed = format!(
+        "experts have {}, and only {} more are available ({why}); try auto",
+        size(n_bytes_now),
+        size(bytes)
+    );
+    Err(Error::setting("HOTSET_RAM", size(n_bytes).to_string(), allowed))
+}
+
 /// Memory that this process has allocated, has not touched yet and will touch: it will still grow by about
 /// this. That is [`Expected`], and what was [noted](note_buffer); all else that is mapped, as the stacks of
 /// threads, may stay empty for ever.

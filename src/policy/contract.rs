@@ -85,7 +85,7 @@ pub struct Spec {
 
 impl Spec {
     /// `decay[:half-life in tokens, 1 to 4096, default 16]`.
-    pub(super) fn choice(&self) -> String {
+    pub fn choice(&self) -> String {
         match self.param {
             None => self.name.to_string(),
             Some(Param {

@@ -5,7 +5,7 @@ use crate::draft_tokens::{Batch, Drafts, Sure};
 use crate::error::Result;
 use crate::expert::{Event, ExpertId};
 use crate::notice::Notices;
-use crate::policy::Prior;
+use crate::policy::{self, Prior};
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::trace::Picks;
 use std::ops::{Deref, DerefMut};
@@ -58,6 +58,8 @@ pub struct Pools {
     places: Places,
     drafts: Drafts,
     recognizer: Option<Recognizer>,
+    /// What the policies were told last of the workload.
+    known: Option<Known>,
     notices: Arc<Notices>,
 }
 
@@ -78,6 +80,7 @@ impl Pools {
             places: Places(places.into()),
             drafts: Drafts::default(),
             recognizer: None,
+            known: None,
             notices,
         }
     }
@@ -154,12 +157,37 @@ impl Pools {
         let (known, notice) = recognizer.observe(layer, event)?;
         self.notices.tell(notice);
         prime(&mut self.pools, &self.places, known);
+        self.known = Some(known.clone());
         Some(known)
     }
 
     /// Tells the policies what is known of the workload.
     pub fn prime(&mut self, known: &Known) {
         prime(&mut self.pools, &self.places, known);
+        self.known = Some(known.clone());
+    }
+
+    /// Policies of this name rank what is resident from now on, see [`Pooled::rank_with`].
+    pub fn rank_with(&mut self, policy: &str) -> Result<()> {
+        // Before anything changes: the name may be none.
+        let shapes = self.pools.iter().map(|pool| pool.residency.shape());
+        let made = shapes.map(|shape| policy::by_name(policy, shape));
+        let policies = made.collect::<Result<Vec<_>>>()?;
+        let known = self.known.as_ref();
+        let frequency = known.map(|known| by_pool(self.pools.len(), &self.places, known));
+        for (i, (pool, policy)) in self.pools.iter_mut().zip(policies).enumerate() {
+            let prior = known.zip(frequency.as_ref()).map(|(known, frequency)| Prior {
+                frequency: &frequency[i],
+                n_tokens: known.n_tokens,
+            });
+            pool.rank_with(policy, prior.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Forgets the recent events: what is compared begins here.
+    pub fn forget_recent(&mut self) {
+        self.pools.iter_mut().for_each(|pool| pool.recent.forget());
     }
 
     /// Recognises the workload from now on.
@@ -186,13 +214,19 @@ impl Pools {
 }
 
 /// By pool and then layer of it, what `known` says.
-fn prime(pools: &mut [Pooled], places: &Places, known: &Known) {
-    let mut frequency = vec![Vec::new(); pools.len()];
+fn by_pool(n_pools: usize, places: &Places, known: &Known) -> Vec<Vec<f32>> {
+    let mut frequency = vec![Vec::new(); n_pools];
     for (place, layer) in places.0.iter().zip(&known.frequency) {
         if let Some(place) = place {
             frequency[place.pool].extend_from_slice(layer);
         }
     }
+    frequency
+}
+
+/// Tells the policy of each pool what `known` says.
+fn prime(pools: &mut [Pooled], places: &Places, known: &Known) {
+    let frequency = by_pool(pools.len(), places, known);
     for (pool, frequency) in pools.iter_mut().zip(&frequency) {
         pool.residency.prime(&Prior {
             frequency,

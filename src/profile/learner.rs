@@ -102,6 +102,11 @@ impl Learner {
         Some(learner)
     }
 
+    /// The file, if it is saved.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
+    }
+
     /// The profile as it was last learnt.
     pub fn profile(&self) -> &Profile {
         &self.profile

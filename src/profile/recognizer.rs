@@ -4,6 +4,7 @@ use super::choose::{Chooser, Verdict};
 use crate::expert::Event;
 use crate::notice::Notice;
 use crate::tracker::Phase;
+use serde::Serialize;
 
 /// A workload that is known: how often a token picks each expert, by layer and expert, 0 to 1. Layers are
 /// counted over those of a model whose experts are in host memory or streamed.
@@ -25,6 +26,18 @@ pub struct Recognizer {
     numbers: Vec<usize>,
     /// The latest.
     verdict: Option<Verdict>,
+    n_changes: u64,
+}
+
+/// What was recognised.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recognized {
+    /// The workload.
+    pub name: String,
+    /// How sure that is, 0 to 1.
+    pub sureness: f64,
+    /// How often another one was recognised before.
+    pub changes: u64,
 }
 
 impl Recognizer {
@@ -35,6 +48,7 @@ impl Recognizer {
             known,
             numbers,
             verdict: None,
+            n_changes: 0,
         }
     }
 
@@ -51,6 +65,7 @@ impl Recognizer {
             .chooser
             .observe(number, phase, n, event.experts, event.rows)?;
         self.verdict = Some(verdict);
+        self.n_changes += u64::from(verdict.is_change);
         let known = &self.known[verdict.profile];
         let notice = Notice::Workload {
             profile: known.name.clone(),
@@ -59,6 +74,15 @@ impl Recognizer {
             n_tokens: verdict.n_tokens,
         };
         Some((known, notice))
+    }
+
+    /// What was recognised last, in words, if anything was.
+    pub fn recognized(&self) -> Option<Recognized> {
+        self.verdict.map(|verdict| Recognized {
+            name: self.known[verdict.profile].name.clone(),
+            sureness: verdict.confidence,
+            changes: self.n_changes,
+        })
     }
 
     /// What was recognised last, if anything was.

@@ -19,6 +19,7 @@ mod case;
 #[cfg(feature = "cli")]
 pub mod grid;
 #[cfg(feature = "cli")]
+pub mod measured;
 pub mod planner;
 #[cfg(feature = "cli")]
 mod request;

@@ -28,6 +28,18 @@ impl Tally {
         self.staged += other.staged;
     }
 
+    /// What was counted since `before`.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            events: self.events.saturating_sub(before.events),
+            tokens: self.tokens.saturating_sub(before.tokens),
+            hits: self.hits.saturating_sub(before.hits),
+            misses: self.misses.saturating_sub(before.misses),
+            evictions: self.evictions.saturating_sub(before.evictions),
+            staged: self.staged.saturating_sub(before.staged),
+        }
+    }
+
     /// Hits and misses.
     pub fn picks(&self) -> u64 {
         self.hits + self.misses

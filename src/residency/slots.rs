@@ -3,7 +3,7 @@
 use super::counts::Counts;
 use super::spares::Spares;
 use crate::expert::{ExpertId, Shape};
-use crate::policy::Policy;
+use crate::policy::{Policy, Prior};
 
 /// `slot_of` of an expert that is not resident.
 pub(super) const NO_SLOT: u32 = u32::MAX;
@@ -72,6 +72,22 @@ impl Residency {
     #[inline]
     pub fn keep(&mut self, id: ExpertId) {
         self.spares.remove(self.shape.index(id));
+    }
+
+    /// Another policy ranks the residents from now on, which is new and of the same shape. It is told of `priors`, one
+    /// after the other, and then that each resident comes, in the order of `rank`, equal ones in that of their slots.
+    pub fn rank_with<K: Ord>(
+        &mut self,
+        mut policy: Box<dyn Policy>,
+        priors: &[Prior],
+        rank: impl Fn(ExpertId) -> K,
+    ) {
+        policy.resize(self.n_slots());
+        priors.iter().for_each(|prior| policy.prime(prior));
+        let mut residents: Vec<ExpertId> = self.experts.iter().copied().flatten().collect();
+        residents.sort_by_key(|&id| rank(id));
+        residents.iter().for_each(|&id| policy.insert(id));
+        self.policy = policy;
     }
 
     /// Residents that are held elsewhere too.

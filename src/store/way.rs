@@ -19,6 +19,8 @@ pub struct Way {
     pub kind: QueueKind,
     /// How much at once.
     pub queue_depth: QueueDepth,
+    /// The most that reads all over the file have brought, in bytes per second; `None` if none could be tried.
+    pub bytes_per_second: Option<f64>,
     /// What was found out, if the file is slow to read.
     pub slow: Option<Slow>,
 }
@@ -185,6 +187,7 @@ fn find(disk: &mut dyn Tries, asked: QueueKind, n_bytes: usize, is_worth_it: boo
     let mut way = Way {
         kind: asked,
         queue_depth: QueueDepth::default(),
+        bytes_per_second: None,
         slow: None,
     };
     let Ok((kind, trial)) = disk.read(look(asked, n_bytes, LOOK_DEPTH, 1)) else {
@@ -208,8 +211,9 @@ fn find(disk: &mut dyn Tries, asked: QueueKind, n_bytes: usize, is_worth_it: boo
     if waits && latency > MOSTLY_WAITING {
         best = go_deeper(disk, &mut way, n_bytes, best);
     } else if is_worth_it && lone.speed >= SLOW_BYTES_PER_SECOND {
-        set_pace(disk, &mut way, n_bytes);
+        best = best.max(set_pace(disk, &mut way, n_bytes));
     }
+    way.bytes_per_second = Some(best);
     let is_slow = n_bytes >= SLOW_BYTES_MIN && best < SLOW_BYTES_PER_SECOND;
     way.slow = (is_slow || latency > SLOW_LATENCY).then_some(Slow {
         bytes_per_second: best,
@@ -322,8 +326,9 @@ fn go_deeper(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize, best: f64) -> 
     best
 }
 
-/// Finds the fewest bytes under way that are about as fast as any. The depth of the queue stays if a trial fails.
-fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
+/// Finds the fewest bytes under way that are about as fast as any; returns how many bytes per second that is. The depth of
+/// the queue stays if a trial fails.
+fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) -> f64 {
     let mut found: Vec<(f64, QueueDepth)> = Vec::new();
     let mut best = 0.0f64;
     for (piece_bytes, depth) in PACES {
@@ -353,7 +358,7 @@ fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
             n_reads: u64::MAX,
         };
         let Ok((_, trial)) = disk.read(what) else {
-            return;
+            return best;
         };
         let speed = trial.bytes_per_second();
         best = best.max(speed);
@@ -373,6 +378,7 @@ fn set_pace(disk: &mut dyn Tries, way: &mut Way, n_bytes: usize) {
     if ends_together == Some(false) {
         way.queue_depth.ahead_depth = way.queue_depth.depth.div_ceil(2);
     }
+    best
 }
 
 /// Whether reads that are begun at once end at once, so that one that is needed first comes sooner alone. `None` if

@@ -1,0 +1,171 @@
+//! What the experts of a request have cost: of each sequence, from one answer to the next.
+//!
+//! What happens between the begin of a batch and the begin of the next is shared by its sequences by their tokens. A
+//! server computes all batches in one thread, and asks in that thread, so all this is the thread's own. A request that was
+//! cancelled is counted with the next one of its sequence.
+
+use super::batch_hook::each_model;
+use super::loaded::try_loaded_models;
+use super::speaker;
+use crate::config::StatsTo;
+use crate::engine::Totals;
+use crate::live::Answer;
+use crate::numbers::bytes;
+use crate::statistics::percent;
+use serde::Serialize;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+static IS_COUNTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether anything is counted.
+pub fn count_if(is_counted: bool) {
+    IS_COUNTED.store(is_counted, Relaxed);
+}
+
+/// See [`count_if`].
+pub fn are_counted() -> bool {
+    IS_COUNTED.load(Relaxed)
+}
+
+#[derive(Default)]
+struct Ledger {
+    /// What everything had cost when the batch began.
+    before: Totals,
+    /// The sequences of the batch, and how many of its tokens each has.
+    batch: Vec<(i32, u32)>,
+    costs: HashMap<i32, Cost>,
+}
+
+/// What experts have cost.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+struct Cost {
+    hits: f64,
+    misses: f64,
+    bytes_read: f64,
+    stalled_ms: f64,
+}
+
+/// The same, as it is told.
+#[derive(Serialize)]
+struct Told {
+    hits: u64,
+    misses: u64,
+    bytes_read: u64,
+    stalled_ms: f64,
+}
+
+thread_local! {
+    static LEDGER: RefCell<Ledger> = RefCell::default();
+}
+
+/// A batch begins with a token of each of these sequences.
+pub fn begin(seqs: impl Iterator<Item = i32>) {
+    LEDGER.with_borrow_mut(|ledger| {
+        ledger.close(totals());
+        for seq in seqs {
+            match ledger.batch.iter_mut().find(|(s, _)| *s == seq) {
+                Some((_, n_tokens)) => *n_tokens += 1,
+                None => ledger.batch.push((seq, 1)),
+            }
+        }
+    });
+}
+
+/// The request of a sequence has been computed. Returns what its experts cost, if any are streamed, and says so.
+pub fn end(seq: i32) -> Option<Answer> {
+    let cost = LEDGER.with_borrow_mut(|ledger| {
+        ledger.close(totals());
+        ledger.costs.remove(&seq)
+    })?;
+    let told = Told {
+        hits: cost.hits.round() as u64,
+        misses: cost.misses.round() as u64,
+        bytes_read: cost.bytes_read.round() as u64,
+        stalled_ms: (1e3 * cost.stalled_ms).round() / 1e3,
+    };
+    if told.hits + told.misses == 0 {
+        return None;
+    }
+    let is_told = try_loaded_models().is_some_and(|loaded| loaded.config.stats != StatsTo::Off);
+    if is_told {
+        speaker::say(format!(
+            "hotset: request of slot {seq}: {:.1} % of {} experts were in memory, {} read, {:.0} ms stalled",
+            percent(told.hits, told.hits + told.misses),
+            told.hits + told.misses,
+            bytes(told.bytes_read),
+            told.stalled_ms
+        ));
+    }
+    Some(Answer::json(&told))
+}
+
+/// What all models have cost so far.
+fn totals() -> Totals {
+    let sum = RefCell::new(Totals::default());
+    each_model(|model| {
+        if let Some(engine) = model.made_engine() {
+            let (totals, mut sum) = (engine.totals(), sum.borrow_mut());
+            sum.hits += totals.hits;
+            sum.misses += totals.misses;
+            sum.bytes_read += totals.bytes_read;
+            sum.stalled += totals.stalled;
+        }
+    });
+    sum.into_inner()
+}
+
+impl Ledger {
+    /// The batch has ended, when everything had cost `now`: each of its sequences bears its part.
+    fn close(&mut self, now: Totals) {
+        let before = std::mem::replace(&mut self.before, now);
+        let n_tokens: u32 = self.batch.iter().map(|(_, n)| n).sum();
+        for (seq, n) in self.batch.drain(..) {
+            let part = f64::from(n) / f64::from(n_tokens.max(1));
+            let of = |now: u64, before: u64| now.saturating_sub(before) as f64 * part;
+            let cost = self.costs.entry(seq).or_default();
+            cost.hits += of(now.hits, before.hits);
+            cost.misses += of(now.misses, before.misses);
+            cost.bytes_read += of(now.bytes_read, before.bytes_read);
+            cost.stalled_ms +=
+                now.stalled.saturating_sub(before.stalled).as_secs_f64() * 1e3 * part;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(n: u64) -> Totals {
+        Totals {
+            hits: 3 * n,
+            misses: n,
+            bytes_read: 100 * n,
+            stalled: Duration::from_millis(n),
+        }
+    }
+
+    #[test]
+    fn sequences_bear_what_their_batches_cost() {
+        let mut ledger = Ledger::default();
+        ledger.close(at(10));
+        ledger.batch = vec![(0, 3), (1, 1)];
+        ledger.close(at(14));
+        ledger.batch = vec![(1, 1)];
+        ledger.close(at(15));
+        // The model was loaded again.
+        ledger.batch = vec![(1, 1)];
+        ledger.close(at(0));
+        let cost = |n: f64| Cost {
+            hits: 3.0 * n,
+            misses: n,
+            bytes_read: 100.0 * n,
+            stalled_ms: n,
+        };
+        assert_eq!(ledger.costs[&0], cost(3.0));
+        assert_eq!(ledger.costs[&1], cost(2.0));
+    }
+}
