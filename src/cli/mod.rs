@@ -28,6 +28,7 @@ mod profile;
 mod replay;
 mod run;
 mod tiles;
+mod top;
 mod widen;
 
 /// Keeps the experts a mixture-of-experts model is about to use in fast memory
@@ -48,6 +49,7 @@ enum Command {
     Profile(profile::Args),
     Replay(replay::Args),
     Plan(plan::Args),
+    Top(top::Args),
     Bench(bench::Args),
     #[command(hide = true)]
     BenchRow(bench::row::Args),
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Profile(args) => profile::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Replay(args) => replay::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Top(args) => top::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchRow(args) => bench::row::run(&args).map(|()| ExitCode::SUCCESS),
     };

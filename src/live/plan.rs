@@ -50,15 +50,15 @@ pub struct LivePlan {
     pub disk_bytes_per_s: Option<f64>,
     /// What a token takes without waiting, in milliseconds; null if nothing was generated.
     pub compute_ms_per_token: Option<f64>,
-    /// What the memory of now brings; null if nothing was generated.
-    pub now: Option<Now>,
+    /// What the memory of now brings; of no use where there are no rows, because nothing was generated.
+    pub now: Now,
     /// All budgets, and what follows.
     #[serde(flatten)]
     pub plan: MemoryPlan,
 }
 
 /// What the memory of now brings.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Now {
     /// Bytes for experts.
     pub budget_bytes: u64,
@@ -71,6 +71,21 @@ pub struct Now {
 }
 
 impl LivePlan {
+    /// Of a model of which nothing was computed yet.
+    pub fn nothing(model: String, policy: String) -> Self {
+        Self {
+            model,
+            policy,
+            age_s: 0.0,
+            window_picks: 0,
+            window_tokens: 0,
+            disk_bytes_per_s: None,
+            compute_ms_per_token: None,
+            now: Now::default(),
+            plan: MemoryPlan::default(),
+        }
+    }
+
     /// The plan of a model with this `layout` and policy, of which a token uses `top_k` experts of a layer, from its latest
     /// routing by pool; the budget is `budget_bytes` now. Takes some tenths of a second.
     pub fn of(
@@ -113,12 +128,15 @@ impl LivePlan {
             window_tokens: n_tokens,
             disk_bytes_per_s: speed.disk_bytes_per_s,
             compute_ms_per_token: speed.compute_ms_per_token,
-            now: now.map(|row| Now {
-                budget_bytes: row.budget_bytes,
-                hit_percent: row.hit_percent,
-                bytes_per_token: row.bytes_per_token,
-                tokens_per_s: row.tokens_per_s,
-            }),
+            now: Now {
+                budget_bytes,
+                ..now.map_or_else(Now::default, |row| Now {
+                    budget_bytes: row.budget_bytes,
+                    hit_percent: row.hit_percent,
+                    bytes_per_token: row.bytes_per_token,
+                    tokens_per_s: row.tokens_per_s,
+                })
+            },
             plan,
         })
     }
@@ -258,7 +276,7 @@ mod tests {
             };
             assert_eq!(row.hit_percent, expected, "{row:?}");
         }
-        let now = plan.now.unwrap();
+        let now = plan.now;
         assert_eq!((now.budget_bytes, now.bytes_per_token), (16384, 8192.0));
         // Half of the millisecond that reading takes is waited for.
         assert!((now.tokens_per_s.unwrap() - 1e3 / 1.5).abs() < 1e-6, "{now:?}");
@@ -272,7 +290,7 @@ mod tests {
         windows[0].recent = RecentEvents::new(10);
         let plan = LivePlan::of("m".to_string(), "lru", &layout, 1, 1, &windows, Speed::default());
         let plan = plan.unwrap();
-        assert!(plan.plan.rows.is_empty() && plan.now.is_none() && plan.plan.knee_bytes.is_none());
+        assert!(plan.plan.rows.is_empty() && plan.plan.knee_bytes.is_none());
     }
 
     #[test]

@@ -209,7 +209,7 @@ fn answer_of_models(request: &Request) -> Answer {
     let changed = match request {
         Request::Stats => return Answer::json(&stats(&models)),
         Request::Heat => return Answer::json(&heat(&models)),
-        Request::Plan => return plan(models),
+        Request::Plan => return plan(&models),
         Request::Budget(text) => steering::set_budget(&models, text),
         Request::Policy(name) => steering::set_policy(&models, name),
         Request::Profile(wish) => steering::set_profile(&models, wish),
@@ -569,36 +569,34 @@ impl Live {
     }
 }
 
-fn plan(models: Vec<Live>) -> Answer {
-    let mut plans = Vec::new();
-    for model in models {
-        let is_due = kept().looked(&model).plan_pace.begin(Instant::now());
-        if is_due {
-            let again = model.again();
-            let begin = Instant::now();
-            let made = apart(move || again.plan())
-                .and_then(|thread| thread.join().ok())
-                .flatten();
+fn plan(models: &[Live]) -> Answer {
+    let of = |model: &Live| {
+        if kept().looked(model).plan_pace.begin(Instant::now()) {
+            let (again, begin) = (model.again(), Instant::now());
+            let made = apart(move || again.plan()).and_then(|thread| thread.join().ok());
             let mut kept = kept();
-            let looked = kept.looked(&model);
-            // Before anything was generated it is asked for again soon.
-            looked.plan_pace = match made.as_ref().is_some_and(|plan| !plan.plan.rows.is_empty()) {
-                true => looked.plan_pace,
-                false => Pace::default(),
-            };
-            if made.as_ref().is_some_and(|plan| !plan.plan.rows.is_empty()) {
-                looked.plan_pace.end(Instant::now(), begin.elapsed());
+            let looked = kept.looked(model);
+            looked.plan = made.flatten();
+            // Before anything was generated it may be asked for again at once.
+            match looked
+                .plan
+                .as_ref()
+                .is_some_and(|plan| !plan.plan.rows.is_empty())
+            {
+                true => looked.plan_pace.end(Instant::now(), begin.elapsed()),
+                false => looked.plan_pace = Pace::default(),
             }
-            looked.plan = made;
         }
         let mut kept = kept();
-        let looked = kept.looked(&model);
+        let looked = kept.looked(model);
         let age = looked.plan_pace.age(Instant::now()).unwrap_or_default();
-        plans.extend(looked.plan.clone().map(|plan| LivePlan {
+        let nothing = || LivePlan::nothing(model.name.clone(), model.policy());
+        LivePlan {
             age_s: age.as_secs_f64(),
-            ..plan
-        }));
-    }
+            ..looked.plan.clone().unwrap_or_else(nothing)
+        }
+    };
+    let plans: Vec<LivePlan> = models.iter().map(of).collect();
     Answer::json(&plans)
 }
 

@@ -43,7 +43,7 @@ pub struct Row {
 }
 
 /// What follows from a workload's measures.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct MemoryPlan {
     /// Bytes of all experts.
     pub expert_bytes: u64,

@@ -17,6 +17,8 @@ mod profile;
 mod programs;
 mod replay;
 mod replay_output;
+mod top;
+mod top_screen;
 mod values;
 mod widen;
 
@@ -70,7 +72,13 @@ fn cargo_passes_on_nothing_that_looks_like_a_setting() {
 #[test]
 fn bad_options_and_values_name_the_value_and_what_is_valid() {
     let cases: [(&[&str], &[&str]); 11] = [
-        (&["fly"], &["fly", "run, demo, widen, pack, policies"]),
+        (
+            &["fly"],
+            &[
+                "fly",
+                "run, demo, widen, pack, policies, profile, replay, plan, top, bench",
+            ],
+        ),
         (&["policies", "--xml"], &["--xml", "--json"]),
         (
             &["run", "--rma", "1GiB"],
