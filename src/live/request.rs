@@ -107,7 +107,11 @@ fn of_json<'a, T: Deserialize<'a>>(body: &'a [u8], allowed: &str) -> Result<T> {
         b"" => b"{}",
         body => body,
     };
-    serde_json::from_slice(body).map_err(|why| refused(body, &why.to_string(), allowed))
+    // A list of its fields would do for a struct.
+    match body.starts_with(b"{") {
+        true => serde_json::from_slice(body).map_err(|why| refused(body, &why.to_string(), allowed)),
+        false => Err(refused(body, "it is no JSON object", allowed)),
+    }
 }
 
 fn refused(body: &[u8], why: &str, allowed: &str) -> Error {
@@ -162,7 +166,7 @@ mod tests {
             ("profile", "{}", "one of the three"),
             ("profile", r#"{"save":false}"#, "one of the three"),
             ("profile", r#"{"save":true,"use":"a"}"#, "one of the three"),
-            ("reset", "[1]", "invalid"),
+            ("reset", "[]", "no JSON object"),
         ] {
             let path = format!("/hotset/{path}");
             let error = parse("POST", &path, "", body.as_bytes()).unwrap().unwrap_err();

@@ -24,7 +24,12 @@ impl LlamaServer {
     }
 
     /// Starts a command that lacks these arguments and an address.
-    pub fn start_with(mut command: Command, args: &[&str]) -> Self {
+    pub fn start_with(command: Command, args: &[&str]) -> Self {
+        Self::start_at(command, "", args)
+    }
+
+    /// The same, where all paths begin with a prefix that the command is given otherwise.
+    pub fn start_at(mut command: Command, prefix: &str, args: &[&str]) -> Self {
         // Free now, and the system gives the next caller another one.
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
@@ -39,17 +44,22 @@ impl LlamaServer {
             "--no-webui",
         ]);
         command.args(args);
-        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(60)));
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)));
         let mut server = Self {
             running: Running::start(command),
             agent: config.build().new_agent(),
             url: format!("http://127.0.0.1:{port}"),
         };
-        let health = format!("{}/health", server.url);
+        let health = format!("{}{prefix}/health", server.url);
         let agent = server.agent.clone();
-        server
-            .running
-            .wait_until("health", |_| agent.get(&health).call().is_ok());
+        server.running.wait_until("health", |_| {
+            agent
+                .get(&health)
+                .call()
+                .is_ok_and(|answer| answer.status() == 200)
+        });
         server
     }
 
@@ -91,6 +101,45 @@ impl LlamaServer {
             .send_json(body);
         let answer = answer.unwrap_or_else(|e| panic!("{body}: {e}\n{}", self.running.stderr()));
         answer.into_body().read_json().unwrap()
+    }
+
+    /// The status and the text of its answer to `GET path`, or to `POST path` if there is a body; with a key, if it wants one.
+    pub fn http(&self, path: &str, body: Option<&str>, key: Option<&str>) -> (u16, String) {
+        let url = format!("{}{path}", self.url);
+        let bearer = |key| format!("Bearer {key}");
+        let answer = match (body, key.map(bearer)) {
+            (None, None) => self.agent.get(&url).call(),
+            (None, Some(key)) => self.agent.get(&url).header("Authorization", key).call(),
+            (Some(body), None) => self.agent.post(&url).send(body),
+            (Some(body), Some(key)) => self
+                .agent
+                .post(&url)
+                .header("Authorization", key)
+                .send(body),
+        };
+        let answer = answer.unwrap_or_else(|e| panic!("{path}: {e}\n{}", self.running.stderr()));
+        let status = answer.status().as_u16();
+        (status, answer.into_body().read_to_string().unwrap())
+    }
+
+    /// What it answers to `GET path`, which must succeed.
+    pub fn get(&self, path: &str) -> Value {
+        let (status, text) = self.http(path, None, None);
+        assert_eq!(status, 200, "{path}: {text}");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}: {text}"))
+    }
+
+    /// Continues a prompt greedily by so many tokens, in a thread of its own.
+    pub fn complete_apart(&self, prompt: &str, n_tokens: u32) -> std::thread::JoinHandle<Value> {
+        let (agent, url) = (self.agent.clone(), format!("{}/completion", self.url));
+        let body = json!({
+            "prompt": prompt, "n_predict": n_tokens, "temperature": 0, "ignore_eos": true, "cache_prompt": false,
+            "return_tokens": true,
+        });
+        std::thread::spawn(move || {
+            let answer = agent.post(url).send_json(&body).unwrap();
+            answer.into_body().read_json().unwrap()
+        })
     }
 
     /// Where it listens.
