@@ -19,20 +19,39 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(format!("{:x}", hash.finalize()))
 }
 
-/// Reads `root/part` for each part, a file or a directory.
-pub fn read_tree(root: &Path, parts: &[&str]) -> Result<Tree> {
+/// What is no source in a tree of llama.cpp: the page of its server, which `ui` puts there, and the packages that one
+/// was built with in a checkout.
+pub const BUILT: &[&str] = &["tools/ui/dist", "tools/ui/node_modules"];
+
+/// The SHA-256 of names and contents, in hex.
+#[cfg_attr(not(feature = "llama"), allow(dead_code))]
+pub fn tree_sha256(tree: &Tree) -> String {
+    let mut hash = Sha256::new();
+    for (path, bytes) in tree {
+        let name = path.display();
+        hash.update(format!("{name}\n{}\n", bytes.len()));
+        hash.update(bytes);
+    }
+    format!("{:x}", hash.finalize())
+}
+
+/// Reads `root/part` for each part, a file or a directory, without those in `skip`.
+pub fn read_tree(root: &Path, parts: &[&str], skip: &[&str]) -> Result<Tree> {
     let mut tree = Tree::new();
     for part in parts {
-        read_into(root, Path::new(part), &mut tree)?;
+        read_into(root, Path::new(part), skip, &mut tree)?;
     }
     Ok(tree)
 }
 
-fn read_into(root: &Path, part: &Path, tree: &mut Tree) -> Result<()> {
+fn read_into(root: &Path, part: &Path, skip: &[&str], tree: &mut Tree) -> Result<()> {
+    if skip.iter().any(|skip| part == Path::new(skip)) {
+        return Ok(());
+    }
     let path = root.join(part);
     if path.is_dir() {
         for entry in fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))? {
-            read_into(root, &part.join(entry?.file_name()), tree)?;
+            read_into(root, &part.join(entry?.file_name()), skip, tree)?;
         }
     } else {
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;

@@ -4,6 +4,7 @@
 //! vendor/llama.cpp                    the pinned tree, as upstream published it
 //! target/tools                        cmake, ninja and libclang where the machine lacks them
 //! target/llama/sdist                  the package the tree came in
+//! target/llama/<tag>-ui               the page of llama-server
 //! target/llama/<tag>-<features>/src   the tree with the patches
 //! target/llama/<tag>-<features>/build its build, shared by all profiles
 //! ```
@@ -21,6 +22,8 @@ mod run;
 #[cfg(feature = "llama")]
 mod toolkits;
 mod tools;
+#[cfg(feature = "llama")]
+mod ui;
 mod upstream;
 #[cfg(feature = "llama")]
 mod vulkan;

@@ -7,6 +7,7 @@ use super::link;
 use super::run::{run_watched, say};
 use super::toolkits;
 use super::tools::Tools;
+use super::ui::{self, Page};
 use super::upstream::Upstream;
 use super::vulkan;
 use anyhow::{Context, Result};
@@ -34,15 +35,25 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     if cfg!(feature = "rpc") {
         targets.push("ggml-rpc-server".to_owned());
     }
-    let options = options(tree)?;
+    let users = users_options(tree)?;
+    let page = page(dirs, tools, tree, root, &users);
+    if let Some(line) = &page.missing {
+        println!("cargo:warning={line}");
+    }
+    let options = options(tree, users);
     let stamp = root.join("built");
-    let stamp_text = format!("{options:?}\n{targets:?}\n{:?}\n", compiler_settings());
+    let stamp_text = format!(
+        "{options:?}\n{targets:?}\n{:?}\n{}\n",
+        compiler_settings(),
+        page.id
+    );
     if !files::has_stamp(&stamp, &stamp_text) {
         if cfg!(feature = "vulkan") {
             vulkan::check(dirs)?;
         }
         // It is true again only when all is done: the settings could be changed back before.
         files::remove(&stamp)?;
+        ui::install(&page, root)?;
         say(&format!("configuring llama.cpp {}", tree.tag));
         configure(tools, &options, root)?;
         compile(tools, &tree.tag, &targets, root)?;
@@ -69,15 +80,48 @@ fn setting(name: &str) -> Option<String> {
     env::var(name).ok()
 }
 
-/// Our options, then the user's.
-fn options(tree: &Upstream) -> Result<Vec<(String, String)>> {
+/// What `CMAKE_ARGS` says.
+fn users_options(tree: &Upstream) -> Result<Vec<(String, String)>> {
     let ours = our_options(tree);
     let names: Vec<_> = ours.iter().map(|(name, _)| *name).collect();
-    let users = arguments::parse(&setting("CMAKE_ARGS").unwrap_or_default(), &names)?;
+    arguments::parse(&setting("CMAKE_ARGS").unwrap_or_default(), &names)
+}
+
+/// Our options, then the user's.
+fn options(tree: &Upstream, users: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut ours = our_options(tree);
+    // Upstream's build takes the page that we made before, if any, and is not to look for another.
+    if ui::ways(&users).is_some() {
+        ours.push(("LLAMA_BUILD_UI", "OFF".to_owned()));
+        ours.push(("LLAMA_USE_PREBUILT_UI", "OFF".to_owned()));
+    }
     let ours = ours
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value));
-    Ok(ours.chain(users).collect())
+    ours.chain(users).collect()
+}
+
+/// The page of llama-server, as far as it is ours to make.
+fn page(
+    dirs: &Dirs,
+    tools: &Tools,
+    tree: &Upstream,
+    root: &Path,
+    users: &[(String, String)],
+) -> Page {
+    let maker = ui::Maker {
+        pristine: &tree.root,
+        src: &root.join("src"),
+        number: &tree.number,
+        dir: &dirs.target.join("llama").join(format!("{}-ui", tree.tag)),
+        path: &tools.search_path(),
+        npm_limit: ui::NPM_LIMIT,
+        say,
+    };
+    match ui::ways(users) {
+        Some(ways) => maker.page(ways),
+        None => maker.of_tree(),
+    }
 }
 
 fn our_options(tree: &Upstream) -> Vec<(&'static str, String)> {
@@ -95,8 +139,6 @@ fn our_options(tree: &Upstream) -> Vec<(&'static str, String)> {
         off("LLAMA_BUILD_APP"),
         off("LLAMA_BUILD_EXAMPLES"),
         off("LLAMA_BUILD_TESTS"),
-        off("LLAMA_BUILD_UI"),
-        off("LLAMA_USE_PREBUILT_UI"),
         ("LLAMA_BUILD_SERVER", switch(true)),
         ("LLAMA_BUILD_TOOLS", switch(true)),
         ("LLAMA_BUILD_NUMBER", tree.number.clone()),

@@ -35,13 +35,13 @@ impl Changes {
 
 /// What has to change below `src` to make it `pristine` with the queue applied.
 pub fn plan(queue: &Path, pristine: &Path, src: &Path) -> Result<Changes> {
-    let mut tree = files::read_tree(pristine, PARTS)?;
+    let mut tree = files::read_tree(pristine, PARTS, files::BUILT)?;
     for patch in list(queue)? {
         apply(&patch, &mut tree)?;
     }
     let mut remove = Vec::new();
     if src.exists() {
-        for (path, found) in files::read_tree(src, &[""])? {
+        for (path, found) in files::read_tree(src, &[""], files::BUILT)? {
             match tree.get(&path) {
                 Some(wanted) if *wanted == found => drop(tree.remove(&path)),
                 Some(_) => (),

@@ -4,7 +4,10 @@ use anyhow::{Context, Result, bail};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// How many lines of a failed tool's output the error repeats.
 const TAIL_LINES: usize = 40;
@@ -90,4 +93,104 @@ pub fn run_watched(what: &str, command: &mut Command, mut line: impl FnMut(&str)
         );
     }
     Ok(())
+}
+
+/// Runs `command` until `end` at the latest, and adds its output to the file `log`. The error is one line.
+#[cfg_attr(not(feature = "llama"), allow(dead_code))]
+pub fn run_limited(what: &str, command: &mut Command, log: &Path, end: Instant) -> Result<()> {
+    let context = || format!("writing to {}", log.display());
+    let mut out = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(context)?;
+    writeln!(out, "\n== {what}").with_context(context)?;
+    let n_before = out.metadata().with_context(context)?.len() as usize;
+    lead_a_group(command)
+        .stdin(Stdio::null())
+        .stdout(out.try_clone().with_context(context)?)
+        .stderr(out);
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("{what}: starting {:?}", command.get_program()))?;
+    let mut leash = Leash::on(&child);
+    let status = loop {
+        let status = child.try_wait().context("waiting for a tool")?;
+        if status.is_some() || Instant::now() >= end {
+            break status;
+        }
+        thread::sleep(Duration::from_millis(50));
+    };
+    let Some(status) = status else {
+        leash.pull();
+        // Where there is no `sh`, what it started goes on.
+        let _ = child.kill();
+        child.wait().context("waiting for a tool")?;
+        bail!("{what} was ended because it took too long");
+    };
+    leash.let_go();
+    if !status.success() {
+        let bytes = std::fs::read(log).unwrap_or_default();
+        let text = String::from_utf8_lossy(bytes.get(n_before..).unwrap_or_default());
+        bail!("{what} failed ({status}): {}", telling_line(&text));
+    }
+    Ok(())
+}
+
+/// The first sentence about an error, else the first words about one, else the last line.
+#[cfg_attr(not(feature = "llama"), allow(dead_code))]
+fn telling_line(text: &str) -> String {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let is_error = |line: &&str| {
+        let line = line.to_lowercase();
+        ["error", "err!", "failed"].iter().any(|w| line.contains(w))
+    };
+    let errors: Vec<_> = lines.clone().filter(is_error).collect();
+    let is_sentence = |line: &&&str| line.split_whitespace().count() > 5;
+    let line = errors.iter().find(is_sentence).or(errors.first()).copied();
+    let line = line.or(lines.next_back()).unwrap_or("it said nothing");
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// Ends a tool with all that it started: when told to, and when this process ends. An interrupt from a terminal comes to
+/// cargo and to us, but not to a group of its own.
+struct Leash(Option<Child>);
+
+impl Leash {
+    fn on(tool: &Child) -> Self {
+        let mut sh = Command::new("sh");
+        lead_a_group(&mut sh)
+            .args(["-c", "read -r line; kill -s KILL -- \"-$0\""])
+            .arg(tool.id().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self(sh.spawn().ok())
+    }
+
+    /// Ends what is on it. Its shell waits for the other end of this pipe, which ends with us too.
+    fn pull(&mut self) {
+        if let Some(sh) = &mut self.0 {
+            drop(sh.stdin.take());
+            let _ = sh.wait();
+        }
+    }
+
+    /// Lets go of it.
+    fn let_go(&mut self) {
+        if let Some(sh) = &mut self.0 {
+            let _ = sh.kill();
+            let _ = sh.wait();
+        }
+    }
+}
+
+#[cfg(unix)]
+fn lead_a_group(command: &mut Command) -> &mut Command {
+    std::os::unix::process::CommandExt::process_group(command, 0)
+}
+
+#[cfg(not(unix))]
+fn lead_a_group(command: &mut Command) -> &mut Command {
+    command
 }

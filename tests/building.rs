@@ -1,14 +1,29 @@
-//! What the build script reads of the environment; its files have no tests of their own, since cargo runs none there.
+//! What the build script reads of the environment, and how it comes to the page of llama-server; its files have no
+//! tests of their own, since cargo runs none there.
 
 #[path = "../build/arguments.rs"]
 mod arguments;
 #[allow(dead_code)]
+#[path = "../build/files.rs"]
+mod files;
+#[allow(dead_code)]
+#[path = "../build/run.rs"]
+mod run;
+#[allow(dead_code)]
 #[path = "../build/toolkits.rs"]
 mod toolkits;
+#[allow(dead_code)]
+#[path = "../build/ui.rs"]
+mod ui;
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 const OURS: &[&str] = &["GGML_CUDA", "LLAMA_BUILD_TESTS"];
 
@@ -110,4 +125,274 @@ fn without_the_cuda_compiler_one_line_says_what_to_do() {
         );
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn options_about_the_page_leave_ways_out_or_leave_all_to_upstream() {
+    let ways = |text: &str| ui::ways(&parse(text).unwrap());
+    let ours = |npm, prebuilt| Some(ui::Ways { npm, prebuilt });
+    for (text, wanted) in [
+        ("", ours(true, true)),
+        ("-DGGML_LTO=ON", ours(true, true)),
+        ("-DLLAMA_BUILD_UI=OFF", ours(false, true)),
+        ("-DLLAMA_USE_PREBUILT_UI:BOOL=no", ours(true, false)),
+        (
+            "-DLLAMA_BUILD_UI=0 -DLLAMA_USE_PREBUILT_UI=0",
+            ours(false, false),
+        ),
+        ("-DLLAMA_BUILD_UI=ON", None),
+        ("-DLLAMA_USE_PREBUILT_UI=1", None),
+        ("-DLLAMA_BUILD_WEBUI=ON", None),
+        ("-DLLAMA_BUILD_UI=OFF -DLLAMA_BUILD_UI=ON", None),
+        (
+            "-DLLAMA_BUILD_UI=ON -DLLAMA_BUILD_UI=OFF",
+            ours(false, true),
+        ),
+    ] {
+        assert_eq!(ways(text), wanted, "{text}");
+    }
+}
+
+/// Held while programs are written and run: one that another thread's child still has open does not start.
+static PROGRAMS: Mutex<()> = Mutex::new(());
+
+/// A tree, and a `PATH` that has only what a test puts there.
+struct Workshop(TempDir);
+
+impl Workshop {
+    /// With a cmake that takes any page, and fetches one if the file `online` is there.
+    fn new() -> Self {
+        let shop = Self(tempfile::tempdir().unwrap());
+        for (name, text) in [
+            ("src/scripts/ui-assets.cmake", ""),
+            ("src/tools/ui/package.json", "{}"),
+            (
+                "src/tools/ui/CMakeLists.txt",
+                "set(LLAMA_UI_HF_BUCKET \"some/bucket\" CACHE STRING)",
+            ),
+        ] {
+            shop.write(name, text);
+        }
+        shop.program(
+            "cmake",
+            "echo cmake >> @/calls
+             for a; do case $a in
+                 -DUI_SOURCE_DIR=*) s=${a#*=} ;;
+                 -DUI_BINARY_DIR=*) o=${a#*=} ;;
+                 -DHF_BUCKET=some/bucket) [ -e @/online ] && mkdir $o/dist && echo theirs > $o/dist/index.html && s=$o ;;
+             esac; done
+             [ -e $s/dist/index.html ] && echo '#define LLAMA_UI_HAS_ASSETS 1' > $o/ui.h
+             echo and that is all",
+        );
+        shop
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Puts a shell script into `PATH`, in which `@` is the workshop.
+    fn program(&self, name: &str, text: &str) {
+        let text = text.replace('@', &self.0.path().display().to_string());
+        let name = format!("bin/{name}");
+        self.write(&name, &format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{text}\n"));
+        fs::set_permissions(self.path(&name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn node_with_npm(&self, npm: &str) {
+        self.program("node", "");
+        self.program("npm", &format!("echo npm $1 >> @/calls\n{npm}"));
+    }
+
+    fn page(&self, npm: bool, prebuilt: bool) -> ui::Page {
+        let bin = self.path("bin");
+        let maker = ui::Maker {
+            pristine: &self.path("pristine"),
+            src: &self.path("src"),
+            number: "123",
+            dir: &self.path("ui"),
+            path: bin.as_os_str(),
+            npm_limit: Duration::from_secs(2),
+            say: |_| (),
+        };
+        maker.page(ui::Ways { npm, prebuilt })
+    }
+
+    /// What was run since this was asked last.
+    fn calls(&self) -> String {
+        let calls = fs::read_to_string(self.path("calls")).unwrap_or_default();
+        let _ = fs::remove_file(self.path("calls"));
+        calls.replace('\n', ",")
+    }
+}
+
+/// The first line of a page.
+fn index(page: &ui::Page) -> Option<String> {
+    let dist = page.dist.as_ref()?;
+    let text = fs::read_to_string(dist.join("index.html")).unwrap();
+    Some(text.trim_end().to_owned())
+}
+
+const BUILDS: &str =
+    "[ $1 = run ] && mkdir dist && echo ours $LLAMA_BUILD_NUMBER > dist/index.html; exit 0";
+
+#[test]
+fn a_page_is_built_once() {
+    let _one = PROGRAMS.lock();
+    let shop = Workshop::new();
+    shop.node_with_npm(BUILDS);
+    let first = shop.page(true, true);
+    assert_eq!(index(&first).as_deref(), Some("ours 123"), "{first:?}");
+    assert_eq!(shop.calls(), "npm ci,npm run,cmake,");
+    assert!(first.missing.is_none() && !shop.path("ui/work").exists());
+
+    // Neither does what it was built with matter any more, nor the page that is in the tree by now.
+    fs::remove_file(shop.path("bin/npm")).unwrap();
+    let root = shop.0.path();
+    shop.write("build/tools/ui/dist/index.html", "stale");
+    ui::install(&first, root).unwrap();
+    assert_eq!(shop.page(true, true).id, first.id);
+    assert_eq!(shop.calls(), "");
+    let installed = shop.path("src/tools/ui/dist");
+    assert!(installed.join("index.html").exists() && !shop.path("build/tools/ui/dist").exists());
+
+    // Sources that changed do, and a page that is gone, and a way that is closed.
+    shop.node_with_npm(BUILDS);
+    shop.write("src/tools/ui/package.json", "{ }");
+    assert_ne!(shop.page(true, true).id, first.id);
+    assert_eq!(shop.calls(), "npm ci,npm run,cmake,");
+    fs::remove_dir_all(shop.path("ui/dist")).unwrap();
+    assert!(shop.page(true, true).dist.is_some());
+    assert_eq!(shop.calls(), "npm ci,npm run,cmake,");
+    let none = shop.page(false, false);
+    assert!(none.dist.is_none() && none.missing.is_none(), "{none:?}");
+    ui::install(&none, root).unwrap();
+    assert!(!installed.exists());
+}
+
+#[test]
+fn without_npm_a_page_is_fetched_and_without_a_network_a_line_says_so() {
+    let _one = PROGRAMS.lock();
+    let shop = Workshop::new();
+    let why = |page: ui::Page| {
+        let line = page.missing.filter(|_| page.dist.is_none()).unwrap();
+        assert!(!line.contains('\n') && line.contains("ui/state"), "{line}");
+        line
+    };
+    let line = why(shop.page(true, true));
+    assert!(
+        line.contains("no node with npm in PATH; fetching"),
+        "{line}"
+    );
+    assert_eq!(shop.calls(), "cmake,");
+    // It is said again, and not tried again: not before node is there, or other sources, or all is to be forgotten.
+    assert_eq!(why(shop.page(true, true)), line);
+    assert_eq!(shop.calls(), "");
+
+    shop.node_with_npm(
+        "echo npm ERR! code E; echo npm ERR! no registry that anybody knows of; exit 3",
+    );
+    let line = why(shop.page(true, true));
+    assert!(
+        line.contains("exit status: 3): npm ERR! no registry that"),
+        "{line}"
+    );
+    assert_eq!(shop.calls(), "npm ci,npm view,cmake,");
+    why(shop.page(true, true));
+    assert_eq!(shop.calls(), "");
+
+    shop.write("online", "");
+    fs::remove_file(shop.path("ui/state")).unwrap();
+    let page = shop.page(true, true);
+    assert_eq!(index(&page).as_deref(), Some("theirs"), "{page:?}");
+    assert!(why(shop.page(true, false)).contains("npm view"));
+    assert_eq!(index(&shop.page(false, true)).as_deref(), Some("theirs"));
+
+    // An npm that ends well without a page.
+    shop.node_with_npm("exit 0");
+    let line = why(shop.page(true, false));
+    assert!(line.contains("work/dist gave no page"), "{line}");
+}
+
+#[test]
+fn an_npm_that_never_ends_is_ended_with_all_it_started() {
+    let _one = PROGRAMS.lock();
+    let shop = Workshop::new();
+    shop.write("online", "");
+    shop.node_with_npm("sleep 600 & echo $! > @/pid; wait");
+    let began = Instant::now();
+    let page = shop.page(true, true);
+    assert!(began.elapsed() < Duration::from_secs(60));
+    assert_eq!(index(&page).as_deref(), Some("theirs"), "{page:?}");
+    let pid = fs::read_to_string(shop.path("pid")).unwrap();
+    let is_there = || {
+        let mut sh = Command::new("sh");
+        let status = sh.args(["-c", "kill -0 $0 2>&-", pid.trim()]).status();
+        // In a container nobody may collect it.
+        let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        status.unwrap().success() && !state.contains(") Z")
+    };
+    while is_there() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{pid} goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_page_of_a_checkout_comes_first() {
+    let _one = PROGRAMS.lock();
+    let shop = Workshop::new();
+    shop.node_with_npm(BUILDS);
+    shop.write("pristine/tools/ui/dist/index.html", "its own");
+    assert_eq!(index(&shop.page(true, true)).as_deref(), Some("its own"));
+    assert_eq!(index(&shop.page(false, false)).as_deref(), Some("its own"));
+    assert_eq!(shop.calls(), "cmake,");
+}
+
+/// Upstream's script says what a page needs; it would end the build where something of that is missing.
+#[cfg(feature = "llama")]
+#[test]
+fn upstreams_script_tells_pages_from_others() {
+    let _one = PROGRAMS.lock();
+    let shop = Workshop::new();
+    let dist = "pristine/tools/ui/dist";
+    for name in [
+        "index.html",
+        "manifest.webmanifest",
+        "sw.js",
+        "build.json",
+        "_app/version.json",
+        "_app/bundle.1.js",
+        "_app/bundle.1.css",
+        "workbox-1.js",
+    ] {
+        shop.write(&format!("{dist}/{name}"), "text");
+    }
+    let tools = env!("BUILD_TOOLS_PATH");
+    let path = format!("{tools}:{}", std::env::var("PATH").unwrap());
+    let path = OsString::from(path.trim_start_matches(':'));
+    let page = |name: &str| {
+        let maker = ui::Maker {
+            pristine: &shop.path("pristine"),
+            src: Path::new(env!("BUILD_LLAMA_SRC")),
+            number: "123",
+            dir: &shop.path(name),
+            path: &path,
+            npm_limit: Duration::ZERO,
+            say: |_| (),
+        };
+        let (npm, prebuilt) = (true, false);
+        maker.page(ui::Ways { npm, prebuilt })
+    };
+    let whole = page("whole");
+    assert_eq!(index(&whole).as_deref(), Some("text"), "{whole:?}");
+    fs::remove_file(shop.path(dist).join("sw.js")).unwrap();
+    let part = page("part");
+    assert!(part.dist.is_none() && part.missing.is_some(), "{part:?}");
 }
