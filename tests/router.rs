@@ -220,3 +220,51 @@ fn a_size_below_one_expert_is_refused() {
         assert!(ended.stderr.contains(part), "{}", ended.stderr);
     }
 }
+
+/// Each process answers for its model; the page is the router's own, and loads no model.
+#[test]
+fn each_model_is_shown_and_steered_by_its_process() {
+    let router = Router::new();
+    let server = router.start(&[("HOTSET_RAM", "40%")]);
+    let (status, page) = server.http("/hotset", None, None);
+    assert!(
+        status == 200 && page.starts_with("<!DOCTYPE html>"),
+        "{page}"
+    );
+    assert_eq!(
+        server.http("/hotset/stats", None, None).0,
+        400,
+        "of which model?"
+    );
+    for (model, policy) in [("one", "lru"), ("two", "lfu")] {
+        let body = json!({"model": model, "name": policy}).to_string();
+        let (status, text) = server.http("/hotset/policy", Some(&body), None);
+        assert_eq!(status, 200, "{text}");
+    }
+    for (model, policy) in [("one", "lru"), ("two", "lfu")] {
+        let stats = server.get(&format!("/hotset/stats?model={model}"));
+        let name = stats[0]["model"].as_str().unwrap();
+        assert!(name.ends_with(&format!("{model}.gguf")), "{name}");
+        assert_eq!(stats[0]["policy"], policy);
+        let (status, text) = server.http(&format!("/metrics?model={model}"), None, None);
+        assert!(
+            status == 501 || text.contains("moe_ram_hits_total"),
+            "{text}"
+        );
+    }
+    let body = json!({"model": "one", "ram": "12"}).to_string();
+    let (status, text) = server.http("/hotset/budget", Some(&body), None);
+    assert!(status == 400 && text.contains("HOTSET_RAM=12"), "{text}");
+    server.stop();
+}
+
+/// A size that the models of a router share is the router's.
+#[test]
+fn a_shared_size_is_not_changed_by_one_of_them() {
+    let router = Router::new();
+    let server = router.start(&[("HOTSET_RAM", "12MiB")]);
+    let body = json!({"model": "one", "ram": "6MiB"}).to_string();
+    let (status, text) = server.http("/hotset/budget", Some(&body), None);
+    assert!(status == 400 && text.contains("shares its size"), "{text}");
+    server.stop();
+}

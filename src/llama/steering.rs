@@ -31,9 +31,11 @@ pub fn set_budget(models: &[Live], text: &str) -> Result<Value> {
     let wrong = |why: &str| Error::setting(RAM, text, why);
     let streamed: Vec<_> = models.iter().filter_map(Live::streamed).collect();
     if streamed.is_empty() {
-        return Err(wrong(
-            "nothing is streamed: the server is to be started with HOTSET_RAM",
-        ));
+        let streams = try_loaded_models().is_some_and(|loaded| loaded.config.ram.is_some());
+        return Err(wrong(match streams && models.is_empty() {
+            true => "no model is loaded now, it may be asleep",
+            false => "nothing is streamed: the server is to be started with HOTSET_RAM",
+        }));
     }
     if streamed.iter().any(|model| model.is_shared()) {
         return Err(wrong(

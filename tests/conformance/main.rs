@@ -7,6 +7,7 @@ mod leaving;
 mod misuse;
 mod model;
 mod spares;
+mod swapped;
 mod world;
 
 use hotset::expert::{Event, Shape};

@@ -140,8 +140,12 @@ fn a_prefix_comes_first() {
     server.arg("-m").arg(polyglot());
     server.env("LLAMA_ARG_API_PREFIX", "/llm");
     let server = LlamaServer::start_at(server, "/llm", &["-c", "512"]);
-    for path in PATHS.iter().chain(&["/hotset"]) {
-        assert_eq!(server.http(&format!("/llm{path}"), None, None).0, 200, "{path}");
+    for path in PATHS[..3].iter().chain(&["/hotset"]) {
+        assert_eq!(
+            server.http(&format!("/llm{path}"), None, None).0,
+            200,
+            "{path}"
+        );
         assert_eq!(server.http(path, None, None).0, 404, "{path}");
     }
     let (status, text) = server.http("/llm/hotset/policy", Some(r#"{"name":"lru"}"#), None);
