@@ -30,6 +30,9 @@ type Lock = fn() -> Option<MutexGuard<'static, LoadedModels>>;
 const WAITING: Lock = || Some(loaded_models());
 
 /// A cache goes away: its counters wait for the end of the model.
+/// Counters of models that are gone, at most: a server that sleeps frees its model each time.
+const N_REPORTS_MAX: usize = 64;
+
 pub fn close(cached: &Arc<Cached>) {
     count(cached, usize::MAX, WAITING);
     device::remove(cached);
@@ -225,6 +228,7 @@ pub fn write_so_far() {
 
 /// A number that grows whenever something is computed.
 fn n_heard(stats: &Stats) -> u64 {
+    forget_oldest(&mut all);
     let devices = stats.devices.iter();
     let on_devices = devices.map(|d| d.generation.events + d.n_uncached + d.bytes_uploaded);
     stats.generation.events + stats.prompt.events + on_devices.sum::<u64>()
@@ -233,6 +237,12 @@ fn n_heard(stats: &Stats) -> u64 {
 impl LoadedModels {
     /// The counters of the devices of the model at address `key`, whose caches are gone.
     fn take_devices(&mut self, key: usize) -> Vec<DeviceStats> {
+/// Keeps the latest counters of all that there are.
+fn forget_oldest(all: &mut Vec<Stats>) {
+    let n_too_many = all.len().saturating_sub(N_REPORTS_MAX);
+    all.drain(..n_too_many);
+}
+
         let mine = self.devices.extract_if(.., |(model, _)| *model == key);
         mine.map(|(_, stats)| stats).collect()
     }
@@ -278,6 +288,9 @@ impl LoadedModels {
                 }
                 Ok(())
             }
+        forget_oldest(&mut self.reports);
+        // The same numbers may be those of other models now.
+        self.n_heard.clear();
         };
         self.note_written(result);
     }

@@ -53,7 +53,10 @@ pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<Ex
     }
     signals::begin();
     hook::install(config)?;
-    hook::hold_tables();
+    // A server prints no text. It may sleep often, and live long.
+    if tool != Tool::Server {
+        hook::hold_tables();
+    }
     ending::report_at_exit();
     let status = run(tool, args);
     let reported = hook::finish();
