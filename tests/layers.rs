@@ -311,7 +311,6 @@ fn the_library_has_no_crate_of_a_command_line() {
         "clap",
         "comfy-table",
         "csv",
-        "dirs",
         "half",
         "indicatif",
         "plotters",

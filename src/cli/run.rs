@@ -26,6 +26,12 @@ enum Program {
     Perplexity,
 }
 
+/// Whether a profile is kept without having been asked for: of what streams, unless something else was said.
+#[cfg(feature = "llama")]
+fn keeps_profile(config: &hotset::config::Config) -> bool {
+    config.enabled && config.ram.is_some() && config.profile.is_none()
+}
+
 /// Runs the program to its end.
 #[cfg(feature = "llama")]
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -37,8 +43,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Program::Bench => (Tool::Bench, "llama-bench"),
         Program::Perplexity => (Tool::Perplexity, "llama-perplexity"),
     };
-    let config = args.knobs.config()?;
-    hotset::llama::tools::export(args.knobs.given());
+    let mut config = args.knobs.config()?;
+    let mut given = args.knobs.given().to_vec();
+    if keeps_profile(&config) && tool != Tool::Bench {
+        let (name, value) = ("HOTSET_PROFILE", "auto");
+        config.set(name, value)?;
+        given.push((name, value.into()));
+    }
+    hotset::llama::tools::export(&given);
     let argv: Vec<_> = std::iter::once(name.into()).chain(args.args).collect();
     Ok(main_with(tool, &argv, config)?)
 }

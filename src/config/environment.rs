@@ -58,7 +58,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Ram;
+    use crate::config::{ProfileSource, Ram};
 
     fn parse(name: &str, value: &str) -> Result<Config> {
         Config::from_vars([(name.to_string(), value.to_string())])
@@ -73,6 +73,21 @@ mod tests {
         assert_eq!(ram("12345678"), Ram::Bytes(12_345_678));
         assert_eq!(ram("40%"), Ram::Percent(40.0));
         assert_eq!(ram("auto"), Ram::Auto);
+    }
+
+    #[test]
+    fn auto_and_off_are_words_and_files_of_these_names_have_a_folder() {
+        let profile = |value| parse("HOTSET_PROFILE", value).unwrap().profile;
+        let Some(ProfileSource::Auto(folder)) = profile("auto") else {
+            panic!("auto is no file");
+        };
+        assert!(folder.is_none_or(|folder| folder.ends_with("hotset/profiles")));
+        assert_eq!(profile("off"), Some(ProfileSource::Off));
+        assert_eq!(profile(""), None);
+        for value in ["./auto", "./off", "auto:2", "auto,off"] {
+            let error = parse("HOTSET_PROFILE", value).unwrap_err().to_string();
+            assert!(error.contains("no such file"), "{error}");
+        }
     }
 
     #[test]

@@ -132,8 +132,8 @@ pub const KNOBS: &[Knob] = &[
     },
     Knob {
         name: "HOTSET_PROFILE",
-        values: "start warm: `FILE[:WEIGHT],...`, or a folder of profiles to choose from",
-        default: "unset: start cold",
+        values: "start warm: `auto`, from a file for each model that is kept by itself; `FILE[:WEIGHT],...`; a folder of profiles to choose from; `off`",
+        default: "`off`; with `hotset run --ram`: `auto`",
         set: |config, knob, value| {
             config.profile = Some(ProfileSource::parse(knob.name, value)?);
             Ok(())

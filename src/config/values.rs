@@ -77,6 +77,13 @@ impl StatsTo {
     }
 }
 
+/// Where this user's profiles are that are kept by themselves.
+fn own_folder() -> Option<PathBuf> {
+    // A home that is a relative path would be another one in each folder.
+    let data = dirs::data_dir().filter(|folder| folder.is_absolute());
+    data.map(|folder| folder.join("hotset/profiles"))
+}
+
 /// Which profiles are used.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProfileSource {
@@ -84,11 +91,20 @@ pub enum ProfileSource {
     Files(Vec<(PathBuf, f64)>),
     /// The one of this folder that the routing turns out to be like.
     Folder(PathBuf),
+    /// One for each model, kept in this folder by itself; `None` if this user has no folder for data.
+    Auto(Option<PathBuf>),
+    /// None, and somebody has said so.
+    Off,
 }
 
 impl ProfileSource {
-    /// Reads `FILE[:WEIGHT],...`, or the name of a folder.
+    /// Reads `FILE[:WEIGHT],...`, the name of a folder, `auto` or `off`.
     pub fn parse(name: &str, value: &OsStr) -> Result<Self> {
+        match value.as_bytes() {
+            b"auto" => return Ok(Self::Auto(own_folder())),
+            b"off" => return Ok(Self::Off),
+            _ => {}
+        }
         let path = Path::new(value);
         if path.is_dir() {
             return Ok(Self::Folder(path.to_path_buf()));

@@ -1,11 +1,12 @@
 //! The callbacks that say what the calling thread computes.
 
-use super::batch::BATCH;
+use super::batch::{BATCH, N_BEGUN};
 use super::bound::BOUND;
 use super::model::Model;
 use super::{device, device_hook, ending, observer, requests};
 use crate::engine::{Batch, Token};
 use std::ffi::c_void;
+use std::sync::atomic::Ordering::Relaxed;
 
 pub unsafe extern "C" fn batch(
     _: *mut c_void,
@@ -41,6 +42,7 @@ pub unsafe extern "C" fn batch(
     }
     BATCH.with_borrow(|batch| each_model(|model| model.begin_batch(batch)));
     device_hook::begin_batch();
+    N_BEGUN.fetch_add(1, Relaxed);
     ending::chain();
 }
 

@@ -4,25 +4,23 @@
 //! then may end the process. So saving and reporting is the work of a thread of its own. Whoever asks for it
 //! waits, but not for ever, and asking allocates nothing and takes no lock: handlers of signals may do it.
 
+use super::batch::N_BEGUN;
 use super::bell::{
     self, BELL, HAS_ENDED, IS_END, IS_STUCK, N_ANSWERED, N_ASKED, PROCESS, Wish, is_here,
 };
 use super::bound::BOUND;
 use super::{device, observer, saving, signals, speaker};
+use crate::output::Pace;
 use crate::report;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use libc::{c_int, c_void};
 use std::io::{PipeReader, PipeWriter, Read};
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Mutex, Once};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
-
-/// When it saves for the first time, and how often then.
-const FIRST_SAVE: Duration = Duration::from_secs(15);
-const SAVE_INTERVAL: Duration = Duration::from_secs(120);
 
 /// Whether there will be anything to save or to report.
 static IS_WANTED: AtomicBool = AtomicBool::new(false);
@@ -141,9 +139,10 @@ pub fn finish() {
 /// The thread.
 fn attend(mut bell: PipeReader) {
     signals::leave_to_others();
-    let mut next = Instant::now() + FIRST_SAVE;
+    let begin = Instant::now();
+    let mut pace = Pace::default();
     loop {
-        listen(&mut bell, next.saturating_duration_since(Instant::now()));
+        listen(&mut bell, pace.pause(begin.elapsed()));
         let n_asked = N_ASKED.load(Acquire);
         if n_asked != N_ANSWERED.load(Acquire) {
             match IS_END.load(Acquire) {
@@ -162,13 +161,12 @@ fn attend(mut bell: PipeReader) {
             }
         }
         signals::pass_on();
-        if Instant::now() >= next {
-            next = Instant::now() + SAVE_INTERVAL;
-            if !HAS_ENDED.load(Acquire) {
-                saving::save();
-                if IS_WANTED.load(Acquire) {
-                    signals::chain();
-                }
+        // Before it is saved: what is computed meanwhile is for the next time.
+        let n_begun = N_BEGUN.load(Relaxed);
+        if pace.is_due(begin.elapsed(), n_begun) && !HAS_ENDED.load(Acquire) {
+            saving::save();
+            if IS_WANTED.load(Acquire) {
+                signals::chain();
             }
         }
     }

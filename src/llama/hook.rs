@@ -69,7 +69,7 @@ pub fn install(config: Config) -> Result<()> {
     let given = Given::read(&config)?;
     let is_silent = config.stats == StatsTo::Off;
     let has_files = config.files().next().is_some();
-    ending::want(has_files || !is_silent);
+    ending::want(has_files || given.saves() || !is_silent);
     if let StatsTo::Every(interval) = config.stats {
         let thread = std::thread::Builder::new().name("hotset-stats".to_string());
         if let Err(cause) = thread.spawn(move || reports::report_every(interval)) {
@@ -107,6 +107,12 @@ pub fn profiles() -> Vec<Profile> {
 pub fn uninstall() {
     // SAFETY: NULL is allowed, and the caller says that no model is loaded.
     unsafe { ggml_set_expert_hook(std::ptr::null()) };
+}
+
+/// What is computed from now on is no text: nothing is learnt from it.
+#[cfg(feature = "llama")]
+pub fn teach_nothing() {
+    loaded_models().teach_nothing();
 }
 
 /// Holds tables back until [`finish`], for programs that still have text to write when a model goes.

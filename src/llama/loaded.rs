@@ -23,7 +23,7 @@ use crate::device::DeviceStats;
 use crate::engine::layout::expert_bytes;
 use crate::error::Result;
 use crate::gguf::expert_part;
-use crate::profile::{Fingerprint, ModelLayers};
+use crate::profile::{Fingerprint, Lesson, ModelLayers};
 use crate::report;
 use crate::stats::Stats;
 use crate::store::ModelFile;
@@ -127,6 +127,17 @@ impl LoadedModels {
     #[cfg(feature = "llama")]
     pub fn learn(&mut self) {
         self.given.learns = true;
+    }
+
+    /// What is computed from now on teaches nothing.
+    #[cfg(feature = "llama")]
+    pub fn teach_nothing(&mut self) {
+        self.given.teach_nothing();
+    }
+
+    /// A model is about to go, which may come back.
+    pub(super) fn remember(&mut self, workload: &Workload, lesson: &Lesson) {
+        self.given.remember(workload, lesson);
     }
 
     /// Whether there is a budget, and another model has not used it up.

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod auto_profile;
 mod banks;
 mod batch;
 mod batch_hook;

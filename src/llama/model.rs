@@ -14,6 +14,7 @@ use crate::engine::layout::{Tensor, expert_bytes};
 use crate::engine::predict::Predictor;
 use crate::engine::{Batch, Engine, When};
 use crate::error::{Error, Result};
+use crate::profile::Lesson;
 use crate::recent_events;
 use crate::report::{self, Progress};
 use crate::stats::Stats;
@@ -240,10 +241,17 @@ impl Model {
     /// Saves what was learnt so far, if a profile is saved. Does nothing if an event is being planned
     /// and does not end.
     pub fn save_profile(&self) {
-        let lesson = self.engine.get().and_then(Engine::lesson);
-        if let (Some(workload), Some(lesson)) = (&self.workload, lesson) {
+        let workload = self.workload.as_ref().filter(|w| w.learns());
+        if let Some(workload) = workload
+            && let Some(lesson) = self.lesson()
+        {
             workload.learn(&lesson);
         }
+    }
+
+    /// All that was picked, by layer of the engine. `None` as there, or if nothing was computed.
+    pub fn lesson(&self) -> Option<Lesson> {
+        self.engine.get().and_then(Engine::lesson)
     }
 
     /// Tells the engine what is known of the workload, and reads what fits of that.

@@ -128,13 +128,15 @@ impl Observer {
     /// Saves what was learnt so far, if a profile is saved. Does nothing if an event is being counted and
     /// does not end.
     pub fn save_profile(&self) {
-        let lesson = self.watch.as_ref().and_then(|watch| {
-            let watch = lock_soon(watch)?;
-            Some(watch.lesson.clone())
-        });
-        if let (Some(workload), Some(lesson)) = (&self.workload, lesson) {
+        if let (Some(workload), Some(lesson)) = (&self.workload, self.lesson()) {
             workload.learn(&lesson);
         }
+    }
+
+    /// All that was picked, by layer, if it is counted. `None` as there.
+    pub fn lesson(&self) -> Option<Lesson> {
+        let watch = self.watch.as_ref()?;
+        Some(lock_soon(watch)?.lesson.clone())
     }
 }
 

@@ -14,6 +14,7 @@ use super::workload::Workload;
 use crate::config::StatsTo;
 use crate::device::DeviceStats;
 use crate::error::Result;
+use crate::profile::Lesson;
 use crate::report;
 use crate::stats::{RECENT_PICKS, Stats};
 use std::collections::HashMap;
@@ -28,6 +29,9 @@ type Lock = fn() -> Option<MutexGuard<'static, LoadedModels>>;
 
 /// However long it takes, as a load of another model may.
 const WAITING: Lock = || Some(loaded_models());
+
+/// Counters of models that are gone, at most: a server that sleeps frees its model each time.
+const N_REPORTS_MAX: usize = 64;
 
 /// A cache goes away: its counters wait for the end of the model.
 pub fn close(cached: &Arc<Cached>) {
@@ -66,15 +70,24 @@ pub fn stop(key: usize) {
             observer.settle();
             observer::end(&observer);
             park(key);
+            remember(observer.workload(), observer.lesson());
             end_observer(key, &observer, WAITING);
         }
         Some(LoadedModel::Streamed(model)) => {
             model.settle();
             park(key);
+            remember(model.workload(), model.lesson());
             end_model(key, &model, Model::stats, WAITING);
         }
     }
     speaker::flush();
+}
+
+/// What a model has picked is there when it comes back, whether it is saved or not.
+fn remember(workload: Option<&Workload>, lesson: Option<Lesson>) {
+    if let (Some(workload), Some(lesson)) = (workload, lesson) {
+        loaded_models().remember(workload, &lesson);
+    }
 }
 
 /// Writes what was recorded of the model at address `key`. A disk may take its time, and the loaded models is free.
@@ -151,7 +164,7 @@ fn end_observer(key: usize, observer: &Observer, lock: Lock) {
     if !devices.is_empty() {
         let stats = loaded.device_stats(observer, devices);
         loaded.report(stats);
-    } else if observer.workload().is_some_and(Workload::uses_any) {
+    } else if observer.workload().is_some_and(Workload::is_asked) {
         report::say(
             "hotset: HOTSET_PROFILE does nothing for a model that is not streamed (HOTSET_RAM) and has no experts \
              on a device (--moe-cache-mib)",
@@ -215,12 +228,19 @@ pub fn write_so_far() {
     let live = live.into_iter().filter(|(key, _)| is_loaded(key));
     let mut all = loaded.reports.clone();
     all.extend(live.map(|(_, stats)| stats));
+    forget_oldest(&mut all);
     let n_heard: Vec<u64> = all.iter().map(Stats::n_heard).collect();
     if all.is_empty() || n_heard == loaded.n_heard {
         return;
     }
     loaded.n_heard = n_heard;
     loaded.note_written(report::write_json(&all, &path));
+}
+
+/// Keeps the latest counters of all that there are.
+fn forget_oldest(all: &mut Vec<Stats>) {
+    let n_too_many = all.len().saturating_sub(N_REPORTS_MAX);
+    all.drain(..n_too_many);
 }
 
 impl LoadedModels {
@@ -261,6 +281,9 @@ impl LoadedModels {
             return;
         }
         self.reports.push(stats);
+        forget_oldest(&mut self.reports);
+        // The same numbers may be those of other models now.
+        self.n_heard.clear();
         let result = match &to {
             StatsTo::Json(path) => report::write_json(&self.reports, path),
             _ => {

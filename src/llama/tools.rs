@@ -1,7 +1,7 @@
 //! Upstream's programs, as functions.
 
 use super::{ending, hook, loading, signals};
-use crate::config::Config;
+use crate::config::{Config, ProfileSource};
 use crate::error::Result;
 use std::ffi::{CString, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
@@ -48,12 +48,20 @@ pub fn main(tool: Tool) -> ExitCode {
 
 /// Runs `tool` with these settings. Fails before it starts if they cannot hold.
 pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<ExitCode> {
-    if tool == Tool::Bench && config.profile_save.take().is_some() {
+    let is_auto = matches!(config.profile, Some(ProfileSource::Auto(_)));
+    if tool == Tool::Bench && (config.profile_save.take().is_some() || is_auto) {
         crate::report::say("hotset: llama-bench computes no text, so it teaches no profile");
     }
     signals::begin();
     hook::install(config)?;
-    hook::hold_tables();
+    if tool == Tool::Bench {
+        // Each of its runs is to begin as the first one.
+        hook::teach_nothing();
+    }
+    // A server prints no text. It may sleep often, and live long.
+    if tool != Tool::Server {
+        hook::hold_tables();
+    }
     ending::report_at_exit();
     let status = run(tool, args);
     let reported = hook::finish();

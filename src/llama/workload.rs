@@ -1,12 +1,14 @@
 //! What is known of a model's workload, and what is learnt of it: profiles that are used, and the one
 //! that is saved.
 
+use super::auto_profile::AutoProfiles;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::profile::recognizer::{Known, Recognizer};
 use crate::profile::{
-    Blend, Chooser, Learner, Lesson, ModelLayers, PRIOR_TOKENS, Profile, read_folder_sparing,
+    Blend, Chooser, Learner, Lesson, Memory, ModelLayers, PRIOR_TOKENS, Profile,
+    read_folder_sparing, weight_beside,
 };
 use crate::report;
 use crate::sync::lock_soon;
@@ -20,6 +22,9 @@ use std::time::Duration;
 pub struct Given {
     files: Vec<(PathBuf, Profile, f64)>,
     folder: Option<(PathBuf, Vec<(PathBuf, Profile)>)>,
+    auto: Option<AutoProfiles>,
+    /// What was learnt of models that are gone; `None` if that teaches nothing.
+    memory: Option<Memory>,
     prewarm: Duration,
     /// Where a profile is saved.
     save: Option<PathBuf>,
@@ -40,6 +45,8 @@ pub struct Workload {
     parts: Vec<(Profile, f64)>,
     /// The profiles of which one is chosen.
     choice: Vec<Profile>,
+    /// Whether somebody has named any of these.
+    is_asked: bool,
     /// How long reading experts may take; 0: none are read.
     pub prewarm: Duration,
     learner: Option<Mutex<Learner>>,
@@ -54,10 +61,14 @@ impl Given {
         let mut given = Self {
             prewarm: config.prewarm,
             is_routed: config.routed.is_some(),
+            memory: Some(Memory::default()),
             ..Self::default()
         };
         match &config.profile {
-            None => {}
+            None | Some(config::ProfileSource::Off) => {}
+            Some(config::ProfileSource::Auto(folder)) => {
+                given.auto = Some(AutoProfiles::new(folder.clone(), config));
+            }
             Some(config::ProfileSource::Files(parts)) => {
                 for (path, weight) in parts {
                     let profile = Profile::read(path)?;
@@ -79,6 +90,28 @@ impl Given {
             given.learns = true;
         }
         Ok(given)
+    }
+
+    /// Whether what is learnt is kept.
+    pub fn saves(&self) -> bool {
+        self.save.is_some() || self.auto.as_ref().is_some_and(|auto| auto.saves)
+    }
+
+    /// What is computed from now on is no text: nothing is learnt from it.
+    #[cfg(feature = "llama")]
+    pub fn teach_nothing(&mut self) {
+        (self.save, self.memory, self.learns) = (None, None, false);
+        if let Some(auto) = &mut self.auto {
+            auto.saves = false;
+        }
+    }
+
+    /// A model is freed that has picked `lesson` since it was loaded, by layer of the engine: if it comes back, it goes
+    /// on with that.
+    pub fn remember(&mut self, workload: &Workload, lesson: &Lesson) {
+        if let Some(memory) = &mut self.memory {
+            memory.learn(&workload.layers_of_model, lesson);
+        }
     }
 
     /// What there is for model `n` of those that are loaded at the same time, counted from 1. Fails if
@@ -110,19 +143,39 @@ impl Given {
                 folder.display()
             ));
         }
+        let is_asked = !parts.is_empty() || !choice.is_empty();
+        let before = self.memory.as_ref();
+        let before = before.and_then(|memory| memory.of(&layers_of_model));
+        // Of a model that is on devices as a whole nothing is heard.
+        let auto = self.auto.as_ref();
+        let auto = auto.filter(|_| !layers_of_model.numbers.is_empty());
+        let auto = auto.map(|auto| auto.of_model(&layers_of_model, before.is_none()));
+        let auto = auto.unwrap_or_default();
+        parts.extend(auto.known.map(|profile| (profile, 1.0)));
+        if let Some(profile) = before {
+            let others = parts.iter().map(|(_, weight)| weight).sum();
+            let weight = match parts.is_empty() {
+                true => 1.0,
+                false => weight_beside(profile, others),
+            };
+            parts.push((profile.clone(), weight));
+        }
         let learner = match &self.save {
             Some(path) => {
-                Learner::continuing(output::numbered(path, n), &layers_of_model, report::say)
+                let path = output::numbered(path, n);
+                Learner::continuing("HOTSET_PROFILE_SAVE", path, &layers_of_model, report::say)
             }
-            None => self
-                .learns
-                .then(|| Learner::new(&layers_of_model, report::say)),
+            None => auto.learner.or_else(|| {
+                let learner = || Learner::new(&layers_of_model, report::say);
+                self.learns.then(learner)
+            }),
         };
         Ok(Workload {
             n,
             layers_of_model,
             parts,
             choice,
+            is_asked,
             prewarm: self.prewarm,
             learner: learner.map(Mutex::new),
             used: Mutex::default(),
@@ -195,9 +248,9 @@ impl Workload {
         }
     }
 
-    /// Whether profiles are used.
-    pub fn uses_any(&self) -> bool {
-        !self.parts.is_empty() || !self.choice.is_empty()
+    /// Whether profiles are used that somebody has named.
+    pub fn is_asked(&self) -> bool {
+        self.is_asked
     }
 
     /// Whether a profile is learnt.
@@ -215,12 +268,7 @@ impl Workload {
         let Some(mut learner) = learner else {
             return;
         };
-        let mut whole = Lesson::new(&self.layers_of_model.n_experts);
-        whole.tokens = lesson.tokens;
-        for (&number, picks) in self.layers_of_model.numbers.iter().zip(&lesson.layers) {
-            whole.layers[number].clone_from(picks);
-        }
-        learner.learn(whole, &self.layers_of_model);
+        learner.learn(self.layers_of_model.whole(lesson), &self.layers_of_model);
     }
 
     /// The profile as it was last learnt, if one is.

@@ -10,6 +10,7 @@ mod check;
 mod draft;
 mod lock;
 pub mod names;
+mod pace;
 mod place;
 #[cfg(test)]
 mod tests;
@@ -18,4 +19,5 @@ pub use check::{Identity, check, check_all, identity};
 pub use draft::{Draft, Growing, write};
 pub use lock::{Lock, lock};
 pub use names::{model_path, numbered};
+pub use pace::Pace;
 pub use place::Place;

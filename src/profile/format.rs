@@ -181,15 +181,17 @@ impl Fingerprint {
         }
     }
 
+    /// What counts of its name.
+    pub(super) fn plain_name(&self) -> String {
+        let kept = self.name.chars().filter(|c| c.is_alphanumeric());
+        kept.flat_map(char::to_lowercase).collect()
+    }
+
     /// What a profile of `self` and a model `other` differ in, with both values; `None` if they are one.
     ///
     /// Names are compared by their letters and digits. Neither names nor architectures count where one is empty.
     pub fn difference(&self, other: &Self) -> Option<String> {
-        let plain = |name: &str| -> String {
-            let kept = name.chars().filter(|c| c.is_alphanumeric());
-            kept.flat_map(char::to_lowercase).collect()
-        };
-        let (a, b) = (plain(&self.name), plain(&other.name));
+        let (a, b) = (self.plain_name(), other.plain_name());
         let differs = |field, a: &dyn std::fmt::Display, b: &dyn std::fmt::Display| {
             Some(format!(
                 "its model.{field} is {a}, that of the model is {b}"

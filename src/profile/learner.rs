@@ -28,6 +28,16 @@ impl ModelLayers {
                 .then(|| "its layers do not have the model's numbers of experts".to_string())
         })
     }
+
+    /// A lesson of all layers of the model, of one by layer of the engine.
+    pub fn whole(&self, lesson: &Lesson) -> Lesson {
+        let mut whole = Lesson::new(&self.n_experts);
+        whole.tokens = lesson.tokens;
+        for (&number, picks) in self.numbers.iter().zip(&lesson.layers) {
+            whole.layers[number].clone_from(picks);
+        }
+        whole
+    }
 }
 
 /// Tells people something.
@@ -44,6 +54,8 @@ pub struct Learner {
 
 /// Where a profile is saved.
 struct Kept {
+    /// What asks for it.
+    setting: &'static str,
     /// What was asked for.
     wanted: PathBuf,
     /// That, or the file beside it that the model has for itself.
@@ -77,17 +89,23 @@ impl Learner {
         }
     }
 
-    /// Goes on with what is at `wanted`, or in the file of the model beside it. `None` if there is no name left.
+    /// Goes on with what is at `wanted`, as `setting` asks for, or in the file of the model beside it. `None` if there
+    /// is no name left.
     ///
     /// What cannot be read now is looked at again before anything is saved.
-    pub fn continuing(wanted: PathBuf, layers_of_model: &ModelLayers, say: Say) -> Option<Self> {
+    pub fn continuing(
+        setting: &'static str,
+        wanted: PathBuf,
+        layers_of_model: &ModelLayers,
+        say: Say,
+    ) -> Option<Self> {
         let (path, old, unsaved) = match choose(&wanted, layers_of_model, say) {
             Ok(chosen) => {
                 let (path, old) = chosen?;
                 (path, old, String::new())
             }
             Err(why) => {
-                say(&unsaved_line(&why));
+                say(&unsaved_line(setting, &why));
                 (wanted.clone(), None, why)
             }
         };
@@ -95,6 +113,7 @@ impl Learner {
         learner.profile.name = profile_name(&path);
         learner.profile = old.unwrap_or(learner.profile);
         learner.file = Some(Kept {
+            setting,
             wanted,
             path,
             unsaved,
@@ -132,15 +151,15 @@ impl Learner {
             }
             Err(why) if why == file.unsaved => {}
             Err(why) => {
-                (self.say)(&unsaved_line(&why));
+                (self.say)(&unsaved_line(file.setting, &why));
                 file.unsaved = why;
             }
         }
     }
 }
 
-fn unsaved_line(why: &str) -> String {
-    format!("hotset: warning: HOTSET_PROFILE_SAVE: {why}; what is learnt is not saved")
+fn unsaved_line(setting: &str, why: &str) -> String {
+    format!("hotset: warning: {setting}: {why}; what is learnt is not saved")
 }
 
 impl Kept {
@@ -325,7 +344,10 @@ mod tests {
     #[test]
     fn what_cannot_be_read_for_a_while_is_read_and_added_to_later() {
         let (bench, layers_of_model) = (Bench::new(), layers_of_model());
-        let begin = || Learner::continuing(bench.path.clone(), &layers_of_model, say).unwrap();
+        let begin = || {
+            let path = bench.path.clone();
+            Learner::continuing("HOTSET_PROFILE_SAVE", path, &layers_of_model, say).unwrap()
+        };
         begin().learn(lesson(5), &layers_of_model);
         assert_eq!(n_tokens(&bench.path), 5);
         assert_eq!(said(), [""; 0]);
@@ -362,7 +384,8 @@ mod tests {
     #[test]
     fn what_is_something_else_is_left_alone() {
         let (bench, layers_of_model) = (Bench::new(), layers_of_model());
-        let mut learner = Learner::continuing(bench.path.clone(), &layers_of_model, say).unwrap();
+        let path = bench.path.clone();
+        let mut learner = Learner::continuing("X", path, &layers_of_model, say).unwrap();
         learner.learn(lesson(5), &layers_of_model);
         fs::write(&bench.path, "something else").unwrap();
         learner.learn(lesson(7), &layers_of_model);

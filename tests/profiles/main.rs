@@ -3,16 +3,21 @@
 
 #![cfg(all(feature = "llama", feature = "cli"))]
 
+mod auto;
 #[path = "../child/mod.rs"]
 mod child;
 mod kept;
+mod killed;
 mod learning;
 mod output;
 mod programs;
 mod record;
 #[path = "../runner/mod.rs"]
 mod runner;
+#[path = "../serving/mod.rs"]
+mod serving;
 mod shared;
+mod sleeping;
 #[path = "../tiny/mod.rs"]
 mod tiny;
 

@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 #[cfg(feature = "llama")]
 pub fn run(args: &Args) -> anyhow::Result<()> {
     use anyhow::Context;
-    use hotset::config::Config;
+    use hotset::config::{Config, ProfileSource};
     use hotset::llama::measured_run::{Job, run};
     use hotset::llama::session::Sizes;
 
@@ -48,7 +48,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(group) = &args.group {
         hotset::measuring::limited::join(group)?;
     }
-    let config = Config::from_env()?;
+    let mut config = Config::from_env()?;
+    // Each run is to begin as the first one.
+    config
+        .profile
+        .take_if(|profile| matches!(profile, ProfileSource::Auto(_)));
     let read =
         |path: &PathBuf| std::fs::read_to_string(path).with_context(|| path.display().to_string());
     let turns: Vec<_> = args.prompt.iter().map(read).collect::<Result<_, _>>()?;
