@@ -202,7 +202,7 @@ impl Stats {
         stats.with_devices(devices.collect())
     }
 
-    /// Tokens per phase, hits and the rest in one number, which grows whenever something is computed.
+    /// A number that grows whenever something is computed.
     pub fn n_heard(&self) -> u64 {
         let devices = self.devices.iter();
         let on_devices = devices.map(|d| d.generation.events + d.n_uncached + d.bytes_uploaded);

@@ -314,8 +314,10 @@ fn the_library_has_no_crate_of_a_command_line() {
         "half",
         "indicatif",
         "plotters",
+        "ratatui",
         "rayon",
         "signal-hook",
+        "ureq",
     ];
     let is_known = |name: &&str| manifest.contains(&format!("\"dep:{name}\""));
     assert!(

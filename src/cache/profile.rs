@@ -79,7 +79,7 @@ impl Cache {
         });
         let recognizer =
             Recognizer::new(Chooser::new(profiles), known.collect(), numbers.collect());
-        self.pools.recognize_with(recognizer);
+        self.pools.recognize_with(Some(recognizer));
         Ok(())
     }
 

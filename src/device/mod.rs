@@ -192,9 +192,9 @@ impl DeviceCache {
         }
     }
 
-    /// Recognises the workload from now on.
-    pub fn recognize_with(&self, recognizer: Recognizer) {
-        self.state().pools.recognize_with(recognizer);
+    /// Recognises the workload from now on; `None`: not any more.
+    pub fn recognize_with(&self, recognizer: impl Into<Option<Recognizer>>) {
+        self.state().pools.recognize_with(recognizer.into());
     }
 
     /// Tells the policies what is known of the workload.

@@ -100,6 +100,27 @@ impl DeviceCache {
     }
 }
 
+impl DeviceCache {
+    /// Copies of the latest routing of each pool, of at most so many picks together.
+    pub fn windows(&self, n_picks_max: usize) -> Vec<Lookback> {
+        let Some(state) = self.state_soon() else {
+            return Vec::new();
+        };
+        let n_layers = state.filled.iter().map(|p| p.of.layers.len()).sum();
+        let pools = state.filled.iter().zip(state.pools.iter());
+        let windows = pools.map(|(filled, pool)| {
+            let n_picks = share(n_picks_max, filled.of.layers.len(), n_layers);
+            Lookback {
+                n_slots_more: None,
+                shape: filled.of.shape.clone(),
+                n_slots: filled.of.n_slots,
+                recent: pool.recent.tail(n_picks),
+            }
+        });
+        windows.collect()
+    }
+}
+
 impl DeviceStats {
     /// What was counted since `before`. What there is of something now stays as it is.
     pub fn since(self, before: &Self) -> Self {

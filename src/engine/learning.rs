@@ -87,9 +87,9 @@ impl Engine {
         state.pools.recognizer().and_then(Recognizer::recognized)
     }
 
-    /// Recognises the workload from now on.
-    pub fn recognize_with(&self, recognizer: Recognizer) {
-        self.state().pools.recognize_with(recognizer);
+    /// Recognises the workload from now on; `None`: not any more.
+    pub fn recognize_with(&self, recognizer: impl Into<Option<Recognizer>>) {
+        self.state().pools.recognize_with(recognizer.into());
     }
 
     /// A batch of `n_tokens` begins in lane `at`, or on a device.

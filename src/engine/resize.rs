@@ -85,7 +85,7 @@ impl Engine {
                 let bytes = self.layout.pools[pool].bytes(slot..slot + 1);
                 let given_back = self.arena.discard(bytes);
                 given_back.map_err(|cause| {
-                    Error::system("giving memory back to the system (HOTSET_RAM=auto)", cause)
+                    Error::system("giving memory of experts back to the system", cause)
                 })?;
             }
         }

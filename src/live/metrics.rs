@@ -130,20 +130,27 @@ const KEPT_MAX: usize = 4096;
 impl Counters {
     /// The text for `models`, and for the counters of those that were there before.
     pub fn text(&mut self, models: &[Metered]) -> Result<String> {
-        let mut gauges = Vec::new();
-        for model in models {
-            let mut sheet = Sheet {
-                model,
-                counters: Vec::new(),
-                gauges: Vec::new(),
-            };
-            sheet.fill();
-            gauges.append(&mut sheet.gauges);
-            for (key, value) in sheet.counters {
-                self.note(key, model.life, value);
-            }
-        }
+        let gauges: Vec<_> = models.iter().flat_map(|model| self.take(model)).collect();
         encode(&self.0, &gauges)
+    }
+
+    /// A model goes, and this is the last that it has counted.
+    pub fn note_end(&mut self, model: &Metered) {
+        self.take(model);
+    }
+
+    /// Notes the counters of a model, and returns its gauges.
+    fn take(&mut self, model: &Metered) -> Vec<(Key, f64)> {
+        let mut sheet = Sheet {
+            model,
+            counters: Vec::new(),
+            gauges: Vec::new(),
+        };
+        sheet.fill();
+        for (key, value) in sheet.counters {
+            self.note(key, model.life, value);
+        }
+        sheet.gauges
     }
 
     fn note(&mut self, key: Key, life: u64, value: f64) {
@@ -243,7 +250,9 @@ impl Sheet<'_> {
                 sureness,
                 changes,
             } = recognized;
-            self.add("moe_profile_info", &[&name], 1.0);
+            if self.model.profile.as_ref() != Some(&name) {
+                self.add("moe_profile_info", &[&name], 1.0);
+            }
             self.add("moe_profile_sureness", &[&name], sureness);
             self.add("moe_workload_changes_total", &[], changes as f64);
         }

@@ -1,8 +1,7 @@
 //! The callbacks that say what the calling thread computes.
 
 use super::batch::{BATCH, N_BEGUN};
-use super::bound::BOUND;
-use super::model::Model;
+use super::bound::each_model;
 use super::{device, device_hook, ending, observer, requests};
 use crate::engine::{Batch, Token};
 use std::ffi::c_void;
@@ -44,16 +43,6 @@ pub unsafe extern "C" fn batch(
     device_hook::begin_batch();
     N_BEGUN.fetch_add(1, Relaxed);
     ending::chain();
-}
-
-/// Calls `then` with each model that streams.
-pub fn each_model(then: impl Fn(&Model)) {
-    for (_, bound) in BOUND.load().iter() {
-        // One tensor of each.
-        if (bound.layer, bound.part) == (0, 0) {
-            then(&bound.model);
-        }
-    }
 }
 
 pub unsafe extern "C" fn trim(

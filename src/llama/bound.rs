@@ -28,3 +28,13 @@ pub fn bound(address: usize) -> Option<Arc<Bound>> {
     let at = table.binary_search_by_key(&address, |(address, _)| *address);
     at.ok().map(|at| table[at].1.clone())
 }
+
+/// Calls `then` with each model that streams.
+pub fn each_model(then: impl Fn(&Model)) {
+    for (_, bound) in BOUND.load().iter() {
+        // One tensor of each.
+        if (bound.layer, bound.part) == (0, 0) {
+            then(&bound.model);
+        }
+    }
+}

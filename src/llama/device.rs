@@ -294,6 +294,11 @@ impl Cached {
         Ok(())
     }
 
+    /// The name of its policy.
+    pub fn policy(&self) -> String {
+        self.policy.lock().expect(TOLD).clone()
+    }
+
     /// Whether generation leaves it aside, because it does not pay.
     pub fn is_aside(&self) -> bool {
         let guard = self.guard.as_ref();

@@ -7,7 +7,8 @@ use super::model::Model;
 use super::sys::{ggml_expert_hook, ggml_set_expert_hook};
 use super::workload::Given;
 use super::{
-    batch_hook, compute_hook, device_hook, ending, http_hook, load_hook, reports, requests, saving,
+    batch_hook, compute_hook, device_hook, ending, http_hook, live, load_hook, metering, reports,
+    requests, saving,
 };
 use crate::config::{Config, Ram, StatsTo};
 use crate::error::Result;
@@ -79,7 +80,9 @@ pub fn install(config: Config) -> Result<()> {
         }
     }
     http_hook::answer_if(config.answers);
-    requests::count_if(config.answers);
+    requests::count_if(config.answers, !is_silent);
+    metering::count_if(config.answers);
+    live::begin();
     loaded_models().configure(config, given);
     // SAFETY: the table is static.
     unsafe { ggml_set_expert_hook(&HOOK.0) };

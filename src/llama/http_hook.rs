@@ -6,8 +6,12 @@
 
 #![allow(clippy::missing_safety_doc)]
 
-use super::{live, requests};
-use crate::live::{Answer, Request, parse};
+use super::live_models::models;
+use super::{live, requests, steering};
+use crate::error::Error;
+use crate::live::{Answer, PAGE, Request, parse};
+use crate::sync::Busy;
+use serde_json::json;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -55,13 +59,50 @@ pub unsafe extern "C" fn http(
         None => Some(nothing()),
         Some(Err(error)) => Some(Answer::error(400, &error.to_string())),
         Some(Ok(request)) => {
-            let answer = catch_unwind(AssertUnwindSafe(|| live::answer(&request)));
+            let answer = catch_unwind(AssertUnwindSafe(|| answer(&request)));
             Some(answer.unwrap_or_else(|_| Answer::error(500, "a bug of hotset, see the log")))
         }
     };
     if let (Some(answer), Some(take)) = (answer, take) {
         // SAFETY: passed on from our caller.
         unsafe { give(&answer, to, take) };
+    }
+}
+
+/// The answer to a request of HTTP.
+fn answer(request: &Request) -> Answer {
+    // A signal that came while locks of ours are held would wait for them.
+    let busy = match request {
+        Request::Page => return Answer::page(PAGE),
+        Request::Events => return live::events(),
+        _ => Busy::begin(),
+    };
+    let Some(models) = models() else {
+        return Answer::error(503, "a model is being loaded");
+    };
+    let changed = match request {
+        Request::Stats => return live::stats(&models),
+        Request::Heat => return live::heat(&models),
+        Request::Plan => {
+            // It takes its time.
+            drop(busy);
+            return live::plan(&models);
+        }
+        Request::Budget(text) => steering::set_budget(&models, text),
+        Request::Policy(name) => steering::set_policy(&models, name),
+        Request::Profile(wish) => steering::set_profile(&models, wish),
+        Request::Reset => {
+            live::reset(&models);
+            Ok(json!({"reset": true}))
+        }
+        Request::Page | Request::Events | Request::Sequence(_) => {
+            return Answer::error(500, "it is answered elsewhere");
+        }
+    };
+    match changed {
+        Ok(value) => Answer::json(&value),
+        Err(error @ Error::System { .. }) => Answer::error(500, &error.to_string()),
+        Err(error) => Answer::error(400, &error.to_string()),
     }
 }
 

@@ -1,52 +1,33 @@
-//! What a running server answers, of the models that are loaded: see [`crate::live`].
+//! What a running server shows, of the models that are loaded: see [`crate::live`].
 //!
-//! Threads of the server ask. What takes long is done by a thread that gives way to all others, and not often; no lock
-//! that a token waits for is held meanwhile.
+//! Threads of the server ask. What takes long is done by a thread that gives way to all others and holds no lock, of
+//! copies, and not often.
 
-use super::device::{self, Cached};
+use super::live_models::{Live, models};
 use super::loaded::try_loaded_models;
-use super::loaded_model::LoadedModel;
-use super::model::Model;
-use super::{signals, steering};
+use super::{metering, signals};
 use crate::config::StatsTo;
-use crate::device::DeviceStats;
 use crate::engine::Engine;
-use crate::error::Error;
-use crate::hindsight::Hindsight;
+use crate::hindsight::{Hindsight, Lookback};
 use crate::live::{
-    Answer, Counters, DeviceUse, LivePlan, Metered, ModelHeat, PAGE, Pace, Request, Speed, Tick,
-    WINDOW_PICKS, ticks_text,
+    Answer, DeviceUse, LivePlan, Metered, ModelHeat, Pace, Speed, Tick, WINDOW_PICKS, ticks_text,
 };
 use crate::memory;
-use crate::policy::REGISTRY;
+use crate::policy::{REGISTRY, Spec};
 use crate::profile::recognizer::Recognized;
 use crate::report;
 use crate::stats::{RECENT_PICKS, Stats};
 use crate::sync::Busy;
 use serde::Serialize;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::path::PathBuf;
+use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A model, as a server tells of it.
-pub struct Live {
-    /// What it is called: no other one is called so.
-    pub name: String,
-    /// The model.
-    pub loaded: LoadedModel,
-    /// What devices keep of it.
-    pub caches: Vec<Arc<Cached>>,
-    /// Of caches that are gone.
-    gone: Vec<DeviceStats>,
-}
-
-/// What is kept from one request to the next.
+/// What is kept from one request to the next. Nothing is waited for while it is locked.
+#[derive(Default)]
 struct Kept {
-    /// When the process began to answer.
-    began: Instant,
-    counters: Counters,
     /// By life of a model.
     models: HashMap<u64, Looked>,
     tick: Option<Ticked>,
@@ -57,6 +38,8 @@ struct Kept {
 struct Looked {
     /// The counters when they were to begin anew, and when that was.
     begin: Option<(Stats, Instant)>,
+    /// How often they were.
+    n_begun: u64,
     hindsight: Option<Hindsight>,
     hindsight_pace: Pace,
     plan: Option<LivePlan>,
@@ -64,6 +47,7 @@ struct Looked {
 }
 
 /// The latest second.
+#[derive(Clone)]
 struct Ticked {
     second: u64,
     at: Instant,
@@ -71,197 +55,64 @@ struct Ticked {
     text: String,
 }
 
-static KEPT: LazyLock<Mutex<Kept>> = LazyLock::new(|| {
-    Mutex::new(Kept {
-        began: Instant::now(),
-        counters: Counters::default(),
-        models: HashMap::new(),
-        tick: None,
-    })
-});
+static KEPT: LazyLock<Mutex<Kept>> = LazyLock::new(Mutex::default);
+/// When the process began to answer.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn kept() -> MutexGuard<'static, Kept> {
     KEPT.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// All models, in the order in which they were loaded. `None` while one is being loaded, which takes its time.
-pub fn models() -> Option<Vec<Live>> {
-    let loaded = try_loaded_models()?;
-    let streamed = loaded
-        .models
-        .iter()
-        .map(|(key, model)| (*key, LoadedModel::Streamed(model.clone())));
-    let others = loaded
-        .observers
-        .iter()
-        .map(|(key, observer)| (*key, LoadedModel::Loaded(observer.clone())));
-    let caches = device::all();
-    let mut all: Vec<Live> = Vec::new();
-    for (key, model) in streamed.chain(others) {
-        let name = match &model {
-            LoadedModel::Streamed(model) => model.file.display().to_string(),
-            LoadedModel::Loaded(observer) => observer.name.clone().unwrap_or_default(),
-        };
-        let is_taken = |name: &String| all.iter().any(|live| live.name == *name);
-        let numbered = |n: u32| match n {
-            1 => name.clone(),
-            n => format!("{name} ({n})"),
-        };
-        let name = (1..).map(numbered).find(|name| !is_taken(name));
-        let gone = loaded.devices.iter().filter(|(of, _)| *of == key);
-        all.push(Live {
-            name: name.expect("there are few models"),
-            loaded: model,
-            caches: caches
-                .iter()
-                .filter(|cached| cached.model == key)
-                .cloned()
-                .collect(),
-            gone: gone.map(|(_, stats)| stats.clone()).collect(),
-        });
-    }
-    Some(all)
-}
-
-impl Live {
-    /// The model, if it streams.
-    pub fn streamed(&self) -> Option<&Arc<Model>> {
-        match &self.loaded {
-            LoadedModel::Streamed(model) => Some(model),
-            LoadedModel::Loaded(_) => None,
-        }
-    }
-
-    fn engine(&self) -> Option<&Engine> {
-        self.loaded.made_engine()
-    }
-
-    fn policy(&self) -> String {
-        self.streamed()
-            .map_or_else(String::new, |model| model.policy())
-    }
-
-    fn counters(&self) -> Stats {
-        let counted = self.streamed().and_then(|model| model.counters());
-        let live = self.caches.iter().flat_map(|cached| cached.stats(0));
-        let devices = self.gone.iter().cloned().chain(live).collect();
-        let counted = counted.unwrap_or_else(|| Stats {
-            policy: self.policy(),
-            ..Stats::default()
-        });
-        Stats {
-            model: self.name.clone(),
-            ..counted
-        }
-        .with_devices(devices)
-    }
-
-    /// Bytes of its slots.
-    fn budget_bytes(&self) -> u64 {
-        self.engine().map_or(0, |engine| engine.size().n_bytes)
-    }
-
-    fn recognized(&self) -> Option<Recognized> {
-        let of_devices = || {
-            self.caches
-                .iter()
-                .find_map(|cached| cached.cache()?.recognized())
-        };
-        self.engine()
-            .and_then(Engine::recognized)
-            .or_else(of_devices)
-    }
-
-    /// Other policies on its latest routing. Takes some tenths of a second.
-    fn look_back(&self) -> Option<Hindsight> {
-        match self.streamed() {
-            Some(model) => model.recent()?.hindsight,
-            None => {
-                let mut stats = self
-                    .caches
-                    .iter()
-                    .flat_map(|cached| cached.stats(RECENT_PICKS));
-                stats.next()?.hindsight
-            }
-        }
-    }
-}
-
-/// The answer to a request of HTTP.
-pub fn answer(request: &Request) -> Answer {
-    match request {
-        Request::Page => Answer::page(PAGE),
-        Request::Events => events(),
-        _ => {
-            // A signal that came now would wait for locks of ours.
-            let busy = Busy::begin();
-            let answer = answer_of_models(request);
-            drop(busy);
-            answer
-        }
-    }
-}
-
-fn answer_of_models(request: &Request) -> Answer {
-    let Some(models) = models() else {
-        return Answer::error(503, "a model is being loaded");
-    };
-    let changed = match request {
-        Request::Stats => return Answer::json(&stats(&models)),
-        Request::Heat => return Answer::json(&heat(&models)),
-        Request::Plan => return plan(&models),
-        Request::Budget(text) => steering::set_budget(&models, text),
-        Request::Policy(name) => steering::set_policy(&models, name),
-        Request::Profile(wish) => steering::set_profile(&models, wish),
-        Request::Reset => Ok(reset(&models)),
-        Request::Page | Request::Events | Request::Sequence(_) => {
-            return Answer::error(500, "it is answered elsewhere");
-        }
-    };
-    match changed {
-        Ok(value) => Answer::json(&value),
-        Err(error @ Error::System { .. }) => Answer::error(500, &error.to_string()),
-        Err(error) => Answer::error(400, &error.to_string()),
-    }
+/// The process begins.
+pub fn begin() {
+    LazyLock::force(&BEGAN);
 }
 
 /// The text for `/metrics`.
 pub fn metrics() -> String {
-    let busy = Busy::begin();
+    // A signal that came now would wait for locks of ours.
+    let _busy = Busy::begin();
     let models = models().unwrap_or_default();
     let uncached = try_loaded_models().map(|loaded| loaded.uncached().to_string());
     let uncached = uncached.filter(|why| !why.is_empty());
-    let counted: Vec<Stats> = models.iter().map(Live::counters).collect();
-    let mut kept = kept();
-    let metered = models.iter().zip(&counted).map(|(model, stats)| Metered {
-        model: short(&model.name),
-        life: model.loaded.life(),
-        stats,
-        budget_bytes: model.budget_bytes(),
-        hindsight: kept.hindsight(model, stats),
-        profile: model.loaded.workload().and_then(|workload| workload.used()),
-        recognized: model.recognized(),
-        devices: devices(model, stats, uncached.as_deref()),
-    });
+    let counted: Vec<_> = models
+        .iter()
+        .filter_map(|model| Some((model, model.counters()?)))
+        .collect();
+    let mut names: Vec<String> = Vec::new();
+    for (model, _) in &counted {
+        // Files of one name in several folders are told apart.
+        let short = metering::short(&model.name).to_string();
+        names.push(match names.contains(&short) {
+            true => model.name.clone(),
+            false => short,
+        });
+    }
+    let metered = counted
+        .iter()
+        .zip(&names)
+        .map(|((model, stats), name)| Metered {
+            model: name,
+            life: model.loaded.life(),
+            stats,
+            budget_bytes: model.budget_bytes(),
+            hindsight: hindsight(model, stats),
+            profile: model.loaded.workload().and_then(|workload| workload.used()),
+            recognized: model.recognized(),
+            devices: devices(model, stats, uncached.as_deref()),
+        });
     let metered: Vec<Metered> = metered.collect();
-    let text = kept.counters.text(&metered);
-    drop(kept);
-    drop(busy);
-    text.unwrap_or_else(|error| {
+    metering::text(&metered).unwrap_or_else(|error| {
         report::say(&format!("hotset: error: {error}"));
         String::new()
     })
-}
-
-/// The name of a file without the folder.
-fn short(name: &str) -> &str {
-    name.rsplit('/').next().unwrap_or(name)
 }
 
 /// Whether devices are used, and why not.
 fn devices(model: &Live, stats: &Stats, uncached: Option<&str>) -> Vec<DeviceUse> {
     let is_aside = model.caches.iter().any(|cached| cached.is_aside());
     let mut names: Vec<&String> = stats.devices.iter().map(|device| &device.device).collect();
+    names.sort_unstable();
     names.dedup();
     if names.is_empty() {
         return vec![DeviceUse {
@@ -317,61 +168,53 @@ struct StatsNow {
     live: Now,
 }
 
-fn stats(models: &[Live]) -> Vec<StatsNow> {
+/// The counters of each model, and how things are.
+pub fn stats(models: &[Live]) -> Answer {
     let ram = try_loaded_models().map(|loaded| loaded.config.ram_text.clone());
     let ram = ram.unwrap_or_default();
     let now = Instant::now();
-    let mut kept = kept();
     let of = |model: &Live| {
-        let counted = model.counters();
-        let hindsight = kept.hindsight(model, &counted);
-        let looked = kept.looked(model);
-        let begin = looked.begin.clone();
-        let hindsight_age_s = hindsight
+        let counted = model.counters()?;
+        let hindsight = hindsight(model, &counted);
+        let profile = ProfileNow::of(model);
+        let (begin, age) = {
+            let mut kept = kept();
+            let looked = kept.looked(model);
+            (looked.begin.clone(), looked.hindsight_pace.age(now))
+        };
+        let since = begin
             .as_ref()
-            .and(looked.hindsight_pace.age(now))
-            .map(|age| age.as_secs_f64());
-        let uptime = now.saturating_duration_since(kept.began).as_secs_f64();
+            .map_or(model.loaded.loaded_at(), |(_, at)| *at);
         let counted = match &begin {
             Some((before, _)) => counted.since(before),
             None => counted,
         };
-        let all_bytes = |engine: &Engine| {
-            engine
-                .layout()
-                .pools
-                .iter()
-                .map(|pool| pool.n_bytes())
-                .sum()
-        };
-        StatsNow {
-            stats: Stats {
-                hindsight,
-                ..counted
-            },
+        let all_bytes = |engine: &Engine| engine.layout().pools.iter().map(|p| p.n_bytes()).sum();
+        let seconds = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+        Some(StatsNow {
             live: Now {
                 ram: model.streamed().map_or_else(String::new, |_| ram.clone()),
                 budget_bytes: model.budget_bytes(),
                 budget_bytes_max: model.engine().map_or(0, all_bytes),
                 available_bytes: memory::available().bytes,
-                disk_bytes_per_s: model
-                    .streamed()
-                    .and_then(|model| model.disk_bytes_per_second()),
+                disk_bytes_per_s: model.streamed().and_then(|m| m.disk_bytes_per_second()),
                 policies: REGISTRY.iter().map(PolicyNow::of).collect(),
-                profile: ProfileNow::of(model),
-                uptime_s: uptime,
-                since_s: begin.map_or(uptime, |(_, at)| {
-                    now.saturating_duration_since(at).as_secs_f64()
-                }),
-                hindsight_age_s,
+                profile,
+                uptime_s: seconds(*BEGAN),
+                since_s: seconds(since),
+                hindsight_age_s: hindsight.as_ref().and(age).map(|age| age.as_secs_f64()),
             },
-        }
+            stats: Stats {
+                hindsight,
+                ..counted
+            },
+        })
     };
-    models.iter().map(of).collect()
+    Answer::json(&models.iter().filter_map(of).collect::<Vec<_>>())
 }
 
 impl PolicyNow {
-    fn of(spec: &crate::policy::Spec) -> Self {
+    fn of(spec: &Spec) -> Self {
         Self {
             name: spec.name,
             choice: spec.choice(),
@@ -395,80 +238,90 @@ impl ProfileNow {
     }
 }
 
-fn heat(models: &[Live]) -> Vec<ModelHeat> {
+/// How hot each expert is, and where.
+pub fn heat(models: &[Live]) -> Answer {
     let of = |model: &Live| {
-        let devices: Vec<_> = model
-            .caches
-            .iter()
-            .filter_map(|cached| cached.cache())
-            .collect();
-        ModelHeat::look(
-            model.name.clone(),
-            model.loaded.blocks(),
-            model.engine(),
-            &devices,
-        )
+        let caches = model.caches.iter();
+        let devices: Vec<_> = caches.filter_map(|cached| cached.cache()).collect();
+        let blocks = model.loaded.blocks();
+        ModelHeat::look(model.name.clone(), blocks, model.engine(), &devices)
     };
-    models.iter().map(of).collect()
+    Answer::json(&models.iter().map(of).collect::<Vec<_>>())
 }
 
 /// What the next second brings: waits for its end.
-fn events() -> Answer {
+pub fn events() -> Answer {
     /// A sample that is older than this is no begin of a second.
     const AGE_MAX: Duration = Duration::from_millis(2500);
     let is_old = |tick: &Ticked| tick.at.elapsed() > AGE_MAX;
-    {
-        let _busy = Busy::begin();
-        let mut kept = kept();
-        if kept.tick.as_ref().is_none_or(is_old) {
-            kept.tick = Some(Ticked {
-                second: since_1970().as_secs(),
-                at: Instant::now(),
-                sample: sample(&models().unwrap_or_default()),
-                text: String::new(),
-            });
-        }
+    if kept().tick.as_ref().is_none_or(is_old) {
+        let first = Ticked {
+            second: since_1970().as_secs(),
+            at: Instant::now(),
+            sample: sample(&[]),
+            text: String::new(),
+        };
+        kept().tick = Some(first);
     }
     let now = since_1970();
     let next = Duration::from_secs(now.as_secs() + 1);
     thread::sleep(next.saturating_sub(now));
-    let _busy = Busy::begin();
-    let mut kept = kept();
-    // Threads for other listeners may have been here.
+    // One at a time: the others take what the first has found.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let second = since_1970().as_secs();
-    if let Some(tick) = kept
-        .tick
-        .as_mut()
-        .filter(|tick| tick.second != second || tick.text.is_empty())
-    {
-        let models = models().unwrap_or_default();
-        let (now, at) = (sample(&models), Instant::now());
-        let seconds = at.saturating_duration_since(tick.at).as_secs_f64();
-        let ticks = models.iter().zip(&now).map(|(model, (life, now))| {
-            let before = tick.sample.iter().find(|(before, _)| before == life);
-            let before = before.map_or_else(Stats::default, |(_, stats)| stats.clone());
-            Tick::between(&before, now, seconds, model.budget_bytes())
-        });
-        let text = ticks_text(since_1970().as_secs_f64(), &ticks.collect::<Vec<_>>());
-        *tick = Ticked {
-            second,
-            at,
-            sample: now,
-            text,
-        };
+    let Some(tick) = kept().tick.clone() else {
+        return Answer::events(String::new());
+    };
+    if tick.second == second && !tick.text.is_empty() {
+        return Answer::events(tick.text);
     }
-    let text = kept
-        .tick
-        .as_ref()
-        .map_or_else(String::new, |tick| tick.text.clone());
+    let now = sample(&tick.sample);
+    let at = Instant::now();
+    let seconds = at.saturating_duration_since(tick.at).as_secs_f64();
+    let budgets = budgets();
+    let ticks = now.iter().map(|(life, now)| {
+        let before = tick.sample.iter().find(|(before, _)| before == life);
+        let before = before.map_or_else(Stats::default, |(_, stats)| stats.clone());
+        let budget = budgets.iter().find(|(of, _)| of == life);
+        Tick::between(&before, now, seconds, budget.map_or(0, |(_, n)| *n))
+    });
+    let text = ticks_text(since_1970().as_secs_f64(), &ticks.collect::<Vec<_>>());
+    kept().tick = Some(Ticked {
+        second,
+        at,
+        sample: now,
+        text: text.clone(),
+    });
     Answer::events(text)
 }
 
-fn sample(models: &[Live]) -> Vec<(u64, Stats)> {
-    models
+fn budgets() -> Vec<(u64, u64)> {
+    let _busy = Busy::begin();
+    let models = models().unwrap_or_default();
+    let budgets = models
         .iter()
-        .map(|model| (model.loaded.life(), model.counters()))
-        .collect()
+        .map(|model| (model.loaded.life(), model.budget_bytes()));
+    budgets.collect()
+}
+
+/// The counters of all models; those of `before` of one that are not to be had now.
+fn sample(before: &[(u64, Stats)]) -> Vec<(u64, Stats)> {
+    let _busy = Busy::begin();
+    let Some(models) = models() else {
+        return before.to_vec();
+    };
+    let of = |model: &Live| {
+        let life = model.loaded.life();
+        let last = || {
+            before
+                .iter()
+                .find(|(of, _)| *of == life)
+                .map(|(_, stats)| stats.clone())
+        };
+        Some((life, model.counters().or_else(last)?))
+    };
+    models.iter().filter_map(of).collect()
 }
 
 fn since_1970() -> Duration {
@@ -477,115 +330,111 @@ fn since_1970() -> Duration {
         .unwrap_or_default()
 }
 
-fn reset(models: &[Live]) -> serde_json::Value {
+/// The counters of [`stats`] begin anew, and so does what is compared with other policies.
+pub fn reset(models: &[Live]) {
     let now = Instant::now();
-    let mut kept = kept();
     for model in models {
-        let counted = model.counters();
-        *kept.looked(model) = Looked {
-            begin: Some((counted, now)),
-            ..Looked::default()
-        };
+        let counted = model.counters().unwrap_or_default();
         if let Some(engine) = model.engine() {
             engine.forget_recent();
         }
         let caches = model.caches.iter().filter_map(|cached| cached.cache());
         caches.for_each(|cache| cache.forget_recent());
+        let mut kept = kept();
+        let looked = kept.looked(model);
+        *looked = Looked {
+            begin: Some((counted, now)),
+            n_begun: looked.n_begun + 1,
+            ..Looked::default()
+        };
     }
     report::say("hotset: the counters of /hotset/stats begin anew");
-    serde_json::json!({"reset": true})
 }
 
 impl Kept {
     fn looked(&mut self, model: &Live) -> &mut Looked {
-        // Of models that are gone nobody asks any more.
+        /// A server that sleeps has another model whenever it wakes.
         const MANY: usize = 64;
         let life = model.loaded.life();
-        if self.models.len() >= MANY && !self.models.contains_key(&life) {
-            self.models.clear();
+        while self.models.len() >= MANY && !self.models.contains_key(&life) {
+            let oldest = self.models.keys().min().copied();
+            oldest.map(|oldest| self.models.remove(&oldest));
         }
         self.models.entry(life).or_default()
     }
+}
 
-    /// What other policies would have done of late, as far as that is known; it is looked up if that is due.
-    fn hindsight(&mut self, model: &Live, counted: &Stats) -> Option<Hindsight> {
-        let is_kept = try_loaded_models().is_some_and(|loaded| loaded.config.stats != StatsTo::Off);
-        let looked = self.looked(model);
-        if is_kept && counted.n_heard() > 0 && looked.hindsight_pace.begin(Instant::now()) {
-            let (life, again) = (model.loaded.life(), model.again());
-            apart(move || {
-                let begin = Instant::now();
-                let found = again.look_back();
+/// What other policies would have done of late, as far as that is known; it is looked up if that is due.
+fn hindsight(model: &Live, counted: &Stats) -> Option<Hindsight> {
+    let is_kept = try_loaded_models().is_some_and(|loaded| loaded.config.stats != StatsTo::Off);
+    let (is_due, n_begun, known) = {
+        let mut kept = kept();
+        let looked = kept.looked(model);
+        let is_due =
+            is_kept && counted.n_heard() > 0 && looked.hindsight_pace.begin(Instant::now());
+        (is_due, looked.n_begun, looked.hindsight.clone())
+    };
+    if is_due {
+        let life = model.loaded.life();
+        // Of copies: the model may go meanwhile.
+        let windows = windows(model, RECENT_PICKS);
+        let policy = model.policy();
+        apart(
+            move || windows.map(|windows| Hindsight::of(&windows, &policy)),
+            move |found, took| {
+                let mut kept = kept();
+                let looked = kept
+                    .models
+                    .get_mut(&life)
+                    .filter(|looked| looked.n_begun == n_begun);
+                if let Some(looked) = looked {
+                    looked.hindsight_pace.end(Instant::now(), took);
+                    looked.hindsight = found.flatten().filter(|hindsight| hindsight.picks > 0);
+                }
+            },
+        );
+    }
+    known
+}
+
+/// The latest routing of memory, or of devices where nothing is streamed.
+fn windows(model: &Live, n_picks_max: usize) -> Option<Vec<Lookback>> {
+    match (model.engine(), model.streamed()) {
+        (Some(engine), Some(model)) => Some(Stats::look(engine, &model.policy(), n_picks_max)?.1),
+        _ => model
+            .caches
+            .iter()
+            .find_map(|cached| Some(cached.cache()?.windows(n_picks_max))),
+    }
+}
+
+/// What each amount of memory would bring.
+pub fn plan(models: &[Live]) -> Answer {
+    let of = |model: &Live| {
+        let life = model.loaded.life();
+        let is_due = kept().looked(model).plan_pace.begin(Instant::now());
+        if is_due {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let planning = planning(model);
+            let done = move |made: Option<Option<LivePlan>>, took| {
                 let mut kept = kept();
                 if let Some(looked) = kept.models.get_mut(&life) {
-                    looked.hindsight_pace.end(Instant::now(), begin.elapsed());
-                    looked.hindsight = found.filter(|hindsight| hindsight.picks > 0);
+                    looked.plan = made.flatten();
+                    // Before anything was generated it may be asked for again at once.
+                    match looked
+                        .plan
+                        .as_ref()
+                        .is_some_and(|plan| !plan.plan.rows.is_empty())
+                    {
+                        true => looked.plan_pace.end(Instant::now(), took),
+                        false => looked.plan_pace = Pace::default(),
+                    }
                 }
-            });
-        }
-        looked.hindsight.clone()
-    }
-}
-
-impl Live {
-    /// The same once more, for a thread.
-    fn again(&self) -> Self {
-        Self {
-            name: self.name.clone(),
-            loaded: self.loaded.clone(),
-            caches: self.caches.clone(),
-            gone: Vec::new(),
-        }
-    }
-
-    fn plan(&self) -> Option<LivePlan> {
-        let model = self.streamed()?;
-        let engine = self.engine()?;
-        let (stats, windows) = Stats::look(engine, &model.policy(), WINDOW_PICKS)?;
-        let n_tokens = stats.generation.tokens as f64;
-        let each = |sum: f64| (n_tokens > 0.0).then(|| sum / n_tokens);
-        let time = stats.generation_time;
-        let layout = engine.layout();
-        let missed =
-            stats.generation.misses as f64 * layout.expert_bytes as f64 / layout.n_experts() as f64;
-        let speed = Speed {
-            disk_bytes_per_s: model.disk_bytes_per_second(),
-            compute_ms_per_token: each(time.busy_ms - time.stalled_ms),
-            stalled_ms_per_token: each(time.stalled_ms),
-            bytes_per_token: each(missed),
-        };
-        let budget = self.budget_bytes();
-        let name = self.name.clone();
-        LivePlan::of(
-            name,
-            &stats.policy,
-            layout,
-            model.top_k(),
-            budget,
-            &windows,
-            speed,
-        )
-        .ok()
-    }
-}
-
-fn plan(models: &[Live]) -> Answer {
-    let of = |model: &Live| {
-        if kept().looked(model).plan_pace.begin(Instant::now()) {
-            let (again, begin) = (model.again(), Instant::now());
-            let made = apart(move || again.plan()).and_then(|thread| thread.join().ok());
-            let mut kept = kept();
-            let looked = kept.looked(model);
-            looked.plan = made.flatten();
-            // Before anything was generated it may be asked for again at once.
-            match looked
-                .plan
-                .as_ref()
-                .is_some_and(|plan| !plan.plan.rows.is_empty())
-            {
-                true => looked.plan_pace.end(Instant::now(), begin.elapsed()),
-                false => looked.plan_pace = Pace::default(),
-            }
+                drop(kept);
+                let _ = sender.send(());
+            };
+            apart(move || planning.and_then(|plan| plan()), done);
+            let _ = receiver.recv();
         }
         let mut kept = kept();
         let looked = kept.looked(model);
@@ -596,30 +445,69 @@ fn plan(models: &[Live]) -> Answer {
             ..looked.plan.clone().unwrap_or_else(nothing)
         }
     };
-    let plans: Vec<LivePlan> = models.iter().map(of).collect();
-    Answer::json(&plans)
+    Answer::json(&models.iter().map(of).collect::<Vec<_>>())
 }
 
-/// Does `work` in a thread that gives way to all others, if there is one to be had.
-fn apart<T: Send + 'static>(
+/// What makes the plan of a model that streams, of copies of what it knows.
+fn planning(live: &Live) -> Option<impl FnOnce() -> Option<LivePlan> + Send + use<>> {
+    let model = live.streamed()?;
+    let engine = live.engine()?;
+    let (stats, windows) = Stats::look(engine, &model.policy(), WINDOW_PICKS)?;
+    let layout = engine.layout().clone();
+    let n_tokens = stats.generation.tokens as f64;
+    let each = |sum: f64| (n_tokens > 0.0).then(|| sum / n_tokens);
+    let time = stats.generation_time;
+    let expert_bytes = layout.expert_bytes as f64 / layout.n_experts() as f64;
+    let speed = Speed {
+        disk_bytes_per_s: model.disk_bytes_per_second(),
+        compute_ms_per_token: each(time.busy_ms - time.stalled_ms),
+        stalled_ms_per_token: each(time.stalled_ms),
+        bytes_per_token: each(stats.generation.misses as f64 * expert_bytes),
+    };
+    let (name, top_k, budget) = (live.name.clone(), model.top_k(), live.budget_bytes());
+    Some(move || LivePlan::of(name, &stats.policy, &layout, top_k, budget, &windows, speed).ok())
+}
+
+/// Does `work` in a thread that gives way to all others, then `done` with what came of it and with the time that a
+/// processor took for it. Where there is no such thread, or it fails, there is nothing.
+fn apart<T: 'static>(
     work: impl FnOnce() -> T + Send + 'static,
-) -> Option<thread::JoinHandle<T>> {
+    done: impl FnOnce(Option<T>, Duration) + Send + 'static,
+) {
+    let job = std::sync::Arc::new(Mutex::new(Some((work, done))));
+    let take = |job: &Mutex<Option<_>>| job.lock().ok().and_then(|mut job| job.take());
+    let of_thread = job.clone();
     let quietly = move || {
+        let Some((work, done)) = take(&of_thread) else {
+            return;
+        };
         signals::leave_to_others();
-        // SAFETY: a plain system call, about the calling thread.
         #[cfg(target_os = "linux")]
+        // SAFETY: a plain system call, about the calling thread.
         unsafe {
             libc::setpriority(libc::PRIO_PROCESS, 0, 19);
         }
-        work()
+        let begin = thread_time();
+        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok();
+        let took = thread_time().saturating_sub(begin);
+        // Others wait for what follows.
+        #[cfg(target_os = "linux")]
+        // SAFETY: as above. Where that is not allowed it takes longer.
+        unsafe {
+            libc::setpriority(libc::PRIO_PROCESS, 0, 0);
+        }
+        done(made, took);
     };
-    thread::Builder::new()
-        .name("hotset-look".to_string())
-        .spawn(quietly)
-        .ok()
+    let thread = thread::Builder::new().name("hotset-look".to_string());
+    if thread.spawn(quietly).is_err()
+        && let Some((_, done)) = job.lock().ok().and_then(|mut job| job.take())
+    {
+        done(None, Duration::ZERO);
+    }
 }
 
-/// A file as a person knows it.
-pub fn shown(path: &Path) -> String {
-    path.display().to_string()
+/// What a processor has done for this thread.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.max(0) as u32)
 }

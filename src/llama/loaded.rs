@@ -42,7 +42,7 @@ pub struct LoadedModels {
     /// Of models that do not stream.
     pub(super) observers: Vec<(usize, Arc<Observer>)>,
     /// The profiles of the settings.
-    given: Given,
+    pub(super) given: Given,
     /// What is recorded with these settings.
     pub(super) tapes: Tapes,
     /// What is drawn with these settings.

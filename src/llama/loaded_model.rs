@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::trace::Picks;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A loaded model with experts in memory or on disk.
 #[derive(Clone)]
@@ -82,8 +83,16 @@ impl LoadedModel {
     /// Which of the models of this process it is.
     pub fn life(&self) -> u64 {
         match self {
-            Self::Streamed(model) => model.life,
-            Self::Loaded(observer) => observer.life,
+            Self::Streamed(model) => model.life.number,
+            Self::Loaded(observer) => observer.life.number,
+        }
+    }
+
+    /// When it was loaded.
+    pub fn loaded_at(&self) -> Instant {
+        match self {
+            Self::Streamed(model) => model.life.begin,
+            Self::Loaded(observer) => observer.life.begin,
         }
     }
 

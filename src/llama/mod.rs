@@ -21,6 +21,7 @@ mod hook;
 mod http_hook;
 mod install;
 mod live;
+mod live_models;
 mod lives;
 mod load_hook;
 mod loaded;
@@ -28,6 +29,7 @@ mod loaded_model;
 mod loading;
 #[cfg(feature = "llama")]
 pub mod measured_run;
+mod metering;
 mod model;
 mod observer;
 mod packed;

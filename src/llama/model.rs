@@ -1,7 +1,7 @@
 //! One model with streamed experts: its engine, made when the budget is known.
 
 use super::foresight::LayerRouters;
-use super::lives;
+use super::lives::{self, Life};
 use super::repack::Repacker;
 use super::room::{self, Budget};
 use super::speaker;
@@ -21,10 +21,11 @@ use crate::stats::Stats;
 use crate::store::{ModelFile, QueueDepth, QueueOptions, Way, Why};
 use crate::timeline::Pen;
 use crate::trace::PoolSpec;
+use arc_swap::ArcSwap;
 use once_cell::sync::OnceCell;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Batches of generation before anything is read ahead: guesses are bad at first.
 const WARM_UP: u32 = 16;
@@ -57,7 +58,7 @@ pub struct Model {
     /// Why there is none.
     failure: OnceCell<Error>,
     parts: Mutex<Option<Parts>>,
-    policy: Mutex<String>,
+    policy: ArcSwap<String>,
     /// Whether somebody will ask what other policies would have done.
     is_compared: bool,
     options: QueueOptions,
@@ -68,8 +69,8 @@ pub struct Model {
     pub file: PathBuf,
     /// Bytes of all its experts.
     pub expert_bytes: u64,
-    /// Which of the models of this process it is, counted from 1: no other one ever has this number.
-    pub life: u64,
+    /// Which of the models of this process it is.
+    pub life: Life,
     workload: Option<Workload>,
     /// The pools of the devices of its first context.
     devices: OnceCell<Vec<PoolSpec>>,
@@ -100,7 +101,7 @@ impl Model {
             engine: OnceCell::new(),
             failure: OnceCell::new(),
             blocks,
-            policy: Mutex::new(config.policy.clone()),
+            policy: ArcSwap::from_pointee(config.policy.clone()),
             is_compared: config.stats != StatsTo::Off,
             options: QueueOptions {
                 kind: config.io,
@@ -136,14 +137,14 @@ impl Model {
         *self.budget.lock().expect(NOBODY_PANICS)
     }
 
-    /// Changes what may be had. Whoever calls sees to it that the engine follows, if it is made.
-    pub(super) fn set_budget(&self, budget: Budget) {
-        *self.budget.lock().expect(NOBODY_PANICS) = budget;
+    /// The same, which nobody else changes meanwhile. Who changes it sees to it that the engine follows, if it is made.
+    pub(super) fn hold_budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().expect(NOBODY_PANICS)
     }
 
     /// The name of its policy.
     pub fn policy(&self) -> String {
-        self.policy.lock().expect(NOBODY_PANICS).clone()
+        self.policy.load().to_string()
     }
 
     /// Another policy ranks its experts from now on. Fails if there is none of this name, and changes nothing then.
@@ -151,7 +152,7 @@ impl Model {
         if let Some(engine) = self.engine.get() {
             engine.rank_with(policy)?;
         }
-        *self.policy.lock().expect(NOBODY_PANICS) = policy.to_string();
+        self.policy.store(Arc::new(policy.to_string()));
         Ok(())
     }
 

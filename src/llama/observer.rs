@@ -1,6 +1,6 @@
 //! Models of which nothing is streamed: their routing is recorded, and profiles learn from it.
 
-use super::lives;
+use super::lives::{self, Life};
 use super::picks::picks;
 use super::sys::ggml_tensor;
 use super::target::Target;
@@ -20,7 +20,7 @@ pub struct Observer {
     /// The model's name, if it has one.
     pub name: Option<String>,
     /// As that of a model that streams.
-    pub life: u64,
+    pub life: Life,
     /// Experts that a token uses of a layer.
     pub top_k: u32,
     /// The blocks of its layers.

@@ -1,13 +1,14 @@
 //! Watches memory for the models of `HOTSET_RAM=auto`: each that ever was one has a thread that lives as long as it.
 
 use super::model::Model;
+use super::room::Budget;
 use crate::engine::Engine;
 use crate::engine::layout::Pool;
 use crate::error::Result;
 use crate::memory;
 use crate::memory::auto_size::{self, Announcer, Auto, Sample};
 use crate::report;
-use std::sync::atomic::Ordering::AcqRel;
+use std::sync::atomic::Ordering::{AcqRel, Release};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,9 +23,10 @@ pub fn watch(model: &Arc<Model>) {
     if !cfg!(target_os = "linux") || model.is_watched.swap(true, AcqRel) {
         return;
     }
-    let model = Arc::downgrade(model);
+    let watched = Arc::downgrade(model);
     let thread = thread::Builder::new().name("hotset-memory".into());
-    if let Err(cause) = thread.spawn(move || run(&model)) {
+    if let Err(cause) = thread.spawn(move || run(&watched)) {
+        model.is_watched.store(false, Release);
         say_unwatched(&cause);
     }
 }
@@ -37,16 +39,18 @@ fn run(model: &Weak<Model>) {
         let Some(model) = model.upgrade() else {
             return;
         };
-        // It was given a size.
-        if !model.is_elastic() {
-            watch = None;
-            continue;
-        }
         let Some(engine) = model.made_engine() else {
+            continue;
+        };
+        let budget = model.hold_budget();
+        // It was given a size.
+        let Budget::UpTo(_) = *budget else {
+            watch = None;
             continue;
         };
         let watch = watch.get_or_insert_with(|| Watch::new(engine));
         if let Err(error) = watch.look(engine, begin.elapsed()) {
+            model.is_watched.store(false, Release);
             return say_unwatched(&error);
         }
     }

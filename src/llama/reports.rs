@@ -7,6 +7,7 @@ use super::device::{self, Cached};
 use super::drawing;
 use super::loaded::{LoadedModels, loaded_models, try_loaded_models};
 use super::loaded_model::LoadedModel;
+use super::metering;
 use super::model::Model;
 use super::observer::{self, Observer};
 use super::speaker;
@@ -135,6 +136,13 @@ pub fn rest(stats: Counting, n_picks_max: usize) -> bool {
 /// Saves what a model that streams has learnt, and reports on it, if nobody else has.
 fn end_model(key: usize, model: &Model, stats: Counting, lock: Lock) {
     model.save_profile();
+    if let Some(stats) = model.counters() {
+        let devices = lock()
+            .map(|loaded| loaded.devices_of(key))
+            .unwrap_or_default();
+        let name = model.file.display().to_string();
+        metering::note_end(model.life.number, &name, &stats.with_devices(devices));
+    }
     let counted = match is_wanted(lock) {
         true => stats(model),
         false => None,
@@ -244,6 +252,12 @@ fn forget_oldest(all: &mut Vec<Stats>) {
 }
 
 impl LoadedModels {
+    /// The counters of the devices of the model at address `key`, whose caches are gone, while they stay.
+    fn devices_of(&self, key: usize) -> Vec<DeviceStats> {
+        let mine = self.devices.iter().filter(|(model, _)| *model == key);
+        mine.map(|(_, stats)| stats.clone()).collect()
+    }
+
     /// The counters of the devices of the model at address `key`, whose caches are gone.
     fn take_devices(&mut self, key: usize) -> Vec<DeviceStats> {
         let mine = self.devices.extract_if(.., |(model, _)| *model == key);

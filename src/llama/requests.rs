@@ -2,12 +2,10 @@
 //!
 //! What happens between the begin of a batch and the begin of the next is shared by its sequences by their tokens. A
 //! server computes all batches in one thread, and asks in that thread, so all this is the thread's own. A request that was
-//! cancelled is counted with the next one of its sequence.
+//! cancelled, or that was for embeddings, of which nobody asks, is counted with the next one of its sequence.
 
-use super::batch_hook::each_model;
-use super::loaded::try_loaded_models;
+use super::bound::each_model;
 use super::speaker;
-use crate::config::StatsTo;
 use crate::engine::Totals;
 use crate::live::Answer;
 use crate::numbers::bytes;
@@ -18,10 +16,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 static IS_COUNTED: AtomicBool = AtomicBool::new(false);
+static IS_SAID: AtomicBool = AtomicBool::new(false);
 
-/// Whether anything is counted.
-pub fn count_if(is_counted: bool) {
+/// Whether anything is counted, and said in a line.
+pub fn count_if(is_counted: bool, is_said: bool) {
     IS_COUNTED.store(is_counted, Relaxed);
+    IS_SAID.store(is_said, Relaxed);
 }
 
 /// See [`count_if`].
@@ -88,8 +88,7 @@ pub fn end(seq: i32) -> Option<Answer> {
     if told.hits + told.misses == 0 {
         return None;
     }
-    let is_told = try_loaded_models().is_some_and(|loaded| loaded.config.stats != StatsTo::Off);
-    if is_told {
+    if IS_SAID.load(Relaxed) {
         speaker::say(format!(
             "hotset: request of slot {seq}: {:.1} % of {} experts were in memory, {} read, {:.0} ms stalled",
             percent(told.hits, told.hits + told.misses),

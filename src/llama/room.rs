@@ -90,14 +90,16 @@ fn say_if_least(layout: &Layout, n_bytes: u64) {
 /// first time. A model that comes back, as one that slept while nobody asked, takes what there is when the rest of it
 /// has been allocated, unless there is plenty: its users have been promised that it works.
 pub fn check(tensors: &[Tensor], files: &[ModelFile], budget: Budget) -> Result<Budget> {
+    let file = files.first().and_then(identity);
+    let mut loaded = LOADED.lock().expect("no thread panics with it");
     let Budget::Fixed(n_bytes) = budget else {
         check_ring(tensors, files)?;
+        // A size that it is given while it runs is no promise that can fail when it comes back.
+        loaded.extend(file);
         return Ok(budget);
     };
     let layout = Layout::new(tensors, &aligns(files), n_bytes)?;
     let arena_bytes = layout.arena_bytes as u64;
-    let file = files.first().and_then(identity);
-    let mut loaded = LOADED.lock().expect("no thread panics with it");
     if file.is_some_and(|file| loaded.contains(&file)) {
         return Ok(match memory::available().bytes >= plenty(arena_bytes) {
             true => budget,
@@ -176,13 +178,14 @@ pub fn layout(
     Ok(layout)
 }
 
-/// Lays out `n_bytes` so that they may become more while the model runs (`POST /hotset/budget`), where the system lets the
-/// process have the addresses for that.
+/// Lays out `n_bytes` so that they may become more while the model runs (`POST /hotset/budget`), where that takes a small
+/// part of the addresses that the system leaves: a KV cache is still to come.
 fn steerable(tensors: &[Tensor], aligns: &[usize], n_bytes: u64) -> Result<Layout> {
+    const PART: u64 = 4;
     let layout = Layout::new(tensors, aligns, n_bytes)?;
     let whole = Layout::growing(tensors, aligns, n_bytes, u64::MAX)?;
-    let addresses = auto_size::of_addresses(memory::addresses().bytes, layout.arena_bytes as u64);
-    match whole.arena_bytes as u64 <= addresses && Engine::can_have(&whole) {
+    let has_room = whole.arena_bytes as u64 <= memory::addresses().bytes / PART;
+    match has_room && Engine::can_have(&whole) {
         true => Ok(whole),
         false => Ok(layout),
     }

@@ -1,7 +1,7 @@
 //! What a server is asked to change while it runs. Everything is checked before anything changes, and what has changed is
 //! one line.
 
-use super::live::{Live, shown};
+use super::live_models::Live;
 use super::loaded::try_loaded_models;
 use super::model::Model;
 use super::pressure;
@@ -13,21 +13,29 @@ use crate::live::ProfileWish;
 use crate::memory;
 use crate::numbers::bytes;
 use crate::policy;
-use crate::profile::recognizer::Known;
+use crate::profile::recognizer::{Known, Recognizer};
 use crate::profile::{Profile, read_folder};
 use crate::report;
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
 const RAM: &str = "HOTSET_RAM";
 
+/// One change at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 /// Gives the models of this process the memory that `text` says, as `HOTSET_RAM`.
 pub fn set_budget(models: &[Live], text: &str) -> Result<Value> {
     let ram = Ram::parse(RAM, text)?;
+    let _turn = turn();
     let wrong = |why: &str| Error::setting(RAM, text, why);
     let streamed: Vec<_> = models.iter().filter_map(Live::streamed).collect();
     if streamed.is_empty() {
@@ -59,6 +67,8 @@ pub fn set_budget(models: &[Live], text: &str) -> Result<Value> {
     }
     if let Some(mut loaded) = try_loaded_models() {
         loaded.config.ram = Some(ram);
+        // What was a share of its own stays one when the model comes back.
+        loaded.config.routed = None;
         loaded.config.ram_text = text.to_string();
     }
     let mut all = Vec::new();
@@ -123,7 +133,7 @@ fn check(model: &Model, budget: Budget, text: &str) -> Result<(u64, u64)> {
     let all = layout.n_experts() as u64;
     if wanted > most && u64::from(layout.n_slots()) < all {
         let allowed = format!(
-            "the system lets this process have {} for experts and no more",
+            "this model has addresses for {} of experts and no more",
             bytes(layout.arena_bytes as u64)
         );
         return Err(Error::setting(RAM, text, allowed));
@@ -136,8 +146,10 @@ fn give(model: &Arc<Model>, budget: Budget) -> Result<()> {
     /// Slots of events that are being computed stay for a moment.
     const N_TRIES: u32 = 20;
     const PAUSE: Duration = Duration::from_millis(10);
-    model.set_budget(budget);
+    let mut held = model.hold_budget();
+    *held = budget;
     let Budget::Fixed(n_bytes) = budget else {
+        drop(held);
         pressure::watch(model);
         return Ok(());
     };
@@ -157,6 +169,7 @@ fn give(model: &Arc<Model>, budget: Budget) -> Result<()> {
 /// Policies of this name rank the experts of all models from now on.
 pub fn set_policy(models: &[Live], name: &str) -> Result<Value> {
     policy::find(name)?;
+    let _turn = turn();
     for model in models {
         if let Some(model) = model.streamed() {
             model.rank_with(name)?;
@@ -175,11 +188,16 @@ pub fn set_policy(models: &[Live], name: &str) -> Result<Value> {
 
 /// Does what is wished about profiles.
 pub fn set_profile(models: &[Live], wish: &ProfileWish) -> Result<Value> {
+    let _turn = turn();
     match wish {
         ProfileWish::Save => save(models),
         ProfileWish::Use(text) => match ProfileSource::parse(PROFILE, &found(models, text))? {
             ProfileSource::Files(parts) => go_by(models, &parts, text),
             ProfileSource::Folder(folder) => choose_of(models, &folder),
+            ProfileSource::Auto(_) | ProfileSource::Off => {
+                let allowed = "a server that runs takes FILE[:WEIGHT],... or a folder";
+                Err(Error::setting(PROFILE, text.display(), allowed))
+            }
         },
         ProfileWish::Folder(text) => match ProfileSource::parse(PROFILE, text) {
             Ok(ProfileSource::Folder(folder)) => choose_of(models, &folder),
@@ -202,8 +220,15 @@ fn save(models: &[Live]) -> Result<Value> {
     let mut saved = Vec::new();
     for model in learning {
         model.loaded.save();
-        let path = model.loaded.workload().and_then(Workload::saves_to);
-        saved.extend(path.map(|path| shown(&path)));
+        let workload = model.loaded.workload();
+        if let Some(why) = workload.and_then(Workload::unsaved) {
+            return Err(Error::system(
+                "saving the profile",
+                std::io::Error::other(why),
+            ));
+        }
+        let path = workload.and_then(Workload::saves_to);
+        saved.extend(path.map(|path| path.display().to_string()));
     }
     if saved.is_empty() {
         let why = "nothing is learnt: the server is to be started with it";
@@ -283,9 +308,15 @@ fn go_by(models: &[Live], parts: &[(PathBuf, f64)], text: &OsStr) -> Result<Valu
             .map(|(profile, weight)| (profile, *weight))
             .collect();
         let known = workload.blend(&parts);
+        recognize(model, || None);
         tell(model, &known);
         name.clone_from(&known.name);
         workload.note_used(known.name);
+    }
+    if let Some(mut loaded) = try_loaded_models() {
+        let files = profiles.into_iter().zip(parts);
+        let files = files.map(|((profile, weight), (path, _))| (path.clone(), profile, weight));
+        loaded.given.go_by(files.collect());
     }
     report::say(&format!("hotset: profile '{name}' from now on"));
     Ok(json!({"used": [name]}))
@@ -301,39 +332,43 @@ fn tell(model: &Live, known: &Known) {
 
 /// The workload is recognised among the profiles of `folder` from now on.
 fn choose_of(models: &[Live], folder: &Path) -> Result<Value> {
-    let all: Vec<Profile> = read_folder(folder)?
-        .into_iter()
-        .map(|(_, profile)| profile)
-        .collect();
+    let all = read_folder(folder)?;
+    let n_all = all.len();
     let mut n_used = 0;
     for (model, workload) in models
         .iter()
         .filter_map(|model| Some((model, model.loaded.workload()?)))
     {
-        let fitting: Vec<&Profile> = all
-            .iter()
+        let profiles = all.iter().map(|(_, profile)| profile);
+        let fitting: Vec<&Profile> = profiles
             .filter(|profile| workload.difference(profile).is_none())
             .collect();
         n_used = n_used.max(fitting.len());
-        if fitting.is_empty() {
-            continue;
+        if !fitting.is_empty() {
+            recognize(model, || Some(workload.recognizer_of(&fitting)));
+            workload.note_folder(folder);
         }
-        if let Some(engine) = model.loaded.made_engine() {
-            engine.recognize_with(workload.recognizer_of(&fitting));
-        }
-        for cache in model.caches.iter().filter_map(|cached| cached.cache()) {
-            cache.recognize_with(workload.recognizer_of(&fitting));
-        }
-        workload.note_folder(folder);
     }
     if n_used == 0 {
-        let why = format!("none of its {} profiles is of this model", all.len());
+        let why = format!("none of its {n_all} profiles is of this model");
         return Err(Error::setting(PROFILE, folder.display(), why));
     }
+    if let Some(mut loaded) = try_loaded_models() {
+        loaded.given.choose_of(folder.to_path_buf(), all);
+    }
     report::say(&format!(
-        "hotset: the workload is recognised among {n_used} of {} profiles in {} from now on",
-        all.len(),
+        "hotset: the workload is recognised among {n_used} of {n_all} profiles in {} from now on",
         folder.display()
     ));
-    Ok(json!({"folder": shown(folder), "profiles": n_used}))
+    Ok(json!({"folder": folder.display().to_string(), "profiles": n_used}))
+}
+
+/// Recognises the workload of a model from now on, or not any more.
+fn recognize(model: &Live, recognizer: impl Fn() -> Option<Recognizer>) {
+    if let Some(engine) = model.loaded.made_engine() {
+        engine.recognize_with(recognizer());
+    }
+    for cache in model.caches.iter().filter_map(|cached| cached.cache()) {
+        cache.recognize_with(recognizer());
+    }
 }

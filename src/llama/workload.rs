@@ -30,6 +30,8 @@ pub struct Given {
     save: Option<PathBuf>,
     /// Whether other models of a router have the same settings.
     is_routed: bool,
+    /// Whether the profiles came while a server ran: what does not fit then is left out.
+    is_steered: bool,
     /// Whether a profile is learnt, saved or not.
     pub learns: bool,
 }
@@ -106,6 +108,16 @@ impl Given {
         }
     }
 
+    /// Models that are loaded from now on go by a mix of these.
+    pub fn go_by(&mut self, files: Vec<(PathBuf, Profile, f64)>) {
+        (self.files, self.folder, self.is_steered) = (files, None, true);
+    }
+
+    /// Models that are loaded from now on choose one of a folder.
+    pub fn choose_of(&mut self, folder: PathBuf, profiles: Vec<(PathBuf, Profile)>) {
+        (self.files, self.folder, self.is_steered) = (Vec::new(), Some((folder, profiles)), true);
+    }
+
     /// A model is freed that has picked `lesson` since it was loaded, by layer of the engine: if it comes back, it goes
     /// on with that.
     pub fn remember(&mut self, workload: &Workload, lesson: &Lesson) {
@@ -126,7 +138,7 @@ impl Given {
                     "hotset: {}: {why}; this model does not start with it",
                     path.display()
                 )),
-                Some(why) if n == 1 => return Err(Error::file(path, why)),
+                Some(why) if n == 1 && !self.is_steered => return Err(Error::file(path, why)),
                 Some(_) => {}
             }
         }
@@ -212,12 +224,15 @@ impl Workload {
     /// The profiles that policies go by, in one name.
     pub fn used(&self) -> Option<String> {
         let asked = lock_soon(&self.used).and_then(|used| used.clone());
-        asked.or_else(|| self.known().map(|known| known.name))
+        let used = asked
+            .or_else(|| (!self.parts.is_empty()).then(|| names(self.parts.iter().map(|(p, _)| p))));
+        used.filter(|name| !name.is_empty())
     }
 
-    /// Policies go by others now, which are called so.
+    /// Policies go by others now, which are called so, and nothing is chosen.
     pub fn note_used(&self, name: String) {
         *self.used.lock().expect(NOBODY_PANICS) = Some(name);
+        *self.folder.lock().expect(NOBODY_PANICS) = None;
     }
 
     /// The folder of the profiles that one is chosen of.
@@ -225,8 +240,9 @@ impl Workload {
         lock_soon(&self.folder).and_then(|folder| folder.clone())
     }
 
-    /// It is another one now.
+    /// It is another one now, and one is chosen of its profiles.
     pub fn note_folder(&self, folder: &Path) {
+        *self.used.lock().expect(NOBODY_PANICS) = Some(String::new());
         *self.folder.lock().expect(NOBODY_PANICS) = Some(folder.to_path_buf());
     }
 
@@ -236,13 +252,18 @@ impl Workload {
         learner.path().map(Path::to_path_buf)
     }
 
+    /// Why the profile could not be saved, the last time.
+    pub fn unsaved(&self) -> Option<String> {
+        let learner = lock_soon(self.learner.as_ref()?)?;
+        learner.unsaved().map(str::to_string)
+    }
+
     /// What a mix of `parts` says, which are of this model.
     pub fn blend(&self, parts: &[(&Profile, f64)]) -> Known {
         let blend = Blend::of(parts);
-        let names: Vec<_> = parts.iter().map(|(p, _)| p.name.as_str()).collect();
         let numbers = self.layers_of_model.numbers.iter();
         Known {
-            name: names.join(", "),
+            name: names(parts.iter().map(|(profile, _)| *profile)),
             frequency: numbers.map(|&n| blend.layers[n].clone()).collect(),
             n_tokens: PRIOR_TOKENS,
         }
@@ -278,4 +299,10 @@ impl Workload {
         let learner = learner.lock().expect("no thread panics with it");
         Some(learner.profile().clone())
     }
+}
+
+/// What a mix of profiles is called.
+fn names<'a>(profiles: impl Iterator<Item = &'a Profile>) -> String {
+    let names: Vec<&str> = profiles.map(|profile| profile.name.as_str()).collect();
+    names.join(", ")
 }

@@ -41,17 +41,18 @@ pub fn check(n_bytes: u64) -> Result<()> {
     Err(Error::setting("HOTSET_RAM", size(n_bytes).to_string(), format!("only {} are available ({why}); try auto", size(bytes))))
 }
 
-/// The same of a budget that becomes `n_bytes`, of which experts have `n_bytes_now`.
+/// The same of a budget that becomes `n_bytes`, of which experts have `n_bytes_now`, touched or not.
 pub fn check_more(n_bytes: u64, n_bytes_now: u64) -> Result<()> {
-    let Available { bytes, why } = available();
-    if n_bytes <= bytes.saturating_add(n_bytes_now) {
+    let left = u64::try_from(spare()).unwrap_or(0).min(promised().bytes);
+    if n_bytes.saturating_sub(n_bytes_now) <= left {
         return Ok(());
     }
     let size = |n| ByteSize(n).display().iec();
+    let why = available().why;
     let allowed = format!(
         "experts have {}, and only {} more are available ({why}); try auto",
         size(n_bytes_now),
-        size(bytes)
+        size(left)
     );
     Err(Error::setting("HOTSET_RAM", size(n_bytes).to_string(), allowed))
 }

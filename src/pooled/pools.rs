@@ -190,9 +190,10 @@ impl Pools {
         self.pools.iter_mut().for_each(|pool| pool.recent.forget());
     }
 
-    /// Recognises the workload from now on.
-    pub fn recognize_with(&mut self, recognizer: Recognizer) {
-        self.recognizer = Some(recognizer);
+    /// Recognises the workload from now on; `None`: not any more.
+    pub fn recognize_with(&mut self, recognizer: Option<Recognizer>) {
+        let before = self.recognizer.take();
+        self.recognizer = recognizer.map(|next| next.after(before.as_ref()));
     }
 
     /// What recognises the workload.

@@ -126,6 +126,12 @@ impl Learner {
         self.file.as_ref().map(|file| file.path.as_path())
     }
 
+    /// Why it could not be saved, the last time; `None` if it could.
+    pub fn unsaved(&self) -> Option<&str> {
+        let file = self.file.as_ref()?;
+        Some(file.unsaved.as_str()).filter(|why| !why.is_empty())
+    }
+
     /// The profile as it was last learnt.
     pub fn profile(&self) -> &Profile {
         &self.profile

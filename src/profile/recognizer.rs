@@ -52,6 +52,14 @@ impl Recognizer {
         }
     }
 
+    /// The same, which takes the place of another one: what that has counted goes on.
+    pub fn after(self, before: Option<&Self>) -> Self {
+        Self {
+            n_changes: self.n_changes + before.map_or(0, |before| before.n_changes),
+            ..self
+        }
+    }
+
     /// Hears of an event of `layer`. Returns what to follow where it has just made up its mind, and what there is
     /// to tell of it.
     pub fn observe(&mut self, layer: usize, event: &Event) -> Option<(&Known, Notice)> {

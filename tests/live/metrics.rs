@@ -16,7 +16,9 @@ fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prometheus");
-        if !packages.join("prometheus_client").is_dir() {
+        if !packages.is_dir() {
+            let part = packages.with_extension("part");
+            let _ = fs::remove_dir_all(&part);
             let mut pip = Command::new("python3");
             pip.args([
                 "-m",
@@ -33,6 +35,7 @@ fn python() -> &'static Path {
                 .unwrap();
             let why = String::from_utf8_lossy(&installed.stderr);
             assert!(installed.status.success(), "{why}");
+            fs::rename(&part, &packages).unwrap();
         }
         packages
     })

@@ -2,11 +2,12 @@
 
 use super::{number, only, server};
 use crate::child::{PROMPT, command, polyglot, run};
+use crate::serving::LlamaServer;
 use hotset::policy::REGISTRY;
 use serde_json::{Value, json};
 use std::fs;
 
-fn post(server: &crate::serving::LlamaServer, what: &str, body: &Value) -> (u16, Value) {
+fn post(server: &LlamaServer, what: &str, body: &Value) -> (u16, Value) {
     let (status, text) = server.http(&format!("/hotset/{what}"), Some(&body.to_string()), None);
     (status, serde_json::from_str(&text).unwrap())
 }
@@ -82,7 +83,7 @@ fn tokens_stay_the_same() {
 fn a_budget_is_there_at_once_and_stays() {
     let mut server = server("40%", &[], &[]);
     server.complete(PROMPT.into());
-    let slots = |server: &crate::serving::LlamaServer| {
+    let slots = |server: &LlamaServer| {
         let stats = server.get("/hotset/stats");
         let stats = only(&stats);
         (
@@ -193,7 +194,7 @@ fn a_reset_forgets_counts_and_nothing_else() {
     let server = server("40%", &[], &[]);
     server.complete(PROMPT.into());
     let before = server.get("/hotset/stats");
-    let metric = |server: &crate::serving::LlamaServer| {
+    let metric = |server: &LlamaServer| {
         let (_, text) = server.http("/metrics", None, None);
         let line = text.lines().find(|line| {
             line.starts_with("llamacpp:moe_ram_hits_total") && line.contains("generation")
@@ -238,9 +239,7 @@ fn a_profile_is_used_by_name() {
         &[("HOTSET_PROFILE", dir.path().to_str().unwrap())],
         &[],
     );
-    let profile = |server: &crate::serving::LlamaServer| {
-        server.get("/hotset/stats")[0]["live"]["profile"].take()
-    };
+    let profile = |server: &LlamaServer| server.get("/hotset/stats")[0]["live"]["profile"].take();
     assert_eq!(profile(&server)["folder"], dir.path().to_str().unwrap());
     assert_eq!(profile(&server)["used"], json!([]));
     let (status, answer) = post(&server, "profile", &json!({"use": "chat:0.5"}));
@@ -259,4 +258,33 @@ fn a_profile_is_used_by_name() {
     other.args(["profile", "show"]).arg(&chat);
     assert_eq!(run(other).code(), 0);
     assert!(polyglot().is_file());
+}
+
+/// A server that sleeps has the same budget and policy when it wakes, also one that began with what is available.
+#[test]
+fn what_was_changed_holds_when_it_wakes() {
+    let mut server = server("auto", &[], &["--sleep-idle-seconds", "2"]);
+    server.complete(PROMPT.into());
+    let policy = REGISTRY[1].name;
+    assert_eq!(post(&server, "policy", &json!({ "name": policy })).0, 200);
+    assert_eq!(post(&server, "budget", &json!({"ram": "4MiB"})).0, 200);
+    let slots = |server: &LlamaServer| {
+        let stats = server.get("/hotset/stats");
+        let stats = only(&stats);
+        (stats["n_slots"].clone(), stats["policy"].clone())
+    };
+    let before = slots(&server);
+    server.wait_for("entering sleeping state", 1);
+    assert_eq!(server.get("/hotset/stats"), json!([]));
+    let (status, answer) = post(&server, "budget", &json!({"ram": "5MiB"}));
+    assert!(
+        status == 400 && answer.to_string().contains("asleep"),
+        "{answer}"
+    );
+    // The system that it falls asleep in is not to be disturbed.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    server.complete(PROMPT.into());
+    assert_eq!(slots(&server), before);
+    assert_eq!(before.1, policy);
+    server.stop();
 }

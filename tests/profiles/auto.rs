@@ -17,6 +17,9 @@ const RAM: (&str, &str) = ("HOTSET_RAM", "30%");
 /// How what is said of such a profile begins.
 const LINE: &str = "hotset: profile /";
 
+/// Settings.
+type Vars<'a> = &'a [(&'a str, &'a str)];
+
 /// A user's folder for data.
 struct Data(TempDir);
 
@@ -128,7 +131,7 @@ fn hotset_run_keeps_one_unless_told_otherwise() {
         ended
     };
     let streams = ["--ram", "30%", "--tool", "completion"];
-    let quiet: [(&[(&str, &str)], &[&str]); 5] = [
+    let quiet: [(Vars, &[&str]); 5] = [
         (&[], &["--tool", "completion"]),
         (
             &[],
