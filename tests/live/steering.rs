@@ -275,7 +275,9 @@ fn what_was_changed_holds_when_it_wakes() {
     };
     let before = slots(&server);
     server.wait_for("entering sleeping state", 1);
-    assert_eq!(server.get("/hotset/stats"), json!([]));
+    while server.get("/hotset/stats") != json!([]) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
     let (status, answer) = post(&server, "budget", &json!({"ram": "5MiB"}));
     assert!(
         status == 400 && answer.to_string().contains("asleep"),
