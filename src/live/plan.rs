@@ -1,7 +1,8 @@
 //! What each amount of memory would bring to a model that runs, from its latest routing.
 //!
 //! The window is replayed with the active policy at each budget, as in [`crate::hindsight`]: its first half fills an empty
-//! cache unless it is the whole run, and generation counts. A token takes what it computes, and a part of what its reads take
+//! cache, also if it is the whole run, because what is seen for the first time misses whatever the budget; of the second one
+//! generation counts. A token takes what it computes, and a part of what its reads take
 //! at the speed of the disk: the part that was waited for so far, since some of it is done while something is computed.
 
 use crate::engine::layout::Layout;
@@ -174,7 +175,6 @@ struct Tried {
 impl Tried {
     fn of(windows: &[Lookback], policy: &str, layout: &Layout, budget_bytes: u64) -> Result<Self> {
         let n_slots = layout.slots_for(budget_bytes);
-        let is_whole_run = windows.iter().all(|window| window.recent.n_events_dropped() == 0);
         let mut tried = Self {
             budget_bytes,
             n_slots: n_slots.iter().sum(),
@@ -184,7 +184,7 @@ impl Tried {
             n_tokens: 0,
         };
         for ((window, pool), &n_slots) in windows.iter().zip(&layout.pools).zip(&n_slots) {
-            let n_warm = window.n_warm(is_whole_run);
+            let n_warm = window.n_warm(false);
             let holds_all = n_slots as usize >= window.shape.n_total();
             let mut n_tokens = vec![0; window.shape.n_layers() as usize];
             let mut add = |event: Event, n_hits: u64| {
@@ -266,12 +266,11 @@ mod tests {
             bytes_per_token: Some(8192.0),
         };
         let plan = LivePlan::of("m".to_string(), "lru", &layout, 1, 4 * 4096, &windows, speed).unwrap();
-        assert_eq!((plan.window_picks, plan.window_tokens), (400, 200));
-        // Below eight slots lru hits nothing of a cycle of eight; from there on nearly all.
+        assert_eq!((plan.window_picks, plan.window_tokens), (400, 100));
+        // Below eight slots lru hits nothing of a cycle of eight; from there on all.
         for row in &plan.plan.rows {
             let expected = match row.n_slots {
                 0..8 => 0.0,
-                8..20 => 98.0,
                 _ => 100.0,
             };
             assert_eq!(row.hit_percent, expected, "{row:?}");
