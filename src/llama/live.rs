@@ -5,7 +5,8 @@
 
 use super::live_models::{Live, models};
 use super::loaded::try_loaded_models;
-use super::{metering, signals};
+use super::metering;
+use super::quietly::apart;
 use crate::config::StatsTo;
 use crate::engine::Engine;
 use crate::hindsight::{Hindsight, Lookback};
@@ -466,48 +467,4 @@ fn planning(live: &Live) -> Option<impl FnOnce() -> Option<LivePlan> + Send + us
     };
     let (name, top_k, budget) = (live.name.clone(), model.top_k(), live.budget_bytes());
     Some(move || LivePlan::of(name, &stats.policy, &layout, top_k, budget, &windows, speed).ok())
-}
-
-/// Does `work` in a thread that gives way to all others, then `done` with what came of it and with the time that a
-/// processor took for it. Where there is no such thread, or it fails, there is nothing.
-fn apart<T: 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-    done: impl FnOnce(Option<T>, Duration) + Send + 'static,
-) {
-    let job = std::sync::Arc::new(Mutex::new(Some((work, done))));
-    let take = |job: &Mutex<Option<_>>| job.lock().ok().and_then(|mut job| job.take());
-    let of_thread = job.clone();
-    let quietly = move || {
-        let Some((work, done)) = take(&of_thread) else {
-            return;
-        };
-        signals::leave_to_others();
-        #[cfg(target_os = "linux")]
-        // SAFETY: a plain system call, about the calling thread.
-        unsafe {
-            libc::setpriority(libc::PRIO_PROCESS, 0, 19);
-        }
-        let begin = thread_time();
-        let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok();
-        let took = thread_time().saturating_sub(begin);
-        // Others wait for what follows.
-        #[cfg(target_os = "linux")]
-        // SAFETY: as above. Where that is not allowed it takes longer.
-        unsafe {
-            libc::setpriority(libc::PRIO_PROCESS, 0, 0);
-        }
-        done(made, took);
-    };
-    let thread = thread::Builder::new().name("hotset-look".to_string());
-    if thread.spawn(quietly).is_err()
-        && let Some((_, done)) = job.lock().ok().and_then(|mut job| job.take())
-    {
-        done(None, Duration::ZERO);
-    }
-}
-
-/// What a processor has done for this thread.
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.max(0) as u32)
 }
