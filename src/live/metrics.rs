@@ -112,12 +112,31 @@ pub struct DeviceUse {
 type Key = (&'static str, Vec<String>);
 
 /// What a counter has said.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 struct Said {
-    life: u64,
-    /// What those before this life have counted.
+    /// What the latest models have counted, by life.
+    lives: BTreeMap<u64, f64>,
+    /// What those before them have.
     before: f64,
-    latest: f64,
+}
+
+/// Models of one name whose counters are kept apart: of more, the oldest counts no more.
+const LIVES_MAX: usize = 8;
+
+impl Said {
+    fn note(&mut self, life: u64, value: f64) {
+        let latest = self.lives.entry(life).or_default();
+        *latest = latest.max(value);
+        if self.lives.len() > LIVES_MAX
+            && let Some((_, oldest)) = self.lives.pop_first()
+        {
+            self.before += oldest;
+        }
+    }
+
+    fn sum(&self) -> f64 {
+        self.before + self.lives.values().sum::<f64>()
+    }
 }
 
 /// What all counters have said.
@@ -154,19 +173,8 @@ impl Counters {
     }
 
     fn note(&mut self, key: Key, life: u64, value: f64) {
-        if let Some(said) = self.0.get_mut(&key) {
-            if said.life != life {
-                said.before += said.latest;
-                (said.life, said.latest) = (life, 0.0);
-            }
-            said.latest = said.latest.max(value);
-        } else if self.0.len() < KEPT_MAX {
-            let said = Said {
-                life,
-                before: 0.0,
-                latest: value,
-            };
-            self.0.insert(key, said);
+        if self.0.len() < KEPT_MAX || self.0.contains_key(&key) {
+            self.0.entry(key).or_default().note(life, value);
         }
     }
 }
@@ -189,7 +197,7 @@ fn encode(counters: &BTreeMap<Key, Said>, gauges: &[(Key, f64)]) -> Result<Strin
             false => {
                 let values = CounterVec::new(opts, &labels).map_err(failed)?;
                 for ((_, labels), said) in counters.iter().filter(|(key, _)| is_mine(key)) {
-                    values.with_label_values(labels).inc_by(said.before + said.latest);
+                    values.with_label_values(labels).inc_by(said.sum());
                 }
                 values.collect()
             }

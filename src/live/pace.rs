@@ -27,6 +27,11 @@ impl Pace {
         begins
     }
 
+    /// Whether it has begun and not ended.
+    pub fn is_running(&self) -> bool {
+        self.is_running
+    }
+
     /// It has ended, and took so long.
     pub fn end(&mut self, now: Instant, took: Duration) {
         *self = Self {

@@ -32,6 +32,16 @@ pub enum Request {
     Reset,
 }
 
+impl Request {
+    /// Whether it changes anything.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Page | Self::Stats | Self::Heat | Self::Events | Self::Plan | Self::Sequence(_) => false,
+            Self::Budget(_) | Self::Policy(_) | Self::Profile(_) | Self::Reset => true,
+        }
+    }
+}
+
 /// What is to be done about profiles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProfileWish {

@@ -6,7 +6,7 @@
 
 #![allow(clippy::missing_safety_doc)]
 
-use super::live_models::models;
+use super::live_models::{Live, models};
 use super::{live, requests, steering};
 use crate::error::Error;
 use crate::live::{Answer, PAGE, Request, parse};
@@ -77,16 +77,22 @@ fn answer(request: &Request) -> Answer {
         Request::Events => return live::events(),
         _ => Busy::begin(),
     };
+    let being_loaded = || Answer::error(503, "a model is being loaded");
     let Some(models) = models() else {
-        return Answer::error(503, "a model is being loaded");
+        return being_loaded();
     };
+    // What reads the experts of a model is made when it is loaded, and would not hear of a change meanwhile.
+    let is_made = |model: &Live| model.streamed().is_none() || model.engine().is_some();
+    if request.changes() && !models.iter().all(is_made) {
+        return being_loaded();
+    }
     let changed = match request {
         Request::Stats => return live::stats(&models),
         Request::Heat => return live::heat(&models),
         Request::Plan => {
             // It takes its time.
             drop(busy);
-            return live::plan(&models);
+            return live::plan(models);
         }
         Request::Budget(text) => steering::set_budget(&models, text),
         Request::Policy(name) => steering::set_policy(&models, name),

@@ -409,44 +409,63 @@ fn windows(model: &Live, n_picks_max: usize) -> Option<Vec<Lookback>> {
     }
 }
 
-/// What each amount of memory would bring.
-pub fn plan(models: &[Live]) -> Answer {
-    let of = |model: &Live| {
+/// What each amount of memory would bring. The models may go while it is found out.
+pub fn plan(models: Vec<Live>) -> Answer {
+    /// A plan that is being made is waited for, looking so often.
+    const PAUSE: Duration = Duration::from_millis(20);
+    const LIMIT: Duration = Duration::from_secs(60);
+    for model in &models {
         let life = model.loaded.life();
-        let is_due = kept().looked(model).plan_pace.begin(Instant::now());
-        if is_due {
-            let (sender, receiver) = std::sync::mpsc::channel();
-            let planning = planning(model);
-            let done = move |made: Option<Option<LivePlan>>, took| {
-                let mut kept = kept();
-                if let Some(looked) = kept.models.get_mut(&life) {
-                    looked.plan = made.flatten();
-                    // Before anything was generated it may be asked for again at once.
-                    match looked
-                        .plan
-                        .as_ref()
-                        .is_some_and(|plan| !plan.plan.rows.is_empty())
-                    {
-                        true => looked.plan_pace.end(Instant::now(), took),
-                        false => looked.plan_pace = Pace::default(),
-                    }
-                }
-                drop(kept);
-                let _ = sender.send(());
-            };
-            apart(move || planning.and_then(|plan| plan()), done);
-            let _ = receiver.recv();
+        if !kept().looked(model).plan_pace.begin(Instant::now()) {
+            continue;
         }
-        let mut kept = kept();
-        let looked = kept.looked(model);
-        let age = looked.plan_pace.age(Instant::now()).unwrap_or_default();
-        let nothing = || LivePlan::nothing(model.name.clone(), model.policy());
-        LivePlan {
-            age_s: age.as_secs_f64(),
-            ..looked.plan.clone().unwrap_or_else(nothing)
+        let planning = planning(model);
+        let done = move |made: Option<Option<LivePlan>>, took| {
+            let mut kept = kept();
+            if let Some(looked) = kept.models.get_mut(&life) {
+                looked.plan = made.flatten();
+                // Before anything was generated it may be asked for again at once.
+                match looked
+                    .plan
+                    .as_ref()
+                    .is_some_and(|plan| !plan.plan.rows.is_empty())
+                {
+                    true => looked.plan_pace.end(Instant::now(), took),
+                    false => looked.plan_pace = Pace::default(),
+                }
+            }
+        };
+        apart(move || planning.and_then(|plan| plan()), done);
+    }
+    let names: Vec<_> = models
+        .iter()
+        .map(|model| (model.loaded.life(), model.name.clone(), model.policy()))
+        .collect();
+    drop(models);
+    let begin = Instant::now();
+    let of = |(life, name, policy)| {
+        loop {
+            let (is_running, plan) = match kept().models.get(&life) {
+                Some(looked) => (looked.plan_pace.is_running(), looked.aged_plan()),
+                None => (false, None),
+            };
+            if !is_running || begin.elapsed() > LIMIT {
+                return plan.unwrap_or_else(|| LivePlan::nothing(name, policy));
+            }
+            thread::sleep(PAUSE);
         }
     };
-    Answer::json(&models.iter().map(of).collect::<Vec<_>>())
+    Answer::json(&names.into_iter().map(of).collect::<Vec<_>>())
+}
+
+impl Looked {
+    fn aged_plan(&self) -> Option<LivePlan> {
+        let age = self.plan_pace.age(Instant::now()).unwrap_or_default();
+        self.plan.clone().map(|plan| LivePlan {
+            age_s: age.as_secs_f64(),
+            ..plan
+        })
+    }
 }
 
 /// What makes the plan of a model that streams, of copies of what it knows.

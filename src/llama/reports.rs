@@ -162,6 +162,10 @@ fn end_model(key: usize, model: &Model, stats: Counting, lock: Lock) {
 /// Saves what a model that does not stream has learnt, and reports on its devices, if nobody else has.
 fn end_observer(key: usize, observer: &Observer, lock: Lock) {
     observer.save_profile();
+    let counted = lock().map(|loaded| loaded.device_stats(observer, loaded.devices_of(key)));
+    if let Some(stats) = counted.filter(|stats| !stats.devices.is_empty()) {
+        metering::note_end(observer.life.number, &stats.model, &stats);
+    }
     let Some(mut loaded) = lock() else { return };
     let n_before = loaded.observers.len();
     loaded.observers.retain(|(k, _)| *k != key);

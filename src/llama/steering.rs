@@ -2,7 +2,7 @@
 //! one line.
 
 use super::live_models::Live;
-use super::loaded::try_loaded_models;
+use super::loaded::{loaded_models, try_loaded_models};
 use super::model::Model;
 use super::pressure;
 use super::room::Budget;
@@ -65,7 +65,8 @@ pub fn set_budget(models: &[Live], text: &str) -> Result<Value> {
     for (model, budget) in streamed.iter().zip(&budgets) {
         give(model, *budget)?;
     }
-    if let Some(mut loaded) = try_loaded_models() {
+    {
+        let mut loaded = loaded_models();
         loaded.config.ram = Some(ram);
         // What was a share of its own stays one when the model comes back.
         loaded.config.routed = None;
@@ -147,16 +148,19 @@ fn give(model: &Arc<Model>, budget: Budget) -> Result<()> {
     const N_TRIES: u32 = 20;
     const PAUSE: Duration = Duration::from_millis(10);
     let mut held = model.hold_budget();
-    *held = budget;
     let Budget::Fixed(n_bytes) = budget else {
+        *held = budget;
         drop(held);
         pressure::watch(model);
         return Ok(());
     };
     let Some(engine) = model.made_engine() else {
+        *held = budget;
         return Ok(());
     };
     let wanted = engine.layout().slot_bytes_of(n_bytes);
+    engine.resize(wanted)?;
+    *held = budget;
     for _ in 0..N_TRIES {
         if engine.resize(wanted)?.n_bytes <= wanted {
             break;
@@ -179,9 +183,7 @@ pub fn set_policy(models: &[Live], name: &str) -> Result<Value> {
             .iter()
             .try_for_each(|cached| cached.rank_with(name))?;
     }
-    if let Some(mut loaded) = try_loaded_models() {
-        loaded.config.policy = name.to_string();
-    }
+    loaded_models().config.policy = name.to_string();
     report::say(&format!("hotset: HOTSET_POLICY={name} from now on"));
     Ok(json!({"policy": name}))
 }
@@ -313,11 +315,9 @@ fn go_by(models: &[Live], parts: &[(PathBuf, f64)], text: &OsStr) -> Result<Valu
         name.clone_from(&known.name);
         workload.note_used(known.name);
     }
-    if let Some(mut loaded) = try_loaded_models() {
-        let files = profiles.into_iter().zip(parts);
-        let files = files.map(|((profile, weight), (path, _))| (path.clone(), profile, weight));
-        loaded.given.go_by(files.collect());
-    }
+    let files = profiles.into_iter().zip(parts);
+    let files = files.map(|((profile, weight), (path, _))| (path.clone(), profile, weight));
+    loaded_models().given.go_by(files.collect());
     report::say(&format!("hotset: profile '{name}' from now on"));
     Ok(json!({"used": [name]}))
 }
@@ -353,9 +353,7 @@ fn choose_of(models: &[Live], folder: &Path) -> Result<Value> {
         let why = format!("none of its {n_all} profiles is of this model");
         return Err(Error::setting(PROFILE, folder.display(), why));
     }
-    if let Some(mut loaded) = try_loaded_models() {
-        loaded.given.choose_of(folder.to_path_buf(), all);
-    }
+    loaded_models().given.choose_of(folder.to_path_buf(), all);
     report::say(&format!(
         "hotset: the workload is recognised among {n_used} of {n_all} profiles in {} from now on",
         folder.display()

@@ -163,7 +163,9 @@ impl Given {
         let auto = auto.filter(|_| !layers_of_model.numbers.is_empty());
         let auto = auto.map(|auto| auto.of_model(&layers_of_model, before.is_none()));
         let auto = auto.unwrap_or_default();
-        parts.extend(auto.known.map(|profile| (profile, 1.0)));
+        // What a running server was asked to go by takes its place.
+        let known = auto.known.filter(|_| !self.is_steered);
+        parts.extend(known.map(|profile| (profile, 1.0)));
         if let Some(profile) = before {
             let others = parts.iter().map(|(_, weight)| weight).sum();
             let weight = match parts.is_empty() {

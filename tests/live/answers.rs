@@ -53,7 +53,7 @@ fn what_is_shown_is_what_happened() {
     assert!(tokens > 0.0 && tokens <= 400.0, "{seen:?}");
     let apart = |a: &Value, b: &Value| number(&b["t"]) - number(&a["t"]);
     for pair in seen.windows(2) {
-        assert!((0.5..1.9).contains(&apart(&pair[0], &pair[1])), "{pair:?}");
+        assert!((0.0..5.0).contains(&apart(&pair[0], &pair[1])), "{pair:?}");
     }
     assert_eq!(ticks[0]["model"], stats["model"]);
 

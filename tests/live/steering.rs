@@ -56,8 +56,11 @@ fn tokens_stay_the_same() {
     changes.push(("profile", json!({"use": format!("{}:2", chat.display())})));
     changes.push(("profile", json!({"folder": folder.to_str().unwrap()})));
     changes.push(("reset", json!({})));
-    let mut n_changes = 0;
-    for _ in 0..2 {
+    let (mut n_changes, mut n_rounds) = (0, 0);
+    // How many of them come in a generation depends on the machine.
+    while n_changes < changes.len() || n_rounds < 2 {
+        n_rounds += 1;
+        assert!(n_rounds < 30, "only {n_changes} changes were made in time");
         let generating = server.complete_apart(PROMPT, N_TOKENS);
         while !generating.is_finished() {
             let (what, body) = &changes[n_changes % changes.len()];
@@ -71,10 +74,6 @@ fn tokens_stay_the_same() {
         let answer = generating.join().unwrap();
         assert_eq!(answer["tokens"], wanted, "after {n_changes} changes");
     }
-    assert!(
-        n_changes >= changes.len(),
-        "only {n_changes} changes were made in time"
-    );
     assert!(saved.is_file());
     server.stop();
 }
