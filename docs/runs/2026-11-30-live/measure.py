@@ -1,7 +1,7 @@
 """What being watched costs a llama-server: tokens per second and processor time per token, in turns of random order,
-and instructions of each request by callgrind.
+and processor time of each request.
 
-    python3 measure.py LLAMA_SERVER MODEL OUT [--rounds 12] [--tokens 160] [--ram 40%]
+    python3 measure.py LLAMA_SERVER MODEL OUT [--rounds 14] [--tokens 128] [--ram 40%] [--requests]
 
 Watched means as by the open page and a Prometheus: /hotset/events is held, /metrics is asked for each second,
 /hotset/heat every 2 s, /hotset/stats every 5 s, /hotset/plan every minute.
@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import threading
@@ -20,6 +19,7 @@ import urllib.request
 
 PORT = 8097
 BASE = f"http://127.0.0.1:{PORT}"
+SEED = 7
 PROMPT = "The history of the city of Rome begins with"
 
 
@@ -65,9 +65,9 @@ class Watcher:
             thread.join()
 
 
-def start(args, before=(), env=()):
-    command = [*before, args.server, "-m", args.model, "--port", str(PORT), "--metrics", "-np", "1", "-c", "2048", "-t", "2"]
-    settings = {**os.environ, "HOTSET_RAM": args.ram, **dict(env)}
+def start(args):
+    command = [args.server, "-m", args.model, "--port", str(PORT), "--metrics", "-np", "1", "-c", "2048", "-t", "2"]
+    settings = {**os.environ, "HOTSET_RAM": args.ram}
     server = subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL, stderr=open("/tmp/measure.log", "w"))
     while True:
         try:
@@ -85,7 +85,9 @@ def end(server):
 
 def in_turns(args):
     server = start(args)
-    complete(64, 1)
+    # The same text each time, until nothing changes any more in what is resident.
+    for _ in range(4):
+        complete(args.tokens, SEED)
     rows = []
     for round_ in range(args.rounds):
         sides = [False, True]
@@ -93,7 +95,7 @@ def in_turns(args):
         for is_watched in sides:
             watcher = Watcher() if is_watched else None
             before = cpu_seconds(server.pid)
-            timings = complete(args.tokens, 100 + round_)
+            timings = complete(args.tokens, SEED)
             cpu = cpu_seconds(server.pid) - before
             if watcher:
                 watcher.end()
@@ -106,16 +108,36 @@ def in_turns(args):
     return rows
 
 
-def instructions(args, requests, n_tokens):
-    """Instructions of a process that generates so many tokens and answers these requests."""
-    out = "/tmp/callgrind.out"
-    valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "-q"]
-    server = start(args, valgrind, [("HOTSET_IO", "pread"), ("HOTSET_PREFETCH", "off"), ("HOTSET_STATS", "exit")])
-    complete(n_tokens, 1)
-    for path in requests:
-        get(path)
+def requests(args):
+    """Milliseconds of processor time of the server for each request, while it computes nothing else."""
+    server = start(args)
+    complete(300, SEED)
+    get("/hotset/plan")
+    time.sleep(10)
+    found = {}
+    for path, n in [("/metrics", 1500), ("/hotset/stats", 1500), ("/hotset/heat", 1500), ("/hotset", 1500)]:
+        before = cpu_seconds(server.pid)
+        for _ in range(n):
+            get(path)
+        found[path] = 1e3 * (cpu_seconds(server.pid) - before) / n
+        print(path, found[path], flush=True)
+    before = cpu_seconds(server.pid)
+    with urllib.request.urlopen(BASE + "/hotset/events", timeout=60) as stream:
+        n = 0
+        while n < 40:
+            n += stream.readline().startswith(b"data:")
+    found["/hotset/events"] = 1e3 * (cpu_seconds(server.pid) - before) / 40
+    # A server of its own, because plans rest.
     end(server)
-    return int(re.search(r"^(?:summary|totals): (\d+)", open(out).read(), re.M).group(1))
+    server = start(args)
+    complete(300, SEED)
+    for path in ["/hotset/plan", "/metrics"]:
+        before = cpu_seconds(server.pid)
+        get(path)
+        time.sleep(5)
+        found[path + " the first time"] = 1e3 * (cpu_seconds(server.pid) - before)
+    end(server)
+    return found
 
 
 if __name__ == "__main__":
@@ -123,23 +145,13 @@ if __name__ == "__main__":
     parser.add_argument("server")
     parser.add_argument("model")
     parser.add_argument("out")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--tokens", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=14)
+    parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--ram", default="40%")
-    parser.add_argument("--instructions", action="store_true")
+    parser.add_argument("--requests", action="store_true")
     args = parser.parse_args()
-    if args.instructions:
-        n = 20
-        base, more = [instructions(args, [], tokens) for tokens in (8, 24)]
-        found = {"per_token": (more - base) / 16}
-        for path in ["/metrics", "/hotset/stats", "/hotset/heat"]:
-            # The first one may look back, in a thread of its own: it is counted by the second number.
-            once = instructions(args, [path], 8) - base
-            often = instructions(args, [path] * (n + 1), 8) - base
-            found[path] = {"first": once, "each": (often - once) / n}
-            print(path, found[path], flush=True)
-        found["/hotset/plan"] = {"first": instructions(args, ["/hotset/plan"], 8) - base}
-        result = found
+    if args.requests:
+        result = requests(args)
     else:
         result = in_turns(args)
     json.dump(result, open(args.out, "w"), indent=1)
