@@ -1,7 +1,7 @@
 """What being watched costs a llama-server: tokens per second and processor time per token, in turns of random order,
 and processor time of each request.
 
-    python3 measure.py LLAMA_SERVER MODEL OUT [--rounds 14] [--tokens 128] [--ram 40%] [--requests]
+    python3 measure.py LLAMA_SERVER MODEL OUT [--rounds 14] [--tokens 128] [--ram 40%] [--requests | --instructions]
 
 Watched means as by the open page and a Prometheus: /hotset/events is held, /metrics is asked for each second,
 /hotset/heat every 2 s, /hotset/stats every 5 s, /hotset/plan every minute.
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -65,9 +66,9 @@ class Watcher:
             thread.join()
 
 
-def start(args):
-    command = [args.server, "-m", args.model, "--port", str(PORT), "--metrics", "-np", "1", "-c", "2048", "-t", "2"]
-    settings = {**os.environ, "HOTSET_RAM": args.ram}
+def start(args, before=(), env={}):
+    command = [*before, args.server, "-m", args.model, "--port", str(PORT), "--metrics", "-np", "1", "-c", "2048", "-t", "2"]
+    settings = {**os.environ, "HOTSET_RAM": args.ram, **env}
     server = subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL, stderr=open("/tmp/measure.log", "w"))
     while True:
         try:
@@ -140,6 +141,25 @@ def requests(args):
     return found
 
 
+def instructions(args):
+    """Instructions of hotset's part of each request, and of the whole process, by callgrind: for a small model."""
+    out, n, n_tokens = "/tmp/measure.callgrind", 60, 100
+    server = start(args, ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "-q"], {"HOTSET_IO": "pread", "HOTSET_STATS": "off"})
+    complete(n_tokens, SEED)
+    for path in ["/metrics", "/hotset/stats", "/hotset/heat"]:
+        for _ in range(n):
+            get(path)
+    end(server)
+    annotated = subprocess.run(["callgrind_annotate", "--inclusive=yes", "--threshold=100", out], capture_output=True, text=True).stdout
+
+    def of(function):
+        found = re.findall(rf"^\s*([\d,]+) .*{function}", annotated, re.M)
+        return max(int(number.replace(",", "")) for number in found)
+
+    return {"/metrics": of("http_hook::metrics") / n, "/hotset/stats": of("llama::live::stats") / n,
+            "/hotset/heat": of("llama::live::heat") / n, f"everything, with {n_tokens} tokens": of("PROGRAM TOTALS")}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("server")
@@ -149,8 +169,11 @@ if __name__ == "__main__":
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--ram", default="40%")
     parser.add_argument("--requests", action="store_true")
+    parser.add_argument("--instructions", action="store_true")
     args = parser.parse_args()
-    if args.requests:
+    if args.instructions:
+        result = instructions(args)
+    elif args.requests:
         result = requests(args)
     else:
         result = in_turns(args)
