@@ -100,8 +100,8 @@ fn block_of(name: &str, prefix: &str) -> Option<u32> {
 unsafe extern "C" fn watch(tensor: *mut ggml_tensor, asks: bool, user_data: *mut c_void) -> bool {
     // SAFETY: llama.cpp passes a tensor, and what `record` gave it.
     let (tensor, seen) = unsafe { (&*tensor, &mut *user_data.cast::<Seen>()) };
-    // SAFETY: the names of tensors are NUL-terminated.
     let name = |tensor: &ggml_tensor| {
+        // SAFETY: the names of tensors are NUL-terminated.
         unsafe { CStr::from_ptr(tensor.name.as_ptr()) }
             .to_str()
             .map(str::to_string)
