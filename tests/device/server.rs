@@ -5,6 +5,7 @@ use crate::learning::counts;
 use crate::rpc::Server;
 use crate::serving::{LlamaServer, prompts};
 use crate::tiny;
+use hotset::policy::REGISTRY;
 use hotset::profile::Profile;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -54,6 +55,55 @@ pub fn four_requests_at_a_time() {
         counter("hits") > 0 && counter("evictions") > 0,
         "{device:#}"
     );
+}
+
+/// What is shown of a device is what it has, and it follows each policy that is asked for, with the same tokens.
+#[test]
+fn a_device_is_shown_and_steered() {
+    const ARGS: &[&str] = &["-np", "1", "-c", "512", "--moe-cache-mib", "4", "--metrics"];
+    let device = Server::start();
+    let vars = [ALWAYS, ("HOTSET_RAM", "50%")];
+    let server = start(&device, &polyglot(), &vars, ARGS);
+    let tokens = server.tokens(&prompts());
+    for spec in REGISTRY {
+        let body = json!({ "name": spec.name }).to_string();
+        let (status, text) = server.http("/hotset/policy", Some(&body), None);
+        assert_eq!(status, 200, "{text}");
+        assert_eq!(server.tokens(&prompts()), tokens, "{}", spec.name);
+        let stats = server.get("/hotset/stats");
+        assert_eq!(stats[0]["devices"][0]["policy"], spec.name);
+    }
+    let stats = server.get("/hotset/stats");
+    let shown = &stats[0]["devices"][0];
+    let (_, metrics) = server.http("/metrics", None, None);
+    let metric = |name: &str| -> f64 {
+        let is_it = |line: &&str| line.starts_with(&format!("llamacpp:moe_cache_{name}{{device="));
+        let line = metrics
+            .lines()
+            .find(is_it)
+            .unwrap_or_else(|| panic!("no {name}: {metrics}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let counted = |value: &Value| value.as_f64().unwrap();
+    assert_eq!(metric("hits_total"), counted(&shown["generation"]["hits"]));
+    assert_eq!(
+        metric("misses_total"),
+        counted(&shown["generation"]["misses"])
+    );
+    assert_eq!(
+        metric("uploads_bytes_total"),
+        counted(&shown["bytes_uploaded"])
+    );
+    assert_eq!(metric("slots_used"), counted(&shown["n_resident"]));
+    assert_eq!((metric("learning"), metric("active")), (0.0, 1.0));
+    let heat = server.get("/hotset/heat");
+    let layers = heat[0]["layers"].as_array().unwrap().iter();
+    let tiers: String = layers
+        .map(|layer| layer["tier"].as_str().unwrap())
+        .collect();
+    assert_eq!(tiers.matches('g').count() as f64, metric("slots_used"));
+    assert!(tiers.contains('m') && tiers.contains('d'), "{tiers}");
+    server.stop();
 }
 
 const SPECULATIVE: &[&str] = &["-np", "1", "-c", "512", "--spec-type", "draft-simple"];
