@@ -72,13 +72,7 @@ impl DeviceCache {
                 });
                 let (stats, windows) = &mut all[at];
                 stats.add(filled, pool);
-                let n_picks = share(n_picks_max, filled.of.layers.len(), n_layers);
-                windows.push(Lookback {
-                    n_slots_more: None,
-                    shape: filled.of.shape.clone(),
-                    n_slots: filled.of.n_slots,
-                    recent: pool.recent.tail(n_picks),
-                });
+                windows.push(lookback(filled, pool, n_picks_max, n_layers));
                 let layers = 0..filled.of.shape.n_layers();
                 let counts = layers.map(|layer| {
                     pool.tracker
@@ -91,8 +85,7 @@ impl DeviceCache {
             }
         }
         let finish = |(mut stats, windows): (DeviceStats, Vec<Lookback>)| {
-            let picks = stats.generation.picks();
-            stats.hit_rate = (picks > 0).then(|| stats.generation.hits as f64 / picks as f64);
+            stats.hit_rate = stats.generation.hit_rate();
             stats.hindsight = (n_picks_max > 0).then(|| Hindsight::of(&windows, &policy));
             stats
         };
@@ -108,16 +101,19 @@ impl DeviceCache {
         };
         let n_layers = state.filled.iter().map(|p| p.of.layers.len()).sum();
         let pools = state.filled.iter().zip(state.pools.iter());
-        let windows = pools.map(|(filled, pool)| {
-            let n_picks = share(n_picks_max, filled.of.layers.len(), n_layers);
-            Lookback {
-                n_slots_more: None,
-                shape: filled.of.shape.clone(),
-                n_slots: filled.of.n_slots,
-                recent: pool.recent.tail(n_picks),
-            }
-        });
+        let windows = pools.map(|(filled, pool)| lookback(filled, pool, n_picks_max, n_layers));
         windows.collect()
+    }
+}
+
+/// A copy of the latest routing of a pool: its part of so many picks, by the layers that all pools have.
+fn lookback(filled: &Filled, pool: &Pooled, n_picks_max: usize, n_layers: usize) -> Lookback {
+    let n_picks = share(n_picks_max, filled.of.layers.len(), n_layers);
+    Lookback {
+        n_slots_more: None,
+        shape: filled.of.shape.clone(),
+        n_slots: filled.of.n_slots,
+        recent: pool.recent.tail(n_picks),
     }
 }
 
@@ -125,10 +121,9 @@ impl DeviceStats {
     /// What was counted since `before`. What there is of something now stays as it is.
     pub fn since(self, before: &Self) -> Self {
         let generation = self.generation.since(&before.generation);
-        let picks = generation.picks();
         Self {
             generation,
-            hit_rate: (picks > 0).then(|| generation.hits as f64 / picks as f64),
+            hit_rate: generation.hit_rate(),
             bytes_uploaded: self.bytes_uploaded.saturating_sub(before.bytes_uploaded),
             n_warmed: self.n_warmed.saturating_sub(before.n_warmed),
             bytes_warmed: self.bytes_warmed.saturating_sub(before.bytes_warmed),

@@ -258,6 +258,11 @@ impl Layout {
         self.pools.iter().map(|p| p.n_slots).sum()
     }
 
+    /// Bytes of all slots that there can be.
+    pub fn slot_bytes_most(&self) -> u64 {
+        self.pools.iter().map(Pool::n_bytes).sum()
+    }
+
     /// The smallest budget that holds an expert.
     pub fn least_bytes(&self) -> u64 {
         let slot_bytes = self.pools.iter().map(|p| p.slot_bytes).min().unwrap_or(0);
@@ -288,8 +293,7 @@ impl Layout {
 
     /// The slots of each pool that `n_bytes` buy, no more than it can have.
     pub fn slots_for(&self, n_bytes: u64) -> Vec<u32> {
-        let all: u64 = self.pools.iter().map(Pool::n_bytes).sum();
-        let n_slots = match n_bytes < all {
+        let n_slots = match n_bytes < self.slot_bytes_most() {
             true => slots_for(&self.pools, n_bytes),
             false => self.pools.iter().map(|pool| pool.n_slots).collect(),
         };

@@ -7,9 +7,6 @@ use crate::pooled::Pooled;
 use crate::tracker::{LayerCounts, Phase, Span, Tracker};
 use serde::Serialize;
 
-/// What is lately: a visit counts half as much for every so many later ones.
-const LATELY: Span = Span::HalfLife(64);
-
 /// The experts of a model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelHeat {
@@ -92,10 +89,10 @@ impl LayerHeat {
 
 /// Of generation, or of prompts where nothing was generated.
 fn counts(tracker: &Tracker, layer: u32) -> LayerCounts {
-    let generated = tracker.counts(Phase::Decode, LATELY, layer);
+    let generated = tracker.counts(Phase::Decode, Span::LATELY, layer);
     match generated.n_tokens > 0.0 {
         true => generated,
-        false => tracker.counts(Phase::Prefill, LATELY, layer),
+        false => tracker.counts(Phase::Prefill, Span::LATELY, layer),
     }
 }
 

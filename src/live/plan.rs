@@ -103,7 +103,7 @@ impl LivePlan {
             .map(|layer| (layer.n_experts, layout.pools[layer.pool].expert_bytes as u64))
             .unzip();
         let shape = Shape::with_bytes(&n_experts, &bytes);
-        let all: u64 = layout.pools.iter().map(|pool| pool.n_bytes()).sum();
+        let all = layout.slot_bytes_most();
         let mut budgets: Vec<u64> = PERCENTS.iter().map(|percent| all / 100 * percent).collect();
         budgets.pop();
         budgets.extend([all, budget_bytes.min(all)]);

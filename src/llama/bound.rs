@@ -30,7 +30,7 @@ pub fn bound(address: usize) -> Option<Arc<Bound>> {
 }
 
 /// Calls `then` with each model that streams.
-pub fn each_model(then: impl Fn(&Model)) {
+pub fn each_model(mut then: impl FnMut(&Model)) {
     for (_, bound) in BOUND.load().iter() {
         // One tensor of each.
         if (bound.layer, bound.part) == (0, 0) {

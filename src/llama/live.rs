@@ -52,8 +52,16 @@ struct Looked {
 struct Ticked {
     second: u64,
     at: Instant,
-    sample: Vec<(u64, Stats)>,
+    sample: Vec<Sample>,
     text: String,
+}
+
+/// A model as it was at a time.
+#[derive(Clone)]
+struct Sample {
+    life: u64,
+    stats: Stats,
+    budget_bytes: u64,
 }
 
 static KEPT: LazyLock<Mutex<Kept>> = LazyLock::new(Mutex::default);
@@ -190,13 +198,13 @@ pub fn stats(models: &[Live]) -> Answer {
             Some((before, _)) => counted.since(before),
             None => counted,
         };
-        let all_bytes = |engine: &Engine| engine.layout().pools.iter().map(|p| p.n_bytes()).sum();
+        let most = |engine: &Engine| engine.layout().slot_bytes_most();
         let seconds = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
         Some(StatsNow {
             live: Now {
                 ram: model.streamed().map_or_else(String::new, |_| ram.clone()),
                 budget_bytes: model.budget_bytes(),
-                budget_bytes_max: model.engine().map_or(0, all_bytes),
+                budget_bytes_max: model.engine().map_or(0, most),
                 available_bytes: memory::available().bytes,
                 disk_bytes_per_s: model.streamed().and_then(|m| m.disk_bytes_per_second()),
                 policies: REGISTRY.iter().map(PolicyNow::of).collect(),
@@ -280,12 +288,11 @@ pub fn events() -> Answer {
     let now = sample(&tick.sample);
     let at = Instant::now();
     let seconds = at.saturating_duration_since(tick.at).as_secs_f64();
-    let budgets = budgets();
-    let ticks = now.iter().map(|(life, now)| {
-        let before = tick.sample.iter().find(|(before, _)| before == life);
-        let before = before.map_or_else(Stats::default, |(_, stats)| stats.clone());
-        let budget = budgets.iter().find(|(of, _)| of == life);
-        Tick::between(&before, now, seconds, budget.map_or(0, |(_, n)| *n))
+    let nothing = Stats::default();
+    let ticks = now.iter().map(|now| {
+        let before = tick.sample.iter().find(|before| before.life == now.life);
+        let before = before.map_or(&nothing, |before| &before.stats);
+        Tick::between(before, &now.stats, seconds, now.budget_bytes)
     });
     let text = ticks_text(since_1970().as_secs_f64(), &ticks.collect::<Vec<_>>());
     kept().tick = Some(Ticked {
@@ -297,30 +304,21 @@ pub fn events() -> Answer {
     Answer::events(text)
 }
 
-fn budgets() -> Vec<(u64, u64)> {
-    let _busy = Busy::begin();
-    let models = models().unwrap_or_default();
-    let budgets = models
-        .iter()
-        .map(|model| (model.loaded.life(), model.budget_bytes()));
-    budgets.collect()
-}
-
-/// The counters of all models; those of `before` of one that are not to be had now.
-fn sample(before: &[(u64, Stats)]) -> Vec<(u64, Stats)> {
+/// All models now; as `before` one whose counters are not to be had.
+fn sample(before: &[Sample]) -> Vec<Sample> {
     let _busy = Busy::begin();
     let Some(models) = models() else {
         return before.to_vec();
     };
     let of = |model: &Live| {
         let life = model.loaded.life();
-        let last = || {
-            before
-                .iter()
-                .find(|(of, _)| *of == life)
-                .map(|(_, stats)| stats.clone())
-        };
-        Some((life, model.counters().or_else(last)?))
+        let last = || before.iter().find(|last| last.life == life).cloned();
+        let now = model.counters().map(|stats| Sample {
+            life,
+            stats,
+            budget_bytes: model.budget_bytes(),
+        });
+        now.or_else(last)
     };
     models.iter().filter_map(of).collect()
 }

@@ -3,7 +3,6 @@
 use super::model::Model;
 use super::room::Budget;
 use crate::engine::Engine;
-use crate::engine::layout::Pool;
 use crate::error::Result;
 use crate::memory;
 use crate::memory::auto_size::{self, Announcer, Auto, Sample};
@@ -77,7 +76,7 @@ struct Watch {
 impl Watch {
     fn new(engine: &Engine) -> Self {
         let pools = &engine.layout().pools;
-        let n_bytes_max = pools.iter().map(Pool::n_bytes).sum();
+        let n_bytes_max = engine.layout().slot_bytes_most();
         let slot_bytes = pools.iter().map(|pool| pool.slot_bytes as u64).max();
         Self {
             auto: Auto::new(n_bytes_max, slot_bytes.unwrap_or(0)),

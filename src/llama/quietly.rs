@@ -39,7 +39,7 @@ pub fn apart<T: 'static>(
     };
     let thread = thread::Builder::new().name("hotset-look".to_string());
     if thread.spawn(quietly).is_err()
-        && let Some((_, done)) = job.lock().ok().and_then(|mut job| job.take())
+        && let Some((_, done)) = take(&job)
     {
         done(None, Duration::ZERO);
     }

@@ -102,17 +102,17 @@ pub fn end(seq: i32) -> Option<Answer> {
 
 /// What all models have cost so far.
 fn totals() -> Totals {
-    let sum = RefCell::new(Totals::default());
+    let mut sum = Totals::default();
     each_model(|model| {
         if let Some(engine) = model.made_engine() {
-            let (totals, mut sum) = (engine.totals(), sum.borrow_mut());
+            let totals = engine.totals();
             sum.hits += totals.hits;
             sum.misses += totals.misses;
             sum.bytes_read += totals.bytes_read;
             sum.stalled += totals.stalled;
         }
     });
-    sum.into_inner()
+    sum
 }
 
 impl Ledger {

@@ -61,18 +61,23 @@ pub fn check_least(
         say_if_least(&layout, n_bytes);
         return Ok(());
     };
-    let least = layout.least_bytes();
-    Err(Error::setting(
-        "HOTSET_RAM",
+    Err(below_least(
+        &layout,
         match text {
             "" => numbers::bytes(n_bytes),
             text => text.to_string(),
         },
-        format!(
-            "one expert of this model takes {}: {least} bytes are the least that is of use",
-            numbers::bytes(least)
-        ),
     ))
+}
+
+/// The budget `text` is below one expert of this layout.
+pub fn below_least(layout: &Layout, text: String) -> Error {
+    let least = layout.least_bytes();
+    let allowed = format!(
+        "one expert of this model takes {}: {least} bytes are the least that is of use",
+        numbers::bytes(least)
+    );
+    Error::setting("HOTSET_RAM", text, allowed)
 }
 
 /// Says so if no expert finds a place in `n_bytes`.

@@ -53,7 +53,7 @@ pub fn budget(
 ) -> Result<Budget> {
     let most = size.saturating_sub(used_bytes);
     let whole = Layout::new(tensors, &room::aligns(files), u64::MAX)?;
-    let wanted = whole.pools.iter().map(|pool| pool.n_bytes()).sum();
+    let wanted = whole.slot_bytes_most();
     let coming = Entry {
         wanted: most.min(wanted),
         held: 0,

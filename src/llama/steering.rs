@@ -5,7 +5,7 @@ use super::live_models::Live;
 use super::loaded::{loaded_models, try_loaded_models};
 use super::model::Model;
 use super::pressure;
-use super::room::Budget;
+use super::room::{self, Budget};
 use super::workload::Workload;
 use crate::config::{ProfileSource, Ram};
 use crate::error::{Error, Result};
@@ -121,15 +121,10 @@ fn check(model: &Model, budget: Budget, text: &str) -> Result<(u64, u64)> {
         return Ok((0, 0));
     };
     let layout = engine.layout();
-    let least = layout.least_bytes();
-    if n_bytes < least {
-        let allowed = format!(
-            "one expert of this model takes {}: {least} bytes are the least that is of use",
-            bytes(least)
-        );
-        return Err(Error::setting(RAM, text, allowed));
+    if n_bytes < layout.least_bytes() {
+        return Err(room::below_least(layout, text.to_string()));
     }
-    let most: u64 = layout.pools.iter().map(|pool| pool.n_bytes()).sum();
+    let most = layout.slot_bytes_most();
     let wanted = layout.slot_bytes_of(n_bytes);
     let all = layout.n_experts() as u64;
     if wanted > most && u64::from(layout.n_slots()) < all {
@@ -159,13 +154,14 @@ fn give(model: &Arc<Model>, budget: Budget) -> Result<()> {
         return Ok(());
     };
     let wanted = engine.layout().slot_bytes_of(n_bytes);
-    engine.resize(wanted)?;
+    let mut size = engine.resize(wanted)?;
     *held = budget;
     for _ in 0..N_TRIES {
-        if engine.resize(wanted)?.n_bytes <= wanted {
+        if size.n_bytes <= wanted {
             break;
         }
         thread::sleep(PAUSE);
+        size = engine.resize(wanted)?;
     }
     Ok(())
 }

@@ -9,9 +9,6 @@ use crate::residency::Residency;
 use crate::tracker::{LayerCounts, Phase, Span, Tracker};
 use std::cmp::Reverse;
 
-/// What a new policy is told of: it fades as the frequencies that policies themselves keep for longest do.
-const LATELY: Span = Span::HalfLife(64);
-
 /// The slots of one pool, and what is known of their layers.
 pub struct Pooled {
     /// The slots, and the policy.
@@ -65,7 +62,7 @@ impl Pooled {
 
 /// Which share of late tokens picked each expert while generating, by dense index, and how many tokens that rests on.
 fn lately(tracker: &Tracker, shape: &Shape) -> (Vec<f32>, f32) {
-    let layers = (0..shape.n_layers()).map(|layer| tracker.counts(Phase::Decode, LATELY, layer));
+    let layers = (0..shape.n_layers()).map(|layer| tracker.counts(Phase::Decode, Span::LATELY, layer));
     let layers: Vec<LayerCounts> = layers.collect();
     let n_tokens = layers.iter().map(|counts| counts.n_tokens as f32);
     (

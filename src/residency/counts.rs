@@ -40,6 +40,12 @@ impl Tally {
         }
     }
 
+    /// Hits as a part of 1; `None` if nothing was picked.
+    pub fn hit_rate(&self) -> Option<f64> {
+        let picks = self.picks();
+        (picks > 0).then(|| self.hits as f64 / picks as f64)
+    }
+
     /// Hits and misses.
     pub fn picks(&self) -> u64 {
         self.hits + self.misses

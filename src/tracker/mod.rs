@@ -59,6 +59,9 @@ pub enum Span {
 }
 
 impl Span {
+    /// What is hot now, where one number for it is wanted.
+    pub const LATELY: Self = Self::HalfLife(64);
+
     /// All there are.
     pub fn all() -> impl Iterator<Item = Self> {
         let fading = HALF_LIVES.into_iter().map(Self::HalfLife);
