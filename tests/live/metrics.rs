@@ -29,7 +29,7 @@ fn python() -> &'static Path {
                 "--target",
             ]);
             let installed = pip
-                .arg(&packages)
+                .arg(&part)
                 .arg("prometheus-client==0.22.1")
                 .output()
                 .unwrap();
