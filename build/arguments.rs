@@ -1,6 +1,7 @@
-//! `CMAKE_ARGS`: options for llama.cpp's build, as other packages that build it take them.
+//! Options of the user's for llama.cpp's build: `CMAKE_ARGS`, as other packages that build it take them, and
+//! `HOTSET_PORTABLE`.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The options in `text`, which is quoted as in a shell; `own` are those that the build sets.
 pub fn parse(text: &str, own: &[&str]) -> Result<Vec<(String, String)>> {
@@ -19,7 +20,20 @@ fn option(word: &str, own: &[&str]) -> Result<(String, String)> {
     let name = key.split(':').next().unwrap_or(key);
     ensure!(
         !own.contains(&name),
-        "CMAKE_ARGS: {word}: hotset's build sets {name}, from its features where one has that name"
+        "CMAKE_ARGS: {word}: hotset's build sets {name}, from its features where one has that name and from \
+         HOTSET_PORTABLE"
     );
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Whether `HOTSET_PORTABLE`, which holds `text`, asks for programs that run on other machines too.
+pub fn portable(text: &str) -> Result<bool> {
+    match text {
+        "1" => Ok(true),
+        "" | "0" => Ok(false),
+        _ => bail!(
+            "HOTSET_PORTABLE={text}: it is 1 for programs that run on other machines too, or 0 for those that use \
+             all instructions of this one"
+        ),
+    }
 }

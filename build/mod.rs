@@ -59,7 +59,7 @@ pub fn prepare() -> Result<()> {
     let _lock = lock(&dirs.target.join("llama"))?;
 
     let tree = upstream::locate(&dirs)?;
-    let name = build_name(&tree.tag);
+    let name = build_name(&tree.tag)?;
     let root = dirs.target.join("llama").join(&name);
     let changes = patches::plan(&dirs.package.join("patches"), &tree.root, &root.join("src"))?;
     let tools = tools::find(&dirs)?;
@@ -110,20 +110,24 @@ fn dirs() -> Result<Dirs> {
     })
 }
 
+/// `<tag>-hooks`: nothing is built.
+#[cfg(not(feature = "llama"))]
+fn build_name(tag: &str) -> Result<String> {
+    Ok(format!("{tag}-hooks"))
+}
+
 /// `<tag>-<features>`: what decides the bytes of a build, beside the patches.
-fn build_name(tag: &str) -> String {
-    if !cfg!(feature = "llama") {
-        return format!("{tag}-hooks");
-    }
+#[cfg(feature = "llama")]
+fn build_name(tag: &str) -> Result<String> {
     let features = [
         ("cuda", cfg!(feature = "cuda")),
         ("metal", cfg!(feature = "metal")),
-        ("native", cfg!(feature = "native")),
+        ("portable", native::is_portable()?),
         ("rpc", cfg!(feature = "rpc")),
         ("vulkan", cfg!(feature = "vulkan")),
     ];
     let on = features.iter().filter(|f| f.1).map(|f| format!("-{}", f.0));
-    format!("{tag}{}", on.collect::<String>())
+    Ok(format!("{tag}{}", on.collect::<String>()))
 }
 
 /// Other profiles build at the same time: one of them works, the others wait and find it done.

@@ -40,7 +40,7 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     if let Some(line) = &page.missing {
         println!("cargo:warning={line}");
     }
-    let options = options(tree, users);
+    let options = options(tree, users)?;
     let stamp = root.join("built");
     let stamp_text = format!(
         "{options:?}\n{targets:?}\n{:?}\n{}\n",
@@ -80,16 +80,21 @@ fn setting(name: &str) -> Option<String> {
     env::var(name).ok()
 }
 
+/// Whether the build is for other machines too.
+pub fn is_portable() -> Result<bool> {
+    arguments::portable(&setting("HOTSET_PORTABLE").unwrap_or_default())
+}
+
 /// What `CMAKE_ARGS` says.
 fn users_options(tree: &Upstream) -> Result<Vec<(String, String)>> {
-    let ours = our_options(tree);
+    let ours = our_options(tree)?;
     let names: Vec<_> = ours.iter().map(|(name, _)| *name).collect();
     arguments::parse(&setting("CMAKE_ARGS").unwrap_or_default(), &names)
 }
 
 /// Our options, then the user's.
-fn options(tree: &Upstream, users: Vec<(String, String)>) -> Vec<(String, String)> {
-    let mut ours = our_options(tree);
+fn options(tree: &Upstream, users: Vec<(String, String)>) -> Result<Vec<(String, String)>> {
+    let mut ours = our_options(tree)?;
     // Upstream's build takes the page that we made before, if any, and is not to look for another.
     if ui::ways(&users).is_some() {
         ours.push(("LLAMA_BUILD_UI", "OFF".to_owned()));
@@ -98,7 +103,7 @@ fn options(tree: &Upstream, users: Vec<(String, String)>) -> Vec<(String, String
     let ours = ours
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value));
-    ours.chain(users).collect()
+    Ok(ours.chain(users).collect())
 }
 
 /// The page of llama-server, as far as it is ours to make.
@@ -124,15 +129,15 @@ fn page(
     }
 }
 
-fn our_options(tree: &Upstream) -> Vec<(&'static str, String)> {
+fn our_options(tree: &Upstream) -> Result<Vec<(&'static str, String)>> {
     let switch = |on: bool| if on { "ON" } else { "OFF" }.to_owned();
     let off = |name| (name, switch(false));
-    vec![
+    Ok(vec![
         off("BUILD_SHARED_LIBS"),
         ("CMAKE_POSITION_INDEPENDENT_CODE", switch(true)),
         ("GGML_CUDA", switch(cfg!(feature = "cuda"))),
         ("GGML_METAL", switch(cfg!(feature = "metal"))),
-        ("GGML_NATIVE", switch(cfg!(feature = "native"))),
+        ("GGML_NATIVE", switch(!is_portable()?)),
         ("GGML_RPC", switch(cfg!(feature = "rpc"))),
         ("GGML_VULKAN", switch(cfg!(feature = "vulkan"))),
         off("GGML_CCACHE"),
@@ -143,7 +148,7 @@ fn our_options(tree: &Upstream) -> Vec<(&'static str, String)> {
         ("LLAMA_BUILD_TOOLS", switch(true)),
         ("LLAMA_BUILD_NUMBER", tree.number.clone()),
         ("LLAMA_BUILD_COMMIT", tree.tag.clone()),
-    ]
+    ])
 }
 
 fn configure(tools: &Tools, options: &[(String, String)], root: &Path) -> Result<()> {

@@ -60,6 +60,18 @@ fn what_cannot_be_passed_on_is_an_error_that_names_it() {
     assert!(error.contains("-DA='b: an open quote"), "{error}");
 }
 
+#[test]
+fn programs_are_for_other_machines_where_that_is_asked_for() {
+    for (text, wanted) in [("", false), ("0", false), ("1", true)] {
+        assert_eq!(arguments::portable(text).unwrap(), wanted, "{text}");
+    }
+    for text in ["yes", "ON", "2", " 1"] {
+        let error = format!("{:#}", arguments::portable(text).unwrap_err());
+        let names_it = error.starts_with(&format!("HOTSET_PORTABLE={text}: it is 1 "));
+        assert!(names_it && error.contains("or 0 "), "{error}");
+    }
+}
+
 /// A folder with `bin/nvcc` in it.
 fn toolkit(dir: &Path) -> PathBuf {
     let nvcc = dir.join("bin/nvcc");

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 /// Read by the build, ignored here.
-const BUILD_VARIABLE: &str = "HOTSET_LLAMA_CPP_DIR";
+const BUILD_VARIABLES: [&str; 2] = ["HOTSET_LLAMA_CPP_DIR", "HOTSET_PORTABLE"];
 
 impl Config {
     /// Reads the variables of [`KNOBS`] among `vars`.
@@ -23,7 +23,8 @@ impl Config {
         let mut config = Self::default();
         for (name, value) in vars {
             let (name, value) = (name.as_ref(), value.as_ref());
-            let is_ours = name.as_bytes().starts_with(b"HOTSET") && name != BUILD_VARIABLE;
+            let is_the_builds = BUILD_VARIABLES.iter().any(|&of_build| name == of_build);
+            let is_ours = name.as_bytes().starts_with(b"HOTSET") && !is_the_builds;
             if is_ours && !value.is_empty() {
                 // No setting is called like what is lost here.
                 config.set(&name.to_string_lossy(), value)?;
@@ -132,7 +133,9 @@ mod tests {
             let error = parse(knob.name, "\u{1}").unwrap_err().to_string();
             assert!(!error.contains("no such setting"), "{error}");
         }
-        assert!(parse("PATH", "anything").is_ok());
+        for name in ["PATH", "HOTSET_LLAMA_CPP_DIR", "HOTSET_PORTABLE"] {
+            assert!(parse(name, "anything").is_ok(), "{name}");
+        }
         assert!(parse("HOTSET_RAM", "").unwrap().ram.is_none());
     }
 }
