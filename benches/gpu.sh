@@ -5,7 +5,7 @@
 #   benches/gpu.sh OUT-DIR [SIZE]
 #
 # NO MACHINE OF OURS HAS A GPU: on one, this script has never run; its parts have, on an RPC device. Needs the CUDA toolkit,
-# python3, what README's "Building" says, and SIZE (8GB) bytes of memory and of disk, below TMPDIR. Uses and builds for one
+# python3, what docs/building.md says, and SIZE (8GB) bytes of memory and of disk, below TMPDIR. Uses and builds for one
 # GPU, the first of CUDA_VISIBLE_DEVICES, makes a model of random weights and a widened one, and writes
 # OUT-DIR/about.txt, OUT-DIR/{policies,speed,guard}.{txt,csv} and OUT-DIR/*.log. A part that fails does not stop those after it.
 set -euo pipefail

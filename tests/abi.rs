@@ -185,9 +185,9 @@ fn the_example_computes_with_the_bytes_of_the_file() {
 }
 
 #[test]
-fn the_readme_shows_the_example_as_it_is() {
-    let readme = include_str!("../README.md");
-    let (_, section) = readme.split_once("### Your own engine").unwrap();
+fn the_page_on_embedding_shows_the_example_as_it_is() {
+    let page = include_str!("../docs/embedding.md");
+    let (_, section) = page.split_once("\n## Your own engine\n").unwrap();
     let section = section.split("\n## ").next().unwrap();
     let block = |kind: &str| {
         let (_, block) = section.split_once(kind).unwrap();

@@ -1,5 +1,5 @@
 //! The settings, each written once: from this list come the variables, the options of `hotset run`, their help and
-//! the table in README.md, which a test compares with it.
+//! the table in docs/settings.md, which a test compares with it.
 
 use super::settings::{Config, Repack};
 use super::values::{ProfileSource, Ram, StatsTo};

@@ -1,5 +1,5 @@
 //! The same tests on a GPU of this machine. No test machine of ours has one, so they are ignored; where there is
-//! one: `cargo test --release --features cuda --test device -- --ignored`, or `metal`, or `vulkan`. README's "Tests"
+//! one: `cargo test --release --features cuda --test device -- --ignored`, or `metal`, or `vulkan`. docs/testing.md
 //! says how Vulkan takes the processor for a GPU.
 
 use super::{budget, config, run};

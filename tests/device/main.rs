@@ -11,9 +11,9 @@ mod exactness;
 mod fit;
 mod gpu;
 mod learning;
+mod machines;
 mod nodes;
 mod programs;
-mod readme;
 mod replaying;
 #[path = "../rpc/mod.rs"]
 mod rpc;

@@ -7,7 +7,7 @@ use std::path::Path;
 const MIB: u64 = 1 << 20;
 /// What policies and trackers may take for all that they learn.
 const LEARNT: u64 = 4 * MIB;
-/// What the README says that the log takes, and the comparison at the end.
+/// What docs/memory.md says that the log takes, and the comparison at the end.
 const LOG: u64 = 8 * MIB;
 const COMPARISON: u64 = 16 * MIB;
 

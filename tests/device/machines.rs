@@ -1,4 +1,4 @@
-//! The commands of README's "More than one machine", run as they stand there but for addresses and the model.
+//! The commands of docs/machines.md, run as they stand there but for addresses and the model.
 
 use crate::child::{self, StatsFile, completion};
 use crate::rpc::Server;
@@ -22,11 +22,10 @@ const LARGE: Spec = Spec {
     splits: 1,
 };
 
-/// The commands below a heading, without comments.
-fn commands(heading: &str) -> Vec<Vec<String>> {
-    let readme = include_str!("../../README.md");
-    let (_, section) = readme.split_once(heading).expect("the heading");
-    let (_, block) = section.split_once("```sh\n").expect("its commands");
+/// The commands of the page, without comments.
+fn commands() -> Vec<Vec<String>> {
+    let page = include_str!("../../docs/machines.md");
+    let (_, block) = page.split_once("```sh\n").expect("its commands");
     let (block, _) = block.split_once("```").expect("their end");
     let words = |line: &str| {
         let (line, _) = line.split_once(" #").unwrap_or((line, ""));
@@ -51,10 +50,10 @@ fn more_than_one_machine() {
     let dir = tempfile::tempdir().unwrap();
     let model = tiny::write(&LARGE, dir.path());
 
-    let commands = commands("\n## More than one machine\n");
+    let commands = commands();
     let of = |program: &'static str| commands.iter().filter(move |c| c[0] == program);
     let cache = dir.path().join("cache");
-    // By the address that README gives them.
+    // By the address that the page gives them.
     let servers: HashMap<String, Server> = of("ggml-rpc-server")
         .enumerate()
         .map(|(number, command)| {
@@ -91,7 +90,7 @@ fn more_than_one_machine() {
         assert_eq!(args[..2], ["-m", "model.gguf"]);
         let file = StatsFile::new();
         let vars = [("HOTSET_STATS", &*file.path())];
-        // Undoes what other tests want; what README says comes after it.
+        // Undoes what other tests want; what the page says comes after it.
         let args = [&["--repack"], &args[2..]].concat();
         let server = LlamaServer::start(&model, &vars, &args);
         texts.push(server.tokens(&prompts()));
