@@ -1,7 +1,6 @@
 //! `hotset run`, and a command for each program of llama.cpp: with settings from options.
 
 use super::knobs::Knobs;
-use super::upstream;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -76,7 +75,6 @@ pub fn run_program(program: Program, given: Given) -> anyhow::Result<ExitCode> {
         Program::Perplexity => Tool::Perplexity,
     };
     let mut config = given.knobs.config()?;
-    upstream::check(&given.args)?;
     let mut set = given.knobs.given().to_vec();
     for (name, value) in chosen(&config, program) {
         config.set(name, value)?;
@@ -93,22 +91,21 @@ pub fn run_program(program: Program, given: Given) -> anyhow::Result<ExitCode> {
 #[cfg(not(feature = "llama"))]
 pub fn run_program(program: Program, given: Given) -> anyhow::Result<ExitCode> {
     given.knobs.config()?;
-    upstream::check(&given.args)?;
+    let _ = given.args;
     super::no_llama::no_llama(&format!("run --tool {}", &program.name()["llama-".len()..]))
 }
 
 /// What is set here if nobody has said otherwise: what does not fit streams, and starts warm.
 #[cfg(feature = "llama")]
-fn chosen(
-    config: &hotset::config::Config,
-    program: Program,
-) -> impl Iterator<Item = (&'static str, &'static str)> {
+fn chosen(config: &hotset::config::Config, program: Program) -> Vec<(&'static str, &'static str)> {
+    if !config.enabled {
+        return Vec::new();
+    }
     let ram = config
         .ram
         .is_none()
         .then_some(("HOTSET_RAM", hotset::config::IF_NEEDED));
     let keeps_profile = config.profile.is_none() && program != Program::Bench;
     let profile = keeps_profile.then_some(("HOTSET_PROFILE", "auto"));
-    let is_on = config.enabled;
-    [ram, profile].into_iter().flatten().filter(move |_| is_on)
+    [ram, profile].into_iter().flatten().collect()
 }

@@ -6,7 +6,7 @@ use clap::{Command, error::Error, error::ErrorKind};
 use std::ffi::OsString;
 
 /// Commands that run a program, by their first names.
-pub const COMMANDS: [&str; 6] = [
+const COMMANDS: [&str; 6] = [
     "run",
     "cli",
     "server",
@@ -16,13 +16,13 @@ pub const COMMANDS: [&str; 6] = [
 ];
 
 /// Options that llama.cpp has, too: after the program's first argument they are the program's.
-pub const SHARED: [&str; 1] = ["repack"];
+const SHARED: [&str; 1] = ["repack"];
 
 /// Options of llama.cpp that are spelt nearly like one of hotset's.
-pub const NO_SLIPS: [&str; 2] = ["tools", "rerank"];
+const NO_SLIPS: [&str; 2] = ["tools", "rerank"];
 
 /// Popular options that this llama.cpp has no more, and what to write instead.
-pub const GONE: [(&str, &str); 9] = [
+const GONE: [(&str, &str); 8] = [
     ("--no-mmap", "--load-mode none"),
     ("--mmap", "--load-mode mmap"),
     ("-mmp", "--load-mode mmap, or --load-mode none"),
@@ -34,25 +34,23 @@ pub const GONE: [(&str, &str); 9] = [
     ("-dio", "--load-mode dio"),
     ("--no-direct-io", "nothing: it is off"),
     ("-ndio", "nothing: it is off"),
-    ("--no-flash-attn", "--flash-attn off"),
 ];
 
 /// Refuses arguments that no program has any more, with what to write today.
-pub fn check(args: &[OsString]) -> anyhow::Result<()> {
+fn check(args: &[OsString]) -> Result<(), Error> {
     let gone = |arg: &OsString| GONE.iter().find(|(name, _)| arg == *name);
-    match args.iter().find_map(gone) {
-        None => Ok(()),
-        Some((name, today)) => Err(hotset::error::Error::setting(
-            "argument",
-            name,
-            format!("llama.cpp has this option no more; write {today}"),
-        )
-        .into()),
-    }
+    let refused = |(name, today)| {
+        let why = format!("'{name}': this llama.cpp has the option no more; write {today}");
+        Error::raw(ErrorKind::InvalidValue, why)
+    };
+    args.iter()
+        .find_map(gone)
+        .copied()
+        .map_or(Ok(()), |found| Err(refused(found)))
 }
 
 /// The arguments of a command line, sorted if it runs a program: hotset's options, `--`, what is the program's.
-/// Fails if an argument of the program is an option of hotset that is misspelt.
+/// Fails if one of these is an option of hotset that is misspelt, or one that llama.cpp had once.
 pub fn sorted(mut args: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>, Error> {
     let named = args.get(1).and_then(|name| cli.find_subcommand(name));
     let Some(command) = named.filter(|found| COMMANDS.contains(&found.get_name())) else {
@@ -72,8 +70,9 @@ pub fn sorted(mut args: Vec<OsString>, cli: &Command) -> Result<Vec<OsString>, E
     if line.has_end || !line.theirs.is_empty() {
         args.push("--".into());
     }
+    line.theirs.extend(rest);
+    check(&line.theirs)?;
     args.append(&mut line.theirs);
-    args.extend(rest);
     Ok(args)
 }
 

@@ -319,6 +319,28 @@ mod system {
             assert_limited(&dir, 2 * GIB, &at("memory.limit_in_bytes"));
         }
 
+        /// What is mapped is the weights of a model, say, which a process uses all the time.
+        #[test]
+        fn mapped_pages_are_in_use_for_who_would_push_them_out() {
+            let v2 = [
+                ("/sys/fs/cgroup/a/memory.max", "4294967296\n"),
+                ("/sys/fs/cgroup/a/memory.current", "3221225472\n"),
+                (
+                    "/sys/fs/cgroup/a/memory.stat",
+                    "inactive_file 1073741824\nactive_file 1073741824\nfile_mapped 1610612736\n",
+                ),
+            ];
+            let dir = system("0::/a\n", MOUNT_V2, &v2);
+            let room = |mapped| tightest_below(dir.path(), mapped).room as u64;
+            assert_eq!(room(Mapped::Free), 3 * GIB);
+            assert_eq!(room(Mapped::Used), 3 * GIB / 2);
+            let dir = system("", "", &[]);
+            let text = "MemAvailable: 8388608 kB\nMapped: 3145728 kB\nShmem: 1048576 kB\n";
+            fs::write(dir.path().join("proc/meminfo"), text).unwrap();
+            assert_eq!(tightest_below(dir.path(), Mapped::Free).room as u64, 8 * GIB);
+            assert_eq!(tightest_below(dir.path(), Mapped::Used).room as u64, 6 * GIB);
+        }
+
         #[test]
         fn version_2_asks_every_ancestor_and_both_limits() {
             let files = |top: &'static str, high: &'static str| {
