@@ -6,12 +6,11 @@ mod child;
 mod serving;
 mod tiny;
 
-use child::{Ended, Running, StatsFile, command, completion, polyglot, run, said};
+use child::{Ended, StatsFile, command, completion, polyglot, run, said};
 use serde_json::{Value, json};
 use serving::{LlamaServer, prompts};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 const FITS: &str = " fits in memory and is loaded as usual, nothing is streamed: weights ";
 const STREAMS: &str = " does not fit in memory, so its experts are streamed: weights ";
@@ -112,7 +111,7 @@ fn whoever_says_something_is_listened_to() {
 }
 
 #[test]
-fn several_files_and_models_without_experts() {
+fn a_model_without_experts_and_one_that_is_loaded_again() {
     let data = tempfile::tempdir().unwrap();
     let dense = tiny::write(&tiny::dense(), data.path());
     let bench = |model: &Path, more: &[&str]| {
@@ -158,7 +157,7 @@ fn a_server_and_its_draft_model() {
         server.arg("-m").arg(&model).args(args).args(more);
         let server = LlamaServer::start_with(server, &[]);
         let tokens = server.tokens(&prompts());
-        (tokens, server.stop())
+        (tokens, server.end())
     };
     let (right, off) = start(&["server", "--off"], &[]);
     assert_eq!(off.said(), [""; 0]);
@@ -188,6 +187,8 @@ fn models_of_a_router() {
     let server = LlamaServer::start_with(router, &["-c", "512"]);
     let answer: Value = server.complete(json!("Il sistema"));
     assert!(!answer["tokens"].as_array().unwrap().is_empty());
-    let ended = server.stop();
-    assert_eq!(lines(&ended.stderr, FITS).len(), 1, "{}", ended.stderr);
+    // The router passes on what they say.
+    let ended = server.end();
+    let said = String::from_utf8_lossy(&ended.stdout) + ended.stderr.as_str();
+    assert_eq!(lines(&said, FITS).len(), 1, "{said}");
 }
