@@ -83,7 +83,7 @@ mod show {
         let share = match config.ram {
             Some(Ram::Percent(percent)) => format!("{percent} % of its experts' bytes"),
             Some(Ram::Bytes(n)) => format!("{} for its experts", hotset::numbers::bytes(n)),
-            Some(Ram::Auto) | None => "the memory that is free".to_string(),
+            Some(Ram::Auto | Ram::IfNeeded) | None => "the memory that is free".to_string(),
         };
         report::say(&format!(
             "demo: polyglot-moe (6 layers of 64 experts) writes {} tokens with {share} in memory, policy {}",
@@ -91,7 +91,7 @@ mod show {
         ));
         let code = main_with(Tool::Completion, &arguments(args, &model), config)?;
         if code == ExitCode::SUCCESS {
-            report::say("\nWith a model of yours: hotset run --ram auto -- -m model.gguf");
+            report::say("\nWith a model of yours: hotset run -m model.gguf");
         }
         Ok(code)
     }

@@ -4,6 +4,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use hotset::error::Error;
 use hotset::report::say;
+use run::Program;
 use signal_hook::consts::SIGXFSZ;
 use signal_hook::flag;
 use std::ffi::OsString;
@@ -13,10 +14,12 @@ use std::sync::Arc;
 
 mod bench;
 mod cells;
+mod completions;
 mod curve;
 mod demo;
 mod files;
 mod knobs;
+mod man;
 #[cfg(not(feature = "llama"))]
 mod no_llama;
 mod number_args;
@@ -29,6 +32,7 @@ mod replay;
 mod run;
 mod tiles;
 mod top;
+mod upstream;
 mod widen;
 
 /// Keeps the experts a mixture-of-experts model is about to use in fast memory
@@ -42,6 +46,21 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Args),
+    /// Run llama-cli, as `hotset run --tool cli`
+    #[command(visible_alias = "llama-cli", after_help = run::AFTER_HELP)]
+    Cli(run::Given),
+    /// Run llama-server, as `hotset run --tool server`
+    #[command(visible_alias = "llama-server", after_help = run::AFTER_HELP)]
+    Server(run::Given),
+    /// Run llama-completion, as `hotset run --tool completion`
+    #[command(visible_alias = "llama-completion", after_help = run::AFTER_HELP)]
+    Completion(run::Given),
+    /// Run llama-perplexity, as `hotset run --tool perplexity`
+    #[command(visible_alias = "llama-perplexity", after_help = run::AFTER_HELP)]
+    Perplexity(run::Given),
+    /// Run llama-bench, as `hotset run --tool bench`; `hotset bench` compares stock llama.cpp with hotset
+    #[command(after_help = run::AFTER_HELP)]
+    LlamaBench(run::Given),
     Demo(demo::Args),
     Widen(widen::Args),
     Pack(pack::Args),
@@ -51,6 +70,8 @@ enum Command {
     Plan(plan::Args),
     Top(top::Args),
     Bench(bench::Args),
+    Completions(completions::Args),
+    Man(man::Args),
     #[command(hide = true)]
     BenchRow(bench::row::Args),
 }
@@ -67,12 +88,18 @@ pub fn main() -> ExitCode {
     if std::env::var_os("LLAMA_SERVER_ROUTER_PORT").is_some() {
         return hotset::llama::tools::main(hotset::llama::tools::Tool::Server);
     }
-    let command = match Cli::try_parse_from(arguments()) {
+    let sorted = upstream::sorted(arguments(), &Cli::command());
+    let command = match sorted.and_then(Cli::try_parse_from) {
         Ok(cli) => cli.command,
         Err(error) => return usage(&error),
     };
     let result = match command {
         Command::Run(args) => run::run(args),
+        Command::Cli(given) => run::run_program(Program::Cli, given),
+        Command::Server(given) => run::run_program(Program::Server, given),
+        Command::Completion(given) => run::run_program(Program::Completion, given),
+        Command::Perplexity(given) => run::run_program(Program::Perplexity, given),
+        Command::LlamaBench(given) => run::run_program(Program::Bench, given),
         Command::Demo(args) => demo::run(&args),
         Command::Pack(args) => pack::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Widen(args) => widen::run(&args).map(|()| ExitCode::SUCCESS),
@@ -82,6 +109,8 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Top(args) => top::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Completions(args) => completions::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => man::run(&args).map(|()| ExitCode::SUCCESS),
         Command::BenchRow(args) => bench::row::run(&args).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
@@ -162,7 +191,11 @@ fn alternatives(kind: ErrorKind) -> Option<String> {
         ErrorKind::UnknownArgument => {
             let long = command.get_arguments().filter_map(|arg| arg.get_long());
             let names: Vec<_> = long.map(|name| format!("--{name}")).collect();
-            (!names.is_empty()).then(|| format!("options: {}", names.join(", ")))
+            let elsewhere = match command.get_name() {
+                "bench" => "; llama-bench is `hotset llama-bench`",
+                _ => "",
+            };
+            (!names.is_empty()).then(|| format!("options: {}{elsewhere}", names.join(", ")))
         }
         _ => None,
     }

@@ -1,5 +1,6 @@
 //! The one place where the environment is read.
 
+use super::asked::Asked;
 use super::knobs::KNOBS;
 use super::router::Routed;
 use super::settings::Config;
@@ -36,6 +37,8 @@ impl Config {
     /// Reads the environment of this process.
     pub fn from_env() -> Result<Self> {
         let mut config = Self::from_vars(std::env::vars_os())?;
+        let args: Vec<_> = std::env::args_os().collect();
+        config.asked = Asked::of(&args, |name| std::env::var_os(name));
         if let Some(routed) = Routed::of_process() {
             config.name_files_of(routed);
         }
@@ -74,6 +77,7 @@ mod tests {
         assert_eq!(ram("12345678"), Ram::Bytes(12_345_678));
         assert_eq!(ram("40%"), Ram::Percent(40.0));
         assert_eq!(ram("auto"), Ram::Auto);
+        assert_eq!(ram("If-Needed"), Ram::IfNeeded);
     }
 
     #[test]

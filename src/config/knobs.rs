@@ -37,8 +37,8 @@ pub const KNOBS: &[Knob] = &[
     },
     Knob {
         name: "HOTSET_RAM",
-        values: "memory for experts: `6GiB`, `40%` of the expert bytes, `auto`",
-        default: "unset: experts are loaded as usual",
+        values: "memory for experts: `6GiB`, `40%` of the expert bytes, `auto`; `if-needed`: `auto` for a model that does not fit in memory, none for one that does",
+        default: "unset: experts are loaded as usual; with `hotset run`: `if-needed`",
         set: |config, knob, value| {
             let text = knob.text(value)?;
             config.ram = Some(Ram::parse(knob.name, text)?);
@@ -133,7 +133,7 @@ pub const KNOBS: &[Knob] = &[
     Knob {
         name: "HOTSET_PROFILE",
         values: "start warm: `auto`, from a file for each model that is kept by itself; `FILE[:WEIGHT],...`; a folder of profiles to choose from; `off`",
-        default: "`off`; with `hotset run --ram`: `auto`",
+        default: "`off`; with `hotset run`: `auto`, of what streams",
         set: |config, knob, value| {
             config.profile = Some(ProfileSource::parse(knob.name, value)?);
             Ok(())

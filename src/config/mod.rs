@@ -1,5 +1,6 @@
 //! The settings, and the one place where the environment is read.
 
+mod asked;
 mod environment;
 mod files;
 mod knobs;
@@ -7,7 +8,8 @@ mod router;
 mod settings;
 mod values;
 
+pub use asked::Asked;
 pub use knobs::{KNOBS, Knob};
 pub use router::Routed;
 pub use settings::{Config, DEFAULT_POLICY, Repack};
-pub use values::{ProfileSource, Ram, StatsTo};
+pub use values::{IF_NEEDED, ProfileSource, Ram, StatsTo};

@@ -1,5 +1,6 @@
 //! All settings, as values.
 
+use super::asked::Asked;
 use super::router::Routed;
 use super::values::{ProfileSource, Ram, StatsTo};
 use crate::store::{Faults, QueueKind};
@@ -48,6 +49,8 @@ pub struct Config {
     pub faults: Faults,
     /// Whose process this is, if a router has started it.
     pub routed: Option<Routed>,
+    /// What the arguments of the program say of its memory.
+    pub asked: Asked,
 }
 
 /// When experts are rewritten as stock llama.cpp has them in memory, where it would.
@@ -82,6 +85,7 @@ impl Default for Config {
             timeline: None,
             faults: Faults::default(),
             routed: None,
+            asked: Asked::default(),
         }
     }
 }

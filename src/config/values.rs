@@ -8,6 +8,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The word for [`Ram::IfNeeded`].
+pub const IF_NEEDED: &str = "if-needed";
+
 /// How much memory streamed experts may take.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Ram {
@@ -17,17 +20,22 @@ pub enum Ram {
     Percent(f64),
     /// What the system can spare when the model computes its first experts, and less while it cannot.
     Auto,
+    /// The same of a model that does not fit in memory. One that does is loaded as usual.
+    IfNeeded,
 }
 
 impl Ram {
-    const ALLOWED: &str = "expected a size above 0 such as 6GiB or 512MiB, a share of the expert bytes above 0% and up to 100%, or auto";
+    const ALLOWED: &str = "expected a size above 0 such as 6GiB or 512MiB, a share of the expert bytes above 0% and up to 100%, auto, or if-needed";
 
-    /// Reads `6GiB`, `40%` or `auto`.
+    /// Reads `6GiB`, `40%`, `auto` or `if-needed`.
     pub fn parse(name: &str, value: &str) -> Result<Self> {
         let wrong = || Error::setting(name, value, Self::ALLOWED);
         let text = value.trim();
         if text.eq_ignore_ascii_case("auto") {
             return Ok(Self::Auto);
+        }
+        if text.eq_ignore_ascii_case(IF_NEEDED) {
+            return Ok(Self::IfNeeded);
         }
         if let Some(number) = text.strip_suffix('%') {
             let percent = decimal(number.trim()).filter(|p| *p > 0.0 && *p <= 100.0);

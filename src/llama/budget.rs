@@ -13,7 +13,7 @@ pub fn of_model(parts: &Parts, config: &Config, used_bytes: u64) -> Result<Budge
     let budget = match config.ram.expect("wanted tensors mean there is a budget") {
         Ram::Bytes(n) => Budget::Fixed(n.saturating_sub(used_bytes)),
         Ram::Percent(p) => Budget::Fixed((total as f64 * p / 100.0) as u64),
-        Ram::Auto => Budget::UpTo(u64::MAX),
+        Ram::Auto | Ram::IfNeeded => Budget::UpTo(u64::MAX),
     };
     // What other models have left is nobody's choice.
     let is_chosen = matches!(config.ram, Some(Ram::Bytes(_))) && used_bytes == 0;

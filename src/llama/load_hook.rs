@@ -16,6 +16,7 @@ use super::sys::{
     ggml_tensor, llama_model,
 };
 use super::title::title_of_model;
+use super::whole;
 use crate::engine::layout::Tensor;
 use crate::gguf::expert_part;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -30,12 +31,20 @@ unsafe fn name_of<'a>(weights: *const ggml_tensor) -> Option<&'a str> {
         .ok()
 }
 
-pub unsafe extern "C" fn wants(_: *mut c_void, weights: *const ggml_tensor) -> bool {
+pub unsafe extern "C" fn wants(
+    _: *mut c_void,
+    weights: *const ggml_tensor,
+    model: *const c_void,
+) -> bool {
     // SAFETY: llama.cpp passes NULL or a tensor.
     let is_expert = || unsafe { name_of(weights) }.is_some_and(|n| expert_part(n).is_some());
     // SAFETY: the same.
     match unsafe { weights.as_ref() } {
-        None => loaded_models().has_budget(),
+        None => {
+            // SAFETY: with no tensor llama.cpp passes the model, whose metadata is loaded.
+            let fit = |asked: &_| unsafe { whole::fit_of(model.cast(), asked) };
+            loaded_models().begin(fit)
+        }
         Some(tensor) => is_expert() && loaded_models().wants(tensor.nb[2] as u64),
     }
 }

@@ -18,11 +18,12 @@ use super::tapes::Tapes;
 use super::target::Target;
 use super::title::Title;
 use super::workload::{Given, Workload};
-use crate::config::{Config, Ram, Repack};
+use crate::config::{Asked, Config, ProfileSource, Ram, Repack};
 use crate::device::DeviceStats;
 use crate::engine::layout::expert_bytes;
 use crate::error::Result;
 use crate::gguf::expert_part;
+use crate::memory::fits::Fit;
 use crate::profile::{Fingerprint, Lesson, ModelLayers};
 use crate::report;
 use crate::stats::Stats;
@@ -36,6 +37,10 @@ pub struct LoadedModels {
     /// The settings in force.
     pub(super) config: Config,
     loading: Vec<Loading>,
+    /// Of the model that is being loaded, where that decides whether it streams.
+    fit: Option<Fit>,
+    /// The model of which that was said last, and what.
+    said_fit: Option<(String, bool)>,
     /// Whether there is room for the model whose tensors are asked for, if that is decided.
     is_wanted: Option<bool>,
     pub(super) models: Vec<(usize, Arc<Model>)>,
@@ -75,6 +80,8 @@ static LOADED: LazyLock<Mutex<LoadedModels>> = LazyLock::new(|| {
     Mutex::new(LoadedModels {
         config: Config::default(),
         loading: Vec::new(),
+        fit: None,
+        said_fit: None,
         is_wanted: None,
         models: Vec::new(),
         observers: Vec::new(),
@@ -140,12 +147,21 @@ impl LoadedModels {
         self.given.remember(workload, lesson);
     }
 
+    /// A model with experts is about to be loaded, of which `fit` says whether it fits in memory. Returns whether any
+    /// tensors may be left on disk.
+    pub fn begin(&mut self, fit: impl FnOnce(&Asked) -> Fit) -> bool {
+        let is_asked = self.config.ram == Some(Ram::IfNeeded);
+        self.fit = is_asked.then(|| fit(&self.config.asked));
+        self.has_budget()
+    }
+
     /// Whether there is a budget, and another model has not used it up.
     pub fn has_budget(&self) -> bool {
         match self.config.ram {
             None => false,
             Some(Ram::Bytes(n)) => self.used_bytes() < n,
             Some(Ram::Percent(_) | Ram::Auto) => true,
+            Some(Ram::IfNeeded) => self.fit.is_some_and(|fit| !fit.is_whole()),
         }
     }
 
@@ -242,6 +258,7 @@ impl LoadedModels {
 
     fn try_start(&mut self, key: usize, title: Title, top_k: u32) -> Result<()> {
         let has_room = self.is_wanted.take().unwrap_or_else(|| self.has_budget());
+        let fit = self.fit.take();
         let at = self.loading.iter().position(|l| l.key == key);
         let Some(mut loading) = at.map(|at| self.loading.remove(at)) else {
             return Ok(());
@@ -253,7 +270,11 @@ impl LoadedModels {
             let blocks = loading.repacked.iter().copied().collect();
             self.repacked.push((key, blocks));
         }
-        if self.config.ram.is_some() && loading.tensors.is_empty() {
+        if let Some(fit) = &fit {
+            self.say_fit(&title, fit);
+        }
+        let is_whole = fit.is_some_and(|fit| fit.is_whole());
+        if self.config.ram.is_some() && loading.tensors.is_empty() && !is_whole {
             let why = match (loading.blocks.len(), has_room) {
                 (0, _) => "the model has no experts",
                 (_, false) => "other models have used up HOTSET_RAM",
@@ -263,7 +284,10 @@ impl LoadedModels {
         }
         let name = title.name.clone();
         let target = self.target(&loading, &title, top_k);
-        let workload = self.workload(&loading, title, top_k)?;
+        let workload = match is_whole && self.keeps_profile_of_streams() {
+            true => None,
+            false => self.workload(&loading, title, top_k)?,
+        };
         if loading.tensors.is_empty() {
             if !loading.residents.is_empty() {
                 let addresses = &loading.resident_addresses;
@@ -353,6 +377,23 @@ impl LoadedModels {
         Ok(())
     }
 
+    /// Says whether a model fits, unless that was said of it last.
+    fn say_fit(&mut self, title: &Title, fit: &Fit) {
+        let name = title.name.clone().unwrap_or("the model".to_string());
+        let line = report::fit_line(&name, fit);
+        let said = Some((name, fit.is_whole()));
+        if self.said_fit != said {
+            self.said_fit = said;
+            report::say(&line);
+        }
+    }
+
+    /// Whether profiles are those that are kept by themselves. They are to start warm, which only what streams does.
+    fn keeps_profile_of_streams(&self) -> bool {
+        let is_auto = matches!(self.config.profile, Some(ProfileSource::Auto(_)));
+        is_auto && self.config.profile_save.is_none()
+    }
+
     /// Where the routing of a model is to be recorded, if it is and can be.
     fn target(&mut self, loading: &Loading, title: &Title, top_k: u32) -> Option<Target> {
         let path = self.config.trace.as_ref()?;
@@ -414,6 +455,7 @@ impl LoadedModels {
     pub(super) fn leave(&mut self, key: usize) -> Option<LoadedModel> {
         self.loading.retain(|l| l.key != key);
         self.is_wanted = None;
+        self.fit = None;
         self.repacked.retain(|(k, _)| *k != key);
         if let Some((_, observer)) = self.observers.iter().find(|(k, _)| *k == key) {
             return Some(LoadedModel::Loaded(observer.clone()));

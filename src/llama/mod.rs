@@ -66,6 +66,7 @@ mod title;
 #[cfg(feature = "llama")]
 pub mod tools;
 mod trials;
+mod whole;
 mod workload;
 
 pub use hook::{finish, install, stats, uninstall};

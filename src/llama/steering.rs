@@ -37,6 +37,11 @@ pub fn set_budget(models: &[Live], text: &str) -> Result<Value> {
     let ram = Ram::parse(RAM, text)?;
     let _turn = turn();
     let wrong = |why: &str| Error::setting(RAM, text, why);
+    if ram == Ram::IfNeeded {
+        return Err(wrong(
+            "a model that is loaded is not loaded anew; expected a size, a share, or auto",
+        ));
+    }
     let streamed: Vec<_> = models.iter().filter_map(Live::streamed).collect();
     if streamed.is_empty() {
         let streams = try_loaded_models().is_some_and(|loaded| loaded.config.ram.is_some());
@@ -59,7 +64,7 @@ pub fn set_budget(models: &[Live], text: &str) -> Result<Value> {
     // A size is checked as at the start: also what of it no model could use.
     let asked = match ram {
         Ram::Bytes(n) => n.max(more.0),
-        Ram::Percent(_) | Ram::Auto => more.0,
+        Ram::Percent(_) | Ram::Auto | Ram::IfNeeded => more.0,
     };
     memory::check_more(asked, more.1)?;
     for (model, budget) in streamed.iter().zip(&budgets) {
@@ -95,10 +100,10 @@ pub fn set_budget(models: &[Live], text: &str) -> Result<Value> {
 fn budgets(models: &[&Arc<Model>], ram: Ram) -> Vec<Budget> {
     let mut left = match ram {
         Ram::Bytes(n) => n,
-        Ram::Percent(_) | Ram::Auto => 0,
+        Ram::Percent(_) | Ram::Auto | Ram::IfNeeded => 0,
     };
     let of = |model: &&Arc<Model>| match ram {
-        Ram::Auto => Budget::UpTo(u64::MAX),
+        Ram::Auto | Ram::IfNeeded => Budget::UpTo(u64::MAX),
         Ram::Percent(percent) => {
             Budget::Fixed((model.expert_bytes as f64 * percent / 100.0) as u64)
         }

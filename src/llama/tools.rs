@@ -10,6 +10,9 @@ use std::process::ExitCode;
 /// Status for settings that are wrong.
 const BAD_INPUT: u8 = 2;
 
+/// About the context of programs that make it for what they compute, if nobody says.
+const N_CTX_SHORT: u64 = 2048;
+
 /// A program of llama.cpp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tool {
@@ -51,6 +54,9 @@ pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<Ex
     let is_auto = matches!(config.profile, Some(ProfileSource::Auto(_)));
     if tool == Tool::Bench && (config.profile_save.take().is_some() || is_auto) {
         crate::report::say("hotset: llama-bench computes no text, so it teaches no profile");
+    }
+    if matches!(tool, Tool::Bench | Tool::Perplexity) {
+        config.asked.n_ctx.get_or_insert(N_CTX_SHORT);
     }
     signals::begin();
     hook::install(config)?;

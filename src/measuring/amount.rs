@@ -23,7 +23,7 @@ impl Amount {
             let ram = match Ram::parse(option, text) {
                 Ok(ram @ (Ram::Bytes(_) | Ram::Percent(_))) => ram,
                 Err(error) if too_small(text).is_some() => return Err(error),
-                Ok(Ram::Auto) | Err(_) => {
+                Ok(Ram::Auto | Ram::IfNeeded) | Err(_) => {
                     return Err(wrong(
                         "expected shares above 0% and up to 100%, or sizes above 0 such as 6GiB, \
                          separated by commas",
@@ -44,7 +44,7 @@ impl Amount {
         match self.ram {
             Ram::Bytes(n) => n,
             Ram::Percent(percent) => (whole as f64 * percent / 100.0) as u64,
-            Ram::Auto => unreachable!("refused when it was read"),
+            Ram::Auto | Ram::IfNeeded => unreachable!("refused when it was read"),
         }
     }
 }

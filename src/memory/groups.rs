@@ -13,6 +13,8 @@ pub(crate) struct Names {
     pub usage: &'static str,
     /// Entries of memory.stat that include the groups below.
     pub file_pages: [&'static str; 2],
+    /// That of memory.stat which says how much of them some process has mapped.
+    pub mapped: &'static str,
     /// The file with the most bytes that were in use at once. Version 2 has it from Linux 5.19 on.
     pub peak: &'static str,
     /// The file with the entry `oom_kill`.
@@ -23,6 +25,7 @@ pub(crate) const V1: Names = Names {
     limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
     file_pages: ["total_inactive_file", "total_active_file"],
+    mapped: "total_mapped_file",
     peak: "memory.max_usage_in_bytes",
     kills: "memory.oom_control",
 };
@@ -30,6 +33,7 @@ pub(crate) const V2: Names = Names {
     limits: &["memory.max", "memory.high"],
     usage: "memory.current",
     file_pages: ["inactive_file", "active_file"],
+    mapped: "file_mapped",
     peak: "memory.peak",
     kills: "memory.events",
 };

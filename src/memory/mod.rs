@@ -6,6 +6,7 @@
 
 pub mod auto_size;
 mod buffers;
+pub mod fits;
 pub(crate) mod groups;
 mod limit;
 #[cfg(target_os = "linux")]
@@ -74,6 +75,12 @@ pub fn room() -> u64 {
     system::room().max(0) as u64
 }
 
+/// The same where pages of files are not free that some process has mapped, as the weights of a model: whoever takes
+/// them has them read again and again.
+pub fn room_beside_mapped() -> u64 {
+    system::room_beside_mapped().max(0) as u64
+}
+
 /// What this process may take beyond all it has allocated: what is available less what is committed and
 /// untouched. Negative when it is above a limit, or will be.
 pub fn spare() -> i64 {
@@ -118,6 +125,10 @@ mod system {
         available().bytes as i64
     }
 
+    pub fn room_beside_mapped() -> i64 {
+        room()
+    }
+
     pub fn addresses() -> Available {
         super::limit::without_limit()
     }
@@ -140,7 +151,18 @@ mod system {
     }
 
     pub fn room() -> i64 {
-        tightest_below(Path::new("/")).room
+        tightest_below(Path::new("/"), Mapped::Free).room
+    }
+
+    pub fn room_beside_mapped() -> i64 {
+        tightest_below(Path::new("/"), Mapped::Used).room
+    }
+
+    /// What pages of files count as that some process has mapped.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Mapped {
+        Free,
+        Used,
     }
 
     pub fn addresses() -> Available {
@@ -157,25 +179,33 @@ mod system {
     /// `available` on the system whose `/` is `root`.
     fn available_below(root: &Path) -> Available {
         let limits = promises::promises(root).chain(promises::addresses(root));
-        let all = limits.chain([tightest_below(root)]);
+        let all = limits.chain([tightest_below(root, Mapped::Free)]);
         let tightest = all.min_by_key(|limit| limit.room);
         tightest.expect("the machine is one").into()
     }
 
     /// The least of what the machine and its groups leave of memory.
-    fn tightest_below(root: &Path) -> Limit {
+    fn tightest_below(root: &Path, mapped: Mapped) -> Limit {
         hierarchies(root)
             .iter()
-            .flat_map(|hierarchy| hierarchy.limits(root))
-            .chain([machine(root)])
+            .flat_map(|hierarchy| hierarchy.limits(root, mapped))
+            .chain([machine(root, mapped)])
             .min_by_key(|limit| limit.room)
             .expect("the machine is one")
     }
 
-    fn machine(root: &Path) -> Limit {
-        if let Some(bytes) = kib_field(&root.join("proc/meminfo"), "MemAvailable:") {
+    fn machine(root: &Path, mapped: Mapped) -> Limit {
+        let entry = |name| kib_field(&root.join("proc/meminfo"), name);
+        if let Some(bytes) = entry("MemAvailable:") {
+            // What is shared memory as well is not available anyway.
+            let in_use = match mapped {
+                Mapped::Free => 0,
+                Mapped::Used => entry("Mapped:")
+                    .unwrap_or(0)
+                    .saturating_sub(entry("Shmem:").unwrap_or(0)),
+            };
             return Limit {
-                room: bytes as i64,
+                room: bytes as i64 - in_use as i64,
                 why: "MemAvailable of /proc/meminfo".into(),
             };
         }
@@ -189,11 +219,11 @@ mod system {
 
     impl Hierarchy {
         /// What each limit leaves, from the process's own group up to the mount point.
-        fn limits(&self, root: &Path) -> Vec<Limit> {
+        fn limits(&self, root: &Path, mapped: Mapped) -> Vec<Limit> {
             let mut found = Vec::new();
             for group in self.group.ancestors() {
                 let dir = self.mount_point.join(group);
-                let Some(used) = self.used(&below(root, &dir)) else {
+                let Some(used) = self.used(&below(root, &dir), mapped) else {
                     continue;
                 };
                 for name in self.names.limits {
@@ -211,11 +241,14 @@ mod system {
         }
 
         /// Bytes in use in `dir` that the kernel cannot just drop.
-        fn used(&self, dir: &Path) -> Option<u64> {
+        fn used(&self, dir: &Path, mapped: Mapped) -> Option<u64> {
             let usage = number(&dir.join(self.names.usage))?;
             let stat = dir.join("memory.stat");
             let file_pages = self.names.file_pages.iter();
-            let droppable: u64 = file_pages.filter_map(|name| field(&stat, name)).sum();
+            let mut droppable: u64 = file_pages.filter_map(|name| field(&stat, name)).sum();
+            if mapped == Mapped::Used {
+                droppable = droppable.saturating_sub(field(&stat, self.names.mapped).unwrap_or(0));
+            }
             Some(usage.saturating_sub(droppable))
         }
     }
@@ -286,6 +319,28 @@ mod system {
             assert_limited(&dir, 2 * GIB, &at("memory.limit_in_bytes"));
         }
 
+        /// What is mapped is the weights of a model, say, which a process uses all the time.
+        #[test]
+        fn mapped_pages_are_in_use_for_who_would_push_them_out() {
+            let v2 = [
+                ("/sys/fs/cgroup/a/memory.max", "4294967296\n"),
+                ("/sys/fs/cgroup/a/memory.current", "3221225472\n"),
+                (
+                    "/sys/fs/cgroup/a/memory.stat",
+                    "inactive_file 1073741824\nactive_file 1073741824\nfile_mapped 1610612736\n",
+                ),
+            ];
+            let dir = system("0::/a\n", MOUNT_V2, &v2);
+            let room = |mapped| tightest_below(dir.path(), mapped).room as u64;
+            assert_eq!(room(Mapped::Free), 3 * GIB);
+            assert_eq!(room(Mapped::Used), 3 * GIB / 2);
+            let dir = system("", "", &[]);
+            let text = "MemAvailable: 8388608 kB\nMapped: 3145728 kB\nShmem: 1048576 kB\n";
+            fs::write(dir.path().join("proc/meminfo"), text).unwrap();
+            assert_eq!(tightest_below(dir.path(), Mapped::Free).room as u64, 8 * GIB);
+            assert_eq!(tightest_below(dir.path(), Mapped::Used).room as u64, 6 * GIB);
+        }
+
         #[test]
         fn version_2_asks_every_ancestor_and_both_limits() {
             let files = |top: &'static str, high: &'static str| {
@@ -310,7 +365,7 @@ mod system {
             // Above its limit: nothing is left.
             let dir = system("0::/a/b/c\n", MOUNT_V2, &files("1000\n", "max\n"));
             assert_limited(&dir, 0, "/sys/fs/cgroup/a/memory.max");
-            assert_eq!(tightest_below(dir.path()).room, 1000 - (1 << 30));
+            assert_eq!(tightest_below(dir.path(), Mapped::Free).room, 1000 - (1 << 30));
         }
 
         #[test]

@@ -38,7 +38,7 @@ impl Budget {
             Ok(Ram::Percent(percent)) => Ok(Self::Share(percent / 100.0)),
             Ok(Ram::Bytes(n_bytes)) => Ok(Self::Bytes(n_bytes)),
             Err(error) if too_small(text).is_some() => Err(error),
-            Ok(Ram::Auto) | Err(_) => Err(Error::setting(
+            Ok(Ram::Auto | Ram::IfNeeded) | Err(_) => Err(Error::setting(
                 "--budgets",
                 text,
                 "expected a share of the experts above 0% and up to 100%, a size above 0 \

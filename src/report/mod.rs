@@ -3,6 +3,7 @@
 mod counters;
 mod device;
 mod disk;
+mod fit;
 mod progress;
 mod rates;
 mod say;
@@ -12,6 +13,7 @@ mod table;
 pub use counters::{line, text, write_json};
 pub use device::{device_line, device_lines, guard_line};
 pub use disk::disk_lines;
+pub use fit::fit_line;
 pub use progress::Progress;
 pub use say::say;
 pub use start::{cycle_line, start_line, warm_line};

@@ -17,6 +17,7 @@ mod profile;
 mod programs;
 mod replay;
 mod replay_output;
+mod shells;
 mod top;
 mod top_screen;
 mod values;
@@ -72,12 +73,13 @@ fn cargo_passes_on_nothing_that_looks_like_a_setting() {
 /// Each with what its error must name.
 #[test]
 fn bad_options_and_values_name_the_value_and_what_is_valid() {
-    let cases: [(&[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str]); 20] = [
         (
             &["fly"],
             &[
                 "fly",
-                "run, demo, widen, pack, policies, profile, replay, plan, top, bench",
+                "run, cli, server, completion, perplexity, llama-bench, demo, widen, pack, policies, profile, \
+                 replay, plan, top, bench, completions, man",
             ],
         ),
         (&["policies", "--xml"], &["--xml", "--json"]),
@@ -85,6 +87,41 @@ fn bad_options_and_values_name_the_value_and_what_is_valid() {
             &["run", "--rma", "1GiB"],
             &["--rma", "--ram", "--policy", "--stats"],
         ),
+        // Behind arguments of the program, too.
+        (
+            &["server", "-m", "a.gguf", "-c", "8192", "--polcy", "lru"],
+            &["--polcy", "'--policy'"],
+        ),
+        (
+            &["run", "-m", "a.gguf", "--ram", "6 parrots"],
+            &["HOTSET_RAM=6 parrots", "6GiB"],
+        ),
+        (
+            &["llama-cli", "-m", "a.gguf", "--ram"],
+            &["--ram", "value is required"],
+        ),
+        (
+            &["cli", "--ram", "1GiB", "-m", "a.gguf", "--ram", "2GiB"],
+            &["--ram", "multiple times"],
+        ),
+        // What llama.cpp does not know any more.
+        (
+            &["run", "-m", "a.gguf", "--no-mmap"],
+            &["--no-mmap", "--load-mode none"],
+        ),
+        (
+            &["server", "--mlock"],
+            &["--mlock", "--load-mode mmap+mlock"],
+        ),
+        (
+            &["llama-bench", "--", "-mmp", "0"],
+            &["-mmp", "--load-mode none"],
+        ),
+        (
+            &["bench", "-m", "a.gguf", "-p", "512"],
+            &["-p", "hotset llama-bench"],
+        ),
+        (&["completions", "cmd"], &["cmd", "bash", "zsh", "fish"]),
         (
             &["run", "--ram", "6 parrots"],
             &["HOTSET_RAM=6 parrots", "6GiB", "100%", "auto"],
@@ -174,7 +211,18 @@ fn policies_lists_the_registry() {
 #[cfg(not(feature = "llama"))]
 #[test]
 fn without_llama_cpp_the_commands_that_need_it_say_so() {
-    let commands: [&[&str]; 3] = [&["bench", "-m", "a.gguf"], &["run", "--off"], &["demo"]];
+    let commands: [&[&str]; 8] = [
+        &["bench", "-m", "a.gguf"],
+        &["run", "--off"],
+        &[
+            "run", "-m", "a.gguf", "--ram", "6GiB", "-c", "8192", "-p", "Hi",
+        ],
+        &["server", "-m", "a.gguf", "--policy=lru"],
+        &["llama-perplexity", "--", "-f", "a.txt"],
+        &["completion", "-hf", "some/model:Q4_K_M"],
+        &["llama-bench", "-p", "512"],
+        &["demo"],
+    ];
     for args in commands {
         let error = error_of(&mut hotset(args), 1);
         assert!(error.contains("built without llama.cpp"), "{error}");

@@ -18,6 +18,8 @@ fn commands(folder: &Path) -> Vec<Command> {
     let lines: Vec<Vec<String>> = [
         "--help",
         "--version",
+        "completions zsh",
+        "man",
         "replay --help",
         "policies",
         "policies --json",

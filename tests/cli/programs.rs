@@ -1,6 +1,7 @@
 //! `hotset demo` and `hotset run`.
 
 use super::{error_of, hotset, model, run, text};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Output;
 
@@ -28,7 +29,7 @@ fn the_demo_writes_text_then_the_table() {
         "stalled",
         "lru ",
         "Belady",
-        "hotset run --ram auto",
+        "hotset run -m model.gguf",
     ] {
         assert!(stderr.contains(part), "no {part} in:\n{stderr}");
     }
@@ -101,4 +102,56 @@ fn a_budget_the_machine_cannot_hold_is_refused_before_the_model_is_read() {
         error.contains("900") && error.contains("available"),
         "{error}"
     );
+}
+
+/// The options that the help of a program lists.
+fn options_of(program: &str) -> BTreeSet<String> {
+    let output = run(&mut hotset(&[program, "--", "--help"]));
+    let help = text(&output.stdout) + &text(&output.stderr);
+    let words = help.split([' ', ',', '\n', '/', '|', '(', ')', '[', ']', '<']);
+    let is_option = |word: &&str| {
+        let name = word.trim_start_matches('-');
+        let is_name = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        word.starts_with('-') && is_name && name.starts_with(|c: char| c.is_ascii_alphabetic())
+    };
+    words.filter(is_option).map(str::to_string).collect()
+}
+
+/// Options that only their own program knows come to it wherever they stand, none is taken for a slip, and what is said
+/// to be gone is gone.
+#[test]
+fn options_of_programs_are_theirs() {
+    for program in ["cli", "server", "completion", "perplexity", "llama-bench"] {
+        let options = options_of(program);
+        assert!(options.len() > 30, "{program}: {options:?}");
+        for knob in hotset::config::KNOBS {
+            let option = knob.option();
+            assert!(
+                !options.contains(&option) || option == "--repack",
+                "{program}: {option}"
+            );
+        }
+        for gone in [
+            "--mmap",
+            "--no-mmap",
+            "-mmp",
+            "--mlock",
+            "--direct-io",
+            "-dio",
+            "-ndio",
+        ] {
+            assert!(!options.contains(gone), "{program}: {gone}");
+        }
+        assert!(options.contains("--load-mode"), "{program}");
+        // The first one is none, so the program says so and ends.
+        let mut all = hotset(&[program, "--no-such-option"]);
+        let output = run(all.args(&options));
+        let said = text(&output.stderr);
+        assert!(
+            !output.status.success() && !said.contains("hotset: error"),
+            "{program}: {said}"
+        );
+    }
 }

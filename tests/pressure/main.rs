@@ -23,6 +23,8 @@ mod serving;
 mod tiny;
 #[cfg(feature = "llama")]
 mod waiting;
+#[cfg(feature = "llama")]
+mod whole;
 
 /// A group for a test, and the bundled model with experts that are `factor` times larger, in a folder that goes when it
 /// is dropped. Nothing where there are no groups.

@@ -14,7 +14,8 @@ const READ_AHEAD_KB_MAX: u64 = 1 << 20;
     after_help = "Each run is a process of its own, in a control group with the limit; making these \
     needs root or a delegated group. Runs are interleaved, the page cache is dropped before each, and all \
     runs of a workload must write the same tokens. `OF BOUND` is the part of the speed that computing alone \
-    and reading alone would allow. Of the settings only HOTSET_IO is taken from the environment."
+    and reading alone would allow. Of the settings only HOTSET_IO is taken from the environment. \
+    llama.cpp's llama-bench is another command: hotset llama-bench."
 )]
 pub struct Args {
     /// The model's GGUF file, the first of several

@@ -74,7 +74,9 @@ mod reading {
             config.ram_text.clone_from(ram);
         }
         config.enabled = true;
-        config.ram.get_or_insert(Ram::Auto);
+        if matches!(config.ram, None | Some(Ram::IfNeeded)) {
+            config.ram = Some(Ram::Auto);
+        }
         config.stats = StatsTo::Off;
         (config.profile, config.profile_save) = (None, None);
         let bar = Progress::of_tokens();

@@ -1,0 +1,130 @@
+//! Whether a model that is about to be loaded fits in memory as it is.
+
+use super::sys::*;
+use crate::config::Asked;
+use crate::memory;
+use crate::memory::fits::{Fit, Needs, Room};
+use std::ffi::{CString, c_char};
+
+/// Bytes of an entry of the KV cache: llama.cpp's default is F16.
+const KV_ENTRY_BYTES: u64 = 2;
+/// Bytes of an intermediate result.
+const RESULT_BYTES: u64 = 4;
+/// So many results as wide as the model are there at once, besides those of the vocabulary.
+const N_RESULTS: u64 = 16;
+/// Heads of keys of a layer, where the first layer has none.
+const N_HEADS: u64 = 8;
+
+/// What `model` takes when it is loaded as usual, and what there is.
+///
+/// # Safety
+///
+/// `model` is a model of which all but the tensors is loaded.
+pub unsafe fn fit_of(model: *const llama_model, asked: &Asked) -> Fit {
+    let devices = match asked.uses_devices {
+        true => device_memory(),
+        false => 0,
+    };
+    let available = memory::room_beside_mapped();
+    Fit {
+        // SAFETY: the caller promises the model.
+        needs: unsafe { needs_of(model, asked, devices > 0) },
+        room: Room {
+            available: available.saturating_sub(memory::committed_untouched()),
+            devices,
+        },
+    }
+}
+
+/// # Safety
+///
+/// As above.
+unsafe fn needs_of(model: *const llama_model, asked: &Asked, has_devices: bool) -> Needs {
+    let known = |n: i32| u64::try_from(n).unwrap_or(0);
+    // SAFETY: the caller promises the model.
+    let (weights, n_embd, n_layer, n_heads, n_kv_heads, n_train, n_vocab) = unsafe {
+        (
+            llama_model_size(model),
+            known(llama_model_n_embd(model)),
+            known(llama_model_n_layer(model)),
+            known(llama_model_n_head(model)).max(1),
+            known(llama_model_n_head_kv(model)),
+            known(llama_model_n_ctx_train(model)),
+            known(llama_vocab_n_tokens(llama_model_get_vocab(model))),
+        )
+    };
+    let n_kv_heads = match n_kv_heads {
+        0 => N_HEADS,
+        n => n,
+    };
+    // SAFETY: the same.
+    let length = |what| unsafe { number(model, what) }.unwrap_or(n_embd / n_heads);
+    let head = length("attention.key_length") + length("attention.value_length");
+    let needs = Needs {
+        weights,
+        token_bytes: KV_ENTRY_BYTES * n_layer * n_kv_heads * head,
+        n_ctx: asked.n_ctx.unwrap_or(n_train),
+        buffers: RESULT_BYTES * asked.n_ubatch * (n_vocab + N_RESULTS * n_embd),
+    };
+    match (asked.n_ctx, asked.fits_context) {
+        (None, true) => needs.with_chosen_context(n_train, host(has_devices)),
+        _ => needs,
+    }
+}
+
+/// What llama.cpp takes for the memory of the machine when it chooses a context: with devices it goes by theirs, and
+/// down to the least.
+fn host(has_devices: bool) -> u64 {
+    let (mut free, mut total) = (0, 0);
+    // SAFETY: there is always a processor, and both places are written to.
+    unsafe {
+        let processor = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+        if !processor.is_null() && !has_devices {
+            ggml_backend_dev_memory(processor, &mut free, &mut total);
+        }
+    }
+    total as u64
+}
+
+/// The number that the metadata has for what is called so after the architecture.
+///
+/// # Safety
+///
+/// As above.
+unsafe fn number(model: *const llama_model, what: &str) -> Option<u64> {
+    // SAFETY: the caller promises the model.
+    let title = unsafe { super::title::title_of_model(model) };
+    let key = CString::new(format!("{}.{what}", title.architecture?)).ok()?;
+    let mut text = [0u8; 32];
+    // SAFETY: the same; the buffer has this size.
+    let n = unsafe {
+        llama_model_meta_val_str(
+            model,
+            key.as_ptr(),
+            text.as_mut_ptr().cast::<c_char>(),
+            text.len(),
+        )
+    };
+    let text = text.get(..usize::try_from(n).ok()?)?;
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// What GPUs have free. Those that share the memory of the host are no memory besides.
+fn device_memory() -> u64 {
+    if cfg!(target_os = "macos") {
+        return 0;
+    }
+    let free = |i| {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: there is a device of this number.
+        unsafe {
+            let device = ggml_backend_dev_get(i);
+            if ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU {
+                ggml_backend_dev_memory(device, &mut free, &mut total);
+            }
+        }
+        free as u64
+    };
+    // SAFETY: it only counts.
+    (0..unsafe { ggml_backend_dev_count() }).map(free).sum()
+}
