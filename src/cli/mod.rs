@@ -15,6 +15,7 @@ mod bench;
 mod cells;
 mod curve;
 mod demo;
+mod doctor;
 mod files;
 mod knobs;
 #[cfg(not(feature = "llama"))]
@@ -43,6 +44,7 @@ struct Cli {
 enum Command {
     Run(run::Args),
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Widen(widen::Args),
     Pack(pack::Args),
     Policies(policies::Args),
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Run(args) => run::run(args),
         Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Pack(args) => pack::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Widen(args) => widen::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Policies(args) => policies::run(&args).map(|()| ExitCode::SUCCESS),
