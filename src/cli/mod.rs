@@ -17,6 +17,7 @@ mod cells;
 mod completions;
 mod curve;
 mod demo;
+mod doctor;
 mod files;
 mod knobs;
 mod man;
@@ -62,6 +63,7 @@ enum Command {
     #[command(after_help = run::AFTER_HELP)]
     LlamaBench(run::Given),
     Demo(demo::Args),
+    Doctor(doctor::Args),
     Widen(widen::Args),
     Pack(pack::Args),
     Policies(policies::Args),
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Perplexity(given) => run::run_program(Program::Perplexity, given),
         Command::LlamaBench(given) => run::run_program(Program::Bench, given),
         Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Pack(args) => pack::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Widen(args) => widen::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Policies(args) => policies::run(&args).map(|()| ExitCode::SUCCESS),

@@ -88,8 +88,8 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
 /// Most files of a model: the format has 16 bits for their number.
 const N_FILES_MAX: u64 = u16::MAX as u64;
 
-/// The files after the first, whose name `NAME-00001-of-00003.gguf` says how they are called.
-fn others(path: &Path, first: &Listing) -> Result<Vec<PathBuf>> {
+/// The files after `path`, the first, which says `first`; its name `NAME-00001-of-00003.gguf` says how they are called.
+pub fn others(path: &Path, first: &Listing) -> Result<Vec<PathBuf>> {
     let n_files = first.values.number("split.count").unwrap_or(1);
     if n_files <= 1 {
         return Ok(Vec::new());

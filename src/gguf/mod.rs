@@ -10,9 +10,9 @@ mod tests;
 pub mod types;
 mod values;
 
-pub use experts::{Experts, files, read};
+pub use experts::{Experts, files, others, read};
 pub use head::{Head, padded};
 pub use part::{Part, expert_part};
-pub use reader::{Listing, floats, list};
+pub use reader::{Listing, floats, list, list_from};
 pub use tensor::Tensor;
 pub use values::{Value, Values};

@@ -39,13 +39,14 @@ pub fn list(path: &Path) -> Result<Listing> {
     if !meta.is_file() {
         return Err(Error::file(path, "not a regular file"));
     }
-    let mut reader = Reader {
-        file: BufReader::new(file),
-        n_left: HEAD_BYTES_MAX,
-    };
-    reader
-        .read(meta.len())
+    list_from(BufReader::new(file), meta.len())
         .map_err(|e| Error::file(path, format!("not a valid GGUF file: {e}")))
+}
+
+/// Reads what a file of `file_bytes` lists, from its begin; nothing that comes after that is read.
+pub fn list_from(file: impl Read, file_bytes: u64) -> io::Result<Listing> {
+    let n_left = HEAD_BYTES_MAX;
+    Reader { file, n_left }.read(file_bytes)
 }
 
 /// Reads the numbers of a tensor that `list` found in `path`.
@@ -78,13 +79,13 @@ fn bad<T>(why: String) -> io::Result<T> {
 }
 
 /// A file, at what comes next.
-struct Reader {
-    file: BufReader<File>,
+struct Reader<R> {
+    file: R,
     /// Bytes that may still be taken.
     n_left: u64,
 }
 
-impl Reader {
+impl<R: Read> Reader<R> {
     fn read(&mut self, file_bytes: u64) -> io::Result<Listing> {
         let magic = self.bytes::<4>()?;
         if &magic != b"GGUF" {
@@ -117,7 +118,7 @@ impl Reader {
         if let Some(name) = first_repeated(tensors.iter().map(|tensor| &tensor.name)) {
             return bad(format!("the tensor '{name}' is there twice"));
         }
-        let at = self.file.stream_position()?;
+        let at = HEAD_BYTES_MAX - self.n_left;
         let Some(start) = at.checked_next_multiple_of(alignment) else {
             return bad(format!("the alignment is {alignment}"));
         };

@@ -13,6 +13,8 @@ mod compute_hook;
 mod copies;
 mod device;
 mod device_hook;
+#[cfg(feature = "llama")]
+pub mod device_list;
 mod drawing;
 mod ending;
 mod fatal;

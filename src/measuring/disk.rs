@@ -55,7 +55,12 @@ impl Reader {
         let Some((n_bytes @ 1.., path)) = largest else {
             return Err(Error::file(path, "it has no routed experts".to_string()));
         };
-        let file = File::open(&path).map_err(|cause| Error::io(path.clone(), cause))?;
+        Self::of_part(&path, n_bytes)
+    }
+
+    /// Finds out how the file at `path` is best read, `n_bytes` at once. Fails if it cannot be read.
+    pub fn of_part(path: &Path, n_bytes: usize) -> Result<Self> {
+        let file = File::open(path).map_err(|cause| Error::io(path, cause))?;
         let file = ModelFile::open(file.as_fd())?;
         let options = QueueOptions {
             kind: QueueKind::Auto,
@@ -69,6 +74,16 @@ impl Reader {
             queue_depth,
             n_bytes,
         })
+    }
+
+    /// The file.
+    pub fn file(&self) -> &ModelFile {
+        &self.file
+    }
+
+    /// How it is read: `Uring` or `Pread`.
+    pub fn kind(&self) -> QueueKind {
+        self.kind
     }
 
     /// Reads while it `goes_on`, which is told how long that has been. Fails if a read fails.

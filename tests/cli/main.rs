@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 mod bench;
 #[cfg(feature = "llama")]
 mod bench_chat;
+mod doctor;
 mod pipes;
 mod plan;
 mod profile;
@@ -78,7 +79,7 @@ fn bad_options_and_values_name_the_value_and_what_is_valid() {
             &["fly"],
             &[
                 "fly",
-                "run, cli, server, completion, perplexity, llama-bench, demo, widen, pack, policies, profile, \
+                "run, cli, server, completion, perplexity, llama-bench, demo, doctor, widen, pack, policies, profile, \
                  replay, plan, top, bench, completions, man",
             ],
         ),
