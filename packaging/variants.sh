@@ -55,7 +55,7 @@ for library in "$package"/lib/hotset/libggml-cpu-*.so; do
     ln "$library" "$dir/" 2>/dev/null || cp "$library" "$dir/"
     for program in completion perplexity; do ln -s hotset "$dir/llama-$program"; done
     if ! HOTSET=off compute "$variant-off" "$dir"; then
-        if grep -q "no backends are loaded" "$scratch/$variant-off.log"; then
+        if grep -q "no CPU backend found" "$scratch/$variant-off.log"; then
             echo "$variant: not for this processor"
         else
             echo "$variant: FAILED: $(tail -n 1 "$scratch/$variant-off.log")"
