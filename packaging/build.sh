@@ -175,6 +175,7 @@ collect
 check
 make_tarball
 make_wheel
+cp install.sh "$out/"
 cd "$out"
 for file in "$archive" "$wheel_file"; do
     sha256sum "$file" >"$file.sha256"
