@@ -1,5 +1,6 @@
 //! Links what cmake would link: asks its file API for the libraries of upstream's own programs.
 
+use super::portable;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fs;
@@ -52,6 +53,11 @@ fn fragments(build: &Path, program: &str) -> Result<Vec<String>> {
         }
         if let Some(name) = text.strip_prefix("-framework ") {
             args.push(format!("-Wl,-framework,{name}"));
+            continue;
+        }
+        // As ninja and a shell would have to be told.
+        if text.ends_with(&format!("{}\"", portable::RPATH)) {
+            args.push(format!("-Wl,-rpath,{}", portable::RPATH));
             continue;
         }
         // cmake leaves room behind an rpath, which the loader would take for the current directory.

@@ -18,6 +18,8 @@ mod link;
 #[cfg(feature = "llama")]
 mod native;
 mod patches;
+#[cfg(feature = "llama")]
+mod portable;
 mod run;
 #[cfg(feature = "llama")]
 mod toolkits;

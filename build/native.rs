@@ -4,6 +4,7 @@ use super::Dirs;
 use super::arguments;
 use super::files;
 use super::link;
+use super::portable;
 use super::run::{run_watched, say};
 use super::toolkits;
 use super::tools::Tools;
@@ -35,6 +36,9 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     if cfg!(feature = "rpc") {
         targets.push("ggml-rpc-server".to_owned());
     }
+    if is_portable()? {
+        targets.push("ggml".to_owned());
+    }
     let users = users_options(tree)?;
     let page = page(dirs, tools, tree, root, &users);
     if let Some(line) = &page.missing {
@@ -58,6 +62,9 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
         configure(tools, &options, root)?;
         compile(tools, &tree.tag, &targets, root)?;
         files::write_stamp(&stamp, &stamp_text)?;
+    }
+    if is_portable()? {
+        portable::place(&root.join("build"), &dirs.out)?;
     }
     let shim = compile_shim(dirs)?;
     link::emit(&shim, &root.join("build"), PROGRAMS)
@@ -132,7 +139,7 @@ fn page(
 fn our_options(tree: &Upstream) -> Result<Vec<(&'static str, String)>> {
     let switch = |on: bool| if on { "ON" } else { "OFF" }.to_owned();
     let off = |name| (name, switch(false));
-    Ok(vec![
+    let mut options = vec![
         off("BUILD_SHARED_LIBS"),
         ("CMAKE_POSITION_INDEPENDENT_CODE", switch(true)),
         ("GGML_CUDA", switch(cfg!(feature = "cuda"))),
@@ -148,7 +155,11 @@ fn our_options(tree: &Upstream) -> Result<Vec<(&'static str, String)>> {
         ("LLAMA_BUILD_TOOLS", switch(true)),
         ("LLAMA_BUILD_NUMBER", tree.number.clone()),
         ("LLAMA_BUILD_COMMIT", tree.tag.clone()),
-    ])
+    ];
+    if is_portable()? {
+        options.extend(portable::options());
+    }
+    Ok(options)
 }
 
 fn configure(tools: &Tools, options: &[(String, String)], root: &Path) -> Result<()> {

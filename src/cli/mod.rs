@@ -83,6 +83,11 @@ const BAD_INPUT: u8 = 2;
 
 /// The whole program.
 pub fn main() -> ExitCode {
+    // A package has one file for all programs, which differ in nothing but what they run.
+    #[cfg(feature = "llama")]
+    if let Some(tool) = hotset::llama::tools::Tool::called() {
+        return hotset::llama::tools::main(tool);
+    }
     // A limit on the size of files is an error of what is written, and no end of the program.
     let _ = flag::register(SIGXFSZ, Arc::default());
     // A llama-server that routes between models starts its own program again for each of them.

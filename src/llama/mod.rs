@@ -39,6 +39,7 @@ mod packed;
 pub mod packing;
 mod picks;
 mod pressure;
+mod processor;
 mod quietly;
 mod repack;
 mod repack_trial;

@@ -2,10 +2,10 @@
 
 use super::foresight::LayerRouters;
 use super::lives::{self, Life};
+use super::processor;
 use super::repack::Repacker;
 use super::room::{self, Budget};
 use super::speaker;
-use super::sys::ggml_is_numa;
 use super::target::Target;
 use super::trials;
 use super::workload::Workload;
@@ -315,8 +315,8 @@ impl Model {
             let _ = self.disk.set(speed);
         }
         let mut layout = room::layout(&tensors, &files, self.budget(), self.recent_bytes())?;
-        // SAFETY: this only looks; it is said, with `--numa`, before a model is loaded.
-        layout.is_interleaved = unsafe { ggml_is_numa() };
+        // It is said, with `--numa`, before a model is loaded.
+        layout.is_interleaved = processor::is_numa();
         let options = QueueOptions {
             // What was refused is told of by the queue itself.
             kind: match way.queue_depth.why {

@@ -1,14 +1,14 @@
 //! What it costs to repack experts, and what it saves.
 
+use super::processor;
 use super::sys::{
     GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_TYPE_F32, ggml_backend_alloc_ctx_tensors_from_buft,
     ggml_backend_buffer_clear, ggml_backend_buffer_free, ggml_backend_buffer_set_usage,
     ggml_backend_buffer_t, ggml_backend_buffer_type_t, ggml_backend_cpu_buffer_type,
-    ggml_backend_cpu_init, ggml_backend_cpu_set_n_threads, ggml_backend_free,
-    ggml_backend_graph_compute, ggml_backend_t, ggml_backend_tensor_set, ggml_build_forward_expand,
-    ggml_cgraph, ggml_context, ggml_free, ggml_graph_overhead, ggml_init, ggml_init_params,
-    ggml_mul_mat, ggml_new_graph, ggml_new_tensor_2d, ggml_row_size, ggml_tensor,
-    ggml_tensor_overhead, ggml_type,
+    ggml_backend_free, ggml_backend_graph_compute, ggml_backend_t, ggml_backend_tensor_set,
+    ggml_build_forward_expand, ggml_cgraph, ggml_context, ggml_free, ggml_graph_overhead,
+    ggml_init, ggml_init_params, ggml_mul_mat, ggml_new_graph, ggml_new_tensor_2d, ggml_row_size,
+    ggml_tensor, ggml_tensor_overhead, ggml_type,
 };
 use std::ffi::c_void;
 use std::time::{Duration, Instant};
@@ -163,13 +163,7 @@ pub unsafe fn run(
             Product::new(type_, shape, repacked)?,
         ]
     };
-    // SAFETY: the processor's backend needs nothing.
-    let backend = unsafe { ggml_backend_cpu_init() };
-    if backend.is_null() {
-        return None;
-    }
-    // SAFETY: it is the processor's.
-    unsafe { ggml_backend_cpu_set_n_threads(backend, 1) };
+    let backend = processor::with_one_thread()?;
     let begin = Instant::now();
     let time = |f: &mut dyn FnMut()| {
         let begin = Instant::now();

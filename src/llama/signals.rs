@@ -189,8 +189,8 @@ fn look_at_this_thread() {
 
 fn is_main() -> bool {
     #[cfg(target_os = "linux")]
-    // SAFETY: plain calls.
-    return unsafe { libc::gettid() == libc::getpid() };
+    // SAFETY: plain calls. Older versions of glibc have no function for the first.
+    return unsafe { libc::syscall(libc::SYS_gettid) == libc::c_long::from(libc::getpid()) };
     #[cfg(target_vendor = "apple")]
     // SAFETY: a plain call.
     return unsafe { libc::pthread_main_np() == 1 };

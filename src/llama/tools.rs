@@ -5,6 +5,7 @@ use crate::config::{Config, ProfileSource};
 use crate::error::Result;
 use std::ffi::{CString, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Status for settings that are wrong.
@@ -26,6 +27,21 @@ pub enum Tool {
     Perplexity,
     /// llama-completion
     Completion,
+}
+
+impl Tool {
+    /// The program that is meant by the name that this one was started under, as a link to it has it.
+    pub fn called() -> Option<Self> {
+        let path = PathBuf::from(std::env::args_os().next()?);
+        match path.file_name()?.to_str()? {
+            "llama-cli" => Some(Self::Cli),
+            "llama-server" => Some(Self::Server),
+            "llama-bench" => Some(Self::Bench),
+            "llama-perplexity" => Some(Self::Perplexity),
+            "llama-completion" => Some(Self::Completion),
+            _ => None,
+        }
+    }
 }
 
 unsafe extern "C" {
