@@ -1,7 +1,7 @@
 //! `hotset completions`: what a shell completes.
 
-use super::{Cli, out::print};
-use clap::{Command, CommandFactory};
+use super::out::print;
+use clap::Command;
 use clap_complete::Shell;
 
 /// Print what lets a shell complete commands and options, as in `source <(hotset completions bash)`
@@ -12,16 +12,16 @@ pub struct Args {
     shell: Shell,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+/// Prints it, of the program `cli`.
+pub fn run(args: &Args, cli: &Command) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut shown(), "hotset", &mut text);
+    clap_complete::generate(args.shell, &mut shown(cli), "hotset", &mut text);
     print(&String::from_utf8(text)?)
 }
 
 /// All commands but those that are hidden, which shells would be told of, too.
-fn shown() -> Command {
-    let all = Cli::command();
-    let commands = all
+fn shown(cli: &Command) -> Command {
+    let commands = cli
         .get_subcommands()
         .filter(|command| !command.is_hide_set());
     Command::new("hotset")

@@ -1,7 +1,7 @@
 //! `hotset man`: manual pages.
 
-use super::{Cli, out::print};
-use clap::CommandFactory;
+use super::out::print;
+use clap::Command;
 use clap_mangen::Man;
 use hotset::error::Error;
 use std::fs;
@@ -14,13 +14,13 @@ pub struct Args {
     dir: Option<PathBuf>,
 }
 
-pub fn run(args: &Args) -> anyhow::Result<()> {
+/// Prints or writes those of the program `cli`.
+pub fn run(args: &Args, cli: Command) -> anyhow::Result<()> {
     let Some(dir) = &args.dir else {
         let mut text = Vec::new();
-        Man::new(Cli::command()).render(&mut text)?;
+        Man::new(cli).render(&mut text)?;
         return print(&String::from_utf8(text)?);
     };
-    let written =
-        fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
+    let written = fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(cli, dir));
     Ok(written.map_err(|cause| Error::file(dir, cause))?)
 }

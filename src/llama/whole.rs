@@ -1,6 +1,13 @@
 //! Whether a model that is about to be loaded fits in memory as it is.
 
-use super::sys::*;
+use super::sys::{
+    GGML_BACKEND_DEVICE_TYPE_CPU, GGML_BACKEND_DEVICE_TYPE_GPU, ggml_backend_dev_by_type,
+    ggml_backend_dev_count, ggml_backend_dev_get, ggml_backend_dev_memory, ggml_backend_dev_type,
+    llama_model, llama_model_get_vocab, llama_model_meta_val_str, llama_model_n_ctx_train,
+    llama_model_n_embd, llama_model_n_head, llama_model_n_head_kv, llama_model_n_layer,
+    llama_model_size, llama_vocab_n_tokens,
+};
+use super::title::title_of_model;
 use crate::config::Asked;
 use crate::memory;
 use crate::memory::fits::{Fit, Needs, Room};
@@ -93,7 +100,7 @@ fn host(has_devices: bool) -> u64 {
 /// As above.
 unsafe fn number(model: *const llama_model, what: &str) -> Option<u64> {
     // SAFETY: the caller promises the model.
-    let title = unsafe { super::title::title_of_model(model) };
+    let title = unsafe { title_of_model(model) };
     let key = CString::new(format!("{}.{what}", title.architecture?)).ok()?;
     let mut text = [0u8; 32];
     // SAFETY: the same; the buffer has this size.

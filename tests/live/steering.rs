@@ -170,6 +170,7 @@ fn what_is_wrong_is_said_as_by_the_command_line() {
     for (what, body, part) in [
         ("budget", json!({"ram": "400TiB"}), "more are available"),
         ("budget", json!({"ram": "1MiB", "then": 1}), "unknown field"),
+        ("budget", json!({"ram": "if-needed"}), "not loaded anew"),
         ("budget", json!({}), "missing field `ram`"),
         ("profile", json!({"save": true}), "HOTSET_PROFILE_SAVE"),
         ("profile", json!({"folder": "/nowhere"}), "no such folder"),
