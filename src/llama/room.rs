@@ -36,7 +36,7 @@ impl Budget {
     pub fn share(self, n_bytes: u64) -> f64 {
         let budget = match self {
             Self::Fixed(n) | Self::Shared { n_bytes: n, .. } => n,
-            Self::UpTo(n) => n.min(memory::room()),
+            Self::UpTo(n) => n.min(memory::spare().max(0) as u64),
         };
         (budget as f64 / n_bytes as f64).min(1.0)
     }
@@ -213,7 +213,7 @@ fn say_if_less(layout: &Layout, budget: Budget, size: u64) {
 
 /// Bytes for experts that all limits leave now.
 fn affordable() -> u64 {
-    let memory = auto_size::at_start(memory::room(), memory::committed_untouched());
+    let memory = auto_size::at_start(memory::room(), memory::needed());
     // What was promised already, or mapped, has been subtracted there, used or not.
     let promised = auto_size::at_start(memory::promised().bytes, 0);
     memory.min(promised)

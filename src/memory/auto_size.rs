@@ -33,7 +33,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// A change by less than this part of all that can be used is not worth a line.
 const LINE_PART: u64 = 16;
 
-fn reserve(available: u64) -> u64 {
+/// What is left to the rest of the system of what is `available` without experts.
+pub(super) fn reserve(available: u64) -> u64 {
     (available / RESERVE_PART).max(RESERVE_BYTES_MIN)
 }
 
@@ -89,20 +90,36 @@ impl Auto {
         }
     }
 
+    /// The largest slot.
+    pub(super) fn slot_bytes(&self) -> u64 {
+        self.slot_bytes
+    }
+
     /// The bytes that experts are to have from now on, if that changes.
     pub fn decide(&mut self, now: &Sample) -> Option<u64> {
         let available = now.spare + now.in_use as i64;
         let reserve = reserve(available.max(0) as u64) as i64;
-        if now.spare < reserve / 2 {
-            self.free_since = None;
-            if now.in_use == 0 {
-                return None;
-            }
-            if std::mem::take(&mut self.has_grown) {
-                self.wait = (2 * self.wait).min(WAIT_MAX);
-            }
-            return Some((available - reserve).max(0) as u64);
+        if now.spare >= reserve / 2 {
+            return self.grow(now, reserve);
         }
+        if now.in_use == 0 {
+            self.free_since = None;
+            return None;
+        }
+        self.note_short();
+        Some((available - reserve).max(0) as u64)
+    }
+
+    /// Memory that was taken has to be given back.
+    pub(super) fn note_short(&mut self) {
+        self.free_since = None;
+        if std::mem::take(&mut self.has_grown) {
+            self.wait = (2 * self.wait).min(WAIT_MAX);
+        }
+    }
+
+    /// The same as [`Self::decide`] where more than half of `reserve` is left.
+    pub(super) fn grow(&mut self, now: &Sample, reserve: i64) -> Option<u64> {
         let surplus = (now.spare - reserve).max(0) as u64;
         let missing = self.missing(now);
         if missing == 0 || surplus < self.surplus_min() {

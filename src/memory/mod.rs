@@ -6,13 +6,17 @@
 
 pub mod auto_size;
 mod buffers;
+pub mod division;
 pub(crate) mod groups;
 mod limit;
+mod mapped;
 #[cfg(target_os = "linux")]
 mod promises;
+pub mod turns;
 
 use crate::error::{Error, Result};
 pub use limit::Available;
+pub use mapped::{Mapped, mapped};
 use bytesize::ByteSize;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -74,10 +78,15 @@ pub fn room() -> u64 {
     system::room().max(0) as u64
 }
 
-/// What this process may take beyond all it has allocated: what is available less what is committed and
-/// untouched. Negative when it is above a limit, or will be.
+/// What this process needs of what counts as available: it has allocated that and not touched it yet, or mapped it.
+pub fn needed() -> u64 {
+    committed_untouched() + mapped()
+}
+
+/// What this process may take beyond all it has allocated: what is available less what is [`needed`]. Negative when
+/// it is above a limit, or will be.
 pub fn spare() -> i64 {
-    system::room() - committed_untouched() as i64
+    system::room() - needed() as i64
 }
 
 /// What is expected in this process.
