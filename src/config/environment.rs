@@ -1,7 +1,7 @@
 //! The one place where the environment is read.
 
 use super::knobs::KNOBS;
-use super::router::Routed;
+use super::router::{Routed, ledgers};
 use super::settings::Config;
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
@@ -35,6 +35,7 @@ impl Config {
     /// Reads the environment of this process.
     pub fn from_env() -> Result<Self> {
         let mut config = Self::from_vars(std::env::vars_os())?;
+        config.ledgers = ledgers();
         if let Some(routed) = Routed::of_process() {
             config.name_files_of(routed);
         }

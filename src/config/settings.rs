@@ -48,6 +48,8 @@ pub struct Config {
     pub faults: Faults,
     /// Whose process this is, if a router has started it.
     pub routed: Option<Routed>,
+    /// Folders in which models of `auto` may tell each other what they have, the best one first; none: they do not.
+    pub ledgers: Vec<PathBuf>,
 }
 
 /// When experts are rewritten as stock llama.cpp has them in memory, where it would.
@@ -82,6 +84,7 @@ impl Default for Config {
             timeline: None,
             faults: Faults::default(),
             routed: None,
+            ledgers: Vec::new(),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::device::DeviceStats;
 use crate::engine::layout::expert_bytes;
 use crate::error::Result;
 use crate::gguf::expert_part;
-use crate::memory::Mapped;
+use crate::memory::{self, Mapped};
 use crate::profile::{Fingerprint, Lesson, ModelLayers};
 use crate::report;
 use crate::stats::Stats;
@@ -254,6 +254,8 @@ impl LoadedModels {
             return Err(error);
         }
         let in_host = std::mem::take(&mut loading.in_host);
+        let addresses: Vec<usize> = in_host.iter().map(|span| span.start).collect();
+        memory::note_weights(&addresses);
         self.mapped.push((key, Mapped::of(in_host)));
         if !loading.repacked.is_empty() {
             let blocks = loading.repacked.iter().copied().collect();

@@ -31,6 +31,7 @@ mod loading;
 pub mod measured_run;
 mod metering;
 mod model;
+mod neighbours;
 mod observer;
 mod packed;
 #[cfg(feature = "llama")]

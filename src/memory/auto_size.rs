@@ -158,6 +158,15 @@ impl Auto {
     }
 }
 
+/// Why a size changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Memory is short, or free again.
+    Memory,
+    /// Other models need it, or have left it.
+    Others,
+}
+
 /// Says what has changed, but not each step.
 #[derive(Debug)]
 pub struct Announcer {
@@ -176,8 +185,9 @@ impl Announcer {
         }
     }
 
-    /// A line for people, if it is time for one. Call it when nothing has changed, too.
-    pub fn line(&mut self, at: Duration, in_use: u64) -> Option<String> {
+    /// A line for people, if it is time for one, with what the last change was for. Call it when nothing has changed,
+    /// too.
+    pub fn line(&mut self, at: Duration, in_use: u64, cause: Cause) -> Option<String> {
         let is_soon = self.said_at.is_some_and(|said| at - said < LINE_INTERVAL);
         let change = in_use.abs_diff(self.said);
         if is_soon || change <= self.n_bytes_max / LINE_PART {
@@ -185,13 +195,14 @@ impl Announcer {
         }
         let before = std::mem::replace(&mut self.said, in_use);
         self.said_at = Some(at);
-        let what = if in_use < before {
-            "short"
-        } else {
-            "free again"
+        let what = match (cause, in_use < before) {
+            (Cause::Memory, true) => "memory is short",
+            (Cause::Memory, false) => "memory is free again",
+            (Cause::Others, true) => "another model needs memory",
+            (Cause::Others, false) => "another model leaves memory",
         };
         Some(format!(
-            "hotset: memory is {what}: experts get {} instead of {}",
+            "hotset: {what}: experts get {} instead of {}",
             numbers::bytes(in_use),
             numbers::bytes(before)
         ))

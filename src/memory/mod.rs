@@ -12,10 +12,12 @@ mod limit;
 mod mapped;
 #[cfg(target_os = "linux")]
 mod promises;
+pub mod terms;
 pub mod turns;
 
 use crate::error::{Error, Result};
-pub use limit::Available;
+pub use buffers::{Noted, noted};
+pub use limit::{Available, Bound};
 pub use mapped::{Mapped, mapped};
 use bytesize::ByteSize;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -86,7 +88,47 @@ pub fn needed() -> u64 {
 /// What this process may take beyond all it has allocated: what is available less what is [`needed`]. Negative when
 /// it is above a limit, or will be.
 pub fn spare() -> i64 {
-    system::room() - needed() as i64
+    measure().spare()
+}
+
+/// What there is at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Measure {
+    /// What the machine and its control groups leave; negative above a limit.
+    pub room: i64,
+    /// What this process needs of that.
+    pub needed: u64,
+}
+
+impl Measure {
+    /// See [`spare`].
+    pub fn spare(&self) -> i64 {
+        self.room - self.needed as i64
+    }
+}
+
+/// Looks at both.
+pub fn measure() -> Measure {
+    Measure {
+        needed: needed(),
+        room: system::room(),
+    }
+}
+
+/// What the tightest limit is and leaves: of the machine or a control group.
+pub fn tightest() -> Bound {
+    system::tightest()
+}
+
+/// A name of the control group whose memory this process shares with others: the nearest one above it with less than
+/// the machine has. Processes of one machine whose names are the same see the same memory.
+pub fn group() -> String {
+    system::group().unwrap_or_else(|| "machine".into())
+}
+
+/// Which of the noted buffers have weights: those with something at these addresses.
+pub fn note_weights(addresses: &[usize]) {
+    buffers::note_weights(addresses);
 }
 
 /// What is expected in this process.
@@ -127,6 +169,20 @@ mod system {
         available().bytes as i64
     }
 
+    pub fn tightest() -> super::Bound {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        super::Bound {
+            name: "memory",
+            n_bytes: system.total_memory(),
+            room: system.available_memory(),
+        }
+    }
+
+    pub fn group() -> Option<String> {
+        None
+    }
+
     pub fn addresses() -> Available {
         super::limit::without_limit()
     }
@@ -139,9 +195,10 @@ mod system {
 #[cfg(target_os = "linux")]
 mod system {
     use super::groups::{Hierarchy, below, hierarchies};
-    use super::limit::{Available, Limit, kib_field, without_limit};
+    use super::limit::{Available, Bound, Limit, kib_field, without_limit};
     use super::promises;
     use crate::proc::{field, number};
+    use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
     pub fn available() -> Available {
@@ -150,6 +207,33 @@ mod system {
 
     pub fn room() -> i64 {
         tightest_below(Path::new("/")).room
+    }
+
+    pub fn tightest() -> Bound {
+        let limit = tightest_below(Path::new("/"));
+        Bound {
+            name: if limit.is_machine { "memory" } else { "limit" },
+            n_bytes: limit.n_bytes,
+            room: limit.room.max(0) as u64,
+        }
+    }
+
+    pub fn group() -> Option<String> {
+        group_below(Path::new("/"))
+    }
+
+    /// The device and inode of the nearest group that limits memory to less than there is.
+    fn group_below(root: &Path) -> Option<String> {
+        let total = machine(root).n_bytes;
+        hierarchies(root).iter().find_map(|hierarchy| {
+            hierarchy.group.ancestors().find_map(|group| {
+                let dir = below(root, &hierarchy.mount_point.join(group));
+                let mut limits = hierarchy.names.limits.iter();
+                let is_less = limits.any(|name| number(&dir.join(name)).is_some_and(|n| n < total));
+                let meta = std::fs::metadata(&dir).ok().filter(|_| is_less)?;
+                Some(format!("{}-{}", meta.dev(), meta.ino()))
+            })
+        })
     }
 
     pub fn addresses() -> Available {
@@ -183,7 +267,10 @@ mod system {
 
     fn machine(root: &Path) -> Limit {
         if let Some(bytes) = kib_field(&root.join("proc/meminfo"), "MemAvailable:") {
+            let total = kib_field(&root.join("proc/meminfo"), "MemTotal:");
             return Limit {
+                n_bytes: total.unwrap_or(bytes),
+                is_machine: true,
                 room: bytes as i64,
                 why: "MemAvailable of /proc/meminfo".into(),
             };
@@ -191,6 +278,8 @@ mod system {
         // Without what the kernel would drop from its caches.
         let info = rustix::system::sysinfo();
         Limit {
+            n_bytes: info.totalram as u64 * u64::from(info.mem_unit),
+            is_machine: true,
             room: (info.freeram as u64 * u64::from(info.mem_unit)) as i64,
             why: "what the system says is free, without /proc".into(),
         }
@@ -210,6 +299,8 @@ mod system {
                     // An absent limit is "max" in version 2, a huge number in version 1.
                     if let Some(limit) = number(&below(root, &path)) {
                         found.push(Limit {
+                            n_bytes: limit,
+                            is_machine: false,
                             room: i64::try_from(limit).unwrap_or(i64::MAX) - used as i64,
                             why: format!("{} of {limit} bytes", path.display()),
                         });
@@ -337,6 +428,40 @@ mod system {
             let mount = "31 25 0:27 / /c\\040g rw - cgroup2 cgroup2 rw\n";
             let dir = system("0::/../x\n", mount, &files);
             assert_limited(&dir, GIB, "/c g/memory.max");
+        }
+
+        #[test]
+        fn who_shares_memory_has_the_same_name() {
+            let files = |of_a: &'static str, of_b: &'static str| {
+                [
+                    ("/sys/fs/cgroup/a/memory.max", of_a),
+                    ("/sys/fs/cgroup/a/b/memory.max", "max\n"),
+                    ("/sys/fs/cgroup/a/b/memory.high", of_b),
+                    ("/sys/fs/cgroup/a/c/memory.max", "max\n"),
+                ]
+            };
+            let name = |group: &str, of_a, of_b| {
+                let dir = system(group, MOUNT_V2, &files(of_a, of_b));
+                let name = group_below(dir.path())?;
+                let is_of = |group: &&str| {
+                    let meta = fs::metadata(dir.path().join("sys/fs/cgroup").join(group)).unwrap();
+                    name == format!("{}-{}", meta.dev(), meta.ino())
+                };
+                ["a", "a/b", "a/c"].into_iter().find(is_of)
+            };
+            let limit = "4294967296\n";
+            // Of the machine's 16 GiB.
+            let more = "99999999999\n";
+            for (group, of_a, of_b, found) in [
+                ("0::/a/b\n", limit, "max\n", Some("a")),
+                ("0::/a/c\n", limit, "max\n", Some("a")),
+                ("0::/a/b\n", limit, limit, Some("a/b")),
+                ("0::/a/b\n", "max\n", limit, Some("a/b")),
+                ("0::/a/b\n", "max\n", more, None),
+                ("0::/\n", limit, limit, None),
+            ] {
+                assert_eq!(name(group, of_a, of_b), found, "{group} {of_a} {of_b}");
+            }
         }
 
         /// Only where the system promises no more than it has.

@@ -5,7 +5,7 @@
 //! what others gave is no memory that comes and goes. All else that becomes free is taken as slowly as by one that is
 //! alone ([`super::auto_size`]). Nothing here looks at a clock or at the system.
 
-use super::auto_size::{Auto, Sample, reserve};
+use super::auto_size::{Auto, Cause, Sample, reserve};
 use super::division::{Member, divide};
 use std::time::Duration;
 
@@ -19,15 +19,6 @@ const WORTH_PART: u64 = 32;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long what others have given is taken at once. After that it may be somebody else's.
 const CREDIT_TIME: Duration = Duration::from_secs(5);
-
-/// Why a size changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Memory is short, or free again.
-    Memory,
-    /// Others need it, or have given it.
-    Others,
-}
 
 /// What one model knows of what it and the others have done.
 #[derive(Debug, Default)]
