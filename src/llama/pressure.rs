@@ -50,7 +50,14 @@ fn run(model: &Weak<Model>) {
             watch = None;
             continue;
         };
-        let watch = watch.get_or_insert_with(|| Watch::new(&model, engine, most == u64::MAX));
+        let is_auto = most == u64::MAX;
+        let watch = match watch
+            .take()
+            .filter(|watch: &Watch| watch.is_auto == is_auto)
+        {
+            Some(known) => watch.insert(known),
+            None => watch.insert(Watch::new(&model, engine, is_auto)),
+        };
         if let Err(error) = watch.look(engine, begin.elapsed()) {
             model.is_watched.store(false, Release);
             return say_unwatched(&error);
@@ -79,6 +86,8 @@ struct Watch {
     cause: Cause,
     beat: Beat,
     neighbours: Neighbours,
+    /// Whether its size is whatever there is.
+    is_auto: bool,
     /// Bytes of the experts that a token uses.
     least: u64,
 }
@@ -97,6 +106,7 @@ impl Watch {
             cause: Cause::Memory,
             beat: Beat::new(engine.pulse()),
             neighbours: Neighbours::new(model.life.number, ledgers),
+            is_auto,
             least: engine.layout().token_cycle_bytes(model.top_k()),
         }
     }

@@ -228,15 +228,13 @@ fn say_if_less(layout: &Layout, budget: Budget, size: u64) {
 fn affordable(beside: Beside) -> Terms {
     let noted = memory::noted();
     let mapped = memory::mapped();
-    let to_come = memory::needed();
+    // What other arenas of this process will fill is theirs.
+    let expected = memory::expected();
     let needs = Needs {
         weights: noted.weights + mapped,
-        // And other arenas of this process, as far as they are empty.
-        buffers: noted
-            .rest
-            .max(to_come.saturating_sub(noted.weights + mapped)),
-        to_come,
-        others: beside.others,
+        buffers: noted.rest,
+        to_come: memory::needed().saturating_sub(expected),
+        others: beside.others + expected,
         own: beside.own,
     };
     let bound = memory::tightest();

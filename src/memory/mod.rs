@@ -67,7 +67,12 @@ pub fn check_more(n_bytes: u64, n_bytes_now: u64) -> Result<()> {
 /// this. That is [`Expected`], and what was [noted](note_buffer); all else that is mapped, as the stacks of
 /// threads, may stay empty for ever.
 pub fn committed_untouched() -> u64 {
-    EXPECTED.load(Relaxed).max(0) as u64 + buffers::untouched()
+    expected() + buffers::untouched()
+}
+
+/// All that is [`Expected`].
+pub fn expected() -> u64 {
+    EXPECTED.load(Relaxed).max(0) as u64
 }
 
 /// A buffer of `n_bytes` at `address` was allocated and will be filled; with 0 bytes, it is about to be freed.
