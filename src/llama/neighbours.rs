@@ -83,7 +83,13 @@ impl Neighbours {
             return Ok(Vec::new());
         };
         ledger.tell(*own)?;
-        ledger.others()
+        let others = ledger.others();
+        if matches!(&others, Err(cause) if cause.kind() == io::ErrorKind::NotFound) {
+            // Somebody has tidied up: it joins again.
+            self.folder = None;
+            return Ok(Vec::new());
+        }
+        others
     }
 
     /// Joins those of the group where this process is now.

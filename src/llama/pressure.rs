@@ -113,9 +113,11 @@ impl Watch {
 
     /// What the others are told.
     fn member(&self, engine: &Engine, measure: Measure) -> Member {
+        let held = engine.size().n_bytes;
+        let most = engine.layout().slot_bytes_most();
         Member {
-            wanted: engine.layout().slot_bytes_most(),
-            held: engine.size().n_bytes,
+            wanted: most.min(can_have(engine, held)),
+            held,
             least: self.least,
             needed: measure.needed,
             room: measure.room.max(0) as u64,
