@@ -1,22 +1,44 @@
-//! A size that several processes share: who takes part, what each gets, and what each has.
+//! What several processes share: who takes part, and what each says of itself.
 //!
-//! Each process keeps a file in the same folder, locked for as long as it lives, so that the system tells of its end
-//! however it ends. The file says how much the process could use and how much it has. From these each works out the
-//! same division alone; nobody is asked.
+//! Each keeps a file in the same folder, locked for as long as it lives, so that the system tells of its end however it
+//! ends. The file has a few numbers, such as how much the process could use and how much it has. From these each works
+//! out the same division alone; nobody is asked.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
+use std::marker::PhantomData;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// What a process says of itself.
+/// What one of those who take part says of itself: as many numbers each time.
+pub trait Record: Copy {
+    /// The numbers.
+    fn numbers(&self) -> Vec<u64>;
+    /// What they say; `None` if they are of another kind.
+    fn of(numbers: &[u64]) -> Option<Self>;
+}
+
+/// What a process with a part of a fixed size says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Bytes that it could use.
     pub wanted: u64,
     /// Bytes that it has, or is about to take.
     pub held: u64,
+}
+
+impl Record for Entry {
+    fn numbers(&self) -> Vec<u64> {
+        vec![self.wanted, self.held]
+    }
+
+    fn of(numbers: &[u64]) -> Option<Self> {
+        let &[wanted, held] = numbers else {
+            return None;
+        };
+        Some(Self { wanted, held })
+    }
 }
 
 /// What one of the processes that share `size` gets, if it could use `wanted` and the others what they say. Those
@@ -49,36 +71,41 @@ pub fn unheld(size: u64, others: &[Entry]) -> u64 {
 
 /// The part of this process in a folder that others have files in, too.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct Ledger<R> {
     folder: PathBuf,
     /// The file of this process, locked.
     file: File,
     path: PathBuf,
+    records: PhantomData<R>,
 }
 
-/// Digits of each number in a file: all there can be, so that every entry has the same length and is replaced whole.
+/// Digits of each number in a file: all there can be, so that every record has the same length and is replaced whole.
 const N_DIGITS: usize = 20;
+/// More than the numbers of any record.
+const N_NUMBERS_MAX: usize = 32;
 const SUFFIX: &str = ".part";
 /// Of files whose first entry is not written yet, which nobody looks at.
 const DRAFT: &str = ".draft";
 
-impl Ledger {
+impl<R: Record> Ledger<R> {
     /// Takes part in what `folder` is about, and makes it if it does not exist; only this user may use it.
-    pub fn join(folder: &Path, entry: Entry) -> io::Result<Self> {
+    pub fn join(folder: &Path, record: R) -> io::Result<Self> {
         // The last one to go may remove the folder while this one comes.
         let is_gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
-        let first = Self::try_join(folder, entry);
+        let first = Self::try_join(folder, record);
         match first {
-            Err(error) if is_gone(&error) => Self::try_join(folder, entry),
+            Err(error) if is_gone(&error) => Self::try_join(folder, record),
             joined => joined,
         }
     }
 
-    fn try_join(folder: &Path, entry: Entry) -> io::Result<Self> {
+    fn try_join(folder: &Path, record: R) -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         make_private(folder)?;
         let number = NUMBER.fetch_add(1, Relaxed);
-        let name = format!("{}-{number}", std::process::id());
+        // Containers may have the folder in common, and processes of the same numbers.
+        let world = fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino());
+        let name = format!("{}-{world}-{number}", std::process::id());
         let draft = folder.join(name.clone() + DRAFT);
         let mut path = folder.join(name + SUFFIX);
         let file = File::options()
@@ -87,39 +114,48 @@ impl Ledger {
             .truncate(true)
             .open(&draft)?;
         file.lock()?;
-        file.write_all_at(text(entry).as_bytes(), 0)?;
+        file.write_all_at(text(record).as_bytes(), 0)?;
         // A process that has ended may have had the same number, and its file is being removed by somebody.
         while path.exists() {
             path.as_mut_os_string().push(SUFFIX);
         }
         fs::rename(&draft, &path)?;
         let folder = folder.to_path_buf();
-        Ok(Self { folder, file, path })
+        Ok(Self {
+            folder,
+            file,
+            path,
+            records: PhantomData,
+        })
     }
 
-    /// Tells the others what this process could use and has now.
-    pub fn tell(&self, entry: Entry) -> io::Result<()> {
-        self.file.write_all_at(text(entry).as_bytes(), 0)
+    /// Tells the others what is so now.
+    pub fn tell(&self, record: R) -> io::Result<()> {
+        self.file.write_all_at(text(record).as_bytes(), 0)
     }
 
     /// What the others say that live. What is left of dead ones is removed.
-    pub fn others(&self) -> io::Result<Vec<Entry>> {
-        let mut living = Vec::new();
-        for path in parts(&self.folder)? {
-            if path != self.path {
-                living.extend(look(&path));
-            }
-        }
-        Ok(living)
+    pub fn others(&self) -> io::Result<Vec<R>> {
+        let others = parts(&self.folder)?.into_iter();
+        Ok(others
+            .filter(|path| *path != self.path)
+            .filter_map(|path| look(&path))
+            .collect())
     }
 }
 
-impl Drop for Ledger {
+impl<R> Drop for Ledger<R> {
     fn drop(&mut self) {
         // Whoever looks next would do both.
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_dir(&self.folder);
     }
+}
+
+/// What those say who take part in what `folder` is about; nothing if there is no such folder.
+pub fn living<R: Record>(folder: &Path) -> Vec<R> {
+    let all = parts(folder).into_iter().flatten();
+    all.filter_map(|path| look(&path)).collect()
 }
 
 /// Removes the folders beside `folder` of which nobody lives any more.
@@ -130,7 +166,7 @@ pub fn sweep(folder: &Path) {
         if path != folder && path.is_dir() {
             let dead = parts(&path).into_iter().flatten();
             dead.for_each(|part| {
-                look(&part);
+                opened_if_living(&part);
             });
             // It fails where somebody lives.
             let _ = fs::remove_dir(path);
@@ -151,31 +187,35 @@ fn parts(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What the file of another process says, unless it has ended: then the file goes.
-fn look(path: &Path) -> Option<Entry> {
+/// The file of another process, unless that has ended: then it goes.
+fn opened_if_living(path: &Path) -> Option<File> {
     let file = File::open(path).ok()?;
     // Shared, so that two who look at the same dead one do not take each other for it.
     match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => {}
+        Err(TryLockError::WouldBlock) => Some(file),
         Ok(()) => {
             let _ = fs::remove_file(path);
-            return None;
+            None
         }
-        Err(TryLockError::Error(_)) => return None,
+        Err(TryLockError::Error(_)) => None,
     }
-    let mut bytes = [0; 2 * N_DIGITS + 2];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    let mut numbers = std::str::from_utf8(&bytes).ok()?.split_ascii_whitespace();
-    let mut number = || numbers.next()?.parse().ok();
-    Some(Entry {
-        wanted: number()?,
-        held: number()?,
-    })
 }
 
-fn text(entry: Entry) -> String {
-    let Entry { wanted, held } = entry;
-    format!("{wanted:0N_DIGITS$} {held:0N_DIGITS$}\n")
+/// What the file of another process says, unless that has ended.
+fn look<R: Record>(path: &Path) -> Option<R> {
+    let file = opened_if_living(path)?;
+    let mut text = String::new();
+    let most = (N_NUMBERS_MAX * (N_DIGITS + 1)) as u64;
+    file.take(most).read_to_string(&mut text).ok()?;
+    let words = text.split_ascii_whitespace();
+    let numbers: Option<Vec<u64>> = words.map(|word| word.parse().ok()).collect();
+    R::of(&numbers?)
+}
+
+fn text(record: impl Record) -> String {
+    let numbers = record.numbers();
+    let words: Vec<_> = numbers.iter().map(|n| format!("{n:0N_DIGITS$}")).collect();
+    words.join(" ") + "\n"
 }
 
 /// Makes a folder in a folder, both for this user alone. Fails if somebody else has made one of them.
@@ -285,6 +325,28 @@ mod tests {
         fs::remove_file(folder.join("draft.draft")).unwrap();
         drop(first);
         assert!(!folder.exists());
+    }
+
+    #[test]
+    fn what_says_something_else_is_not_listened_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("me").join("shared");
+        let entry = Entry { wanted: 7, held: 3 };
+        let first = Ledger::join(&folder, entry).unwrap();
+        assert_eq!(living::<Entry>(&folder), [entry]);
+        let second = Ledger::join(&folder, entry).unwrap();
+        for (text, n_known) in [
+            (format!("{:020} {:020}\n", 1, 2), 1),
+            (format!("{:020} {:020} {:020}\n", 1, 2, 3), 0),
+            (format!("{:020}\n", 1), 0),
+            ("?".repeat(5000), 0),
+            (String::new(), 0),
+        ] {
+            fs::write(&second.path, &text).unwrap();
+            assert_eq!(first.others().unwrap().len(), n_known, "{text}");
+            assert!(second.path.exists(), "it lives");
+        }
+        assert_eq!(living::<Entry>(&folder.join("none")), []);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::asked::Asked;
 use super::knobs::KNOBS;
-use super::router::Routed;
+use super::router::{Routed, ledgers};
 use super::settings::Config;
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
@@ -39,6 +39,7 @@ impl Config {
         let mut config = Self::from_vars(std::env::vars_os())?;
         let args: Vec<_> = std::env::args_os().collect();
         config.asked = Asked::of(&args, |name| std::env::var_os(name));
+        config.ledgers = ledgers();
         if let Some(routed) = Routed::of_process() {
             config.name_files_of(routed);
         }

@@ -23,11 +23,7 @@ impl Routed {
     pub(super) fn of_process() -> Option<Self> {
         let port = std::env::var_os(PORT).filter(|port| !port.is_empty())?;
         let args: Vec<OsString> = std::env::args_os().collect();
-        // What only this user's processes can reach, if there is such a folder.
-        let base = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let base = base.filter(|base| base.is_absolute() && base.is_dir());
-        let base = base.unwrap_or_else(std::env::temp_dir);
-        let user = rustix::process::geteuid().as_raw();
+        let base = ledgers().swap_remove(0);
         // Containers may have a folder in common, and processes of the same numbers.
         let world = std::fs::metadata("/proc/self/ns/pid").map_or(0, |meta| meta.ino());
         let router = std::os::unix::process::parent_id();
@@ -35,9 +31,21 @@ impl Routed {
         let folder = format!("router-{world}-{router}-{port}");
         Some(Self {
             name: name_of(&args),
-            ledger: base.join(format!("hotset-{user}")).join(folder),
+            ledger: base.join(folder),
         })
     }
+}
+
+/// Folders in which processes of this user may tell each other what they have, the best one first.
+pub(super) fn ledgers() -> Vec<PathBuf> {
+    // What only this user's processes can reach, if there is such a folder.
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let own = own.filter(|own| own.is_absolute() && own.is_dir());
+    let user = rustix::process::geteuid().as_raw();
+    let bases = own.into_iter().chain([std::env::temp_dir()]);
+    bases
+        .map(|base| base.join(format!("hotset-{user}")))
+        .collect()
 }
 
 /// The name that a router gives the model of a server with these arguments.

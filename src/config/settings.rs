@@ -51,6 +51,8 @@ pub struct Config {
     pub routed: Option<Routed>,
     /// What the arguments of the program say of its memory.
     pub asked: Asked,
+    /// Folders in which models of `auto` may tell each other what they have, the best one first; none: they do not.
+    pub ledgers: Vec<PathBuf>,
 }
 
 /// When experts are rewritten as stock llama.cpp has them in memory, where it would.
@@ -86,6 +88,7 @@ impl Default for Config {
             faults: Faults::default(),
             routed: None,
             asked: Asked::default(),
+            ledgers: Vec::new(),
         }
     }
 }

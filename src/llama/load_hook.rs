@@ -62,13 +62,19 @@ pub unsafe extern "C" fn bind(
     // SAFETY: llama.cpp passes a tensor.
     let (name, tensor) = unsafe { (name_of(weights), &*weights) };
     let Some(name) = name else { return };
+    // SAFETY: a loaded tensor has a buffer.
+    let is_in_host = unsafe { ggml_backend_buffer_is_host(tensor.buffer) };
+    if fd < 0 && is_in_host {
+        let begin = tensor.data as usize;
+        let n_bytes = tensor.ne[3] as usize * tensor.nb[3];
+        loading.in_host.push(begin..begin + n_bytes);
+    }
     let Some((block, _)) = expert_part(name) else {
         loading.routers.note(name, tensor);
         return;
     };
     loading.blocks.insert(block, tensor.ne[2] as u32);
-    // SAFETY: a loaded tensor has a buffer.
-    if fd < 0 && !unsafe { ggml_backend_buffer_is_host(tensor.buffer) } {
+    if fd < 0 && !is_in_host {
         // SAFETY: the same.
         if unsafe { is_of_processor(ggml_backend_buffer_get_type(tensor.buffer)) } {
             loading.repacked.insert(block);

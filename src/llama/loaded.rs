@@ -24,6 +24,7 @@ use crate::engine::layout::expert_bytes;
 use crate::error::Result;
 use crate::gguf::expert_part;
 use crate::memory::fits::Fit;
+use crate::memory::{self, Mapped};
 use crate::profile::{Fingerprint, Lesson, ModelLayers};
 use crate::report;
 use crate::stats::Stats;
@@ -63,6 +64,8 @@ pub struct LoadedModels {
     uncached: String,
     /// The counters of caches that are gone, with the addresses of their models.
     pub(super) devices: Vec<(usize, DeviceStats)>,
+    /// What models, by their addresses, have mapped of their files and will read.
+    mapped: Vec<(usize, Mapped)>,
     /// The counters of models that are gone.
     pub(super) reports: Vec<Stats>,
     /// Of each model of the file that was written during the run: how much it had heard.
@@ -95,6 +98,7 @@ static LOADED: LazyLock<Mutex<LoadedModels>> = LazyLock::new(|| {
         unpacked: None,
         uncached: String::new(),
         devices: Vec::new(),
+        mapped: Vec::new(),
         reports: Vec::new(),
         n_heard: Vec::new(),
         holds_tables: false,
@@ -266,6 +270,10 @@ impl LoadedModels {
         if let Some(error) = loading.error.take() {
             return Err(error);
         }
+        let in_host = std::mem::take(&mut loading.in_host);
+        let addresses: Vec<usize> = in_host.iter().map(|span| span.start).collect();
+        memory::note_weights(&addresses);
+        self.mapped.push((key, Mapped::of(in_host)));
         if !loading.repacked.is_empty() {
             let blocks = loading.repacked.iter().copied().collect();
             self.repacked.push((key, blocks));
@@ -457,6 +465,7 @@ impl LoadedModels {
         self.is_wanted = None;
         self.fit = None;
         self.repacked.retain(|(k, _)| *k != key);
+        self.mapped.retain(|(k, _)| *k != key);
         if let Some((_, observer)) = self.observers.iter().find(|(k, _)| *k == key) {
             return Some(LoadedModel::Loaded(observer.clone()));
         }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::store::ModelFile;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -57,6 +58,8 @@ pub struct Loading {
     pub repacked: BTreeSet<u32>,
     /// The experts of each block that has any, wherever these are.
     pub blocks: BTreeMap<u32, u32>,
+    /// Addresses of all weights in host memory that are not left on disk.
+    pub in_host: Vec<Range<usize>>,
     /// The routers.
     pub routers: SeenRouters,
     /// What will be said when all tensors are seen.
@@ -75,6 +78,7 @@ impl Loading {
             resident_addresses: Vec::new(),
             repacked: BTreeSet::new(),
             blocks: BTreeMap::new(),
+            in_host: Vec::new(),
             routers: SeenRouters::default(),
             error: None,
         }

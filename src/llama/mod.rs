@@ -33,6 +33,7 @@ mod loading;
 pub mod measured_run;
 mod metering;
 mod model;
+mod neighbours;
 mod observer;
 mod packed;
 #[cfg(feature = "llama")]

@@ -2,9 +2,10 @@
 
 use super::foresight::LayerRouters;
 use super::lives::{self, Life};
+use super::neighbours;
 use super::processor;
 use super::repack::Repacker;
-use super::room::{self, Budget};
+use super::room::{self, Beside, Budget};
 use super::speaker;
 use super::target::Target;
 use super::trials;
@@ -80,6 +81,8 @@ pub struct Model {
     pub(super) is_watched: AtomicBool,
     /// What its disk delivers at most, in bytes per second.
     disk: OnceCell<f64>,
+    /// Where models of `auto` tell each other what they have.
+    pub(super) ledgers: Vec<PathBuf>,
 }
 
 impl Model {
@@ -115,6 +118,7 @@ impl Model {
             budget: Mutex::new(budget),
             is_watched: AtomicBool::new(false),
             disk: OnceCell::new(),
+            ledgers: config.ledgers.clone(),
         };
         if !model.is_elastic() {
             model.engine()?;
@@ -314,7 +318,11 @@ impl Model {
         if let Some(speed) = way.bytes_per_second {
             let _ = self.disk.set(speed);
         }
-        let mut layout = room::layout(&tensors, &files, self.budget(), self.recent_bytes())?;
+        let beside = Beside {
+            own: self.recent_bytes(),
+            others: neighbours::need(&self.ledgers),
+        };
+        let mut layout = room::layout(&tensors, &files, self.budget(), beside)?;
         // It is said, with `--numa`, before a model is loaded.
         layout.is_interleaved = processor::is_numa();
         let options = QueueOptions {

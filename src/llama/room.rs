@@ -5,6 +5,7 @@ use crate::engine::layout::{Layout, Tensor, expert_bytes};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::memory::auto_size;
+use crate::memory::terms::{Needs, Terms};
 use crate::numbers;
 use crate::report;
 use crate::store::ModelFile;
@@ -36,7 +37,7 @@ impl Budget {
     pub fn share(self, n_bytes: u64) -> f64 {
         let budget = match self {
             Self::Fixed(n) | Self::Shared { n_bytes: n, .. } => n,
-            Self::UpTo(n) => n.min(memory::room()),
+            Self::UpTo(n) => n.min(memory::spare().max(0) as u64),
         };
         (budget as f64 / n_bytes as f64).min(1.0)
     }
@@ -137,20 +138,32 @@ fn check_ring(tensors: &[Tensor], files: &[ModelFile]) -> Result<()> {
     Err(Error::system("HOTSET_RAM=auto", io::Error::other(why)))
 }
 
-/// Lays `budget` out for `tensors`. What is available, less `n_bytes_beside` that the model will take for other
-/// things, is the start of a layout that can grow.
+/// What will be taken of what is available, and not by experts.
+#[derive(Debug, Clone, Copy)]
+pub struct Beside {
+    /// Bytes that the model will take for other things.
+    pub own: u64,
+    /// Bytes that models of other processes will still need.
+    pub others: u64,
+}
+
+/// Lays `budget` out for `tensors`. What is available, less what is taken `beside`, is the start of a layout that can
+/// grow.
 pub fn layout(
     tensors: &[Tensor],
     files: &[ModelFile],
     budget: Budget,
-    n_bytes_beside: u64,
+    beside: Beside,
 ) -> Result<Layout> {
     let aligns = aligns(files);
     let (mut size, capacity) = match budget {
         Budget::Fixed(n_bytes) => return steerable(tensors, &aligns, n_bytes),
         Budget::UpTo(n_bytes) => {
-            let there_is = affordable().saturating_sub(n_bytes_beside);
-            (there_is.min(n_bytes), n_bytes)
+            let terms = affordable(beside);
+            if n_bytes == u64::MAX {
+                report::say(&format!("hotset: auto: {} for experts", terms.text()));
+            }
+            (terms.left().min(n_bytes), n_bytes)
         }
         Budget::Shared { n_bytes, most } => (n_bytes, most),
     };
@@ -211,12 +224,28 @@ fn say_if_less(layout: &Layout, budget: Budget, size: u64) {
     }
 }
 
-/// Bytes for experts that all limits leave now.
-fn affordable() -> u64 {
-    let memory = auto_size::at_start(memory::room(), memory::committed_untouched());
+/// What all limits leave to experts now.
+fn affordable(beside: Beside) -> Terms {
+    let noted = memory::noted();
+    let mapped = memory::mapped();
+    // What other arenas of this process will fill is theirs.
+    let expected = memory::expected();
+    let needs = Needs {
+        weights: noted.weights + mapped,
+        buffers: noted.rest,
+        to_come: memory::needed().saturating_sub(expected),
+        others: beside.others + expected,
+        own: beside.own,
+    };
+    let bound = memory::tightest();
+    let of_memory = Terms::of_memory((bound.name, bound.n_bytes), bound.room, &needs);
     // What was promised already, or mapped, has been subtracted there, used or not.
-    let promised = auto_size::at_start(memory::promised().bytes, 0);
-    memory.min(promised)
+    let promised = memory::promised().bytes;
+    let of_promise = Terms::of_promise(promised, beside.own);
+    match of_promise.left() < of_memory.left() {
+        true => of_promise,
+        false => of_memory,
+    }
 }
 
 /// What reads of the files must be multiples of.

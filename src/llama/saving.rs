@@ -3,13 +3,14 @@
 use super::bound::BOUND;
 use super::loaded_model::LoadedModel;
 use super::model::Model;
-use super::{observer, reports, shares, speaker};
+use super::{neighbours, observer, reports, shares, speaker};
 use crate::stats::Stats;
 
 /// Reports on the models that are still loaded, and leaves the memory of this process to others.
 pub fn finish_with(stats: fn(&Model) -> Option<Stats>, n_picks_max: usize) -> bool {
     let is_reported = reports::rest(stats, n_picks_max);
     shares::leave();
+    neighbours::leave();
     is_reported
 }
 

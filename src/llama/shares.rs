@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 static SHARE: Mutex<Option<Share>> = Mutex::new(None);
 
 struct Share {
-    ledger: Ledger,
+    ledger: Ledger<Entry>,
     /// What all share.
     size: u64,
     /// The models in the order in which they came, with what each could use.

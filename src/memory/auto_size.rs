@@ -33,7 +33,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(10);
 /// A change by less than this part of all that can be used is not worth a line.
 const LINE_PART: u64 = 16;
 
-fn reserve(available: u64) -> u64 {
+/// What is left to the rest of the system of what is `available` without experts.
+pub(super) fn reserve(available: u64) -> u64 {
     (available / RESERVE_PART).max(RESERVE_BYTES_MIN)
 }
 
@@ -89,20 +90,36 @@ impl Auto {
         }
     }
 
+    /// The largest slot.
+    pub(super) fn slot_bytes(&self) -> u64 {
+        self.slot_bytes
+    }
+
     /// The bytes that experts are to have from now on, if that changes.
     pub fn decide(&mut self, now: &Sample) -> Option<u64> {
         let available = now.spare + now.in_use as i64;
         let reserve = reserve(available.max(0) as u64) as i64;
-        if now.spare < reserve / 2 {
-            self.free_since = None;
-            if now.in_use == 0 {
-                return None;
-            }
-            if std::mem::take(&mut self.has_grown) {
-                self.wait = (2 * self.wait).min(WAIT_MAX);
-            }
-            return Some((available - reserve).max(0) as u64);
+        if now.spare >= reserve / 2 {
+            return self.grow(now, reserve);
         }
+        if now.in_use == 0 {
+            self.free_since = None;
+            return None;
+        }
+        self.note_short();
+        Some((available - reserve).max(0) as u64)
+    }
+
+    /// Memory that was taken has to be given back.
+    pub(super) fn note_short(&mut self) {
+        self.free_since = None;
+        if std::mem::take(&mut self.has_grown) {
+            self.wait = (2 * self.wait).min(WAIT_MAX);
+        }
+    }
+
+    /// The same as [`Self::decide`] where more than half of `reserve` is left.
+    pub(super) fn grow(&mut self, now: &Sample, reserve: i64) -> Option<u64> {
         let surplus = (now.spare - reserve).max(0) as u64;
         let missing = self.missing(now);
         if missing == 0 || surplus < self.surplus_min() {
@@ -141,6 +158,15 @@ impl Auto {
     }
 }
 
+/// Why a size changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Memory is short, or free again.
+    Memory,
+    /// Other models need it, or have left it.
+    Others,
+}
+
 /// Says what has changed, but not each step.
 #[derive(Debug)]
 pub struct Announcer {
@@ -159,8 +185,9 @@ impl Announcer {
         }
     }
 
-    /// A line for people, if it is time for one. Call it when nothing has changed, too.
-    pub fn line(&mut self, at: Duration, in_use: u64) -> Option<String> {
+    /// A line for people, if it is time for one, with what the last change was for. Call it when nothing has changed,
+    /// too.
+    pub fn line(&mut self, at: Duration, in_use: u64, cause: Cause) -> Option<String> {
         let is_soon = self.said_at.is_some_and(|said| at - said < LINE_INTERVAL);
         let change = in_use.abs_diff(self.said);
         if is_soon || change <= self.n_bytes_max / LINE_PART {
@@ -168,13 +195,14 @@ impl Announcer {
         }
         let before = std::mem::replace(&mut self.said, in_use);
         self.said_at = Some(at);
-        let what = if in_use < before {
-            "short"
-        } else {
-            "free again"
+        let what = match (cause, in_use < before) {
+            (Cause::Memory, true) => "memory is short",
+            (Cause::Memory, false) => "memory is free again",
+            (Cause::Others, true) => "another model needs memory",
+            (Cause::Others, false) => "another model leaves memory",
         };
         Some(format!(
-            "hotset: memory is {what}: experts get {} instead of {}",
+            "hotset: {what}: experts get {} instead of {}",
             numbers::bytes(in_use),
             numbers::bytes(before)
         ))

@@ -297,21 +297,24 @@ fn what_the_system_does_not_promise_is_not_asked_for() {
 fn lines_are_few() {
     let second = Duration::from_secs;
     let mut announcer = Announcer::new(2048 * MIB, 2048 * MIB);
-    assert_eq!(announcer.line(second(0), 2000 * MIB), None);
-    let line = announcer.line(second(1), 1024 * MIB);
+    assert_eq!(announcer.line(second(0), 2000 * MIB, Cause::Memory), None);
+    let line = announcer.line(second(1), 1024 * MIB, Cause::Memory);
     let short = "hotset: memory is short: experts get 1.0 GiB instead of 2.0 GiB";
     assert_eq!(line.as_deref(), Some(short));
-    assert_eq!(announcer.line(second(2), 512 * MIB), None, "too soon");
-    let line = announcer.line(second(11), 512 * MIB);
+    assert_eq!(announcer.line(second(2), 512 * MIB, Cause::Memory), None, "too soon");
+    let line = announcer.line(second(11), 512 * MIB, Cause::Memory);
     let short = "hotset: memory is short: experts get 512.0 MiB instead of 1.0 GiB";
     assert_eq!(line.as_deref(), Some(short));
-    let line = announcer.line(second(21), 2048 * MIB);
+    let line = announcer.line(second(21), 2048 * MIB, Cause::Memory);
     let free = "hotset: memory is free again: experts get 2.0 GiB instead of 512.0 MiB";
     assert_eq!(line.as_deref(), Some(free));
-    assert_eq!(announcer.line(second(41), 2048 * MIB), None);
+    assert_eq!(announcer.line(second(41), 2048 * MIB, Cause::Memory), None);
     let mut announcer = Announcer::new(2048 * MIB, 0);
-    assert_eq!(announcer.line(second(0), 100 * MIB), None);
-    let line = announcer.line(second(3), 1024 * MIB);
+    assert_eq!(announcer.line(second(0), 100 * MIB, Cause::Memory), None);
+    let line = announcer.line(second(3), 1024 * MIB, Cause::Memory);
     let free = "hotset: memory is free again: experts get 1.0 GiB instead of 0 B";
     assert_eq!(line.as_deref(), Some(free));
+    let line = announcer.line(second(20), 512 * MIB, Cause::Others);
+    let given = "hotset: another model needs memory: experts get 512.0 MiB instead of 1.0 GiB";
+    assert_eq!(line.as_deref(), Some(given));
 }

@@ -28,6 +28,28 @@ pub fn note(address: usize, n_bytes: usize) {
     }
 }
 
+/// The buffers with something at one of these addresses hold weights.
+pub fn note_weights(addresses: &[usize]) {
+    if let Some(mut buffers) = lock_soon(&BUFFERS) {
+        buffers.note_weights(addresses);
+    }
+}
+
+/// What is noted of buffers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// Bytes of those with weights.
+    pub weights: u64,
+    /// Bytes of the others.
+    pub rest: u64,
+}
+
+/// All buffers by what they hold, touched or not.
+pub fn noted() -> Noted {
+    let buffers = lock_soon(&BUFFERS);
+    buffers.map_or_else(Noted::default, |buffers| buffers.noted())
+}
+
 /// Bytes of the buffers that have not been touched yet.
 pub fn untouched() -> u64 {
     let buffers = lock_soon(&BUFFERS);
@@ -35,13 +57,20 @@ pub fn untouched() -> u64 {
 }
 
 struct Buffers {
-    /// By address: the chunks that were not there as a whole yet.
-    chunks: BTreeMap<usize, Vec<Chunk>>,
+    /// By address.
+    by_address: BTreeMap<usize, Buffer>,
     untouched: u64,
     /// Whether there are other buffers than at the last look.
     has_changed: bool,
     /// When it began, and how long it took.
     last_look: Option<(Instant, Duration)>,
+}
+
+struct Buffer {
+    n_bytes: usize,
+    has_weights: bool,
+    /// Those that were not there as a whole yet.
+    chunks: Vec<Chunk>,
 }
 
 struct Chunk {
@@ -52,7 +81,7 @@ struct Chunk {
 impl Buffers {
     const fn new() -> Self {
         Self {
-            chunks: BTreeMap::new(),
+            by_address: BTreeMap::new(),
             untouched: 0,
             has_changed: false,
             last_look: None,
@@ -62,7 +91,7 @@ impl Buffers {
     fn note(&mut self, address: usize, n_bytes: usize) {
         self.has_changed = true;
         if n_bytes == 0 {
-            self.chunks.remove(&address);
+            self.by_address.remove(&address);
             return;
         }
         let end = address.saturating_add(n_bytes);
@@ -71,7 +100,33 @@ impl Buffers {
             end: begin.saturating_add(CHUNK_BYTES).min(end),
         };
         let chunks = (address..end).step_by(CHUNK_BYTES).map(chunk);
-        self.chunks.insert(address, chunks.collect());
+        let buffer = Buffer {
+            n_bytes,
+            has_weights: false,
+            chunks: chunks.collect(),
+        };
+        self.by_address.insert(address, buffer);
+    }
+
+    fn note_weights(&mut self, addresses: &[usize]) {
+        for &address in addresses {
+            let (begin, buffer) = match self.by_address.range_mut(..=address).next_back() {
+                Some(found) => found,
+                None => continue,
+            };
+            buffer.has_weights |= address - begin < buffer.n_bytes;
+        }
+    }
+
+    fn noted(&self) -> Noted {
+        let mut noted = Noted::default();
+        for buffer in self.by_address.values() {
+            match buffer.has_weights {
+                true => noted.weights += buffer.n_bytes as u64,
+                false => noted.rest += buffer.n_bytes as u64,
+            }
+        }
+        noted
     }
 
     fn untouched(&mut self, now: Instant) -> u64 {
@@ -86,8 +141,8 @@ impl Buffers {
 
     fn look(&mut self) {
         self.untouched = 0;
-        for chunks in self.chunks.values_mut() {
-            chunks.retain(|chunk| {
+        for buffer in self.by_address.values_mut() {
+            buffer.chunks.retain(|chunk| {
                 // What is not mapped any more will not be filled.
                 let (n_bytes, n_resident) =
                     resident_bytes(chunk.begin..chunk.end).unwrap_or((0, 0));
@@ -136,14 +191,25 @@ mod tests {
         assert!((298..300).contains(&look(&mut buffers)));
         one.touch(0..128 * MIB);
         assert_eq!(look(&mut buffers), 172);
-        assert_eq!(buffers.chunks[&one.0.addr()].len(), 3, "four are done");
+        let n_chunks = |buffers: &Buffers| buffers.by_address[&one.0.addr()].chunks.len();
+        assert_eq!(n_chunks(&buffers), 3, "four are done");
+        let noted = |weights, rest| Noted {
+            weights: weights << 20,
+            rest: rest << 20,
+        };
+        assert_eq!(buffers.noted(), noted(0, 300));
+        let end = other.0.addr() + 100 * MIB;
+        buffers.note_weights(&[end - 1, end - 2]);
+        assert_eq!(buffers.noted(), noted(100, 200));
+        buffers.note_weights(&[1]);
+        assert_eq!(buffers.noted(), noted(100, 200));
         buffers.note(other.0.addr(), 0);
         assert_eq!(look(&mut buffers), 72);
         one.touch(0..200 * MIB);
         assert_eq!(look(&mut buffers), 0);
-        assert_eq!(buffers.chunks[&one.0.addr()].len(), 0);
+        assert_eq!(n_chunks(&buffers), 0);
         buffers.note(one.0.addr(), 0);
-        assert!(buffers.chunks.is_empty());
+        assert!(buffers.by_address.is_empty());
     }
 
     #[test]

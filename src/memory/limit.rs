@@ -9,6 +9,17 @@ pub struct Available {
     pub why: String,
 }
 
+/// A limit on memory, and what it leaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// What it is called.
+    pub name: &'static str,
+    /// What may be used in all.
+    pub n_bytes: u64,
+    /// What of that is available.
+    pub room: u64,
+}
+
 pub(super) fn without_limit() -> Available {
     Available {
         bytes: u64::MAX,
@@ -19,6 +30,10 @@ pub(super) fn without_limit() -> Available {
 /// What a limit leaves; negative when it was set below what is in use.
 #[cfg(target_os = "linux")]
 pub(super) struct Limit {
+    /// What may be used in all.
+    pub n_bytes: u64,
+    /// Whether there is no more in the machine.
+    pub is_machine: bool,
     pub room: i64,
     pub why: String,
 }

@@ -6,14 +6,20 @@
 
 pub mod auto_size;
 mod buffers;
+pub mod division;
 pub mod fits;
 pub(crate) mod groups;
 mod limit;
+mod mapped;
 #[cfg(target_os = "linux")]
 mod promises;
+pub mod terms;
+pub mod turns;
 
 use crate::error::{Error, Result};
-pub use limit::Available;
+pub use buffers::{Noted, noted};
+pub use limit::{Available, Bound};
+pub use mapped::{Mapped, mapped};
 use bytesize::ByteSize;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
@@ -62,7 +68,12 @@ pub fn check_more(n_bytes: u64, n_bytes_now: u64) -> Result<()> {
 /// this. That is [`Expected`], and what was [noted](note_buffer); all else that is mapped, as the stacks of
 /// threads, may stay empty for ever.
 pub fn committed_untouched() -> u64 {
-    EXPECTED.load(Relaxed).max(0) as u64 + buffers::untouched()
+    expected() + buffers::untouched()
+}
+
+/// All that is [`Expected`].
+pub fn expected() -> u64 {
+    EXPECTED.load(Relaxed).max(0) as u64
 }
 
 /// A buffer of `n_bytes` at `address` was allocated and will be filled; with 0 bytes, it is about to be freed.
@@ -81,10 +92,55 @@ pub fn room_beside_mapped() -> u64 {
     system::room_beside_mapped().max(0) as u64
 }
 
-/// What this process may take beyond all it has allocated: what is available less what is committed and
-/// untouched. Negative when it is above a limit, or will be.
+/// What this process needs of what counts as available: it has allocated that and not touched it yet, or mapped it.
+pub fn needed() -> u64 {
+    committed_untouched() + mapped()
+}
+
+/// What this process may take beyond all it has allocated: what is available less what is [`needed`]. Negative when
+/// it is above a limit, or will be.
 pub fn spare() -> i64 {
-    system::room() - committed_untouched() as i64
+    measure().spare()
+}
+
+/// What there is at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Measure {
+    /// What the machine and its control groups leave; negative above a limit.
+    pub room: i64,
+    /// What this process needs of that.
+    pub needed: u64,
+}
+
+impl Measure {
+    /// See [`spare`].
+    pub fn spare(&self) -> i64 {
+        self.room - self.needed as i64
+    }
+}
+
+/// Looks at both.
+pub fn measure() -> Measure {
+    Measure {
+        needed: needed(),
+        room: system::room(),
+    }
+}
+
+/// What the tightest limit is and leaves: of the machine or a control group.
+pub fn tightest() -> Bound {
+    system::tightest()
+}
+
+/// A name of the control group whose memory this process shares with others: the nearest one above it with less than
+/// the machine has. Processes of one machine whose names are the same see the same memory.
+pub fn group() -> String {
+    system::group().unwrap_or_else(|| "machine".into())
+}
+
+/// Which of the noted buffers have weights: those with something at these addresses.
+pub fn note_weights(addresses: &[usize]) {
+    buffers::note_weights(addresses);
 }
 
 /// What is expected in this process.
@@ -129,6 +185,20 @@ mod system {
         room()
     }
 
+    pub fn tightest() -> super::Bound {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        super::Bound {
+            name: "memory",
+            n_bytes: system.total_memory(),
+            room: system.available_memory(),
+        }
+    }
+
+    pub fn group() -> Option<String> {
+        None
+    }
+
     pub fn addresses() -> Available {
         super::limit::without_limit()
     }
@@ -141,9 +211,10 @@ mod system {
 #[cfg(target_os = "linux")]
 mod system {
     use super::groups::{Hierarchy, below, hierarchies};
-    use super::limit::{Available, Limit, kib_field, without_limit};
+    use super::limit::{Available, Bound, Limit, kib_field, without_limit};
     use super::promises;
     use crate::proc::{field, number};
+    use std::os::unix::fs::MetadataExt;
     use std::path::Path;
 
     pub fn available() -> Available {
@@ -151,18 +222,45 @@ mod system {
     }
 
     pub fn room() -> i64 {
-        tightest_below(Path::new("/"), Mapped::Free).room
+        tightest_below(Path::new("/"), MappedPages::Free).room
     }
 
     pub fn room_beside_mapped() -> i64 {
-        tightest_below(Path::new("/"), Mapped::Used).room
+        tightest_below(Path::new("/"), MappedPages::Used).room
     }
 
     /// What pages of files count as that some process has mapped.
     #[derive(Clone, Copy, PartialEq, Eq)]
-    enum Mapped {
+    enum MappedPages {
         Free,
         Used,
+    }
+
+    pub fn tightest() -> Bound {
+        let limit = tightest_below(Path::new("/"), MappedPages::Free);
+        Bound {
+            name: if limit.is_machine { "memory" } else { "limit" },
+            n_bytes: limit.n_bytes,
+            room: limit.room.max(0) as u64,
+        }
+    }
+
+    pub fn group() -> Option<String> {
+        group_below(Path::new("/"))
+    }
+
+    /// The device and inode of the nearest group that limits memory to less than there is.
+    fn group_below(root: &Path) -> Option<String> {
+        let total = machine(root, MappedPages::Free).n_bytes;
+        hierarchies(root).iter().find_map(|hierarchy| {
+            hierarchy.group.ancestors().find_map(|group| {
+                let dir = below(root, &hierarchy.mount_point.join(group));
+                let mut limits = hierarchy.names.limits.iter();
+                let is_less = limits.any(|name| number(&dir.join(name)).is_some_and(|n| n < total));
+                let meta = std::fs::metadata(&dir).ok().filter(|_| is_less)?;
+                Some(format!("{}-{}", meta.dev(), meta.ino()))
+            })
+        })
     }
 
     pub fn addresses() -> Available {
@@ -179,13 +277,13 @@ mod system {
     /// `available` on the system whose `/` is `root`.
     fn available_below(root: &Path) -> Available {
         let limits = promises::promises(root).chain(promises::addresses(root));
-        let all = limits.chain([tightest_below(root, Mapped::Free)]);
+        let all = limits.chain([tightest_below(root, MappedPages::Free)]);
         let tightest = all.min_by_key(|limit| limit.room);
         tightest.expect("the machine is one").into()
     }
 
     /// The least of what the machine and its groups leave of memory.
-    fn tightest_below(root: &Path, mapped: Mapped) -> Limit {
+    fn tightest_below(root: &Path, mapped: MappedPages) -> Limit {
         hierarchies(root)
             .iter()
             .flat_map(|hierarchy| hierarchy.limits(root, mapped))
@@ -194,17 +292,19 @@ mod system {
             .expect("the machine is one")
     }
 
-    fn machine(root: &Path, mapped: Mapped) -> Limit {
+    fn machine(root: &Path, mapped: MappedPages) -> Limit {
         let entry = |name| kib_field(&root.join("proc/meminfo"), name);
         if let Some(bytes) = entry("MemAvailable:") {
             // What is shared memory as well is not available anyway.
             let in_use = match mapped {
-                Mapped::Free => 0,
-                Mapped::Used => entry("Mapped:")
+                MappedPages::Free => 0,
+                MappedPages::Used => entry("Mapped:")
                     .unwrap_or(0)
                     .saturating_sub(entry("Shmem:").unwrap_or(0)),
             };
             return Limit {
+                n_bytes: entry("MemTotal:").unwrap_or(bytes),
+                is_machine: true,
                 room: bytes as i64 - in_use as i64,
                 why: "MemAvailable of /proc/meminfo".into(),
             };
@@ -212,6 +312,8 @@ mod system {
         // Without what the kernel would drop from its caches.
         let info = rustix::system::sysinfo();
         Limit {
+            n_bytes: info.totalram as u64 * u64::from(info.mem_unit),
+            is_machine: true,
             room: (info.freeram as u64 * u64::from(info.mem_unit)) as i64,
             why: "what the system says is free, without /proc".into(),
         }
@@ -219,7 +321,7 @@ mod system {
 
     impl Hierarchy {
         /// What each limit leaves, from the process's own group up to the mount point.
-        fn limits(&self, root: &Path, mapped: Mapped) -> Vec<Limit> {
+        fn limits(&self, root: &Path, mapped: MappedPages) -> Vec<Limit> {
             let mut found = Vec::new();
             for group in self.group.ancestors() {
                 let dir = self.mount_point.join(group);
@@ -231,6 +333,8 @@ mod system {
                     // An absent limit is "max" in version 2, a huge number in version 1.
                     if let Some(limit) = number(&below(root, &path)) {
                         found.push(Limit {
+                            n_bytes: limit,
+                            is_machine: false,
                             room: i64::try_from(limit).unwrap_or(i64::MAX) - used as i64,
                             why: format!("{} of {limit} bytes", path.display()),
                         });
@@ -241,12 +345,12 @@ mod system {
         }
 
         /// Bytes in use in `dir` that the kernel cannot just drop.
-        fn used(&self, dir: &Path, mapped: Mapped) -> Option<u64> {
+        fn used(&self, dir: &Path, mapped: MappedPages) -> Option<u64> {
             let usage = number(&dir.join(self.names.usage))?;
             let stat = dir.join("memory.stat");
             let file_pages = self.names.file_pages.iter();
             let mut droppable: u64 = file_pages.filter_map(|name| field(&stat, name)).sum();
-            if mapped == Mapped::Used {
+            if mapped == MappedPages::Used {
                 droppable = droppable.saturating_sub(field(&stat, self.names.mapped).unwrap_or(0));
             }
             Some(usage.saturating_sub(droppable))
@@ -332,13 +436,13 @@ mod system {
             ];
             let dir = system("0::/a\n", MOUNT_V2, &v2);
             let room = |mapped| tightest_below(dir.path(), mapped).room as u64;
-            assert_eq!(room(Mapped::Free), 3 * GIB);
-            assert_eq!(room(Mapped::Used), 3 * GIB / 2);
+            assert_eq!(room(MappedPages::Free), 3 * GIB);
+            assert_eq!(room(MappedPages::Used), 3 * GIB / 2);
             let dir = system("", "", &[]);
             let text = "MemAvailable: 8388608 kB\nMapped: 3145728 kB\nShmem: 1048576 kB\n";
             fs::write(dir.path().join("proc/meminfo"), text).unwrap();
-            assert_eq!(tightest_below(dir.path(), Mapped::Free).room as u64, 8 * GIB);
-            assert_eq!(tightest_below(dir.path(), Mapped::Used).room as u64, 6 * GIB);
+            assert_eq!(tightest_below(dir.path(), MappedPages::Free).room as u64, 8 * GIB);
+            assert_eq!(tightest_below(dir.path(), MappedPages::Used).room as u64, 6 * GIB);
         }
 
         #[test]
@@ -365,7 +469,7 @@ mod system {
             // Above its limit: nothing is left.
             let dir = system("0::/a/b/c\n", MOUNT_V2, &files("1000\n", "max\n"));
             assert_limited(&dir, 0, "/sys/fs/cgroup/a/memory.max");
-            assert_eq!(tightest_below(dir.path(), Mapped::Free).room, 1000 - (1 << 30));
+            assert_eq!(tightest_below(dir.path(), MappedPages::Free).room, 1000 - (1 << 30));
         }
 
         #[test]
@@ -383,6 +487,40 @@ mod system {
             let mount = "31 25 0:27 / /c\\040g rw - cgroup2 cgroup2 rw\n";
             let dir = system("0::/../x\n", mount, &files);
             assert_limited(&dir, GIB, "/c g/memory.max");
+        }
+
+        #[test]
+        fn who_shares_memory_has_the_same_name() {
+            let files = |of_a: &'static str, of_b: &'static str| {
+                [
+                    ("/sys/fs/cgroup/a/memory.max", of_a),
+                    ("/sys/fs/cgroup/a/b/memory.max", "max\n"),
+                    ("/sys/fs/cgroup/a/b/memory.high", of_b),
+                    ("/sys/fs/cgroup/a/c/memory.max", "max\n"),
+                ]
+            };
+            let name = |group: &str, of_a, of_b| {
+                let dir = system(group, MOUNT_V2, &files(of_a, of_b));
+                let name = group_below(dir.path())?;
+                let is_of = |group: &&str| {
+                    let meta = fs::metadata(dir.path().join("sys/fs/cgroup").join(group)).unwrap();
+                    name == format!("{}-{}", meta.dev(), meta.ino())
+                };
+                ["a", "a/b", "a/c"].into_iter().find(is_of)
+            };
+            let limit = "4294967296\n";
+            // Of the machine's 16 GiB.
+            let more = "99999999999\n";
+            for (group, of_a, of_b, found) in [
+                ("0::/a/b\n", limit, "max\n", Some("a")),
+                ("0::/a/c\n", limit, "max\n", Some("a")),
+                ("0::/a/b\n", limit, limit, Some("a/b")),
+                ("0::/a/b\n", "max\n", limit, Some("a/b")),
+                ("0::/a/b\n", "max\n", more, None),
+                ("0::/\n", limit, limit, None),
+            ] {
+                assert_eq!(name(group, of_a, of_b), found, "{group} {of_a} {of_b}");
+            }
         }
 
         /// Only where the system promises no more than it has.

@@ -22,6 +22,8 @@ fn resource(root: &Path, resource: Resource, used: &str, what: &str) -> Option<L
     let limit = getrlimit(resource).current?;
     let used = kib_field(&root.join("proc/self/status"), used).unwrap_or(0);
     Some(Limit {
+        n_bytes: limit,
+        is_machine: false,
         room: i64::try_from(limit).unwrap_or(i64::MAX) - used as i64,
         why: format!("{what} of {limit} bytes, ulimit"),
     })
@@ -33,8 +35,11 @@ fn commit(root: &Path) -> Option<Limit> {
     }
     let meminfo = root.join("proc/meminfo");
     let kib = |name| field(&meminfo, name);
-    let room = kib("CommitLimit:")? as i64 - kib("Committed_AS:")? as i64;
+    let all = kib("CommitLimit:")?;
+    let room = all as i64 - kib("Committed_AS:")? as i64;
     Some(Limit {
+        n_bytes: 1024 * all,
+        is_machine: true,
         room: 1024 * room,
         why: "CommitLimit of /proc/meminfo".into(),
     })

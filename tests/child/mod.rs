@@ -98,7 +98,7 @@ pub struct Running {
     begin: Instant,
     /// Files, because a full pipe would stop the program and lets upstream's logger lose lines.
     output: TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 /// How a program ended.
@@ -130,6 +130,21 @@ impl Running {
         report: Option<Stdio>,
     ) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(|e| e.into_inner());
+        Self::spawn(command, input, print, report, Some(turn))
+    }
+
+    /// Starts one beside others that the caller has started.
+    pub fn start_beside(mut command: Command) -> Self {
+        Self::spawn(&mut command, Stdio::null(), None, None, None)
+    }
+
+    fn spawn(
+        command: &mut Command,
+        input: Stdio,
+        print: Option<Stdio>,
+        report: Option<Stdio>,
+        turn: Option<MutexGuard<'static, ()>>,
+    ) -> Self {
         let output = tempfile::tempdir().unwrap();
         let file = |name| File::create(output.path().join(name)).unwrap();
         let [stdout, stderr] = ["stdout", "stderr"].map(file);

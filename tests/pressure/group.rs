@@ -82,6 +82,22 @@ impl Group {
         fs::write(self.dir.join("cgroup.procs"), process.to_string()).unwrap();
     }
 
+    /// The same program, which joins the group before anything of it counts.
+    #[cfg(feature = "llama")]
+    pub fn joining(&self, program: &std::process::Command) -> std::process::Command {
+        let mut shell = std::process::Command::new("sh");
+        let join = r#"echo $$ > "$0"/cgroup.procs && exec "$@""#;
+        shell.args(["-c", join]).arg(&self.dir);
+        shell.arg(program.get_program()).args(program.get_args());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell
+    }
+
     /// Bytes in use that the kernel cannot just drop.
     pub fn used(&self) -> u64 {
         let stat = self.read("memory.stat").unwrap();

@@ -14,6 +14,10 @@ mod huge_pages;
 #[cfg(feature = "llama")]
 mod limit;
 #[cfg(feature = "llama")]
+mod mapped;
+#[cfg(feature = "llama")]
+mod neighbours;
+#[cfg(feature = "llama")]
 mod routing;
 #[cfg(feature = "llama")]
 #[path = "../serving/mod.rs"]

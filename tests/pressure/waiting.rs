@@ -20,27 +20,11 @@ const PLENTY: u64 = 420 * MIB;
 const LESS: u64 = 150 * MIB;
 const ARGS: &[&str] = &["-np", "1", "-ub", "32", "-b", "32", "-c", "256"];
 
-/// Joins `group` and goes on with the program and its arguments that follow.
-fn joining(group: &Group) -> Command {
-    let mut shell = Command::new("sh");
-    let join = r#"echo $$ > "$0"/cgroup.procs && exec "$@""#;
-    shell.args(["-c", join]).arg(group.dir());
-    shell
-}
-
 /// Starts it in `group`, so that all it takes counts there.
 fn start(group: &Group, model: &Path, ram: &str, args: &[&str]) -> LlamaServer {
-    let program = command(env!("CARGO_BIN_EXE_llama-server"), &[("HOTSET_RAM", ram)]);
-    let mut shell = joining(group);
-    shell.arg(program.get_program());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell.arg("-m").arg(model);
-    LlamaServer::start_with(shell, &[ARGS, args].concat())
+    let mut program = command(env!("CARGO_BIN_EXE_llama-server"), &[("HOTSET_RAM", ram)]);
+    program.arg("-m").arg(model);
+    LlamaServer::start_with(group.joining(&program), &[ARGS, args].concat())
 }
 
 fn ask(server: &LlamaServer) {
@@ -70,6 +54,26 @@ fn experts_get(running: &Running) -> Option<f64> {
     let (_, line) = stderr.rsplit_once("experts get ")?;
     let (number, unit) = line.split_once(' ')?;
     unit.starts_with("MiB").then(|| number.parse().ok())?
+}
+
+/// Each has a stack of 8 MiB, of which it uses next to nothing: all of them together 8 GiB.
+#[test]
+fn threads_that_are_idle_cost_no_experts() {
+    let Some((group, _dir, model)) = heavy("threads", FACTOR) else {
+        return;
+    };
+    // What the system has to keep for each is some 50 KiB.
+    group.limit(PLENTY + 64 * MIB).unwrap();
+    let mut server = start(&group, &model, "auto", &["--threads-http", "1024"]);
+    ask(&server);
+    assert!(n_threads(server.id()) > 1024);
+    let said = server.running().stderr();
+    assert!(said.contains(" through 237.1 MiB: 384 slots"), "{said}");
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(group.used() > 200 * MIB, "they stay: {}", group.used());
+    let said = server.stop();
+    drop(group);
+    assert!(!said.contains("memory is"), "{said}");
 }
 
 /// Each has a thread with a stack of 8 MiB, of which it uses next to nothing.
@@ -143,9 +147,9 @@ fn a_server_grows_when_another_process_ends() {
     group.limit(PLENTY).unwrap();
     // It keeps what it reads until there is no more to come.
     let keep = "{ head -c 272629760 /dev/zero; sleep 600; } | tail -c 300000000 > /dev/null";
-    let mut other = joining(&group);
-    other.args(["sh", "-c", keep]).process_group(0);
-    let mut other = other.spawn().unwrap();
+    let mut other = Command::new("sh");
+    other.args(["-c", keep]);
+    let mut other = group.joining(&other).process_group(0).spawn().unwrap();
     while group.used() < 260 * MIB {
         std::thread::sleep(Duration::from_millis(10));
     }

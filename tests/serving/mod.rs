@@ -28,8 +28,22 @@ impl LlamaServer {
         Self::start_at(command, "", args)
     }
 
+    /// The same beside others that the caller has started.
+    pub fn start_beside(command: Command, args: &[&str]) -> Self {
+        Self::start_by(Running::start_beside, command, "", args)
+    }
+
     /// The same, where all paths begin with a prefix that the command is given otherwise.
-    pub fn start_at(mut command: Command, prefix: &str, args: &[&str]) -> Self {
+    pub fn start_at(command: Command, prefix: &str, args: &[&str]) -> Self {
+        Self::start_by(Running::start, command, prefix, args)
+    }
+
+    fn start_by(
+        start: fn(Command) -> Running,
+        mut command: Command,
+        prefix: &str,
+        args: &[&str],
+    ) -> Self {
         // Free now, and the system gives the next caller another one.
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
@@ -48,7 +62,7 @@ impl LlamaServer {
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(60)));
         let mut server = Self {
-            running: Running::start(command),
+            running: start(command),
             agent: config.build().new_agent(),
             url: format!("http://127.0.0.1:{port}"),
         };
