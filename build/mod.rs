@@ -5,6 +5,7 @@
 //! target/tools                        cmake, ninja and libclang where the machine lacks them
 //! target/llama/sdist                  the package the tree came in
 //! target/llama/<tag>-ui               the page of llama-server
+//! target/llama/boringssl              what cargo is asked with for the sources of BoringSSL
 //! target/llama/<tag>-<features>/src   the tree with the patches
 //! target/llama/<tag>-<features>/build its build, shared by all profiles
 //! ```
@@ -21,6 +22,8 @@ mod patches;
 #[cfg(feature = "llama")]
 mod portable;
 mod run;
+#[cfg(feature = "llama")]
+mod tls;
 #[cfg(feature = "llama")]
 mod toolkits;
 mod tools;

@@ -6,6 +6,7 @@ use super::files;
 use super::link;
 use super::portable;
 use super::run::{run_watched, say};
+use super::tls;
 use super::toolkits;
 use super::tools::Tools;
 use super::ui::{self, Page};
@@ -44,7 +45,7 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     if let Some(line) = &page.missing {
         println!("cargo:warning={line}");
     }
-    let options = options(tree, users)?;
+    let options = options(dirs, tree, &users)?;
     let stamp = root.join("built");
     let stamp_text = format!(
         "{options:?}\n{targets:?}\n{:?}\n{}\n",
@@ -65,6 +66,9 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     }
     if is_portable()? {
         portable::place(&root.join("build"), &dirs.out)?;
+    }
+    if let Some(line) = tls::missing(&users, &root.join("build"))? {
+        println!("cargo:warning={line}");
     }
     let shim = compile_shim(dirs)?;
     link::emit(&shim, &root.join("build"), PROGRAMS)
@@ -100,17 +104,24 @@ fn users_options(tree: &Upstream) -> Result<Vec<(String, String)>> {
 }
 
 /// Our options, then the user's.
-fn options(tree: &Upstream, users: Vec<(String, String)>) -> Result<Vec<(String, String)>> {
+fn options(
+    dirs: &Dirs,
+    tree: &Upstream,
+    users: &[(String, String)],
+) -> Result<Vec<(String, String)>> {
     let mut ours = our_options(tree)?;
     // Upstream's build takes the page that we made before, if any, and is not to look for another.
-    if ui::ways(&users).is_some() {
+    if ui::ways(users).is_some() {
         ours.push(("LLAMA_BUILD_UI", "OFF".to_owned()));
         ours.push(("LLAMA_USE_PREBUILT_UI", "OFF".to_owned()));
+    }
+    if tls::is_ours(users) {
+        ours.extend(tls::options(&tls::source(&dirs.package, &dirs.target)?));
     }
     let ours = ours
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value));
-    Ok(ours.chain(users).collect())
+    Ok(ours.chain(users.iter().cloned()).collect())
 }
 
 /// The page of llama-server, as far as it is ours to make.

@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The oldest cmake that llama.cpp's scripts run with.
-const CMAKE_MIN: (u32, u32) = (3, 18);
+/// The oldest cmake that the scripts of llama.cpp and BoringSSL run with.
+const CMAKE_MIN: (u32, u32) = (3, 22);
 
 /// Where the tools are.
 pub struct Tools {

@@ -52,7 +52,7 @@ pub fn ways(options: &[(String, String)]) -> Option<Ways> {
 }
 
 /// Whether cmake takes the value of an option for true.
-fn is_on(value: &str) -> bool {
+pub fn is_on(value: &str) -> bool {
     let value = value.to_uppercase();
     let is_off = ["", "0", "OFF", "NO", "FALSE", "N", "IGNORE", "NOTFOUND"].contains(&&*value);
     !is_off && !value.ends_with("-NOTFOUND")

@@ -9,6 +9,8 @@ mod files;
 #[allow(dead_code)]
 #[path = "../build/run.rs"]
 mod run;
+#[path = "../build/tls.rs"]
+mod tls;
 #[allow(dead_code)]
 #[path = "../build/toolkits.rs"]
 mod toolkits;
@@ -163,6 +165,60 @@ fn options_about_the_page_leave_ways_out_or_leave_all_to_upstream() {
     ] {
         assert_eq!(ways(text), wanted, "{text}");
     }
+}
+
+#[test]
+fn options_about_openssl_leave_https_to_upstream() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = |text: &str, cache: &str| {
+        fs::write(dir.path().join("CMakeCache.txt"), cache).unwrap();
+        tls::missing(&parse(text).unwrap(), dir.path()).unwrap()
+    };
+    // Whose it is, and whether it takes an OpenSSL that cmake finds.
+    for (text, is_ours, needs_openssl) in [
+        ("", true, false),
+        ("-DGGML_LTO=ON -DOPENSSL_NO_ASM=ON", true, false),
+        ("-DLLAMA_OPENSSL=ON", false, true),
+        ("-DLLAMA_OPENSSL:BOOL=OFF", false, false),
+        ("-DOPENSSL_ROOT_DIR=/opt/openssl", false, true),
+        ("-DLLAMA_BUILD_BORINGSSL=OFF", false, true),
+        ("-DLLAMA_BUILD_BORINGSSL=ON", false, false),
+        (
+            "-DLLAMA_BUILD_LIBRESSL=1 -DLLAMA_BUILD_LIBRESSL=0",
+            false,
+            true,
+        ),
+    ] {
+        assert_eq!(tls::is_ours(&parse(text).unwrap()), is_ours, "{text}");
+        let line = missing(
+            text,
+            "LLAMA_OPENSSL:BOOL=ON\nOPENSSL_VERSION_SUPPORTED:INTERNAL=\n",
+        );
+        assert_eq!(line.is_some(), needs_openssl, "{text}: {line:?}");
+        assert_eq!(
+            missing(text, "OPENSSL_VERSION_SUPPORTED:INTERNAL=1\n"),
+            None,
+            "{text}"
+        );
+    }
+}
+
+/// The version of BoringSSL is in two files, and cargo refuses a lock that is not of the other.
+#[test]
+fn the_sources_of_boringssl_are_pinned() {
+    let pinned = |text: &str, before: &str| {
+        let at = text.find(before).unwrap() + before.len();
+        text[at..].split('"').next().unwrap().to_owned()
+    };
+    let toml = fs::read_to_string("vendor/boringssl.toml").unwrap();
+    let lock = fs::read_to_string("vendor/boringssl.lock").unwrap();
+    let version = pinned(&toml, "boring-sys = \"=");
+    let package = format!("name = \"boring-sys\"\nversion = \"{version}\"\n");
+    let hash = pinned(
+        &lock[lock.find(&package).expect("the lock is of that version")..],
+        "checksum = \"",
+    );
+    assert_eq!(hash.len(), 64);
 }
 
 /// Held while programs are written and run: one that another thread's child still has open does not start.

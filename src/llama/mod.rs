@@ -9,6 +9,8 @@ mod batch_hook;
 mod bell;
 mod bound;
 mod budget;
+#[cfg(feature = "llama")]
+mod certificates;
 mod compute_hook;
 mod copies;
 mod device;

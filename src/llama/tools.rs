@@ -1,6 +1,6 @@
 //! Upstream's programs, as functions.
 
-use super::{ending, hook, loading, signals};
+use super::{certificates, ending, hook, loading, signals};
 use crate::config::{Config, ProfileSource};
 use crate::error::Result;
 use std::ffi::{CString, OsString, c_char, c_int};
@@ -65,7 +65,7 @@ pub fn main(tool: Tool) -> ExitCode {
     }
 }
 
-/// Runs `tool` with these settings. Fails before it starts if they cannot hold.
+/// Runs `tool` with these settings. Fails before it starts if they cannot hold. Call it before there are threads.
 pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<ExitCode> {
     let is_auto = matches!(config.profile, Some(ProfileSource::Auto(_)));
     if tool == Tool::Bench && (config.profile_save.take().is_some() || is_auto) {
@@ -73,6 +73,10 @@ pub fn main_with(tool: Tool, args: &[OsString], mut config: Config) -> Result<Ex
     }
     if matches!(tool, Tool::Bench | Tool::Perplexity) {
         config.asked.n_ctx.get_or_insert(N_CTX_SHORT);
+    }
+    // SAFETY: a program begins with this, and has no other thread yet.
+    if let Some(line) = unsafe { certificates::find(args) } {
+        crate::report::say(&line);
     }
     signals::begin();
     hook::install(config)?;

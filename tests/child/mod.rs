@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -45,32 +46,39 @@ pub fn command(exe: &str, vars: &[(&str, &str)]) -> Command {
     command
 }
 
-/// llama-completion that continues [`PROMPT`] by 48 sampled tokens; later options win.
+/// What llama-completion is given beside the model: to continue [`PROMPT`] by 48 sampled tokens.
 ///
 /// Nothing is repacked, because that sums in another order on some machines.
+pub const ARGS: &[&str] = &[
+    "-p",
+    PROMPT,
+    "-n",
+    "48",
+    "-c",
+    "512",
+    "-t",
+    "2",
+    "--temp",
+    "0.9",
+    "--seed",
+    "7",
+    "--ignore-eos",
+    "--n-gpu-layers",
+    "0",
+    "--no-repack",
+    "-no-cnv",
+    "--no-display-prompt",
+];
+
+/// llama-completion with [`ARGS`]; later options win.
 pub fn completion(model: &Path, vars: &[(&str, &str)], args: &[&str]) -> Command {
-    const ARGS: &[&str] = &[
-        "-p",
-        PROMPT,
-        "-n",
-        "48",
-        "-c",
-        "512",
-        "-t",
-        "2",
-        "--temp",
-        "0.9",
-        "--seed",
-        "7",
-        "--ignore-eos",
-        "--n-gpu-layers",
-        "0",
-        "--no-repack",
-        "-no-cnv",
-        "--no-display-prompt",
-    ];
+    completion_of(&[OsStr::new("-m"), model.as_os_str()], vars, args)
+}
+
+/// The same of the model that these options name.
+pub fn completion_of(model: &[impl AsRef<OsStr>], vars: &[(&str, &str)], args: &[&str]) -> Command {
     let mut command = command(env!("CARGO_BIN_EXE_llama-completion"), vars);
-    command.arg("-m").arg(model).args(ARGS).args(args);
+    command.args(model).args(ARGS).args(args);
     command
 }
 
