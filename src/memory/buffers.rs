@@ -194,8 +194,8 @@ mod tests {
         let n_chunks = |buffers: &Buffers| buffers.by_address[&one.0.addr()].chunks.len();
         assert_eq!(n_chunks(&buffers), 3, "four are done");
         let noted = |weights, rest| Noted {
-            weights: weights << 20,
-            rest: rest << 20,
+            weights: (weights as u64) << 20,
+            rest: (rest as u64) << 20,
         };
         assert_eq!(buffers.noted(), noted(0, 300));
         let end = other.0.addr() + 100 * MIB;
