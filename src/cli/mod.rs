@@ -140,12 +140,18 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The arguments, with an option of `hotset bench` that has two letters, as it has in llama.cpp.
+/// Options of two letters, as llama.cpp has them: the command, the option, what it is called here.
+const TWO_LETTERS: [(&str, &str, &str); 2] =
+    [("bench", "-ub", "--ubatch-size"), ("doctor", "-hf", "--hf")];
+
+/// The arguments, with options that have two letters.
 fn arguments() -> Vec<OsString> {
     let mut args: Vec<OsString> = std::env::args_os().collect();
-    if args.get(1).is_some_and(|command| command == "bench") {
-        for arg in args.iter_mut().filter(|arg| *arg == "-ub") {
-            *arg = "--ubatch-size".into();
+    for (command, short, long) in TWO_LETTERS {
+        if args.get(1).is_some_and(|given| given == command) {
+            args.iter_mut()
+                .filter(|arg| *arg == short)
+                .for_each(|arg| *arg = long.into());
         }
     }
     args

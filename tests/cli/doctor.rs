@@ -529,7 +529,7 @@ fn a_model_in_the_cache_is_not_asked_for() {
     fs::write(place.join("refs/main"), COMMIT).unwrap();
     let file = snapshot.join("m-Q4_K_M.gguf");
     std::os::unix::fs::symlink(model(), &file).unwrap();
-    let report = json_of(doctor(&["--hf", "me/m-GGUF"]).env("LLAMA_CACHE", cache.path()));
+    let report = json_of(doctor(&["-hf", "me/m-GGUF"]).env("LLAMA_CACHE", cache.path()));
     assert_eq!(report["source"]["path"], file.to_str().unwrap());
     assert_ne!(report["disk"], Json::Null);
     assert!(

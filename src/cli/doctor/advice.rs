@@ -35,6 +35,8 @@ const SLOW_MS: f64 = 2000.0;
 /// With so many experts of a layer at most, and such a part of them used, a few tokens use nearly all of them.
 const FEW_EXPERTS: u32 = 16;
 const FEW_USED: f64 = 0.2;
+/// No disk that turns reads more at random places.
+const TURNING_BYTES_PER_S: f64 = 3e8;
 /// What a GPU needs besides the weights.
 const GPU_REST_BYTES: u64 = 512 << 20;
 /// A cache on a GPU pays from so many times what a token uses.
@@ -131,9 +133,13 @@ impl Facts<'_> {
             );
             say("network", text);
         }
-        if disk.is_rotational == Some(true) && !disk.is_remote {
-            let text = "the system says that the disk turns: reads at random places are slow there, a copy on a \
-                        solid-state disk is what helps";
+        // Virtual disks say so, too.
+        let is_fast = disk
+            .speed
+            .as_ref()
+            .is_some_and(|speed| speed.bytes_per_s > TURNING_BYTES_PER_S);
+        if disk.is_rotational == Some(true) && !disk.is_remote && !is_fast {
+            let text = "the disk turns: reads at random places are slow there, a copy on a solid-state disk is what helps";
             say("rotational", text.to_string());
         }
         if !disk.is_direct {

@@ -12,6 +12,8 @@ use ureq::Agent;
 const DEFAULT: &str = "https://huggingface.co/";
 /// How long a server may take for an answer.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long the rest of it may take: a range over a slow link.
+const BODY: Duration = Duration::from_secs(300);
 /// No list of files is larger.
 const LIST_BYTES_MAX: u64 = 32 << 20;
 /// What is asked for at first, of a head; then twice as much each time, up to the last.
@@ -58,7 +60,8 @@ impl Hub {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(ANSWER))
-            .timeout_recv_response(Some(ANSWER));
+            .timeout_recv_response(Some(ANSWER))
+            .timeout_recv_body(Some(BODY));
         Self {
             agent: config.build().new_agent(),
             endpoint,

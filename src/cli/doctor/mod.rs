@@ -46,7 +46,7 @@ pub struct Args {
     /// The model's GGUF file, the first of several
     #[arg(short, long, value_name = "MODEL", conflicts_with = "hf")]
     model: Option<PathBuf>,
-    /// A model of the hub, as in user/model:Q4_K_M: from llama.cpp's cache, else the heads of its files are read there
+    /// A model of the hub, as in user/model:Q4_K_M; also -hf. It is taken from llama.cpp's cache, else the heads of its files are read there
     #[arg(long, value_name = "USER/MODEL[:QUANT]")]
     hf: Option<String>,
     /// Memory for experts: a size as 6GiB, a share of their bytes as 40%, or what the machine can spare
@@ -151,7 +151,7 @@ impl Args {
         let model = Model::of(&found.files, found.missing);
         let available = report.machine.available_bytes;
         let plan = plan::plan(&model, &found.arguments, (ram, &self.ram), available);
-        let Measured { compute, disk } = measure(&model, &found.source, &report.machine)?;
+        let Measured { compute, disk } = measure(&model, &found.files, &report.machine)?;
         let expected = self.expect(&model, &plan, &compute, disk.as_ref());
         let (verdict, advice) = advice::advise(&Facts {
             machine: &report.machine,
@@ -220,10 +220,12 @@ fn on_disk(path: PathBuf, named: String, arguments: Option<String>) -> Result<Fo
     })
 }
 
-fn measure(model: &Model, source: &Source, machine: &Machine) -> Result<Measured> {
+/// The processor, and the disk with the largest file of the model, if that is on this machine.
+fn measure(model: &Model, files: &[ModelFile], machine: &Machine) -> Result<Measured> {
     let is_whole = model.damage.is_empty();
-    let disk = match &source.path {
-        Some(path) => Some(disk::look(path.as_ref(), model.bytes_of_part, is_whole)?),
+    let largest = files.iter().max_by_key(|file| file.n_bytes);
+    let disk = match largest.and_then(|file| file.path.as_deref()) {
+        Some(path) => Some(disk::look(path, model.bytes_of_part, is_whole)?),
         None => None,
     };
     Ok(Measured {

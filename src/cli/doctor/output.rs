@@ -142,7 +142,7 @@ fn disk(disk: &Disk) -> Rows {
         kind += ", a network or user-space file system";
     }
     match disk.is_rotational {
-        Some(true) => kind += ", rotational",
+        Some(true) => kind += ", rotational by what the system says",
         Some(false) => kind += ", not rotational",
         None => {}
     }
