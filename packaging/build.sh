@@ -64,9 +64,10 @@ fetch_openmp() {
     rm -rf "$work/pyomp"
 }
 
-compile() {
+# cargo, with zig for C and C++
+build() {
     flags="-fopenmp -I$work/openmp/include"
-    # No program says where it was built.
+    # Messages name sources by where they are in their trees.
     paths="-ffile-prefix-map=$target/$triple/llama=llama"
     PATH=$work/venv/bin:$PATH \
     CARGO_TARGET_DIR=$target \
@@ -76,9 +77,16 @@ compile() {
     ZIG_GLOBAL_CACHE_DIR=$work/zig \
     XDG_CACHE_HOME=$work/cache \
     HOTSET_PORTABLE=1 \
-    CMAKE_ARGS="-DLLAMA_OPENSSL=OFF -DOpenMP_C_FLAGS='$flags' -DOpenMP_CXX_FLAGS='$flags' -DOpenMP_C_LIB_NAMES=omp
+    CMAKE_ARGS="-DOpenMP_C_FLAGS='$flags' -DOpenMP_CXX_FLAGS='$flags' -DOpenMP_C_LIB_NAMES=omp
         -DOpenMP_CXX_LIB_NAMES=omp -DOpenMP_omp_LIBRARY=$work/openmp/libomp.so" \
-        cargo-zigbuild zigbuild --locked --release --target "$triple.$glibc" --lib --bin hotset
+        cargo-zigbuild zigbuild --locked --release --target "$triple.$glibc" "$@"
+}
+
+compile() {
+    # The library is for engines from C: it has nothing of llama.cpp, which it would want from whoever links it.
+    build --no-default-features --lib
+    cp "$target/$triple/release/libhotset.a" "$work/"
+    build --bin hotset
 }
 
 # The files, as they lie below a prefix.
@@ -89,18 +97,20 @@ collect() {
     rm -rf "$stage"
     mkdir -p "$stage/bin" "$lib" "$stage/include" "$doc"
     cp "$built/hotset" "$built"/libggml*.so* "$work/openmp/libomp.so" "$lib/"
-    cp "$target/$triple"/llama/*-portable-rpc/build/bin/ggml-rpc-server "$lib/"
+    llama=$(echo "$target/$triple"/llama/*-portable-rpc)
+    cp "$llama/build/bin/ggml-rpc-server" "$lib/"
     strip --strip-unneeded "$lib"/*
     chmod 755 "$lib"/*
     # One program is all of them but the last: it looks at the name that it is called by.
     for program in hotset $programs; do ln -s ../lib/hotset/hotset "$stage/bin/$program"; done
     ln -s ../lib/hotset/ggml-rpc-server "$stage/bin/ggml-rpc-server"
-    strip --strip-debug -o "$stage/lib/libhotset.a" "$built/libhotset.a"
+    strip --strip-debug -o "$stage/lib/libhotset.a" "$work/libhotset.a"
     cp include/hotset.h "$stage/include/"
     cp README.md LICENSE "$doc/"
     cp models/README.md "$doc/MODEL.md"
     cargo metadata --format-version 1 --locked --filter-platform "$triple" |
-        "$work/venv/bin/python" "$here/licenses.py" "$target/$triple"/llama/*-portable-rpc/src \
+        "$work/venv/bin/python" "$here/licenses.py" "$llama/src" \
+            "$(sed -n 's/^FETCHCONTENT_SOURCE_DIR_BORINGSSL:[A-Z]*=//p' "$llama/build/CMakeCache.txt")" \
             "$("$work/venv/bin/python" -c 'import ziglang; print(*ziglang.__path__)')" \
             "$work/openmp/LICENSE-OPENMP.txt" "$(rustc --print sysroot)" >"$doc/THIRD-PARTY.txt"
     describe
@@ -136,6 +146,9 @@ check() {
             esac
         done
     done
+    "$work/venv/bin/python" -m ziglang cc -target "x86_64-linux-gnu.$glibc" -I "$stage/include" examples/engine.c \
+        "$stage/lib/libhotset.a" -lunwind -lpthread -ldl -lm -o "$work/engine"
+    "$work/engine" models/polyglot-moe.gguf 108 100 8 lru | grep -q "all bytes right" || fail "the library does not work"
     echo "packaging: needs glibc $newest"
 }
 
@@ -167,17 +180,22 @@ make_wheel() {
     "$work/venv/bin/auditwheel" show "$out/$wheel_file"
 }
 
-install_tools
-fetch_openmp
-compile
-stage=$work/stage/$name
-collect
-check
-make_tarball
-make_wheel
-cp install.sh "$out/"
-cd "$out"
-for file in "$archive" "$wheel_file"; do
-    sha256sum "$file" >"$file.sha256"
-    echo "packaging: $out/$file: $(($(wc -c <"$file") / 1048576)) MiB"
-done
+main() {
+    install_tools
+    fetch_openmp
+    compile
+    stage=$work/stage/$name
+    collect
+    check
+    make_tarball
+    make_wheel
+    cp install.sh "$out/"
+    cd "$out"
+    for file in "$archive" "$wheel_file"; do
+        sha256sum "$file" >"$file.sha256"
+        echo "packaging: $out/$file: $(($(wc -c <"$file") / 1048576)) MiB"
+    done
+}
+
+# All of it has been read when the first command runs.
+main

@@ -1,8 +1,8 @@
 """Writes the licences of all that a package holds besides hotset's own code.
 
-    licenses.py LLAMA_CPP ZIG OPENMP_LICENSE RUST < (cargo metadata)
+    licenses.py LLAMA_CPP BORINGSSL ZIG OPENMP_LICENSE RUST < (cargo metadata)
 
-LLAMA_CPP is its tree, ZIG the folder of the Python package, OPENMP_LICENSE the text of LLVM's licence, RUST where the
+LLAMA_CPP and BORINGSSL are their trees, ZIG the folder of the Python package, OPENMP_LICENSE the text of LLVM's licence, RUST where the
 compiler is installed.
 """
 
@@ -66,13 +66,14 @@ def page(llama_cpp):
 
 
 def main():
-    llama_cpp, zig, llvm, rust = map(Path, sys.argv[1:])
+    llama_cpp, boringssl, zig, llvm, rust = map(Path, sys.argv[1:])
     of_rust = rust / "share/doc/rust/licenses/MIT.txt"
     apache = llvm.read_text().strip()
     entries = [
         ("LLVM's OpenMP runtime, libc++, libc++abi and libunwind (Apache-2.0 WITH LLVM-exception)", [apache]),
         ("Rust's standard library (MIT OR Apache-2.0)", [of_rust.read_text().strip()]),
         ("Zig's compiler runtime (MIT)", [(zig / "LICENSE").read_text().strip()]),
+        ("BoringSSL", texts_of(boringssl)),
         *sources(llama_cpp),
         *crates(json.load(sys.stdin)),
     ]

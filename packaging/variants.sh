@@ -1,17 +1,18 @@
 #!/bin/sh
-# Compares, for each library of llama.cpp's code for processors that this one can run, the bundled model with hotset off
-# and with experts streamed from disk: the tokens of a text, and the logits of another one.
+# Compares, for each library of llama.cpp's code for processors that this one can run, a model with hotset off and with
+# experts streamed from disk: the tokens of a text, and the logits of another one.
 #
 #   packaging/variants.sh PACKAGE [PROGRAMS]
 #
-# PACKAGE is the unpacked tarball. PROGRAMS are those of a build from source for x86-64 with AVX2 and no more, whose
+# PACKAGE is the unpacked tarball. MODEL is the model, the bundled one if unset: no processor repacks that one, but
+# most repack one of  random_model --type q4_k --size 100MB --width 512 --layers 4.  PROGRAMS are those of a build from source for x86-64 with AVX2 and no more, whose
 # compiler is another one: the same is said of them and the variant `haswell`, and what differs is no failure.
 set -eu
 
 package=$(cd "$1" && pwd)
 programs=${2:-}
 here=$(cd "$(dirname "$0")" && pwd)
-model=$here/../models/polyglot-moe.gguf
+model=${MODEL:-$here/../models/polyglot-moe.gguf}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 failed=0
@@ -63,12 +64,13 @@ for library in "$package"/lib/hotset/libggml-cpu-*.so; do
         fi
         continue
     fi
+    HOTSET=off compute "$variant-stock" "$dir" --no-repack
+    if same "$variant-off" "$variant-stock"; then order="repacking changes nothing"; else order=repacked; fi
     export HOTSET_RAM=30%
     HOTSET_REPACK=on compute "$variant-on" "$dir"
-    check "$variant, repacked, 30 % in memory" "$variant-off" "$variant-on"
+    check "$variant, $order, 30 % in memory" "$variant-off" "$variant-on"
     HOTSET_REPACK=off compute "$variant-plain" "$dir"
     unset HOTSET_RAM
-    HOTSET=off compute "$variant-stock" "$dir" --no-repack
     check "$variant, as the file has it, 30 % in memory" "$variant-stock" "$variant-plain"
     grep -q "streams* [0-9]* experts" "$scratch/$variant-on.log" || { echo "$variant: nothing was streamed"; failed=1; }
 done
