@@ -6,6 +6,7 @@ use super::gpus::Gpu;
 use super::machine::Machine;
 use super::model::Model;
 use super::plan::Plan;
+use hotset::measuring::host::READ_AHEAD_KB;
 use hotset::numbers::bytes;
 use serde::Serialize;
 
