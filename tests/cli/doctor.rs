@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -365,8 +366,8 @@ fn files_that_are_not_whole_are_told_apart() {
     file.set_len(bytes.len() as u64).unwrap();
     let holes = report();
     let damage = &holes["model"]["damage"][0];
-    // Some file systems know no holes.
-    if damage != &Json::Null {
+    // Some file systems know no holes: there the file takes its whole length.
+    if damage != &Json::Null || file.metadata().unwrap().blocks() * 512 < bytes.len() as u64 {
         assert_eq!(damage["kind"], "holes");
         let n_bytes = damage["n_bytes"].as_u64().unwrap();
         assert!(

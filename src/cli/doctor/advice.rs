@@ -153,6 +153,13 @@ impl Facts<'_> {
             );
             say("not_direct", text);
         }
+        if let Some(kb) = disk.read_ahead_kb.filter(|kb| *kb != READ_AHEAD_KB) {
+            let text = format!(
+                "the disk's read-ahead is {kb} KiB, not {READ_AHEAD_KB}: stock llama.cpp reads other amounts with it, so \
+                 what to expect of it is less certain"
+            );
+            say("read_ahead", text);
+        }
         if let Some(why) = disk
             .no_uring_because
             .as_ref()
