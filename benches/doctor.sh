@@ -4,8 +4,8 @@
 #
 #   benches/doctor.sh OUT-DIR MODEL...    default: the polyglot widened, smolmoe if SMOLMOE names it, random mxfp4 experts
 #
-# Needs python3, `cargo build --release --bin hotset --example random_model`, and root or a delegated control group, as hotset
-# bench. Alone on the machine: the report of the doctor comes just before the benchmark of the same model. TOKENS, PROMPT_TOKENS,
+# Needs python3, `cargo build --release --bin hotset --example random_model`, and root, which sets limits and the read-ahead of
+# the disk. Alone on the machine: the report of the doctor comes just before the benchmark of the same model. TOKENS, PROMPT_TOKENS,
 # REPEAT and RAM change what is run. Writes OUT-DIR/NAME.doctor-SHARE.json, OUT-DIR/NAME.bench.json and OUT-DIR/cells.txt.
 #
 # Fails if a measured speed is outside of its range, or a range of hotset is wider than a factor of 4.
@@ -43,7 +43,7 @@ for model in "${models[@]}"; do
         "$hotset" doctor -m "$model" --ram "$share" --json >"$out/$name.doctor-${share%\%}.json"
     done
     "$hotset" bench -m "$model" --ram "$ram" --policies adaptive --prefetch auto --prompts benches/prompts/code.txt \
-        -n "${TOKENS:-96}" --prompt-tokens "${PROMPT_TOKENS:-64}" --repeat "${REPEAT:-3}" --json "$out/$name.bench.json"
+        --read-ahead-kb 128 -n "${TOKENS:-96}" --prompt-tokens "${PROMPT_TOKENS:-64}" --repeat "${REPEAT:-3}" --json "$out/$name.bench.json"
 done
 
 python3 - "$out" <<'P' | tee "$out/cells.txt"

@@ -11,6 +11,7 @@ mod bench;
 #[cfg(feature = "llama")]
 mod bench_chat;
 mod doctor;
+mod doctor_hub;
 mod pipes;
 mod plan;
 mod profile;

@@ -6,6 +6,7 @@ use super::gpus::Gpu;
 use super::machine::Machine;
 use super::model::Model;
 use super::plan::Plan;
+use hotset::measuring::host::READ_AHEAD_KB;
 use hotset::numbers::bytes;
 use serde::Serialize;
 
@@ -151,6 +152,13 @@ impl Facts<'_> {
                 "reads go through the page cache ({why}): what was measured may be the speed of the cache"
             );
             say("not_direct", text);
+        }
+        if let Some(kb) = disk.read_ahead_kb.filter(|kb| *kb != READ_AHEAD_KB) {
+            let text = format!(
+                "the disk's read-ahead is {kb} KiB, not {READ_AHEAD_KB}: stock llama.cpp reads other amounts with it, so \
+                 what to expect of it is less certain"
+            );
+            say("read_ahead", text);
         }
         if let Some(why) = disk
             .no_uring_because

@@ -117,7 +117,7 @@ fn holes(file: &File, start: u64, end: u64) -> Vec<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::{FileExt, MetadataExt};
 
     #[test]
     fn holes_are_found_between_data_and_at_the_end() {
@@ -129,8 +129,8 @@ mod tests {
         file.set_len(2 << 20).unwrap();
         let (n, mib) = (block.len() as u64, 1 << 20);
         let found = holes(&file, 100, 2 * mib);
-        if found.is_empty() {
-            // This file system cannot tell.
+        // Where the file takes its whole length there are none.
+        if found.is_empty() && file.metadata().unwrap().blocks() * 512 >= 2 * mib {
             return;
         }
         assert_eq!(found, [(n, mib), (mib + n, 2 * mib)]);
