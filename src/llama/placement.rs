@@ -5,7 +5,12 @@
 //! among them. What these take is measured as llama.cpp measures it, by making both without allocating.
 
 use super::loaded::loaded_models;
-use super::sys::*;
+use super::sys::{
+    GGML_BACKEND_DEVICE_TYPE_GPU, LLAMA_SPLIT_MODE_LAYER, ggml_backend_cpu_buffer_type,
+    ggml_backend_dev_count, ggml_backend_dev_get, ggml_backend_dev_name, ggml_backend_dev_t,
+    ggml_backend_dev_type, llama_context_params, llama_max_devices, llama_model_params,
+    llama_model_tensor_buft_override,
+};
 use super::unmoved;
 use super::whole::{self, Placed};
 use crate::config::{Choices, Config, Ram};

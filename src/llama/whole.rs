@@ -23,7 +23,8 @@ const N_RESULTS: u64 = 16;
 /// Heads of keys of a layer, where the first layer has none.
 const N_HEADS: u64 = 8;
 
-/// What is known of the model that is about to be loaded.
+/// What is known of the model that is about to be loaded. Only the programs find it out.
+#[cfg_attr(not(feature = "llama"), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placed {
     /// It fits devices, with all its experts.
