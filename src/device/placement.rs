@@ -174,7 +174,9 @@ mod tests {
         let ample = room(80, 2, 0);
         assert_eq!(choose(&[ample.clone(), least.clone()], &[room(80, 2, 16), most]), n_ctx);
         assert_eq!(choose(&[ample.clone()], &[room(80, 2, 16)]), 131_072);
-        assert_eq!(choose(&[room(4, 2, 0)], &[room(4, 2, 160)]), 4096);
+        let mut full = room(8, 2, 0);
+        full.reserve += full.left().unwrap();
+        assert_eq!(choose(&[full], &[room(8, 2, 160)]), 4096);
         // Nothing grows.
         assert_eq!(choose(&[least.clone()], &[least]), 131_072);
     }
