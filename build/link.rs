@@ -6,6 +6,13 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
+/// What `src/llama/fit_shim.cpp` is asked for in place of llama.cpp. With another signature linking fails.
+const WRAPPED: [&str; 2] = [
+    "_Z17common_fit_paramsPKcP18llama_model_paramsP20llama_context_paramsPfP32llama_model_tensor_buft_override\
+     PmjPK22common_fit_extra_model14ggml_log_level",
+    "llama_model_load_from_file",
+];
+
 /// Tells cargo to link the shim and the libraries of `programs` into our programs and tests.
 ///
 /// These are arguments of the linker and no `rustc-link-lib`: that would put llama.cpp into
@@ -24,8 +31,15 @@ pub fn emit(shim: &Path, build: &Path, programs: &[&str]) -> Result<()> {
     let args = if cfg!(target_os = "macos") {
         [args.clone(), args].concat()
     } else {
+        let wraps = WRAPPED.map(|name| format!("-Wl,--wrap={name}"));
         let start = vec!["-Wl,--start-group".to_owned()];
-        [start, args, vec!["-Wl,--end-group".to_owned()]].concat()
+        [
+            wraps.into(),
+            start,
+            args,
+            vec!["-Wl,--end-group".to_owned()],
+        ]
+        .concat()
     };
     for arg in args {
         println!("cargo:rustc-link-arg={arg}");

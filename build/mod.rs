@@ -55,6 +55,7 @@ pub fn prepare() -> Result<()> {
         "vendor/tools.txt",
         "patches",
         "src/llama/shim.cpp",
+        "src/llama/fit_shim.cpp",
     ] {
         println!("cargo:rerun-if-changed={path}");
     }

@@ -70,7 +70,7 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     if let Some(line) = tls::missing(&users, &root.join("build"))? {
         println!("cargo:warning={line}");
     }
-    let shim = compile_shim(dirs)?;
+    let shim = compile_shim(dirs, &root.join("src"))?;
     link::emit(&shim, &root.join("build"), PROGRAMS)
 }
 
@@ -236,15 +236,21 @@ fn steps(line: &str) -> Option<(u32, u32)> {
     Some((done.parse().ok()?, all.parse().ok().filter(|&all| all > 0)?))
 }
 
-/// Compiles the shim, whose archive is linked with llama.cpp's and never goes into our own.
-fn compile_shim(dirs: &Dirs) -> Result<std::path::PathBuf> {
-    cc::Build::new()
+/// Compiles the shims, whose archive is linked with llama.cpp's and never goes into our own.
+fn compile_shim(dirs: &Dirs, src: &Path) -> Result<std::path::PathBuf> {
+    let mut build = cc::Build::new();
+    for folder in ["common", "include", "ggml/include"] {
+        // As a system's: upstream's headers may warn.
+        build.flag(format!("-isystem{}", src.join(folder).display()));
+    }
+    build
         .cpp(true)
         .std("c++17")
         .warnings_into_errors(true)
         .file(dirs.package.join("src/llama/shim.cpp"))
+        .file(dirs.package.join("src/llama/fit_shim.cpp"))
         .cargo_metadata(false)
         .try_compile("hotset-shim")
-        .context("compiling src/llama/shim.cpp")?;
+        .context("compiling src/llama/*shim.cpp")?;
     Ok(dirs.out.join("libhotset-shim.a"))
 }

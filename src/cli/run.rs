@@ -80,6 +80,7 @@ pub fn run_program(program: Program, given: Given) -> anyhow::Result<ExitCode> {
         config.set(name, value)?;
         set.push((name, value.into()));
     }
+    hotset::llama::placement::begin(&config, true);
     hotset::llama::tools::export(&set);
     let argv: Vec<_> = std::iter::once(program.name().into())
         .chain(given.args)

@@ -1,6 +1,7 @@
 //! The one place where the environment is read.
 
 use super::asked::Asked;
+use super::choices::Choices;
 use super::knobs::KNOBS;
 use super::router::{Routed, ledgers};
 use super::settings::Config;
@@ -40,6 +41,7 @@ impl Config {
         let args: Vec<_> = std::env::args_os().collect();
         config.asked = Asked::of(&args, |name| std::env::var_os(name));
         config.ledgers = ledgers();
+        config.choices = Choices::of(&args, |name| std::env::var_os(name).is_some());
         if let Some(routed) = Routed::of_process() {
             config.name_files_of(routed);
         }

@@ -1,6 +1,7 @@
 //! The settings, and the one place where the environment is read.
 
 mod asked;
+mod choices;
 mod environment;
 mod files;
 mod knobs;
@@ -9,6 +10,7 @@ mod settings;
 mod values;
 
 pub use asked::Asked;
+pub use choices::Choices;
 pub use knobs::{KNOBS, Knob};
 pub use router::Routed;
 pub use settings::{Config, DEFAULT_POLICY, Repack};

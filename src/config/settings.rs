@@ -1,6 +1,7 @@
 //! All settings, as values.
 
 use super::asked::Asked;
+use super::choices::Choices;
 use super::router::Routed;
 use super::values::{ProfileSource, Ram, StatsTo};
 use crate::store::{Faults, QueueKind};
@@ -53,6 +54,8 @@ pub struct Config {
     pub asked: Asked,
     /// Folders in which models of `auto` may tell each other what they have, the best one first; none: they do not.
     pub ledgers: Vec<PathBuf>,
+    /// What somebody has chosen of where weights go.
+    pub choices: Choices,
 }
 
 /// When experts are rewritten as stock llama.cpp has them in memory, where it would.
@@ -89,6 +92,7 @@ impl Default for Config {
             routed: None,
             asked: Asked::default(),
             ledgers: Vec::new(),
+            choices: Choices::default(),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod fit;
 pub mod guard;
+pub mod placement;
 mod stats;
 
 use crate::draft_tokens::{Batch, Sure};

@@ -10,7 +10,7 @@ use super::batch::BATCH;
 use super::fatal::fatal;
 use super::loaded::loaded_models;
 use super::sys::{ggml_backend, ggml_tensor};
-use super::{copies, device, ending, reports};
+use super::{copies, device, ending, reports, unmoved};
 use crate::report;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Arc;
@@ -118,6 +118,9 @@ pub unsafe extern "C" fn uncached(
     model: *const c_void,
     why: *const c_char,
 ) -> bool {
+    if unmoved::is_aside() {
+        return true;
+    }
     // SAFETY: llama.cpp passes a C string.
     let why = unsafe { CStr::from_ptr(why) }.to_string_lossy();
     let mut loaded = loaded_models();

@@ -16,6 +16,7 @@ use super::sys::{
     ggml_tensor, llama_model,
 };
 use super::title::title_of_model;
+use super::unmoved;
 use super::whole;
 use crate::engine::layout::Tensor;
 use crate::gguf::expert_part;
@@ -36,6 +37,9 @@ pub unsafe extern "C" fn wants(
     weights: *const ggml_tensor,
     model: *const c_void,
 ) -> bool {
+    if unmoved::is_aside() {
+        return false;
+    }
     // SAFETY: llama.cpp passes NULL or a tensor.
     let is_expert = || unsafe { name_of(weights) }.is_some_and(|n| expert_part(n).is_some());
     // SAFETY: the same.
@@ -93,6 +97,8 @@ pub unsafe extern "C" fn bind(
     if fd < 0 {
         loading.add_resident(weights as usize, tensor);
     } else {
+        // SAFETY: where llama.cpp would have it.
+        unsafe { unmoved::note_streamed(name, stock) };
         loading.add_streamed(Streamed { weights, stock }, tensor, fd);
     }
 }
@@ -112,6 +118,8 @@ pub unsafe extern "C" fn ready(_: *mut c_void, model: *const c_void, top_k: u32)
     let started = loaded_models().start(model as usize, title, top_k);
     ending::chain();
     loading::note_end(&started);
+    unmoved::say_unmoved();
+    whole::place(None);
     match started {
         Ok(()) => std::ptr::null(),
         Err(error) => {

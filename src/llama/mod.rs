@@ -41,6 +41,8 @@ mod packed;
 #[cfg(feature = "llama")]
 pub mod packing;
 mod picks;
+#[cfg(feature = "llama")]
+pub mod placement;
 mod pressure;
 mod processor;
 mod quietly;
@@ -72,6 +74,7 @@ mod title;
 #[cfg(feature = "llama")]
 pub mod tools;
 mod trials;
+mod unmoved;
 mod whole;
 mod workload;
 

@@ -1,6 +1,6 @@
 //! Upstream's programs, as functions.
 
-use super::{certificates, ending, hook, loading, signals};
+use super::{certificates, ending, hook, loading, placement, signals};
 use crate::config::{Config, ProfileSource};
 use crate::error::Result;
 use std::ffi::{CString, OsString, c_char, c_int};
@@ -56,7 +56,11 @@ unsafe extern "C" {
 /// environment and runs upstream's program.
 pub fn main(tool: Tool) -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
-    match Config::from_env().and_then(|config| main_with(tool, &args, config)) {
+    let run = |config: Config| {
+        placement::begin(&config, false);
+        main_with(tool, &args, config)
+    };
+    match Config::from_env().and_then(run) {
         Ok(code) => code,
         Err(error) => {
             crate::report::say(&format!("hotset: error: {error}"));

@@ -12,6 +12,7 @@ use crate::config::Asked;
 use crate::memory;
 use crate::memory::fits::{Fit, Needs, Room};
 use std::ffi::{CString, c_char};
+use std::sync::Mutex;
 
 /// Bytes of an entry of the KV cache: llama.cpp's default is F16.
 const KV_ENTRY_BYTES: u64 = 2;
@@ -22,20 +23,46 @@ const N_RESULTS: u64 = 16;
 /// Heads of keys of a layer, where the first layer has none.
 const N_HEADS: u64 = 8;
 
+/// What is known of the model that is about to be loaded. Only the programs find it out.
+#[cfg_attr(not(feature = "llama"), allow(dead_code))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It fits devices, with all its experts.
+    Whole,
+    /// Devices have room for these bytes of what is not experts; experts are in host memory, or on disk.
+    Dense(u64),
+}
+
+static PLACED: Mutex<Option<Placed>> = Mutex::new(None);
+const PLACED_WHY: &str = "no thread panics with it";
+
+/// What is known of the model that is about to be loaded, if anything.
+pub fn place(placed: Option<Placed>) {
+    *PLACED.lock().expect(PLACED_WHY) = placed;
+}
+
 /// What `model` takes when it is loaded as usual, and what there is.
 ///
 /// # Safety
 ///
 /// `model` is a model of which all but the tensors is loaded.
 pub unsafe fn fit_of(model: *const llama_model, asked: &Asked) -> Fit {
-    let devices = match asked.uses_devices {
-        true => device_memory(),
-        false => 0,
+    let placed = *PLACED.lock().expect(PLACED_WHY);
+    let devices = match placed {
+        Some(Placed::Dense(n_bytes)) => n_bytes,
+        _ if asked.uses_devices => device_memory(),
+        _ => 0,
     };
     let available = memory::room_beside_mapped();
+    // SAFETY: the caller promises the model.
+    let needs = unsafe { needs_of(model, asked, devices > 0) };
+    let devices = match placed {
+        // Measured, not estimated.
+        Some(Placed::Whole) => devices.max(needs.total()),
+        _ => devices,
+    };
     Fit {
-        // SAFETY: the caller promises the model.
-        needs: unsafe { needs_of(model, asked, devices > 0) },
+        needs,
         room: Room {
             available: available.saturating_sub(memory::committed_untouched()),
             devices,

@@ -13,6 +13,7 @@ mod gpu;
 mod learning;
 mod machines;
 mod nodes;
+mod placed;
 mod programs;
 mod replaying;
 #[path = "../rpc/mod.rs"]
