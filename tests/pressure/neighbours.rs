@@ -105,10 +105,7 @@ impl Server {
             last.rate_since(&then.unwrap()),
         );
         println!("most of the slots after {most_at:?}, hit rate {before:.2} and then {after:.2}");
-        assert!(
-            after > before + 0.1 && after > 0.6,
-            "{before} and then {after}"
-        );
+        assert!(after > before && after > 0.8, "{before} and then {after}");
         tokens
     }
 
