@@ -9,6 +9,7 @@ mod files;
 #[allow(dead_code)]
 #[path = "../build/run.rs"]
 mod run;
+#[allow(dead_code)]
 #[path = "../build/tls.rs"]
 mod tls;
 #[allow(dead_code)]

@@ -7,8 +7,9 @@ mod child;
 mod serving;
 
 use child::{command, polyglot, run, widen};
+use hotset::memory::division::Member;
 use hotset::profile::Profile;
-use hotset::sharing::{Entry, Ledger};
+use hotset::sharing::{self, Entry, Ledger};
 use hotset::trace::Trace;
 use serde_json::{Value, json};
 use serving::LlamaServer;
@@ -180,6 +181,79 @@ fn a_size_is_shared_by_those_who_live() {
         watcher.join().unwrap();
     });
     server.stop();
+}
+
+/// The models of `auto` that tell each other below `base` what they have.
+fn members(base: &Path) -> Vec<Member> {
+    let users = fs::read_dir(base).into_iter().flatten().flatten();
+    let groups = users.flat_map(|user| fs::read_dir(user.path()).into_iter().flatten().flatten());
+    let autos = groups.filter(|group| group.file_name().to_string_lossy().starts_with("auto-"));
+    autos
+        .flat_map(|group| sharing::living(&group.path()))
+        .collect()
+}
+
+#[test]
+fn models_of_auto_know_each_other() {
+    let router = Router::new();
+    let run = router.path("run");
+    let server = router.start(&[("HOTSET_RAM", "auto")]);
+    for (name, n) in [("one", 1), ("two", 2)] {
+        let body = json!({"model": name, "prompt": "Il disco", "n_predict": 8});
+        server.post("completion", &body);
+        wait_for("member", || members(&run).len() == n);
+    }
+    wait_for("memory of both", || {
+        members(&run).iter().all(|m| m.held > 0)
+    });
+    let both = members(&run);
+    assert_ne!(both[0].process, both[1].process, "{both:?}");
+    assert!(
+        both.iter().all(|m| m.busy_at > 0 && m.told_at >= m.busy_at),
+        "{both:?}"
+    );
+    kill_one(server.id());
+    wait_for("end of one", || members(&run).len() == 1);
+    server.stop();
+    assert!(members(&run).is_empty());
+}
+
+/// Where no folder can be used, a line says so, and all else is as ever.
+#[test]
+fn without_a_folder_models_of_auto_are_alone() {
+    let router = Router::new();
+    let [bad, good] = ["bad", "good"].map(|name| router.path(name));
+    for dir in [&bad, &good] {
+        fs::create_dir(dir).unwrap();
+    }
+    let user = user_number();
+    fs::write(bad.join(format!("hotset-{user}")), "no folder").unwrap();
+    for (temporary, is_alone) in [(&good, false), (&bad, true)] {
+        let mut server = command(
+            env!("CARGO_BIN_EXE_llama-server"),
+            &[("HOTSET_RAM", "auto")],
+        );
+        server.env("XDG_RUNTIME_DIR", &bad).env("TMPDIR", temporary);
+        server.arg("-m").arg(polyglot());
+        let mut server = LlamaServer::start_with(server, &["-c", "512"]);
+        let warning = "in other processes are not told";
+        match is_alone {
+            true => server.wait_for(warning, 1),
+            false => wait_for("member", || members(&good).len() == 1),
+        }
+        server.complete("Il disco".into());
+        let said = server.stop();
+        assert_eq!(
+            said.matches(warning).count(),
+            usize::from(is_alone),
+            "{said}"
+        );
+    }
+}
+
+/// Who runs this.
+fn user_number() -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap())
 }
 
 /// Kills a process that the router has started.

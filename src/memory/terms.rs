@@ -154,8 +154,8 @@ mod tests {
             (state >> 20) % n
         };
         for _ in 0..3000 {
-            let at_most = [100 * MIB, GIB, 9 * GIB, 400 * GIB][random(4) as usize];
-            let n_bytes = random(at_most);
+            let most = [100 * MIB, GIB, 9 * GIB, 400 * GIB][random(4) as usize];
+            let n_bytes = random(most);
             let mut part = || random(n_bytes / 3 + 1);
             let needs = Needs {
                 weights: part(),

@@ -41,30 +41,31 @@ struct View {
     size: u64,
     /// What the one that looks gets of it.
     mine: u64,
-    /// Whether somebody who stalls gets more than it has.
-    is_awaited: bool,
 }
 
 impl View {
     fn new(now: &Sample, own: &Member, others: &[Member]) -> Self {
         let at = own.told_at;
         let free = now.spare - others_need(own.process, own.room, others) as i64;
-        let own = Member { held: now.in_use, ..*own };
-        let members: Vec<Member> = [own].into_iter().chain(others.iter().filter(|o| o.answers(at)).copied()).collect();
-        let held = members.iter().fold(0, |sum: u64, m| sum.saturating_add(m.held));
+        let own = Member {
+            held: now.in_use,
+            ..*own
+        };
+        let members: Vec<Member> = [own]
+            .into_iter()
+            .chain(others.iter().filter(|o| o.answers(at)).copied())
+            .collect();
+        let held = members
+            .iter()
+            .fold(0, |sum: u64, m| sum.saturating_add(m.held));
         let available = free.saturating_add_unsigned(held);
         let reserve = reserve(available.max(0) as u64) as i64;
         let size = (available - reserve).max(0) as u64;
-        let parts = divide(size, &members, at);
-        let awaits = |(m, &part): (&Member, &u64)| m.stalls(at) && part > m.held;
-        let is_awaited = members.iter().zip(&parts).skip(1).any(awaits);
-        let mine = parts[0];
         Self {
             reserve,
             free,
             size,
-            mine,
-            is_awaited,
+            mine: divide(size, &members, at)[0],
         }
     }
 }
@@ -84,7 +85,13 @@ pub fn others_need(process: u64, room: u64, others: &[Member]) -> u64 {
 
 impl Turns {
     /// The bytes that experts are to have from now on, if that changes, and why. `own` has just been told.
-    pub fn decide(&mut self, auto: &mut Auto, now: &Sample, own: &Member, others: &[Member]) -> Option<(u64, Cause)> {
+    pub fn decide(
+        &mut self,
+        auto: &mut Auto,
+        now: &Sample,
+        own: &Member,
+        others: &[Member],
+    ) -> Option<(u64, Cause)> {
         self.note_given(now.at, others);
         if others.is_empty() {
             self.short_since = None;
@@ -108,12 +115,15 @@ impl Turns {
             most: now.most.min(view.mine.max(now.in_use)),
             ..*now
         };
-        auto.grow(&mine, view.reserve).map(|n_bytes| (n_bytes, Cause::Memory))
+        auto.grow(&mine, view.reserve)
+            .map(|n_bytes| (n_bytes, Cause::Memory))
     }
 
     /// Others have given something, have ended, or have taken of it.
     fn note_given(&mut self, at: Duration, others: &[Member]) {
-        let held = others.iter().fold(0, |sum: u64, m| sum.saturating_add(m.held));
+        let held = others
+            .iter()
+            .fold(0, |sum: u64, m| sum.saturating_add(m.held));
         let before = self.others_held.replace(held).unwrap_or(held);
         if held < before {
             self.credit = self.credit.saturating_add(before - held);
@@ -140,7 +150,7 @@ impl Turns {
     fn give_way(&mut self, now: &Sample, view: &View, slot_bytes: u64) -> Option<u64> {
         let worth = (view.size / WORTH_PART).max(2 * slot_bytes);
         let is_soon = self.gave_at.is_some_and(|gave| now.at - gave < PAUSE);
-        if !view.is_awaited || is_soon || now.in_use < view.mine.saturating_add(worth) {
+        if is_soon || now.in_use < view.mine.saturating_add(worth) {
             return None;
         }
         self.gave_at = Some(now.at);

@@ -23,6 +23,8 @@ struct Model {
     busy_at: u64,
     /// Stopped by a signal.
     is_stopped: bool,
+    /// Cannot give anything back for the moment.
+    is_stuck: bool,
     /// Its looks are at this part of each interval.
     phase: u64,
     /// When it changed, and to what.
@@ -31,7 +33,13 @@ struct Model {
 
 impl Model {
     fn new(number: u64, wanted: u64, held: u64) -> Self {
-        let told = Member { wanted: wanted * MIB, held: held * MIB, least: 60 * MIB, process: number, ..Member::default() };
+        let told = Member {
+            wanted: wanted * MIB,
+            held: held * MIB,
+            least: 60 * MIB,
+            process: number,
+            ..Member::default()
+        };
         Self {
             auto: Auto::new(told.wanted, MIB),
             turns: Turns::default(),
@@ -42,6 +50,7 @@ impl Model {
             is_busy: false,
             busy_at: 0,
             is_stopped: false,
+            is_stuck: false,
             phase: number * 70 % LOOK_MS / TICK_MS * TICK_MS,
             changes: Vec::new(),
         }
@@ -71,10 +80,19 @@ struct World {
 impl World {
     /// Models that could use and have so many mebibytes.
     fn new(n_mib: u64, models: &[(u64, u64)]) -> Self {
-        let models = (1..).zip(models).map(|(n, &(wanted, held))| Model::new(n, wanted, held));
-        let mut world = Self { now: 100_000, n_bytes: n_mib * MIB, models: models.collect() };
+        let models = (1..)
+            .zip(models)
+            .map(|(n, &(wanted, held))| Model::new(n, wanted, held));
+        let mut world = Self {
+            now: 100_000,
+            n_bytes: n_mib * MIB,
+            models: models.collect(),
+        };
         let room = world.room();
-        world.models.iter_mut().for_each(|m| m.tell(world.now, room));
+        world
+            .models
+            .iter_mut()
+            .for_each(|m| m.tell(world.now, room));
         world
     }
 
@@ -114,7 +132,10 @@ impl World {
     fn look(&mut self, i: usize) {
         let filled: u64 = self.models.iter().map(|m| m.filled).sum();
         let now = self.now;
-        let others: Vec<Member> = (0..self.models.len()).filter(|&j| j != i).map(|j| self.models[j].told).collect();
+        let others: Vec<Member> = (0..self.models.len())
+            .filter(|&j| j != i)
+            .map(|j| self.models[j].told)
+            .collect();
         let model = &mut self.models[i];
         model.tell(now, self.n_bytes.saturating_sub(filled));
         let sample = Sample {
@@ -123,7 +144,10 @@ impl World {
             in_use: model.held,
             most: u64::MAX,
         };
-        let decided = model.turns.decide(&mut model.auto, &sample, &model.told, &others);
+        let decided = model
+            .turns
+            .decide(&mut model.auto, &sample, &model.told, &others);
+        let decided = decided.filter(|(n_bytes, _)| !model.is_stuck || *n_bytes > model.held);
         if let Some((n_bytes, _)) = decided {
             model.held = n_bytes / MIB * MIB;
             model.filled = model.filled.min(model.held);
@@ -162,10 +186,17 @@ fn an_idle_one_gives_way_within_five_seconds_and_gets_it_back() {
         world.run(5000);
         let most = world.models[turn].held;
         assert!(most > world.sum() / 10 * 9, "{:?}", world.held());
-        assert!(world.sum() > 1400 * MIB, "nothing is left lying: {:?}", world.held());
+        assert!(
+            world.sum() > 1400 * MIB,
+            "nothing is left lying: {:?}",
+            world.held()
+        );
         let given = &world.models[1 - turn].changes;
         for pair in given.windows(2) {
-            assert!(pair[1].0 - pair[0].0 >= 1000, "one step a second: {given:?}");
+            assert!(
+                pair[1].0 - pair[0].0 >= 1000,
+                "one step a second: {given:?}"
+            );
             assert!(pair[0].1 - pair[1].1 <= 500 * MIB, "small steps: {given:?}");
         }
         world.models[turn].is_busy = false;
@@ -187,7 +218,10 @@ fn those_who_both_stall_get_the_same_and_stay_there() {
     world.models[2].is_busy = true;
     world.run(6000);
     let held = world.held();
-    assert!(held.iter().max().unwrap() - held.iter().min().unwrap() < 150, "{held:?}");
+    assert!(
+        held.iter().max().unwrap() - held.iter().min().unwrap() < 150,
+        "{held:?}"
+    );
     world.assert_at_rest("three stall");
 }
 
@@ -241,6 +275,75 @@ fn who_is_stopped_keeps_what_it_has() {
     assert!(world.sum() + 50 * MIB < world.n_bytes, "{:?}", world.held());
 }
 
+/// Nobody waits for long: neither for one that stalled when it was stopped, nor for one that cannot.
+#[test]
+fn what_others_do_not_give_back_is_given_by_the_rest() {
+    for is_stopped in [true, false] {
+        let mut world = World::new(N_MIB, &[(2000, 750), (2000, 750)]);
+        world.models.iter_mut().for_each(|m| m.is_busy = true);
+        world.run(10_000);
+        world.models[0].is_stopped = is_stopped;
+        world.models[0].is_stuck = true;
+        world.run(2300);
+        world.n_bytes = 1200 * MIB;
+        world.run(if is_stopped {
+            2 * LOOK_MS
+        } else {
+            1000 + 2 * LOOK_MS
+        });
+        let held = world.held();
+        assert!(held[0] > 700 && held[1] < 420, "{is_stopped}: {held:?}");
+    }
+}
+
+/// What was given may be somebody else's already: another member's, or that of a program that is none.
+#[test]
+fn only_what_is_left_of_what_was_given_is_taken() {
+    let own = Member {
+        wanted: 2000 * MIB,
+        told_at: 9000,
+        busy_at: 9000,
+        stalled: 500,
+        ..Member::default()
+    };
+    // What the other one has at three looks, at which time; at the last one so much is free and it will fill so much.
+    let takes = |held: [u64; 3], last_at: u64, spare: i64, needed: u64| {
+        let mut auto = Auto::new(own.wanted, MIB);
+        let mut turns = Turns::default();
+        let mut look = |at, held: u64, spare: i64| {
+            let now = Sample {
+                at: Duration::from_millis(at),
+                spare: spare * MIB as i64,
+                in_use: 0,
+                most: u64::MAX,
+            };
+            let idle = Member {
+                held: held * MIB,
+                needed: needed * MIB,
+                busy_at: 0,
+                process: 1,
+                ..own
+            };
+            turns.decide(&mut auto, &now, &own, &[idle])
+        };
+        let before = 50 + needed as i64;
+        look(0, held[0], before);
+        look(250, held[1], before);
+        let taken = look(last_at, held[2], spare);
+        taken.map(|(n_bytes, cause)| (n_bytes / MIB, cause))
+    };
+    let others = |n_mib| Some((n_mib, Cause::Others));
+    assert_eq!(takes([1500, 1500, 1000], 500, 600, 0), others(500));
+    assert_eq!(takes([1500, 1500, 1500], 500, 600, 0), None, "it has it");
+    assert_eq!(takes([1500, 1000, 1000], 5000, 600, 0), others(500));
+    assert_eq!(takes([1500, 1000, 1000], 6000, 600, 0), None, "long ago");
+    assert_eq!(takes([1500, 1000, 1500], 500, 600, 0), None, "it was taken");
+    // The reserve of all stays, and what the other one will fill.
+    assert_eq!(takes([1500, 1500, 1000], 500, 300, 0), others(218));
+    assert_eq!(takes([1500, 1500, 1000], 500, 700, 400), others(218));
+    assert_eq!(takes([1500, 1500, 1000], 500, 60, 0), None);
+}
+
 #[test]
 fn what_is_missing_is_given_back_by_all_at_the_next_look() {
     for n_mib in [1500, 1000, 500, 90] {
@@ -250,8 +353,16 @@ fn what_is_missing_is_given_back_by_all_at_the_next_look() {
         world.n_bytes = n_mib * MIB;
         world.run(LOOK_MS * 2);
         let reserve = reserve(world.n_bytes);
-        assert!(world.sum() + reserve / 2 <= world.n_bytes, "{n_mib}: {:?}", world.held());
-        assert!(world.sum() + reserve + 100 * MIB > world.n_bytes, "no more than that: {n_mib}: {:?}", world.held());
+        assert!(
+            world.sum() + reserve / 2 <= world.n_bytes,
+            "{n_mib}: {:?}",
+            world.held()
+        );
+        assert!(
+            world.sum() + reserve + 100 * MIB > world.n_bytes,
+            "no more than that: {n_mib}: {:?}",
+            world.held()
+        );
         world.assert_at_rest("it is short");
         let held = world.held();
         assert!(held[0].abs_diff(held[1]) <= 60, "{n_mib}: {held:?}");
@@ -266,9 +377,14 @@ fn what_others_will_fill_is_theirs() {
     let room = world.room();
     world.models[1].tell(world.now, room);
     world.models[0].is_busy = true;
-    world.run(1000);
+    world.run(20_000);
     assert!(world.sum() <= 1500 * MIB, "{:?}", world.held());
-    let of = |process| Member { process, needed: 7, room: 100, ..Member::default() };
+    let of = |process| Member {
+        process,
+        needed: 7,
+        room: 100,
+        ..Member::default()
+    };
     let all = [of(1), of(1), of(2)];
     assert_eq!(others_need(3, 100, &all), 14);
     assert_eq!(others_need(2, 100, &all), 7, "two models of one process");
@@ -302,7 +418,11 @@ fn nothing_swings() {
             }
             world.run(500 + random(8000));
             let reserve = reserve(world.n_bytes);
-            assert!(world.sum() + reserve / 2 <= world.n_bytes, "{round}: {:?}", world.held());
+            assert!(
+                world.sum() + reserve / 2 <= world.n_bytes,
+                "{round}: {:?}",
+                world.held()
+            );
         }
         world.models.iter_mut().for_each(|m| m.is_stopped = false);
         world.run(60_000);

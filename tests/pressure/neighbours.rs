@@ -15,7 +15,9 @@ const N_SLOTS: u64 = 384;
 const ROOM: u64 = 400 * MIB;
 /// Within this they change places.
 const SOON: Duration = Duration::from_secs(5);
-const N_TOKENS: u32 = 600;
+const N_TOKENS: u32 = 500;
+/// Who has computed nothing for so long is idle.
+const IDLE: Duration = Duration::from_secs(3);
 const ARGS: &[&str] = &[
     "-np", "1", "-ub", "32", "-b", "32", "-c", "1024", "--temp", "0",
 ];
@@ -103,10 +105,7 @@ impl Server {
             last.rate_since(&then.unwrap()),
         );
         println!("most of the slots after {most_at:?}, hit rate {before:.2} and then {after:.2}");
-        assert!(
-            after > before + 0.1 && after > 0.6,
-            "{before} and then {after}"
-        );
+        assert!(after > before && after > 0.8, "{before} and then {after}");
         tokens
     }
 
@@ -146,34 +145,31 @@ fn who_is_asked_has_the_memory() {
     assert!(two.counters().n_slots < N_SLOTS / 2, "little is left");
 
     // Each in turn, while the other is idle.
-    for _ in 0..2 {
-        assert!(two.generate_and_grow(PROMPTS[1]) == stock[1]);
-        has_slots(&one, "gave way", |n| n < N_SLOTS / 2);
-        assert!(one.counters().n_slots > 0, "it keeps a little");
-        std::thread::sleep(Duration::from_secs(3));
-        assert!(one.generate_and_grow(PROMPTS[0]) == stock[0]);
-    }
+    assert!(two.generate_and_grow(PROMPTS[1]) == stock[1]);
+    has_slots(&one, "gave way", |n| n < N_SLOTS / 2);
+    assert!(one.counters().n_slots > 0, "it keeps a little");
+    std::thread::sleep(IDLE);
+    assert!(one.generate_and_grow(PROMPTS[0]) == stock[0]);
 
     // Of one that is stopped nothing can be had, and nobody waits for it.
     one.signal(libc::SIGSTOP);
-    let begin = Instant::now();
     assert!(two.generate(PROMPTS[1], |_, _| ()) == stock[1]);
-    assert!(
-        two.counters().n_slots < N_SLOTS / 2,
-        "after {:?}",
-        begin.elapsed()
-    );
+    assert!(two.counters().n_slots < N_SLOTS / 2);
     one.signal(libc::SIGCONT);
     assert!(two.generate_and_grow(PROMPTS[1]) == stock[1]);
 
     // What one that is killed had is there for the other.
-    std::thread::sleep(Duration::from_secs(3));
-    assert!(one.generate_and_grow(PROMPTS[0]) == stock[0]);
     two.signal(libc::SIGKILL);
     has_slots(&one, "all", |n| n > N_SLOTS / 10 * 8);
-    let said = one.server.stop();
+    let said = one.server.running().stderr();
     assert!(said.contains("another model needs memory"), "{said}");
-    drop(two);
+    one.signal(libc::SIGTERM);
+    let begin = Instant::now();
+    while one.server.running().is_running() {
+        assert!(begin.elapsed() < 6 * SOON, "it ends");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop((one, two));
     drop(group);
     let left = std::fs::read_dir(dir.path()).unwrap().flatten();
     let left: Vec<_> = left.filter(|entry| entry.path().is_dir()).collect();
