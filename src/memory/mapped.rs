@@ -150,7 +150,7 @@ VmFlags: rd wr mr mw me ac lo
     #[cfg(target_os = "linux")]
     #[test]
     fn a_program_is_a_file_that_is_mapped() {
-        let code = droppable as usize;
+        let code = droppable as *const () as usize;
         let span = code..code + 16;
         assert_eq!(Mapped::of(vec![span.clone(), span]).0, 16);
         let own = Box::new([0u8; 64]);
