@@ -382,7 +382,7 @@ fn a_server_that_sleeps_has_one_recording() {
         let answer = server.complete("Der Rechner liest".into());
         // The last token is not computed.
         n_sent += answer["timings"]["prompt_n"].as_u64().unwrap() + 24 - 1;
-        server.wait_for("entering sleeping state", n_sleeps);
+        server.wait_until_asleep(n_sleeps);
     }
     let said = server.stop();
     assert_eq!(said.matches("is recorded in").count(), 1, "{said}");

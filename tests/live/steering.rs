@@ -274,7 +274,7 @@ fn what_was_changed_holds_when_it_wakes() {
         (stats["n_slots"].clone(), stats["policy"].clone())
     };
     let before = slots(&server);
-    server.wait_for("entering sleeping state", 1);
+    server.wait_until_asleep(1);
     while server.get("/hotset/stats") != json!([]) {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
@@ -283,8 +283,6 @@ fn what_was_changed_holds_when_it_wakes() {
         status == 400 && answer.to_string().contains("asleep"),
         "{answer}"
     );
-    // The system that it falls asleep in is not to be disturbed.
-    std::thread::sleep(std::time::Duration::from_millis(300));
     server.complete(PROMPT.into());
     assert_eq!(slots(&server), before);
     assert_eq!(before.1, policy);

@@ -121,11 +121,6 @@ fn few_counters_are_kept() {
 }
 
 const ARGS: &[&str] = &["-np", "1", "-c", "512", "--sleep-idle-seconds", "1"];
-/// Said once, when it begins to free its model.
-const ASLEEP: &str = "server is entering sleeping state";
-
-/// Until its model is gone. A signal that comes before finds llama-server with a lock that its own handler wants.
-const FALLING_ASLEEP: Duration = Duration::from_millis(300);
 
 /// The share of what generation picked that was there, in each life of a server.
 fn rates(all: &[Value]) -> Vec<f64> {
@@ -150,13 +145,12 @@ fn a_server_that_wakes_is_warm() {
         let mut server = LlamaServer::start(&polyglot(), &vars, ARGS);
         for n_sleeps in 1..=3 {
             (0..2).for_each(|_| drop(server.complete(TEXT.into())));
-            server.wait_for(ASLEEP, n_sleeps);
+            server.wait_until_asleep(n_sleeps);
             let n_written = || file.try_read_all().len();
             server
                 .running()
                 .wait_until("counters", |_| n_written() == n_sleeps);
         }
-        std::thread::sleep(FALLING_ASLEEP);
         let said = server.stop();
         let all = file.read_all();
         assert_eq!(all.len(), 3, "{all:#?}");
@@ -204,7 +198,7 @@ fn a_server_reports_when_it_goes_to_sleep_and_no_more_than_there_is() {
             "{later}"
         );
         assert_eq!(n_tables(&later), n - 1, "{later}");
-        server.wait_for(ASLEEP, n);
+        server.wait_until_asleep(n);
         let mut n_looks = 0;
         while n_tables(&server.running().stderr()) < n {
             n_looks += 1;
@@ -212,7 +206,6 @@ fn a_server_reports_when_it_goes_to_sleep_and_no_more_than_there_is() {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-    std::thread::sleep(FALLING_ASLEEP);
     let said = server.stop();
     assert_eq!(n_tables(&said), 2, "{said}");
 }

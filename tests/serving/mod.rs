@@ -180,6 +180,13 @@ impl LlamaServer {
         self.running.wait_until(what, is_said);
     }
 
+    /// Waits until it has fallen asleep so many times, and its model is gone. A signal that comes before finds
+    /// llama-server with a lock that its own handler wants, and it never ends.
+    pub fn wait_until_asleep(&mut self, n_times: usize) {
+        self.wait_for("server is entering sleeping state", n_times);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+
     /// Asks for the prompt to be continued by many tokens, in a thread of its own; what becomes of that is nobody's
     /// business. The client loses patience soon: at its end the server waits for those who are still connected.
     pub fn keep_busy(&self, prompt: Value) {
