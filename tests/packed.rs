@@ -94,12 +94,12 @@ fn damage(path: &Path) {
 
 /// A model that this processor computes with other rounding when it is repacked, and what it computes with and without.
 fn rounded_otherwise(dir: &Path) -> (PathBuf, [Output; 2]) {
-    let computed = |spec: &tiny::Spec| {
-        let path = tiny::write(spec, dir);
+    let computed = |spec: tiny::Spec| {
+        let path = tiny::write(&spec, dir);
         let outputs = [true, false].map(|repacks| stock(&path, OPTIONS, repacks));
         (path, outputs)
     };
-    let mut all = tiny::repacked().iter().map(computed);
+    let mut all = tiny::repacked().into_iter().map(computed);
     let found = all.find(|(_, [repacked, plain])| repacked.logits != plain.logits);
     found.expect("some type is rounded otherwise")
 }
