@@ -6,6 +6,7 @@
 //! workload. The slots are those of [`Pools`], as in the engine; no bytes are moved here.
 
 mod fit;
+mod gpu;
 pub mod guard;
 pub mod placement;
 mod stats;
@@ -20,6 +21,7 @@ use crate::recent_events::{self, RecentEvents};
 use crate::residency::{Buffers, Plan};
 use crate::sync::{Held, Lock};
 use crate::trace::{Picks, PoolSpec};
+pub use gpu::Gpu;
 pub use stats::DeviceStats;
 use std::sync::{Arc, MutexGuard};
 

@@ -15,7 +15,6 @@ mod compute_hook;
 mod copies;
 mod device;
 mod device_hook;
-#[cfg(feature = "llama")]
 pub mod device_list;
 mod drawing;
 mod ending;

@@ -4,11 +4,11 @@
 //! (`fit_shim.cpp`), with the very parameters of the model and of its context, a draft model and what is reserved for images
 //! among them. What these take is measured as llama.cpp measures it, by making both without allocating.
 
+use super::device_list::{self, Device};
 use super::loaded::loaded_models;
 use super::sys::{
-    GGML_BACKEND_DEVICE_TYPE_GPU, LLAMA_SPLIT_MODE_LAYER, ggml_backend_cpu_buffer_type,
-    ggml_backend_dev_count, ggml_backend_dev_get, ggml_backend_dev_name, ggml_backend_dev_t,
-    ggml_backend_dev_type, llama_context_params, llama_max_devices, llama_model_params,
+    LLAMA_SPLIT_MODE_LAYER, ggml_backend_cpu_buffer_type, ggml_backend_dev_name,
+    ggml_backend_dev_t, llama_context_params, llama_max_devices, llama_model_params,
     llama_model_tensor_buft_override,
 };
 use super::unmoved;
@@ -223,19 +223,16 @@ unsafe fn patterns(model: &llama_model_params) -> Vec<CString> {
 ///
 /// NULL or such a list.
 unsafe fn n_gpus(devices: *mut ggml_backend_dev_t) -> usize {
-    // SAFETY: a device has a type.
-    let is_gpu = |device| unsafe { ggml_backend_dev_type(device) } == GGML_BACKEND_DEVICE_TYPE_GPU;
     if devices.is_null() {
-        // SAFETY: there are so many.
-        let of = |i| unsafe { ggml_backend_dev_get(i) };
-        // SAFETY: a plain getter.
-        let n = unsafe { ggml_backend_dev_count() };
-        return (0..n).filter(|&i| is_gpu(of(i))).count();
+        return device_list::all().filter(|device| device.is_gpu()).count();
     }
-    // SAFETY: the list has an end.
+    // SAFETY: the list has an end, and before that devices.
     let of = |i| unsafe { *devices.add(i) };
     let listed = (0..).map(of).take_while(|device| !device.is_null());
-    listed.filter(|&device| is_gpu(device)).count()
+    // SAFETY: the same.
+    listed
+        .filter(|&device| unsafe { Device::new(device) }.is_gpu())
+        .count()
 }
 
 /// What llama.cpp asks to be fitted.
@@ -310,7 +307,7 @@ impl Asked<'_> {
         // SAFETY: a device of the model has a type; there is a margin for each.
         let room = |(i, need): (usize, &Need)| unsafe {
             // One that shares the memory of the host takes from it what it gives.
-            let is_gpu = ggml_backend_dev_type(need.device) == GGML_BACKEND_DEVICE_TYPE_GPU;
+            let is_gpu = Device::new(need.device).is_gpu();
             let name = CStr::from_ptr(ggml_backend_dev_name(need.device));
             let room = Room {
                 device: name.to_string_lossy().into_owned(),

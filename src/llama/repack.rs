@@ -6,13 +6,13 @@
 //! of a chunk, and writes them to its address. Where stock llama.cpp would have put a tensor is its own choice: the hook
 //! is told of it when the tensor is bound.
 
+use super::device_list;
 use super::repack_trial::{self, Trial};
 use super::sys::{
-    GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_BACKEND_DEVICE_TYPE_CPU, GGML_BACKEND_DEVICE_TYPE_GPU,
-    GGML_BACKEND_DEVICE_TYPE_IGPU, ggml_backend_buffer_free, ggml_backend_buffer_init_tensor,
-    ggml_backend_buffer_set_usage, ggml_backend_buffer_t, ggml_backend_buffer_type_t,
-    ggml_backend_buft_alloc_buffer, ggml_backend_buft_get_device, ggml_backend_buft_is_host,
-    ggml_backend_buft_name, ggml_backend_dev_count, ggml_backend_dev_get, ggml_backend_dev_type,
+    GGML_BACKEND_BUFFER_USAGE_WEIGHTS, GGML_BACKEND_DEVICE_TYPE_CPU, ggml_backend_buffer_free,
+    ggml_backend_buffer_init_tensor, ggml_backend_buffer_set_usage, ggml_backend_buffer_t,
+    ggml_backend_buffer_type_t, ggml_backend_buft_alloc_buffer, ggml_backend_buft_get_device,
+    ggml_backend_buft_is_host, ggml_backend_buft_name, ggml_backend_dev_type,
     ggml_backend_tensor_set, ggml_tensor, ggml_type, ggml_type_name, ggml_type_size,
 };
 use crate::config::Repack;
@@ -276,12 +276,7 @@ pub(super) unsafe fn is_of_processor(of: ggml_backend_buffer_type_t) -> bool {
 
 /// Whether there is a device that may take experts from memory.
 pub(super) fn has_device() -> bool {
-    // SAFETY: these only look.
-    let type_of = |i| unsafe { ggml_backend_dev_type(ggml_backend_dev_get(i)) };
-    let is_one =
-        |type_| type_ == GGML_BACKEND_DEVICE_TYPE_GPU || type_ == GGML_BACKEND_DEVICE_TYPE_IGPU;
-    // SAFETY: the same.
-    (0..unsafe { ggml_backend_dev_count() }).any(|i| is_one(type_of(i)))
+    device_list::all().any(|device| device.is_gpu() || device.is_integrated())
 }
 
 /// What is done with experts of a type, and why.

@@ -1,17 +1,16 @@
 //! Whether a model that is about to be loaded fits in memory as it is.
 
+use super::device_list;
 use super::sys::{
-    GGML_BACKEND_DEVICE_TYPE_CPU, GGML_BACKEND_DEVICE_TYPE_GPU, ggml_backend_dev_by_type,
-    ggml_backend_dev_count, ggml_backend_dev_get, ggml_backend_dev_memory, ggml_backend_dev_type,
-    llama_model, llama_model_get_vocab, llama_model_meta_val_str, llama_model_n_ctx_train,
-    llama_model_n_embd, llama_model_n_head, llama_model_n_head_kv, llama_model_n_layer,
-    llama_model_size, llama_vocab_n_tokens,
+    GGML_BACKEND_DEVICE_TYPE_CPU, ggml_backend_dev_by_type, ggml_backend_dev_memory, llama_model,
+    llama_model_get_vocab, llama_model_n_ctx_train, llama_model_n_embd, llama_model_n_head,
+    llama_model_n_head_kv, llama_model_n_layer, llama_model_size, llama_vocab_n_tokens,
 };
-use super::title::title_of_model;
+use super::title::{metadata, title_of_model};
 use crate::config::Asked;
 use crate::memory;
 use crate::memory::fits::{Fit, Needs, Room};
-use std::ffi::{CString, c_char};
+use std::ffi::CString;
 use std::sync::Mutex;
 
 /// Bytes of an entry of the KV cache: llama.cpp's default is F16.
@@ -129,18 +128,8 @@ unsafe fn number(model: *const llama_model, what: &str) -> Option<u64> {
     // SAFETY: the caller promises the model.
     let title = unsafe { title_of_model(model) };
     let key = CString::new(format!("{}.{what}", title.architecture?)).ok()?;
-    let mut text = [0u8; 32];
-    // SAFETY: the same; the buffer has this size.
-    let n = unsafe {
-        llama_model_meta_val_str(
-            model,
-            key.as_ptr(),
-            text.as_mut_ptr().cast::<c_char>(),
-            text.len(),
-        )
-    };
-    let text = text.get(..usize::try_from(n).ok()?)?;
-    std::str::from_utf8(text).ok()?.parse().ok()
+    // SAFETY: the same.
+    unsafe { metadata(model, &key) }?.parse().ok()
 }
 
 /// What GPUs have free. Those that share the memory of the host are no memory besides.
@@ -148,17 +137,6 @@ fn device_memory() -> u64 {
     if cfg!(target_os = "macos") {
         return 0;
     }
-    let free = |i| {
-        let (mut free, mut total) = (0, 0);
-        // SAFETY: there is a device of this number.
-        unsafe {
-            let device = ggml_backend_dev_get(i);
-            if ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_GPU {
-                ggml_backend_dev_memory(device, &mut free, &mut total);
-            }
-        }
-        free as u64
-    };
-    // SAFETY: it only counts.
-    (0..unsafe { ggml_backend_dev_count() }).map(free).sum()
+    let gpus = device_list::all().filter(|device| device.is_gpu());
+    gpus.map(|gpu| gpu.memory().0).sum()
 }

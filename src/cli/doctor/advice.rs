@@ -2,10 +2,10 @@
 
 use super::disk::Disk;
 use super::expect::Expectation;
-use super::gpus::Gpu;
 use super::machine::Machine;
 use super::model::Model;
 use super::plan::Plan;
+use hotset::device::Gpu;
 use hotset::measuring::host::READ_AHEAD_KB;
 use hotset::numbers::bytes;
 use serde::Serialize;

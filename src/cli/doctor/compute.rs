@@ -27,9 +27,9 @@ pub struct Compute {
 
 /// How much of that llama.cpp's products of quantised weights reach: they unpack them and have scales. And what a layer
 /// costs besides: threads that wait for each other after each operation.
-const OF_PRODUCTS: f64 = 0.6;
-const OF_MEMORY: f64 = 0.9;
-const LAYER_S: f64 = 60e-6;
+const OF_PRODUCTS: f64 = 0.5;
+const OF_MEMORY: f64 = 0.7;
+const LAYER_S: f64 = 150e-6;
 
 impl Compute {
     /// Seconds that a token takes at least, about, that uses so many bytes and weights.

@@ -73,7 +73,7 @@ const STOCK_READS: [f64; 3] = [1.2, 2.0, 4.0];
 const STOCK_CYCLES: f64 = 1.65;
 const STOCK_READS_CYCLE: [f64; 3] = [0.5, 1.0, 2.6];
 /// Which part of the disk's speed page faults reach.
-const STOCK_SPEED: [f64; 3] = [0.16, 0.3, 0.5];
+const STOCK_SPEED: [f64; 3] = [0.12, 0.3, 0.65];
 
 /// The seconds of a token from several numbers.
 type Seconds<'a, const N: usize> = &'a dyn Fn([f64; N]) -> f64;

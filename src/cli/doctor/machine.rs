@@ -1,6 +1,7 @@
 //! What this machine is, as far as it matters to a model whose experts are on disk.
 
-use super::gpus::{self, Gpu};
+use super::gpus;
+use hotset::device::Gpu;
 use hotset::measuring::host;
 use hotset::memory;
 use rustix::process::{Resource, getrlimit};
