@@ -106,7 +106,9 @@ collect() {
     ln -s ../lib/hotset/ggml-rpc-server "$stage/bin/ggml-rpc-server"
     strip --strip-debug -o "$stage/lib/libhotset.a" "$work/libhotset.a"
     cp include/hotset.h "$stage/include/"
+    mkdir -p "$doc/docs"
     cp README.md LICENSE "$doc/"
+    cp docs/*.md "$doc/docs/"
     cp models/README.md "$doc/MODEL.md"
     cargo metadata --format-version 1 --locked --filter-platform "$triple" |
         "$work/venv/bin/python" "$here/licenses.py" "$llama/src" \
@@ -174,7 +176,8 @@ make_wheel() {
     cp "$here/wheel/WHEEL" "$here/wheel/entry_points.txt" "$info/"
     cp "$doc/LICENSE" "$doc/THIRD-PARTY.txt" "$doc/MODEL.md" "$info/licenses/"
     sed -e "s/@VERSION@/$version/" -e "s/@SUMMARY@/$summary/" "$here/wheel/METADATA" >"$info/METADATA"
-    cat README.md >>"$info/METADATA"
+    # A page of an index has no files beside it that links and pictures could lead to.
+    sed -E -e '/^!\[/d' -e 's/\[([^]]*)\]\(([^)h]|h[^t])[^)]*\)/\1/g' README.md >>"$info/METADATA"
     find "$wheel" -name __pycache__ -exec rm -r {} +
     "$work/venv/bin/python" -m wheel pack "$wheel" --dest-dir "$out" >/dev/null
     "$work/venv/bin/auditwheel" show "$out/$wheel_file"
