@@ -40,7 +40,7 @@ for model in "${models[@]}"; do
     name=$(basename "$model" .gguf)
     # The file is not in the page cache: its disk is what is read, past it.
     for share in ${ram//,/ }; do
-        "$hotset" doctor -m "$model" --ram "$share" --json >"$out/$name.doctor-${share%\%}.json"
+        "$hotset" doctor -m "$model" --ram "$share" --json | sed "s|$(dirname "$model")/||g" >"$out/$name.doctor-${share%\%}.json"
     done
     "$hotset" bench -m "$model" --ram "$ram" --policies adaptive --prefetch auto --prompts benches/prompts/code.txt \
         --read-ahead-kb 128 -n "${TOKENS:-96}" --prompt-tokens "${PROMPT_TOKENS:-64}" --repeat "${REPEAT:-3}" --json "$out/$name.bench.json"

@@ -33,7 +33,7 @@ ours=${CARGO_TARGET_DIR:-target}/release/llama-bench
 measure() {
     local variant=$1 round=$2 model=$3 setting=$4 program=$5
     env "$setting" HOTSET_STATS=off "$program" -m "$model" -p 512 -n 64 -r 1 -t "$threads" -o jsonl 2>/dev/null |
-        sed "s|^{|{\"variant\": \"$variant\", \"round\": $round, |" | tee -a "$out/raw.jsonl" >&2
+        sed -e "s|^{|{\"variant\": \"$variant\", \"round\": $round, |" -e "s|$(dirname "$model")/||g" | tee -a "$out/raw.jsonl" >&2
 }
 
 : >"$out/raw.jsonl"

@@ -15,12 +15,13 @@ shift 2
 mkdir -p "$out"
 hotset=${CARGO_TARGET_DIR:-target}/release/hotset
 
+TIMEFORMAT=%3R
 first_token() {
     "$hotset" run --tool completion "$@" -p "Ciao" -n 1 -no-cnv --no-warmup >/dev/null 2>&1
 }
 
 measure() {
-    local model=$1 cache=$2 variant=$3 start
+    local model=$1 cache=$2 variant=$3 seconds
     shift 3
     if [ "$cache" = cold ]; then
         sync
@@ -28,9 +29,8 @@ measure() {
     else
         cat "$model" >/dev/null
     fi
-    start=$(date +%s.%N)
-    first_token "$@" -m "$model"
-    echo "$(basename "$model"),$cache,$variant,$(python3 -c "import sys; print('%.3f' % (float(sys.argv[2]) - float(sys.argv[1])))" "$start" "$(date +%s.%N)")"
+    seconds=$({ time first_token "$@" -m "$model"; } 2>&1)
+    echo "$(basename "$model"),$cache,$variant,$seconds"
 }
 
 echo "model,cache,variant,seconds" >"$out/raw.csv"
