@@ -1,7 +1,8 @@
 //! Options of the user's for llama.cpp's build: `CMAKE_ARGS`, as other packages that build it take them, and
 //! `HOTSET_PORTABLE`.
 
-use anyhow::{Context, Result, bail, ensure};
+use super::settings;
+use anyhow::{Context, Result, ensure};
 
 /// The options in `text`, which is quoted as in a shell; `own` are those that the build sets.
 pub fn parse(text: &str, own: &[&str]) -> Result<Vec<(String, String)>> {
@@ -28,12 +29,9 @@ fn option(word: &str, own: &[&str]) -> Result<(String, String)> {
 
 /// Whether `HOTSET_PORTABLE`, which holds `text`, asks for programs that run on other machines too.
 pub fn portable(text: &str) -> Result<bool> {
-    match text {
-        "1" => Ok(true),
-        "" | "0" => Ok(false),
-        _ => bail!(
-            "HOTSET_PORTABLE={text}: it is 1 for programs that run on other machines too, or 0 for those that use \
-             all instructions of this one"
-        ),
-    }
+    let means = [
+        "for programs that run on other machines too",
+        "for those that use all instructions of this one",
+    ];
+    settings::switch("HOTSET_PORTABLE", text, means)
 }

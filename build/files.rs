@@ -19,6 +19,21 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(format!("{:x}", hash.finalize()))
 }
 
+/// What the build reads of llama.cpp.
+pub const PARTS: &[&str] = &[
+    "CMakeLists.txt",
+    "LICENSE",
+    "licenses",
+    "cmake",
+    "common",
+    "ggml",
+    "include",
+    "scripts/ui-assets.cmake",
+    "src",
+    "tools",
+    "vendor",
+];
+
 /// What is no source in a tree of llama.cpp: the page of its server, which `ui` puts there, and the packages that one
 /// was built with in a checkout.
 pub const BUILT: &[&str] = &["tools/ui/dist", "tools/ui/node_modules"];

@@ -18,7 +18,7 @@ const WRAPPED: [&str; 2] = [
 /// These are arguments of the linker and no `rustc-link-lib`: that would put llama.cpp into
 /// libhotset.a, which is for people who build llama.cpp themselves.
 pub fn emit(shim: &Path, build: &Path, programs: &[&str]) -> Result<()> {
-    let mut args = vec![shim.display().to_string()];
+    let mut args = Vec::new();
     for program in programs {
         for arg in fragments(build, program)? {
             if !args.contains(&arg) {
@@ -27,6 +27,9 @@ pub fn emit(shim: &Path, build: &Path, programs: &[&str]) -> Result<()> {
         }
     }
     args.push(runtime().to_owned());
+    // For a test that links a program of its own.
+    println!("cargo:rustc-env=BUILD_LIBRARIES={}", args.join("\t"));
+    args.insert(0, shim.display().to_string());
     // The order of several programs' libraries in one line can't suit each of them.
     let args = if cfg!(target_os = "macos") {
         [args.clone(), args].concat()

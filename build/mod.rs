@@ -1,11 +1,11 @@
 //! The order of the steps, and where each one leaves its result.
 //!
 //! ```text
-//! vendor/llama.cpp                    the pinned tree, as upstream published it
+//! vendor/llama.cpp                    the tree of the default tag, as upstream published it
 //! target/tools                        cmake, ninja and libclang where the machine lacks them
 //! target/llama/sdist                  the package the tree came in
 //! target/llama/<tag>-ui               the page of llama-server
-//! target/llama/boringssl              what cargo is asked with for the sources of BoringSSL
+//! target/llama/cargo                  what cargo is asked with for packages: BoringSSL, trees of other tags
 //! target/llama/<tag>-<features>/src   the tree with the patches
 //! target/llama/<tag>-<features>/build its build, shared by all profiles
 //! ```
@@ -13,15 +13,19 @@
 #[cfg(feature = "llama")]
 mod arguments;
 mod bindings;
+mod checkout;
 mod files;
 #[cfg(feature = "llama")]
 mod link;
 #[cfg(feature = "llama")]
 mod native;
 mod patches;
+mod pins;
 #[cfg(feature = "llama")]
 mod portable;
+mod registry;
 mod run;
+mod settings;
 #[cfg(feature = "llama")]
 mod tls;
 #[cfg(feature = "llama")]
@@ -65,9 +69,15 @@ pub fn prepare() -> Result<()> {
     let _lock = lock(&dirs.target.join("llama"))?;
 
     let tree = upstream::locate(&dirs)?;
-    let name = build_name(&tree.tag)?;
+    let name = build_name(&tree.name)?;
     let root = dirs.target.join("llama").join(&name);
-    let changes = patches::plan(&dirs.package.join("patches"), &tree.root, &root.join("src"))?;
+    let queue = patches::Queue {
+        dir: &dirs.package.join("patches"),
+        tag: &tree.patches,
+        pristine: &tree.root,
+        number: tree.number,
+    };
+    let changes = patches::plan(&queue, &root.join("src"))?;
     let tools = tools::find(&dirs)?;
     // Before the first write, so that an interrupted build is taken up again.
     if !changes.is_empty() {
@@ -87,6 +97,8 @@ pub fn prepare() -> Result<()> {
         tree.root.display()
     );
     println!("cargo:rustc-env=BUILD_LLAMA_SRC={}/src", root.display());
+    println!("cargo:rustc-env=BUILD_LLAMA_NAME={}", tree.name);
+    println!("cargo:rustc-env=BUILD_LLAMA_PATCHES={}", tree.patches);
     println!(
         "cargo:rustc-env=BUILD_TOOLS_PATH={}",
         tools::join(&tools.path)?
@@ -118,13 +130,13 @@ fn dirs() -> Result<Dirs> {
 
 /// `<tag>-hooks`: nothing is built.
 #[cfg(not(feature = "llama"))]
-fn build_name(tag: &str) -> Result<String> {
-    Ok(format!("{tag}-hooks"))
+fn build_name(tree: &str) -> Result<String> {
+    Ok(format!("{tree}-hooks"))
 }
 
 /// `<tag>-<features>`: what decides the bytes of a build, beside the patches.
 #[cfg(feature = "llama")]
-fn build_name(tag: &str) -> Result<String> {
+fn build_name(tree: &str) -> Result<String> {
     let features = [
         ("cuda", cfg!(feature = "cuda")),
         ("metal", cfg!(feature = "metal")),
@@ -133,7 +145,7 @@ fn build_name(tag: &str) -> Result<String> {
         ("vulkan", cfg!(feature = "vulkan")),
     ];
     let on = features.iter().filter(|f| f.1).map(|f| format!("-{}", f.0));
-    Ok(format!("{tag}{}", on.collect::<String>()))
+    Ok(format!("{tree}{}", on.collect::<String>()))
 }
 
 /// Other profiles build at the same time: one of them works, the others wait and find it done.

@@ -6,6 +6,7 @@ use super::files;
 use super::link;
 use super::portable;
 use super::run::{run_watched, say};
+use super::settings;
 use super::tls;
 use super::toolkits;
 use super::tools::Tools;
@@ -28,12 +29,16 @@ const PROGRAMS: &[&str] = &[
     "llama-completion",
 ];
 
+/// Those that are made of the server.
+const OF_SERVER: &[&str] = &["llama-cli", "llama-server"];
+
 /// How often a long build says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Builds what the programs link, in `root/build`, and tells cargo to link it.
 pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result<()> {
-    let mut targets: Vec<_> = PROGRAMS.iter().map(|name| format!("{name}-impl")).collect();
+    let programs = programs(tree);
+    let mut targets: Vec<_> = programs.iter().map(|name| format!("{name}-impl")).collect();
     if cfg!(feature = "rpc") {
         targets.push("ggml-rpc-server".to_owned());
     }
@@ -59,9 +64,9 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
         // It is true again only when all is done: the settings could be changed back before.
         files::remove(&stamp)?;
         ui::install(&page, root)?;
-        say(&format!("configuring llama.cpp {}", tree.tag));
+        say(&format!("configuring llama.cpp {}", tree.name));
         configure(tools, &options, root)?;
-        compile(tools, &tree.tag, &targets, root)?;
+        compile(tools, &tree.name, &targets, root)?;
         files::write_stamp(&stamp, &stamp_text)?;
     }
     if is_portable()? {
@@ -70,8 +75,14 @@ pub fn build(dirs: &Dirs, tools: &Tools, tree: &Upstream, root: &Path) -> Result
     if let Some(line) = tls::missing(&users, &root.join("build"))? {
         println!("cargo:warning={line}");
     }
-    let shim = compile_shim(dirs, &root.join("src"))?;
-    link::emit(&shim, &root.join("build"), PROGRAMS)
+    let shim = compile_shim(dirs, &root.join("src"), tree.has_server())?;
+    link::emit(&shim, &root.join("build"), &programs)
+}
+
+/// Those of [`PROGRAMS`] that the tree has the sources of.
+fn programs(tree: &Upstream) -> Vec<&'static str> {
+    let is_there = |name: &&str| tree.has_server() || !OF_SERVER.contains(name);
+    PROGRAMS.iter().copied().filter(is_there).collect()
 }
 
 /// What the environment says to compilers, as cmake, nvcc and the `cmake` and `cc` crates read it.
@@ -83,24 +94,19 @@ fn compiler_settings() -> Vec<Option<String>> {
     if cfg!(feature = "vulkan") {
         names.extend(vulkan::VARIABLES);
     }
-    names.into_iter().map(setting).collect()
-}
-
-fn setting(name: &str) -> Option<String> {
-    println!("cargo:rerun-if-env-changed={name}");
-    env::var(name).ok()
+    names.into_iter().map(settings::text).collect()
 }
 
 /// Whether the build is for other machines too.
 pub fn is_portable() -> Result<bool> {
-    arguments::portable(&setting("HOTSET_PORTABLE").unwrap_or_default())
+    arguments::portable(&settings::text("HOTSET_PORTABLE").unwrap_or_default())
 }
 
 /// What `CMAKE_ARGS` says.
 fn users_options(tree: &Upstream) -> Result<Vec<(String, String)>> {
     let ours = our_options(tree)?;
     let names: Vec<_> = ours.iter().map(|(name, _)| *name).collect();
-    arguments::parse(&setting("CMAKE_ARGS").unwrap_or_default(), &names)
+    arguments::parse(&settings::text("CMAKE_ARGS").unwrap_or_default(), &names)
 }
 
 /// Our options, then the user's.
@@ -135,13 +141,13 @@ fn page(
     let maker = ui::Maker {
         pristine: &tree.root,
         src: &root.join("src"),
-        number: &tree.number,
-        dir: &dirs.target.join("llama").join(format!("{}-ui", tree.tag)),
+        number: &tree.number.to_string(),
+        dir: &dirs.target.join("llama").join(format!("{}-ui", tree.name)),
         path: &tools.search_path(),
         npm_limit: ui::NPM_LIMIT,
         say,
     };
-    match ui::ways(users) {
+    match ui::ways(users).filter(|_| tree.has_server()) {
         Some(ways) => maker.page(ways),
         None => maker.of_tree(),
     }
@@ -162,10 +168,10 @@ fn our_options(tree: &Upstream) -> Result<Vec<(&'static str, String)>> {
         off("LLAMA_BUILD_APP"),
         off("LLAMA_BUILD_EXAMPLES"),
         off("LLAMA_BUILD_TESTS"),
-        ("LLAMA_BUILD_SERVER", switch(true)),
+        ("LLAMA_BUILD_SERVER", switch(tree.has_server())),
         ("LLAMA_BUILD_TOOLS", switch(true)),
-        ("LLAMA_BUILD_NUMBER", tree.number.clone()),
-        ("LLAMA_BUILD_COMMIT", tree.tag.clone()),
+        ("LLAMA_BUILD_NUMBER", tree.number.to_string()),
+        ("LLAMA_BUILD_COMMIT", tree.name.clone()),
     ];
     if is_portable()? {
         options.extend(portable::options());
@@ -237,8 +243,11 @@ fn steps(line: &str) -> Option<(u32, u32)> {
 }
 
 /// Compiles the shims, whose archive is linked with llama.cpp's and never goes into our own.
-fn compile_shim(dirs: &Dirs, src: &Path) -> Result<std::path::PathBuf> {
+fn compile_shim(dirs: &Dirs, src: &Path, has_server: bool) -> Result<std::path::PathBuf> {
     let mut build = cc::Build::new();
+    if !has_server {
+        build.define("HOTSET_NO_SERVER", None);
+    }
     for folder in ["common", "include", "ggml/include"] {
         // As a system's: upstream's headers may warn.
         build.flag(format!("-isystem{}", src.join(folder).display()));

