@@ -33,8 +33,9 @@ impl Hub {
     fn start_as(name: &str, n_cuts: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        fs::create_dir(path("files")).unwrap();
-        fs::copy(polyglot(), path("files").join(FILE)).unwrap();
+        let file = path("files").join(REPOSITORY).join(FILE);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::copy(polyglot(), file).unwrap();
         let pair = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         fs::write(path("hub.pem"), pair.cert.pem()).unwrap();
         fs::write(path("hub.key"), pair.signing_key.serialize_pem()).unwrap();
@@ -43,8 +44,9 @@ impl Hub {
                 env!("CARGO_MANIFEST_DIR"),
                 "/tests/downloads/hub.py"
             ))
-            .args([path("hub.pem"), path("hub.key"), path("files")])
-            .args([&n_cuts.to_string(), REPOSITORY])
+            .arg(path("files"))
+            .arg(n_cuts.to_string())
+            .args([path("hub.pem"), path("hub.key")])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -82,7 +84,7 @@ impl Hub {
         let log = fs::read_to_string(self.path("log")).unwrap();
         let of_model = log
             .lines()
-            .filter_map(|line| line.strip_prefix(&format!("GET /files/{FILE} ")));
+            .filter_map(|line| line.strip_prefix(&format!("GET /files/{REPOSITORY}/{FILE} ")));
         of_model.map(str::to_owned).collect()
     }
 
@@ -132,6 +134,7 @@ fn a_model_of_a_hub_is_downloaded_once_and_streamed() {
     offline.args(["run", "--tool", "completion", "--ram", "30%", "--"]);
     offline
         .args(child::ARGS)
+        .args(child::SAMPLED)
         .args(["--offline", "-hf", &by_quantisation]);
     assert_eq!(run(hub.serves(offline, &hub.path("hub.pem"))).text(), right);
     assert_eq!(hub.downloads(), ["-"]);
@@ -166,7 +169,7 @@ fn a_file_that_an_address_names_is_fetched_again_when_it_has_changed() {
     let right = right();
     let hub = Hub::start(0);
     let to = hub.path("here.gguf");
-    let url = hub.url(&format!("files/{FILE}"));
+    let url = hub.url(&format!("files/{REPOSITORY}/{FILE}"));
     let args = ["-m", to.to_str().unwrap(), "-mu", &url];
     for _ in 0..2 {
         assert_eq!(hub.complete(&args).text(), right);
@@ -176,7 +179,7 @@ fn a_file_that_an_address_names_is_fetched_again_when_it_has_changed() {
     // A byte behind the last tensor.
     let mut bytes = fs::read(polyglot()).unwrap();
     bytes.push(0);
-    fs::write(hub.path("files").join(FILE), &bytes).unwrap();
+    fs::write(hub.path("files").join(REPOSITORY).join(FILE), &bytes).unwrap();
     assert_eq!(hub.complete(&args).text(), right);
     assert_eq!(hub.downloads().len(), 2);
     assert_eq!(fs::read(&to).unwrap(), bytes);
