@@ -1,7 +1,7 @@
 //! `hotset plan`: what each amount of memory would bring, and how much a speed needs.
 
 use super::files::open_trace;
-use super::number_args::{NUMBER_MAX, speed, throughput, whole};
+use super::number_args::{NUMBER_MAX, size, speed, throughput, whole};
 use super::out::print;
 use bytesize::ByteSize;
 use clap::ValueEnum;
@@ -22,6 +22,9 @@ use std::path::{Path, PathBuf};
 
 /// What is assumed of a disk that nobody has measured: a solid-state drive of the cheaper kind.
 const DISK_BYTES_PER_S: u64 = 2_000_000_000;
+
+/// What is assumed of the link to a device that nobody has measured: a slot for graphics with half of its lanes.
+const LINK_BYTES_PER_S: u64 = 12_000_000_000;
 
 /// Say what each amount of memory for experts would bring to a recorded workload
 #[derive(clap::Args)]
@@ -44,6 +47,12 @@ pub struct Args {
     /// What the disk reads in a second, as in 2GB/s [default: 2GB/s is assumed]
     #[arg(long, value_name = "SIZE", value_parser = throughput)]
     disk: Option<u64>,
+    /// For a trace: plan the cache of a device with this much room for experts, as in 8GiB, instead of memory
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "disk")]
+    device: Option<u64>,
+    /// What the link to the device takes in a second, as in 12GB/s [default: 12GB/s is assumed]
+    #[arg(long, value_name = "SIZE", value_parser = throughput, requires = "device")]
+    link: Option<u64>,
     /// Find the memory that this many tokens per second need
     #[arg(long, value_name = "TOKENS", value_parser = speed)]
     speed: Option<f64>,
@@ -81,13 +90,28 @@ struct Report<'a> {
     top_k: u32,
     /// Bytes of the model besides its experts; null without the model.
     other_bytes: Option<u64>,
-    disk_bytes_per_s: u64,
+    /// Null for a device.
+    disk_bytes_per_s: Option<u64>,
     /// Whether nobody said so.
     disk_is_assumed: bool,
+    /// Null for memory, and so are those below.
+    device: Option<DevicePlan>,
     #[serde(flatten)]
     plan: &'a MemoryPlan,
     /// What `--speed` asked for.
     wanted: Option<Wanted>,
+}
+
+/// What is said of a device besides.
+#[derive(Serialize)]
+struct DevicePlan {
+    /// Its room for experts.
+    bytes: u64,
+    link_bytes_per_s: u64,
+    /// Whether nobody said so.
+    link_is_assumed: bool,
+    /// The size to choose.
+    moe_cache_mib: u64,
 }
 
 #[derive(Serialize)]
@@ -116,14 +140,26 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         true => args.profile()?,
         false => args.trace()?,
     };
-    let disk_bytes_per_s = args.disk.unwrap_or(DISK_BYTES_PER_S);
+    let bytes_per_s = match args.device {
+        None => args.disk.unwrap_or(DISK_BYTES_PER_S),
+        Some(_) => args.link.unwrap_or(LINK_BYTES_PER_S),
+    };
     let Workload {
         top_k,
         shape,
         measured,
         ..
     } = &workload;
-    let plan = MemoryPlan::new(shape, *top_k, disk_bytes_per_s as f64, measured);
+    let plan = MemoryPlan::new(shape, *top_k, bytes_per_s as f64, measured);
+    let device = args
+        .device
+        .zip(plan.rows.last())
+        .map(|(bytes, last)| DevicePlan {
+            bytes,
+            link_bytes_per_s: bytes_per_s,
+            link_is_assumed: args.link.is_none(),
+            moe_cache_mib: plan.knee_bytes.unwrap_or(last.budget_bytes) >> 20,
+        });
     // JSON has no other text than Unicode.
     let (name, model) = (args.workload.display().to_string(), args.model.as_ref());
     let report = Report {
@@ -136,8 +172,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         n_experts: workload.n_experts,
         top_k: *top_k,
         other_bytes: workload.other_bytes,
-        disk_bytes_per_s,
-        disk_is_assumed: args.disk.is_none(),
+        disk_bytes_per_s: args.device.is_none().then_some(bytes_per_s),
+        disk_is_assumed: args.device.is_none() && args.disk.is_none(),
+        device,
         plan: &plan,
         wanted: args.speed.map(|tokens_per_s| Wanted {
             tokens_per_s,
@@ -161,7 +198,10 @@ impl Args {
             return Err(bad_file(&self.workload, "there are no events to replay"));
         }
         let (shape, other_bytes) = self.shape(&trace)?;
-        let measured = measured::measure(&trace, &shape, policy, &measured::budgets(&shape))?;
+        let measured = match self.device {
+            None => measured::measure(&trace, &shape, policy, &measured::budgets(&shape))?,
+            Some(n_bytes) => caches(&trace, &shape, policy, n_bytes)?,
+        };
         Ok(Workload {
             n_tokens: trace.n_tokens().into(),
             n_layers: header.n_layers,
@@ -196,6 +236,7 @@ impl Args {
         for (option, is_given) in [
             ("--policy", self.policy.is_some()),
             ("--limit", self.limit.is_some()),
+            ("--device", self.device.is_some()),
         ] {
             if is_given {
                 let why = format!("{option} is for traces: a profile does not say in which order");
@@ -236,6 +277,27 @@ impl Args {
     }
 }
 
+/// What caches bring that a device with so much room for experts can have.
+fn caches(
+    trace: &Trace,
+    shape: &Shape,
+    policy: &str,
+    n_bytes: u64,
+) -> Result<Vec<Measured>, Error> {
+    let sizes = measured::cache_sizes(shape, n_bytes);
+    let mut measured = measured::measure_caches(trace, shape, policy, &sizes)?;
+    // llama.cpp makes no smaller ones.
+    measured.retain(|of_one| of_one.n_slots >= trace.header().top_k);
+    match measured.is_empty() {
+        true => Err(Error::setting(
+            "--device",
+            bytes(n_bytes),
+            "expected a size that the experts fit which a token uses of a layer, in whole MiB",
+        )),
+        false => Ok(measured),
+    }
+}
+
 fn bad_file(path: &Path, why: &str) -> Error {
     Error::file(path, why)
 }
@@ -269,20 +331,36 @@ impl Report<'_> {
                 bytes(knee)
             ),
             None => format!(
-                "knee          none: up to all experts, {step} more bring a point or more\n"
+                "knee          none: up to {}, {step} more bring a point or more\n",
+                if self.device.is_some() {
+                    "the last one"
+                } else {
+                    "all experts"
+                }
             ),
         };
         if let Some(wanted) = &self.wanted {
             text += &self.wanted_line(wanted);
         }
-        let assumed = match self.disk_is_assumed {
-            true => ", which is assumed: measure the disk and pass --disk",
-            false => "",
+        let assumed = |is_assumed, what| match is_assumed {
+            true => format!(", which is assumed: measure the {what} and pass --{what}"),
+            false => String::new(),
         };
-        text += &format!(
-            "tokens/s      what reads allow at {}/s{assumed}\n",
-            ByteSize(self.disk_bytes_per_s).display().si(),
-        );
+        let per_s = |n: u64| ByteSize(n).display().si().to_string();
+        if let Some(device) = &self.device {
+            let link = assumed(device.link_is_assumed, "link");
+            let per_s = per_s(device.link_bytes_per_s);
+            text += &format!("tokens/s      what sending allows at {per_s}/s{link}\n");
+            let mib = device.moe_cache_mib;
+            return text
+                + &format!(
+                    "device        --moe-cache-mib {mib} of {}\n",
+                    bytes(device.bytes)
+                );
+        }
+        let disk = assumed(self.disk_is_assumed, "disk");
+        let per_s = per_s(self.disk_bytes_per_s.unwrap_or_default());
+        text += &format!("tokens/s      what reads allow at {per_s}/s{disk}\n");
         let others = self.other_bytes.map_or(String::new(), |n| {
             format!("; the rest of the model takes {} besides", bytes(n))
         });
@@ -290,10 +368,9 @@ impl Report<'_> {
     }
 
     fn wanted_line(&self, wanted: &Wanted) -> String {
-        let rows = &self.plan.rows;
         let need = match wanted.budget_bytes {
             None => "no budget is enough".to_string(),
-            Some(n) if rows.last().is_some_and(|row| row.budget_bytes == n) => {
+            Some(n) if n == self.plan.expert_bytes => {
                 format!("{}: nothing less than all experts is enough", bytes(n))
             }
             Some(n) => format!("{} are enough", bytes(n)),
@@ -308,14 +385,11 @@ impl Report<'_> {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
         let gain = format!("+{}", bytes(self.plan.step_bytes));
-        table.set_header([
-            "MEMORY",
-            "OF ALL",
-            "HIT RATE",
-            &gain,
-            "READ/TOKEN",
-            "TOKENS/S",
-        ]);
+        let [memory, read] = match self.device {
+            None => ["MEMORY", "READ/TOKEN"],
+            Some(_) => ["DEVICE", "SENT/TOKEN"],
+        };
+        table.set_header([memory, "OF ALL", "HIT RATE", &gain, read, "TOKENS/S"]);
         table.add_rows(self.plan.rows.iter().map(cells));
         for column in table.column_iter_mut() {
             column.set_cell_alignment(CellAlignment::Right);

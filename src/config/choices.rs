@@ -27,6 +27,7 @@ const fn of_experts(names: &'static [&'static str], variable: &'static str) -> C
 }
 
 const TENSORS: &str = "LLAMA_ARG_OVERRIDE_TENSOR";
+const CACHE: &str = "LLAMA_ARG_MOE_CACHE_MIB";
 
 /// With one of these nothing is chosen for anybody.
 const CHOICES: &[Choice] = &[
@@ -38,7 +39,7 @@ const CHOICES: &[Choice] = &[
     of_experts(&["-ncmoe", "--n-cpu-moe"], "LLAMA_ARG_N_CPU_MOE"),
     choice(&["-cmoe", "--cpu-moe"], "LLAMA_ARG_CPU_MOE"),
     choice(&["-ncffn", "--n-cpu-ffn"], "LLAMA_ARG_N_CPU_FFN"),
-    choice(&["--moe-cache-mib"], "LLAMA_ARG_MOE_CACHE_MIB"),
+    choice(&["--moe-cache-mib"], CACHE),
     choice(&["-sm", "--split-mode"], "LLAMA_ARG_SPLIT_MODE"),
     choice(&["-ts", "--tensor-split"], "LLAMA_ARG_TENSOR_SPLIT"),
     choice(&["-fit", "--fit"], "LLAMA_ARG_FIT"),
@@ -53,6 +54,8 @@ pub struct Choices {
     pub of_experts: Vec<String>,
     /// The one of these that names tensors.
     pub of_tensors: Option<String>,
+    /// Whether the size of a device's cache is among them.
+    pub has_cache: bool,
 }
 
 impl Choices {
@@ -67,6 +70,7 @@ impl Choices {
             else {
                 continue;
             };
+            choices.has_cache |= choice.variable == CACHE;
             if choice.variable == TENSORS {
                 choices.of_tensors = Some(named.clone());
             }
@@ -119,7 +123,9 @@ mod tests {
             "-fit",
         ];
         assert_eq!(found.all, all);
+        assert!(found.has_cache);
         let tensors = choices("x --override_tensor exps=CPU", &[]);
+        assert!(!tensors.has_cache);
         assert_eq!(tensors.of_tensors.as_deref(), Some("--override_tensor"));
         assert_eq!(tensors.of_experts, tensors.all);
     }

@@ -10,7 +10,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 /// Read by the build, ignored here.
-const BUILD_VARIABLES: [&str; 2] = ["HOTSET_LLAMA_CPP_DIR", "HOTSET_PORTABLE"];
+const BUILD_VARIABLES: [&str; 4] = [
+    "HOTSET_LLAMA_CPP_ANY",
+    "HOTSET_LLAMA_CPP_DIR",
+    "HOTSET_LLAMA_CPP_TAG",
+    "HOTSET_PORTABLE",
+];
 
 impl Config {
     /// Reads the variables of [`KNOBS`] among `vars`.
@@ -140,7 +145,7 @@ mod tests {
             let error = parse(knob.name, "\u{1}").unwrap_err().to_string();
             assert!(!error.contains("no such setting"), "{error}");
         }
-        for name in ["PATH", "HOTSET_LLAMA_CPP_DIR", "HOTSET_PORTABLE"] {
+        for name in BUILD_VARIABLES.into_iter().chain(["PATH"]) {
             assert!(parse(name, "anything").is_ok(), "{name}");
         }
         assert!(parse("HOTSET_RAM", "").unwrap().ram.is_none());

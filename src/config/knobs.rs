@@ -91,10 +91,11 @@ pub const KNOBS: &[Knob] = &[
     },
     Knob {
         name: "HOTSET_DEVICE_CACHE",
-        values: "experts on a device (`--moe-cache-mib`) are used while that pays: `auto`; `on`: always",
-        default: "`auto`",
+        values: "`auto`: a device keeps as many experts as it has room for, unless `--moe-cache-mib` says how many, and they are used while that pays; `on`: as many as that says, always",
+        default: "unset: as many as that says, while that pays; `hotset run` chooses where nobody has",
         set: |config, knob, value| {
             config.guards_device = knob.one_of(value, [("auto", true), ("on", false)])?;
+            config.sizes_device = config.guards_device;
             Ok(())
         },
     },

@@ -30,6 +30,8 @@ pub struct Config {
     pub packs: bool,
     /// Whether experts on a device are left aside where they cost more time than they save.
     pub guards_device: bool,
+    /// Whether somebody has asked for a choice of how much devices keep.
+    pub sizes_device: bool,
     /// How to read.
     pub io: QueueKind,
     /// Where the counters go.
@@ -80,6 +82,7 @@ impl Default for Config {
             repack: Repack::Auto,
             packs: true,
             guards_device: true,
+            sizes_device: false,
             io: QueueKind::Auto,
             stats: StatsTo::Exit,
             answers: true,

@@ -243,7 +243,7 @@ mod tests {
                 n_tokens: 1,
                 experts: &[i / 2 % 4],
                 rows: &[1],
-                ranks: &[],
+                ..Event::default()
             };
             recent.push(&event);
         }

@@ -37,6 +37,7 @@ struct hotset_shape {
     uint32_t n_ctx_train;
     uint32_t n_expert;
     uint32_t n_layer;
+    uint64_t host; // bytes of weights in host memory
 };
 
 // Returns whether it has decided.
@@ -83,6 +84,7 @@ extern "C" int hotset_fit_measure(const hotset_fit * fit, hotset_need * needs, s
         if (n > n_max) {
             return -1;
         }
+        shape->host = all.back().model;
         for (size_t i = 0; i < n; i++) {
             needs[i] = { devices[i], (uint64_t) std::max<int64_t>(all[i].free, 0), 0, 0, 0 };
             add(needs[i], all[i], true);

@@ -6,10 +6,10 @@
 
 use super::device_list::{self, Device};
 use super::loaded::loaded_models;
+use super::overrides::{self, END, EXPERTS, listed};
 use super::sys::{
-    LLAMA_SPLIT_MODE_LAYER, ggml_backend_cpu_buffer_type, ggml_backend_dev_name,
-    ggml_backend_dev_t, llama_context_params, llama_max_devices, llama_model_params,
-    llama_model_tensor_buft_override,
+    LLAMA_SPLIT_MODE_LAYER, ggml_backend_dev_name, ggml_backend_dev_t, llama_context_params,
+    llama_max_devices, llama_model_params, llama_model_tensor_buft_override,
 };
 use super::unmoved;
 use super::whole::{self, Placed};
@@ -17,16 +17,12 @@ use crate::config::{Choices, Config, Ram};
 use crate::device::placement::{Contexts, MIB, Room, cache_bytes, fits};
 use crate::gguf;
 use crate::report;
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
 
-/// Experts, as `--cpu-moe` names them.
-const EXPERTS: &CStr = c"\\.ffn_(up|down|gate|gate_up)_(ch|)exps";
-/// No tensor is called so.
-const NOTHING: &CStr = c"^$";
 /// llama.cpp knows no more devices than this.
 const N_DEVICES_MAX: usize = 64;
 /// llama.cpp rounds contexts to multiples of this.
@@ -62,6 +58,8 @@ struct Shape {
     n_ctx_train: u32,
     n_expert: u32,
     n_layer: u32,
+    /// Bytes of weights in host memory.
+    host: u64,
 }
 
 type Place = unsafe extern "C" fn(*const Fit) -> bool;
@@ -87,6 +85,8 @@ struct Measured {
 struct Start {
     /// Whether something is chosen where nobody has.
     chooses: bool,
+    /// Whether the size of the cache is, where all else was chosen by somebody.
+    sizes: bool,
     choices: Choices,
     ram_text: String,
 }
@@ -99,8 +99,12 @@ static IS_SPLIT: AtomicBool = AtomicBool::new(false);
 /// What was said last of a model: one that comes back is not told of again.
 static SAID: Mutex<String> = Mutex::new(String::new());
 
-/// What programs of llama.cpp load from now on is looked at, and what nobody has chosen is chosen if `chooses`.
+/// What programs of llama.cpp load from now on is looked at, and what nobody has chosen is chosen if `chooses`, or if
+/// the settings ask for it.
 pub fn begin(config: &Config, chooses: bool) {
+    // The first model of a router would leave nothing to the others.
+    let sizes = config.sizes_device && config.routed.is_none();
+    let chooses = chooses || sizes;
     if !config.enabled || (config.ram.is_none() && !chooses) {
         return;
     }
@@ -108,6 +112,7 @@ pub fn begin(config: &Config, chooses: bool) {
     unmoved::watch(config.choices.clone());
     let start = Start {
         chooses,
+        sizes,
         choices: config.choices.clone(),
         ram_text: config.ram_text.clone(),
     };
@@ -149,71 +154,17 @@ unsafe extern "C" fn load(path: *const c_char, model: *mut llama_model_params) {
     // SAFETY: as the shim promises.
     let (path, model) = unsafe { (CStr::from_ptr(path), &mut *model) };
     // SAFETY: the parameters are good for loading.
-    unmoved::watch_tensors(unsafe { patterns(model) });
+    unmoved::watch_tensors(unsafe { overrides::patterns(model) });
     if !IS_SPLIT.load(Relaxed) {
         return;
     }
     // SAFETY: the parameters are good for loading.
-    let is_pipelined = unsafe { !has_overrides(model) && n_gpus(model.devices) > 1 };
+    let is_pipelined = unsafe { listed(model).is_empty() && n_gpus(model.devices) > 1 };
     let path = Path::new(OsStr::from_bytes(path.to_bytes()));
     if is_pipelined && gguf::read(path).is_ok() {
         // llama.cpp computes batches in a pipeline of devices, with four times the buffers, unless anything is
         // overridden. Where experts are in host memory each layer waits for it, so there is nothing to gain.
-        model.tensor_buft_overrides = nothing();
-    }
-}
-
-/// An override of no tensor.
-fn nothing() -> *const llama_model_tensor_buft_override {
-    struct List([llama_model_tensor_buft_override; 2]);
-    // SAFETY: the pointers are to what lives for ever and does not change.
-    unsafe impl Send for List {}
-    // SAFETY: the same.
-    unsafe impl Sync for List {}
-    static LIST: OnceLock<List> = OnceLock::new();
-    LIST.get_or_init(|| List(overrides(NOTHING))).0.as_ptr()
-}
-
-/// A list of one override, which leaves tensors of a pattern in host memory.
-fn overrides(pattern: &'static CStr) -> [llama_model_tensor_buft_override; 2] {
-    let one = llama_model_tensor_buft_override {
-        pattern: pattern.as_ptr(),
-        // SAFETY: a plain getter.
-        buft: unsafe { ggml_backend_cpu_buffer_type() },
-    };
-    [one, NO_OVERRIDE]
-}
-
-/// What ends a list.
-const NO_OVERRIDE: llama_model_tensor_buft_override = llama_model_tensor_buft_override {
-    pattern: std::ptr::null(),
-    buft: std::ptr::null_mut(),
-};
-
-/// # Safety
-///
-/// The parameters are good for loading a model.
-unsafe fn has_overrides(model: &llama_model_params) -> bool {
-    // SAFETY: NULL, or a list that ends with a pattern that is NULL.
-    unsafe { model.tensor_buft_overrides.as_ref() }.is_some_and(|first| !first.pattern.is_null())
-}
-
-/// What the overrides are of.
-///
-/// # Safety
-///
-/// The parameters are good for loading a model.
-unsafe fn patterns(model: &llama_model_params) -> Vec<CString> {
-    let list = model.tensor_buft_overrides;
-    let of = |i| {
-        // SAFETY: the caller promises a list that ends with a pattern that is NULL.
-        let pattern = unsafe { (*list.add(i)).pattern };
-        // SAFETY: or a C string.
-        (!pattern.is_null()).then(|| unsafe { CStr::from_ptr(pattern) }.to_owned())
-    };
-    match list.is_null() {
-        true => Vec::new(),
-        false => (0..).map_while(of).collect(),
+        model.tensor_buft_overrides = overrides::nothing();
     }
 }
 
@@ -265,28 +216,36 @@ impl Asked<'_> {
             unmoved::hush();
         }
         IS_SPLIT.store(ram.is_some(), Relaxed);
-        if !start.chooses || self.is_chosen(&start.choices) {
-            return false;
-        }
-        unmoved::aside(|| self.choose(&stock))
+        let is_placed = self.is_placed(&start.choices);
+        let is_asked = match is_placed {
+            false => start.chooses,
+            true => start.sizes && !self.is_sized(&start.choices),
+        };
+        is_asked && unmoved::aside(|| self.choose(&stock, is_placed))
     }
 
     /// Whether somebody has chosen where weights go.
-    fn is_chosen(&self, choices: &Choices) -> bool {
+    fn is_placed(&self, choices: &Choices) -> bool {
         // What a file of llama.cpp's own settings says is here, too.
+        // SAFETY: the parameters are good for loading.
+        let is_overridden = unsafe { !listed(self.model).is_empty() };
+        !choices.all.is_empty()
+            || is_overridden
+            || self.model.n_gpu_layers >= 0
+            || self.is_sized(choices)
+    }
+
+    /// Whether somebody has chosen a cache, or how it is to be shared by devices.
+    fn is_sized(&self, choices: &Choices) -> bool {
         // SAFETY: NULL, or as many as there may be devices.
         let is_split = unsafe {
             let split = self.model.tensor_split;
             !split.is_null() && (0..llama_max_devices()).any(|device| *split.add(device) != 0.0)
         };
-        // SAFETY: the parameters are good for loading.
-        let is_overridden = unsafe { has_overrides(self.model) };
-        !choices.all.is_empty()
-            || is_split
-            || is_overridden
-            || self.model.n_gpu_layers >= 0
-            || self.model.split_mode != LLAMA_SPLIT_MODE_LAYER
+        choices.has_cache
             || self.context.moe_cache_size > 0
+            || is_split
+            || self.model.split_mode != LLAMA_SPLIT_MODE_LAYER
     }
 
     /// What the model and its context take, as they are now; `None` if that is not known.
@@ -332,7 +291,7 @@ impl Asked<'_> {
         let n_all = stock.shape.n_layer as i32 + 1;
         let takes_all = self.model.n_gpu_layers < 0 || self.model.n_gpu_layers >= n_all;
         // SAFETY: the parameters are good for loading.
-        if !takes_all || unsafe { has_overrides(self.model) } {
+        if !takes_all || unsafe { !listed(self.model).is_empty() } {
             return false;
         }
         if fits(&stock.rooms) {
@@ -362,36 +321,58 @@ impl Asked<'_> {
         }
     }
 
-    /// Puts the dense part on devices, and gives the cache what is left.
-    fn choose(&mut self, stock: &Measured) -> bool {
+    /// Gives the cache what is left on devices beside all else, which is the dense part if nobody has placed it. Returns
+    /// false if that is too much, or if there is nothing to add to what was chosen.
+    fn choose(&mut self, stock: &Measured, is_placed: bool) -> bool {
         let before = (self.model.tensor_buft_overrides, self.context.n_ctx);
-        let list = overrides(EXPERTS);
-        // SAFETY: there is room for more than two.
-        unsafe { std::ptr::copy_nonoverlapping(list.as_ptr(), self.fit.overrides, list.len()) };
-        self.model.tensor_buft_overrides = self.fit.overrides;
+        let mut list = overrides::of(EXPERTS).to_vec();
+        self.model.tensor_buft_overrides = match is_placed {
+            false => {
+                // SAFETY: there is room for more than two.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(list.as_ptr(), self.fit.overrides, list.len())
+                };
+                self.fit.overrides
+            }
+            // What streams is in host memory, wherever it was to go.
+            true if is_fixed(loaded_models().config.ram) => {
+                // SAFETY: the parameters are good for loading.
+                list.splice(1..1, unsafe { listed(self.model) }.iter().copied());
+                list.as_ptr()
+            }
+            true => before.0,
+        };
         let chosen = self.choose_context(&stock.shape).and_then(|()| {
             let dense = self.measure()?;
             if !fits(&dense.rooms) {
                 say(report::no_room_line(&dense.rooms));
                 return None;
             }
-            Some(self.choose_cache(stock, dense.rooms))
+            Some(self.choose_cache(dense))
         });
-        let Some(rooms) = chosen else {
-            // SAFETY: the same.
-            unsafe { *self.fit.overrides = NO_OVERRIDE };
+        if is_placed {
+            self.model.tensor_buft_overrides = before.0;
+        }
+        let Some(rooms) = chosen.filter(|_| !is_placed || self.context.moe_cache_size > 0) else {
             (self.model.tensor_buft_overrides, self.context.n_ctx) = before;
+            if !is_placed {
+                // SAFETY: the same.
+                unsafe { *self.fit.overrides = END };
+            }
             return false;
         };
-        let mut options = "-ngl all --cpu-moe".to_string();
+        let mut options = Vec::new();
+        if !is_placed {
+            options.push("-ngl all --cpu-moe".to_string());
+        }
         if before.1 == 0 {
-            options += &format!(" -c {}", self.context.n_ctx);
+            options.push(format!("-c {}", self.context.n_ctx));
         }
         if self.context.moe_cache_size > 0 {
             let n_mib = self.context.moe_cache_size as u64 / MIB;
-            options += &format!(" --moe-cache-mib {n_mib}");
+            options.push(format!("--moe-cache-mib {n_mib}"));
         }
-        say(report::placement_line(&options, &rooms));
+        say(report::placement_line(&options.join(" "), &rooms));
         whole::place(Some(Placed::Dense(rooms.iter().map(Room::taken).sum())));
         true
     }
@@ -418,12 +399,12 @@ impl Asked<'_> {
         Some(())
     }
 
-    /// Chooses the size of the cache, beside what is in `rooms`, and returns them with what computing with it takes.
-    fn choose_cache(&mut self, stock: &Measured, mut rooms: Vec<Room>) -> Vec<Room> {
-        let dense = |rooms: &[Room]| rooms.iter().map(|room| room.dense).sum::<u64>();
-        let of_experts = dense(&stock.rooms).saturating_sub(dense(&rooms));
-        // For each pool of slots llama.cpp adds one, and a pool has a layer's experts at least.
-        let most = of_experts + of_experts / u64::from(stock.shape.n_expert) + MIB;
+    /// Chooses the size of the cache, beside what was measured, and returns that with what computing with it takes.
+    fn choose_cache(&mut self, without: Measured) -> Vec<Room> {
+        let Measured { mut rooms, shape } = without;
+        // For each pool of slots llama.cpp adds one, and a pool has a layer's experts at least. Some of what is in host
+        // memory are no experts, for which it makes no slots.
+        let most = shape.host + shape.host / u64::from(shape.n_expert.max(1)) + MIB;
         self.context.moe_cache_size = cache_bytes(&rooms, most) as usize;
         if self.context.moe_cache_size == 0 {
             return rooms;

@@ -46,16 +46,10 @@ pub fn command(exe: &str, vars: &[(&str, &str)]) -> Command {
     command
 }
 
-/// What llama-completion is given beside the model: to continue [`PROMPT`] by 48 sampled tokens.
+/// How llama-completion samples a text that depends on nothing else.
 ///
 /// Nothing is repacked, because that sums in another order on some machines.
-pub const ARGS: &[&str] = &[
-    "-p",
-    PROMPT,
-    "-n",
-    "48",
-    "-c",
-    "512",
+pub const SAMPLED: &[&str] = &[
     "-t",
     "2",
     "--temp",
@@ -63,14 +57,15 @@ pub const ARGS: &[&str] = &[
     "--seed",
     "7",
     "--ignore-eos",
-    "--n-gpu-layers",
-    "0",
     "--no-repack",
     "-no-cnv",
     "--no-display-prompt",
 ];
 
-/// llama-completion with [`ARGS`]; later options win.
+/// What it is given beside [`SAMPLED`] and the model: to continue [`PROMPT`] by 48 tokens.
+pub const ARGS: &[&str] = &["-p", PROMPT, "-n", "48", "-c", "512", "--n-gpu-layers", "0"];
+
+/// llama-completion with [`ARGS`] and [`SAMPLED`]; later options win.
 pub fn completion(model: &Path, vars: &[(&str, &str)], args: &[&str]) -> Command {
     completion_of(&[OsStr::new("-m"), model.as_os_str()], vars, args)
 }
@@ -78,7 +73,7 @@ pub fn completion(model: &Path, vars: &[(&str, &str)], args: &[&str]) -> Command
 /// The same of the model that these options name.
 pub fn completion_of(model: &[impl AsRef<OsStr>], vars: &[(&str, &str)], args: &[&str]) -> Command {
     let mut command = command(env!("CARGO_BIN_EXE_llama-completion"), vars);
-    command.args(model).args(ARGS).args(args);
+    command.args(model).args(ARGS).args(SAMPLED).args(args);
     command
 }
 

@@ -26,7 +26,7 @@ fn model() -> String {
 }
 
 fn plan(args: &[&str]) -> Value {
-    let output = run(hotset(&["plan", "--format", "json"]).args(args));
+    let output = run(&mut hotset(&["plan", "--format", "json"]).args(args));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stderr), "");
     serde_json::from_slice(&output.stdout).expect("it is JSON")
@@ -339,4 +339,80 @@ fn damaged_models_are_refused() {
     let first = write("m-00001-of-00003.gguf", &bytes_of(&parts, 3));
     let error = gguf::read(&first).unwrap_err().to_string();
     assert!(error.contains("m-00002-of-00003.gguf: No such"), "{error}");
+}
+
+#[test]
+fn a_device_gets_whole_mebibytes_and_no_more_than_it_has() {
+    let of_device = |size: &str, more: &[&str]| {
+        let (trace, model) = (trace(), model());
+        let args = [&trace, "-m", &model, "--policy", "lru", "--device", size];
+        plan(&[&args, more].concat())
+    };
+    let tight = of_device("9.5MiB", &["--link", "1GB/s"]);
+    let sizes: Vec<u64> = rows(&tight)
+        .iter()
+        .map(|row| row["budget_bytes"].as_u64().unwrap())
+        .collect();
+    let expected: Vec<u64> = (1..=9).map(|i| i << 20).collect();
+    assert_eq!(sizes, expected);
+    assert_eq!(tight["device"]["link_is_assumed"], false);
+    assert!(tight["disk_bytes_per_s"].is_null());
+    for row in rows(&tight) {
+        // One slot holds nothing.
+        let n_slots = row["budget_bytes"].as_u64().unwrap() / EXPERT_BYTES - 1;
+        assert_eq!(row["n_slots"], n_slots);
+        let missed = 1.0 - number(&row["hit_percent"]) / 100.0;
+        let sent = number(&row["bytes_per_token"]);
+        assert!((sent - missed * CYCLE_BYTES as f64).abs() < 0.01, "{row}");
+        assert!(
+            (number(&row["tokens_per_s"]) * sent - 1e9).abs() < 1.0,
+            "{row}"
+        );
+    }
+    // Each of these nine is worth it; beyond all experts there is nothing to keep.
+    assert_eq!(tight["device"]["moe_cache_mib"], 9);
+    let ample = of_device("8GiB", &[]);
+    let last = rows(&ample).last().unwrap();
+    assert_eq!(
+        (&last["budget_bytes"], &last["n_slots"]),
+        (&json!(15 << 20), &json!(384))
+    );
+    let knee = ample["knee_bytes"].as_u64().map_or(15, |n| n >> 20);
+    assert_eq!(ample["device"]["moe_cache_mib"], knee);
+
+    let output = run(&mut hotset(&[
+        "plan",
+        &trace(),
+        "-m",
+        &model(),
+        "--device",
+        "4MiB",
+    ]));
+    let table = text(&output.stdout);
+    for part in [
+        "SENT/TOKEN",
+        "--moe-cache-mib 4 of 4.0 MiB",
+        "12.0 GB/s, which is assumed: measure the link and pass --link",
+    ] {
+        assert!(table.contains(part), "no `{part}` in:\n{table}");
+    }
+    let with = |args: &[&str]| {
+        let mut command = hotset(&["plan", &trace(), "-m", &model()]);
+        command.args(args);
+        command
+    };
+    // Not a whole MiB.
+    let error = error_of(&mut with(&["--device", "300KiB"]), 2);
+    assert!(
+        error.contains("--device") && error.contains("300"),
+        "{error}"
+    );
+    for args in [
+        &["--device", "8GiB", "--disk", "2GB/s"][..],
+        &["--link", "2GB/s"],
+    ] {
+        let output = run(&mut with(args));
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(text(&output.stderr).contains("--device"), "{args:?}");
+    }
 }

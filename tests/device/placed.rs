@@ -4,6 +4,7 @@
 use crate::child::{self, Ended, StatsFile, command, polyglot};
 use crate::rpc::Server;
 use serde_json::Value;
+use std::process::Command;
 
 /// What the model takes of one device beside experts is less, and all of it is more.
 const FITS_MIB: u64 = 24;
@@ -25,27 +26,20 @@ fn endpoints(servers: &[Server]) -> String {
 
 /// `hotset run` with llama-completion, these settings and options, and what else the text depends on.
 fn run(vars: &[(&str, &str)], args: &[&str]) -> Ended {
-    const ARGS: &[&str] = &[
-        "-n",
-        "24",
-        "-t",
-        "2",
-        "--temp",
-        "0.9",
-        "--seed",
-        "7",
-        "--ignore-eos",
-        "--no-repack",
-        "-no-cnv",
-        "--no-display-prompt",
-    ];
     let mut run = command(env!("CARGO_BIN_EXE_hotset"), vars);
-    run.args(["run", "--tool", "completion", "-m"]);
-    run.arg(polyglot()).args(["-p", child::PROMPT]);
-    child::run({
-        run.args(ARGS).args(args);
-        run
-    })
+    run.args(["run", "--tool", "completion"]);
+    end(run, args)
+}
+
+/// The same, started by its own name.
+fn run_llama(vars: &[(&str, &str)], args: &[&str]) -> Ended {
+    end(command(env!("CARGO_BIN_EXE_llama-completion"), vars), args)
+}
+
+fn end(mut run: Command, args: &[&str]) -> Ended {
+    run.arg("-m").arg(polyglot()).args(["-p", child::PROMPT]);
+    run.args(["-n", "24"]).args(child::SAMPLED).args(args);
+    child::run(run)
 }
 
 /// The line of what was chosen.
@@ -255,6 +249,82 @@ fn what_somebody_has_chosen_is_left_alone() {
     assert_eq!(chosen(&child::run(llama)), None);
     // That something would have been chosen.
     assert!(chosen(&run(&[("HOTSET_RAM", "40%")], &device)).is_some());
+}
+
+#[test]
+fn any_program_chooses_where_it_is_asked_to() {
+    let server = Server::start();
+    let (endpoint, reserve) = (server.endpoint(), reserve(FITS_MIB));
+    let device = ["--rpc", &endpoint, "--fit-target", &reserve];
+    let auto = ("HOTSET_DEVICE_CACHE", "auto");
+    let line_of = |ended: Ended| {
+        assert_eq!(ended.code(), 0, "{}", ended.stderr);
+        chosen(&ended).unwrap_or_else(|| panic!("nothing was chosen:\n{}", ended.stderr))
+    };
+    // All of it, as `hotset run` does without being asked.
+    let expected = line_of(run(&[], &device));
+    assert_eq!(line_of(run_llama(&[auto], &device)), expected);
+
+    // Or the size of the cache alone, with what else was chosen.
+    let context = options(&expected)[4].clone();
+    let mib = cache_mib(&options(&expected)).to_string();
+    let short = format!("hotset: chose --moe-cache-mib {mib} for ");
+    let stock = run(
+        &[("HOTSET", "off")],
+        &[&device[..], &["-ngl", "99", "-cmoe", "-c", &context]].concat(),
+    );
+    let cases: [(&[(&str, &str)], &[&str]); 5] = [
+        (&[auto], &["-ngl", "99", "-cmoe"]),
+        (&[auto], &["-ngl", "99", "-ncmoe", "6"]),
+        // What streams is in memory, whatever else is said of it.
+        (&[auto, ("HOTSET_RAM", "40%")], &["-ngl", "99"]),
+        (
+            &[auto, ("HOTSET_RAM", "40%")],
+            &["-ngl", "99", "-ncmoe", "2"],
+        ),
+        (&[auto, ("HOTSET_RAM", "40%")], &["-ngl", "99", "-cmoe"]),
+    ];
+    for (vars, args) in cases {
+        let stats = StatsFile::new();
+        let path = stats.path();
+        let vars = [vars, &[("HOTSET_STATS", &path)]].concat();
+        let args = [&device[..], args, &["-c", &context]].concat();
+        let ended = run_llama(&vars, &args);
+        assert_eq!(ended.text(), stock.text(), "{args:?}");
+        let line = line_of(ended);
+        assert!(line.starts_with(&short), "{line} {expected}");
+        let n_bytes = stats.read()["devices"][0]["slot_bytes"].as_u64().unwrap();
+        let n_mib: u64 = mib.parse().unwrap();
+        assert!(
+            n_bytes <= n_mib << 20 && n_bytes > (n_mib - 1) << 20,
+            "{n_bytes} of {mib} MiB"
+        );
+    }
+    // And the context, if that is not chosen either.
+    let line = line_of(run_llama(
+        &[auto],
+        &[&device[..], &["-ngl", "99", "-cmoe"]].concat(),
+    ));
+    let both = format!("hotset: chose -c {context} --moe-cache-mib {mib} for ");
+    assert!(line.starts_with(&both), "{line} {expected}");
+
+    let on = ("HOTSET_DEVICE_CACHE", "on");
+    let router = ("LLAMA_SERVER_ROUTER_PORT", "1");
+    let rest: [(&[(&str, &str)], &[&str]); 7] = [
+        (&[on], &["-cmoe"]),
+        (&[], &["-cmoe"]),
+        (&[auto], &["-cmoe", "--moe-cache-mib", "0"]),
+        (&[auto], &["-cmoe", "-ts", "1"]),
+        (&[auto], &["-cmoe", "--fit", "off"]),
+        // There is nothing to keep there.
+        (&[auto], &["-cmoe", "-ngl", "0"]),
+        (&[auto, router], &["-cmoe"]),
+    ];
+    for (vars, args) in rest {
+        let ended = run_llama(vars, &[&device, args, &["-n", "2"]].concat());
+        assert_eq!(ended.code(), 0, "{args:?} {}", ended.stderr);
+        assert_eq!(chosen(&ended), None, "{vars:?} {args:?}");
+    }
 }
 
 #[test]
