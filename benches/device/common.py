@@ -7,6 +7,11 @@ import subprocess
 
 MODEL, OUT, WORK, ENDPOINT = (os.environ[name] for name in ("MODEL", "OUT", "WORK", "ENDPOINT"))
 HOTSET = f"{WORK}/hotset"
+# Of another llama.cpp, which need not have the other programs.
+COMPLETION = os.environ.get("COMPLETION")
+CLASSES = ["it", "en", "de", "fr", "code"]
+# Bytes of a prompt.
+N_PROMPT = 300
 # Without an endpoint it is the machine's own GPU.
 RPC = ["--rpc", ENDPOINT] if ENDPOINT else []
 # A server on loopback has the same two cores.
@@ -25,7 +30,23 @@ def env(settings):
 
 
 def program(tool, *args):
-    return [HOTSET, "run", "--tool", tool, "--", "-m", MODEL, *ON_DEVICE, *map(str, args)]
+    start = [COMPLETION] if COMPLETION and tool == "completion" else [HOTSET, "run", "--tool", tool, "--"]
+    return [*start, "-m", MODEL, *ON_DEVICE, *map(str, args)]
+
+
+def prompt(name, i):
+    """The piece number i of the text of a class in benches/prompts."""
+    text = open(f"benches/prompts/{name}.txt", encoding="utf-8").read()
+    begin = text.index(" ", i * 2 * N_PROMPT) + 1
+    return text[begin:begin + N_PROMPT]
+
+
+def replay(trace, policies):
+    """The cells of a recorded run's pools, by policy."""
+    cells = f"{WORK}/replay.json"
+    subprocess.run([HOTSET, "replay", trace, "--budgets", "run", "--policies", ",".join(policies), "--format", "json", "-o", cells],
+                   check=True)
+    return {cell["policy"]: cell for cell in json.load(open(cells))["cells"]}
 
 
 def mib_for(percent):

@@ -1,5 +1,6 @@
 //! Policies to compare with: each is known from the literature or leaves out what `adaptive` has.
 
+pub(super) mod classlru;
 pub(super) mod echo;
 pub(super) mod layered;
 pub(super) mod lfu;

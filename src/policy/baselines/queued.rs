@@ -12,6 +12,8 @@ pub(super) trait Queues: Send {
     const N_LISTS: u8;
     /// The lists below this hold residents, the others experts that were evicted.
     const N_RESIDENT_LISTS: u8;
+    /// Whether the hits of an event come in the order of the router, where that is known, else by number.
+    const BY_RANK: bool = false;
 
     /// The pool has `n_slots` slots from now on.
     fn resize(&mut self, n_slots: u32, lists: &mut Lists);
@@ -54,6 +56,8 @@ pub(super) struct Queued<Q> {
     unused: Scored<Foretold>,
     /// The experts of the last event that were not resident, ascending; none if it was a prompt.
     missing: Vec<u32>,
+    /// The picks of the event that is learnt: the rank, the expert and its rows.
+    picks: Vec<(u32, u32, u32)>,
 }
 
 impl<Q: Queues> Queued<Q> {
@@ -65,6 +69,7 @@ impl<Q: Queues> Queued<Q> {
             lists: Lists::new(Q::N_LISTS, shape.n_total()),
             unused: Scored::new(shape, Foretold::new(shape.n_total())),
             missing: Vec::new(),
+            picks: Vec::new(),
         }
     }
 
@@ -93,8 +98,19 @@ impl<Q: Queues> Policy for Queued<Q> {
         };
         let first = self.shape.index(id(0));
         self.queues.route(event, first);
+        if event.is_prefill() {
+            return;
+        }
+        self.picks.clear();
+        let ranks = event.ranks.iter().filter(|_| Q::BY_RANK).copied();
         let picks = event.experts.iter().zip(event.rows);
-        for (&expert, &rows) in picks.filter(|_| !event.is_prefill()) {
+        let ranked = ranks.chain(std::iter::repeat(0)).zip(picks);
+        self.picks
+            .extend(ranked.map(|(rank, (&expert, &rows))| (rank, expert, rows)));
+        if Q::BY_RANK {
+            self.picks.sort_unstable();
+        }
+        for &(_, expert, rows) in &self.picks {
             let index = first as u32 + expert;
             if self.is_queued(index) {
                 self.queues.hit(index, rows, &mut self.lists);
@@ -105,6 +121,7 @@ impl<Q: Queues> Policy for Queued<Q> {
                 self.missing.push(index);
             }
         }
+        self.missing.sort_unstable();
     }
 
     fn insert(&mut self, id: ExpertId) {

@@ -1,7 +1,7 @@
 //! Segmented LRU: what generation used twice is protected from what it used once.
 //!
-//! What llama.cpp's GPU expert cache became. In one pool for all layers it does worse than LRU when
-//! little fits: there, hardly anything is used twice before it is evicted.
+//! What llama.cpp's GPU expert cache became in b12032: the same halves, the same places on each list. In one pool
+//! for all layers it does worse than LRU when little fits: there, hardly anything is used twice before it is evicted.
 
 use super::lists::Lists;
 use super::queued::{Queued, Queues};
@@ -9,11 +9,11 @@ use crate::policy::contract::Spec;
 
 pub(in crate::policy) const SPEC: Spec = Spec {
     name: "slru",
-    about: "evict the oldest that generation used once; then the oldest of the protected 80 %",
+    about: "evict the oldest that generation used once; then the oldest of the protected half",
     when: "to compare with llama.cpp; in one pool for all layers it loses to lru below a third",
-    source: "segmented LRU (Karedla et al. 1994), as in llama.cpp's newer GPU expert cache",
+    source: "segmented LRU (Karedla et al. 1994), as in llama.cpp's GPU expert cache at b12032",
     param: None,
-    build: |shape, _| Box::new(Queued::new(shape, Slru { n_protected_max: 1 })),
+    build: |shape, _| Box::new(Queued::new(shape, Slru { n_protected_max: 0 })),
 };
 
 const PROBATION: u8 = 0;
@@ -36,9 +36,10 @@ impl Slru {
 impl Queues for Slru {
     const N_LISTS: u8 = 2;
     const N_RESIDENT_LISTS: u8 = 2;
+    const BY_RANK: bool = true;
 
     fn resize(&mut self, n_slots: u32, lists: &mut Lists) {
-        self.n_protected_max = protected(n_slots);
+        self.n_protected_max = n_slots / 2;
         self.demote(lists);
     }
 
@@ -62,18 +63,13 @@ impl Queues for Slru {
     }
 }
 
-/// How many of `n_slots` are for the protected.
-pub(super) fn protected(n_slots: u32) -> u32 {
-    ((u64::from(n_slots) * 4 / 5) as u32).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use crate::policy::testing::replay;
 
-    /// Of six, four are protected: `e` pushes out `a`, which is then newer than `f` on probation.
+    /// Of six, three are protected: `d` and `e` push out `a` and `b`, which are then newer than `f` on probation.
     #[test]
     fn what_was_used_once_goes_first() {
-        assert_eq!(replay("slru", 6, "abcdefabcdeghi"), "++++++.....fag");
+        assert_eq!(replay("slru", 6, "abcdefabcdeghi"), "++++++.....fab");
     }
 }
