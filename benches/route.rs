@@ -42,7 +42,7 @@ fn pass(residency: &mut Residency, buffers: &mut Buffers, routing: &[(u32, Vec<u
             n_tokens: 1,
             experts,
             rows: &[1; TOP_K as usize],
-            ranks: &[],
+            ..Event::default()
         };
         let planned = residency
             .plan(black_box(&event), std::mem::take(buffers))
@@ -105,7 +105,7 @@ fn track(criterion: &mut Criterion) {
                         n_tokens: 1,
                         experts,
                         rows: &[1; TOP_K as usize],
-                        ranks: &[],
+                        ..Event::default()
                     }));
                 }
                 best = best.min(start.elapsed().as_nanos() as f64 / n_picks);

@@ -25,7 +25,7 @@ fn pass(residency: &mut Residency, buffers: &mut Buffers, token: u32) {
             n_tokens: 1,
             experts: black_box(&experts),
             rows: &[1; TOP_K as usize],
-            ranks: &[],
+            ..Event::default()
         };
         let planned = residency.plan(&event, std::mem::take(buffers));
         let committed = residency.commit(planned.expect("the events are valid"));

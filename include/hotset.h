@@ -128,7 +128,7 @@ struct hotset_counts {
     uint64_t staged;        // misses that got no slot
     uint64_t prefill_hits;
     uint64_t prefill_misses;
-    uint64_t prefill_staged; // prompts never evict
+    uint64_t prefill_staged;
 };
 
 // The use of one expert in one phase.

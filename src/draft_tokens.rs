@@ -6,8 +6,9 @@
 //! is kept until the layer's next event of the same context, and learnt before it, without the tokens
 //! that were dropped or are computed again.
 
-use crate::expert::{Event, Picked};
+use crate::expert::{Event, Picked, Spot};
 use crate::trace::Picks;
+use std::collections::HashMap;
 
 /// A token of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,47 @@ pub struct Token {
     pub is_output: bool,
 }
 
+impl Token {
+    fn spot(&self) -> Spot {
+        Spot {
+            seq: self.seq as u32,
+            pos: self.pos as u32,
+        }
+    }
+}
+
+/// What a batch has of a sequence.
+struct Sequence {
+    n_tokens: u32,
+    begins: bool,
+}
+
+impl Sequence {
+    /// The sequences of `tokens`.
+    fn of(tokens: &[Token]) -> HashMap<i32, Self> {
+        let mut sequences = HashMap::new();
+        for token in tokens {
+            let sequence = sequences.entry(token.seq).or_insert(Self {
+                n_tokens: 0,
+                begins: token.pos == 0,
+            });
+            sequence.n_tokens += 1;
+        }
+        sequences
+    }
+
+    /// Whether it is read and not generated, whatever outputs are asked for.
+    fn is_read(&self) -> bool {
+        self.begins && self.n_tokens > 1 || self.n_tokens > Event::DECODE_TOKENS_MAX
+    }
+}
+
+/// Whether no more of `tokens` are of prompts than a decode may have.
+fn is_generated<'a>(tokens: impl Iterator<Item = &'a Token> + Clone, is_read: impl Fn(&Token) -> bool) -> bool {
+    const N_MAX: usize = Event::DECODE_TOKENS_MAX as usize;
+    tokens.filter(|t| !t.is_output || is_read(t)).nth(N_MAX).is_none()
+}
+
 /// What a thread computes.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -29,12 +71,18 @@ pub struct Batch {
     ids: Vec<i32>,
     /// Whether each token is sure; empty if all are.
     sure: Vec<bool>,
+    /// Where its tokens are, and where those with output are; empty if it is a prefill.
+    spots: [Vec<Spot>; 2],
     is_aside: bool,
     is_trial: bool,
 }
 
 impl Batch {
     /// Begins a batch of `tokens` for the context whose memory is known as `memory`.
+    ///
+    /// A token is of a prompt if its output is not asked for, and so is all of a sequence that begins in the batch or
+    /// has more than [`Event::DECODE_TOKENS_MAX`] tokens in it: of what is embedded or scored all outputs are asked for.
+    /// More than so many tokens of prompts are a prefill.
     ///
     /// A token is not sure if the one before it in its sequence is in the batch too, and its output is
     /// asked for: whoever asks will say what should have followed. A prompt asks for its last output
@@ -46,13 +94,23 @@ impl Batch {
         self.ids.clear();
         self.tokens.extend(tokens);
         self.sure.clear();
-        if memory == 0 || self.tokens.len() > Event::DECODE_TOKENS_MAX as usize {
+        self.spots.iter_mut().for_each(Vec::clear);
+        let sequences = Sequence::of(&self.tokens);
+        let is_read = |t: &Token| sequences[&t.seq].is_read();
+        let outputs = |t: &&Token| t.is_output;
+        if is_generated(self.tokens.iter(), is_read) {
+            self.spots[0].extend(self.tokens.iter().map(Token::spot));
+        }
+        if is_generated(self.tokens.iter().filter(outputs), is_read) {
+            self.spots[1].extend(self.tokens.iter().filter(outputs).map(Token::spot));
+        }
+        if memory == 0 || self.spots[0].is_empty() {
             return;
         }
-        for (i, token) in self.tokens.iter().enumerate() {
-            let mut before = self.tokens[..i].iter().rev();
-            let before = before.find(|t| t.seq == token.seq);
-            self.sure.push(before.is_none_or(|t| !t.is_output));
+        let mut last = HashMap::new();
+        for token in &self.tokens {
+            let before = last.insert(token.seq, token.is_output);
+            self.sure.push(before != Some(true) || is_read(token));
         }
         if !self.sure.contains(&false) {
             self.sure.clear();
@@ -86,6 +144,22 @@ impl Batch {
         let is_known = !self.sure.is_empty() && (has_all || n_tokens == n_outputs);
         let tokens = self.tokens.iter().copied().zip(self.sure.iter().copied());
         is_known.then(|| tokens.filter(move |(t, _)| has_all || t.is_output))
+    }
+
+    /// Where the tokens of an event of so many are, see [`Event::sequences`].
+    pub fn spots(&self, n_tokens: u32) -> &[Spot] {
+        let n_tokens = n_tokens as usize;
+        let [all, outputs] = &self.spots;
+        match (n_tokens == self.tokens.len(), n_tokens == outputs.len()) {
+            (true, _) => all,
+            (false, true) => outputs,
+            (false, false) => &[],
+        }
+    }
+
+    /// Whether an event of so many of its tokens is a prefill.
+    pub fn is_prefill(&self, n_tokens: u32) -> bool {
+        n_tokens > Event::DECODE_TOKENS_MAX && self.spots(n_tokens).is_empty()
     }
 
     /// How many tokens it has.
@@ -131,13 +205,15 @@ impl Batch {
     }
 }
 
+/// A token, and its experts by their ranks.
+type Row = (Token, Vec<i32>);
+
 /// What the unsure tokens of one event picked. Those of a context that is freed with drafts open, one
 /// event of each layer, stay as long as the model.
 struct Draft {
     memory: usize,
     layer: usize,
-    /// Each token with its experts and their ranks.
-    rows: Vec<(Token, Vec<(u32, u32)>)>,
+    rows: Vec<Row>,
 }
 
 /// What is computed and not yet learnt.
@@ -168,29 +244,17 @@ impl Drafts {
     /// The part of an event of `layer` that is sure; the rest is kept. `None` if all of it is.
     pub fn sort(&mut self, layer: usize, picks: Picks, batch: &Batch) -> Option<Sure> {
         let rows = batch.rows(picks.n_tokens())?;
-        let mut sure = Vec::new();
-        let mut unsure = Vec::new();
-        let mut n_tokens = 0;
-        for ((token, is_sure), ids) in rows.zip(picks.rows()) {
-            let picks = (0..).zip(ids).map(|(rank, &id)| (id as u32, rank));
-            if is_sure {
-                n_tokens += 1;
-                sure.extend(picks);
-            } else {
-                unsure.push((token, picks.collect()));
-            }
-        }
+        let rows = rows.zip(picks.rows());
+        let (sure, unsure) = rows.partition::<Vec<_>, _>(|((_, is_sure), _)| *is_sure);
+        let owned = |rows: Vec<((Token, bool), &[i32])>| -> Vec<Row> {
+            rows.into_iter().map(|((token, _), ids)| (token, ids.to_vec())).collect()
+        };
         self.0.push(Draft {
             memory: batch.memory,
             layer,
-            rows: unsure,
+            rows: owned(unsure),
         });
-        let picked = Picked::of(&mut sure);
-        Some(Sure {
-            layer,
-            n_tokens,
-            picked,
-        })
+        Some(Sure::of_rows(layer, &owned(sure)))
     }
 
     /// The tokens of sequence `seq` from `begin` to before `end` are dropped from `memory`. Negative
@@ -215,17 +279,23 @@ impl Drafts {
 impl Draft {
     /// All of it, if there is anything.
     fn sure(self) -> Option<Sure> {
-        let n_tokens = self.rows.len() as u32;
-        let mut picks: Vec<_> = self.rows.into_iter().flat_map(|(_, p)| p).collect();
-        (n_tokens > 0).then(|| Sure {
-            layer: self.layer,
-            n_tokens,
-            picked: Picked::of(&mut picks),
-        })
+        (!self.rows.is_empty()).then(|| Sure::of_rows(self.layer, &self.rows))
     }
 }
 
 impl Sure {
+    fn of_rows(layer: usize, rows: &[Row]) -> Self {
+        let ranked = |(_, ids): &Row| (0..).zip(ids.clone()).map(|(rank, id)| (id as u32, rank)).collect::<Vec<_>>();
+        let mut picked = Picked::of(&mut rows.iter().flat_map(ranked).collect::<Vec<_>>());
+        let spots: Vec<Spot> = rows.iter().map(|(token, _)| token.spot()).collect();
+        picked.tokens.set(&spots, rows.iter().map(|(_, ids)| &ids[..]));
+        Self {
+            layer,
+            n_tokens: rows.len() as u32,
+            picked,
+        }
+    }
+
     /// What is sure of an event of `all` tokens: `sure`, or all of it.
     pub fn of<'a>(sure: &'a Option<Self>, all: Event<'a>) -> Event<'a> {
         sure.as_ref().map_or(all, |sure| sure.event(all.layer))
@@ -284,5 +354,43 @@ mod tests {
         for tokens in [prompt, scored, parallel] {
             assert_eq!(sure(&batch(&tokens), tokens.len() as u32), None);
         }
+    }
+
+    /// Tokens of sequences from `first` on, of each as many from position `pos` on, all with output.
+    fn side_by_side(first: i32, n_sequences: i32, pos: i32, n_each: i32) -> Vec<(i32, i32, bool)> {
+        let of_sequence = |seq| (pos..pos + n_each).map(move |pos| (seq, pos, true));
+        (first..first + n_sequences).flat_map(of_sequence).collect()
+    }
+
+    #[test]
+    fn what_is_generated_is_told_from_what_is_read() {
+        let read = |tokens: &[(i32, i32, bool)], n_tokens: usize| {
+            let batch = batch(tokens);
+            let n_spots = batch.spots(n_tokens as u32).len();
+            assert!(n_spots == n_tokens || n_spots == 0);
+            assert_eq!(n_spots == 0, batch.is_prefill(n_tokens as u32));
+            n_spots == 0
+        };
+        // Sequences side by side, with drafts, and with the end of a short prompt.
+        assert!(!read(&side_by_side(0, 64, 9, 1), 64));
+        assert!(!read(&side_by_side(0, 16, 9, 5), 80));
+        let prompt = |n_tokens| (0..n_tokens).map(|pos| (99, pos, pos == n_tokens - 1)).collect::<Vec<_>>();
+        assert!(!read(&[side_by_side(0, 48, 9, 1), prompt(32)].concat(), 80));
+        // A longer one, of which the last layer computes the end alone.
+        let mixed = [side_by_side(0, 48, 9, 1), prompt(400)].concat();
+        assert!(read(&mixed, 448));
+        assert!(!read(&mixed, 49));
+        // Texts to embed or to rank, and a chunk of a text of which all is scored.
+        assert!(read(&side_by_side(0, 4, 0, 20), 80));
+        assert!(read(&side_by_side(0, 1, 512, 512), 512));
+        // Who does not know the batch says nothing.
+        assert!(Batch::default().is_prefill(33) && !Batch::default().is_prefill(32));
+    }
+
+    #[test]
+    fn drafts_of_many_sequences_are_not_sure_and_what_is_embedded_is() {
+        let drafts = sure(&batch(&side_by_side(0, 16, 9, 5)), 80).unwrap();
+        assert!(drafts.chunks(5).all(|own| own == [true, false, false, false, false]));
+        assert_eq!(sure(&batch(&side_by_side(0, 2, 0, 10)), 20), None);
     }
 }

@@ -94,7 +94,7 @@ impl Shape {
 /// The router of one layer picked experts for a batch of tokens.
 ///
 /// `experts` are distinct and ascending; `rows[i]` (at least 1) tokens picked `experts[i]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Event<'a> {
     /// The layer.
     pub layer: u32,
@@ -107,12 +107,26 @@ pub struct Event<'a> {
     /// The best rank of each expert among the picks of the tokens that picked it, 0 for a token's
     /// first choice; empty where it is not known.
     pub ranks: &'a [u32],
+    /// The sequence of each token, if they are generated; empty where that is not known, and of a prompt.
+    pub sequences: &'a [u32],
+    /// And its position there.
+    pub positions: &'a [u32],
+    /// What each of them picked, token after token and all as many; empty where it is not known, or `experts` says it.
+    pub picks: &'a [u32],
 }
 
-impl Event<'_> {
-    /// Batches of more tokens than this are prefills: a prompt being read, which touches most experts
-    /// once and must not push out what generation needs. Speculative drafts stay below it, and so do the parallel
-    /// sequences of a server, unless there are more of them.
+/// Where a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    /// Its sequence.
+    pub seq: u32,
+    /// Its position there.
+    pub pos: u32,
+}
+
+impl<'a> Event<'a> {
+    /// Batches of more tokens than this are prefills, unless it is known that they are generated: a prompt being
+    /// read touches most experts once and must not push out what generation needs.
     pub const DECODE_TOKENS_MAX: u32 = 32;
 
     /// Whether it is the other one: not only equal, but of the same memory.
@@ -121,11 +135,32 @@ impl Event<'_> {
             && std::ptr::eq(self.experts, other.experts)
             && std::ptr::eq(self.rows, other.rows)
             && std::ptr::eq(self.ranks, other.ranks)
+            && std::ptr::eq(self.sequences, other.sequences)
+            && std::ptr::eq(self.positions, other.positions)
+            && std::ptr::eq(self.picks, other.picks)
+    }
+
+    /// Whether it is of so many tokens that they pick most of the layer: then a miss may do without a slot, because
+    /// all of them together would push out what the next layers need.
+    pub fn is_large(&self) -> bool {
+        self.n_tokens > Self::DECODE_TOKENS_MAX
     }
 
     /// Whether this batch is a prompt being read rather than tokens being generated.
     pub fn is_prefill(&self) -> bool {
-        self.n_tokens > Self::DECODE_TOKENS_MAX
+        self.is_large() && self.sequences.is_empty()
+    }
+
+    /// Each token whose spot is known, and what it picked.
+    pub fn tokens(&self) -> impl Iterator<Item = (Spot, &'a [u32])> + use<'a> {
+        let picks = match self.sequences.len() {
+            0 | 1 => self.experts,
+            _ => self.picks,
+        };
+        let top_k = picks.len() / self.sequences.len().max(1);
+        let spots = self.sequences.iter().zip(self.positions);
+        let spots = spots.map(|(&seq, &pos)| Spot { seq, pos });
+        spots.zip(picks.chunks_exact(top_k.max(1)))
     }
 }
 
@@ -135,6 +170,34 @@ pub struct Picked {
     pub(crate) experts: Vec<u32>,
     pub(crate) rows: Vec<u32>,
     pub(crate) ranks: Vec<u32>,
+    pub(crate) tokens: Tokens,
+}
+
+/// The tokens of an event, as it says them.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    pub(crate) sequences: Vec<u32>,
+    pub(crate) positions: Vec<u32>,
+    pub(crate) picks: Vec<u32>,
+}
+
+impl Tokens {
+    /// Makes it tokens at `spots` of which nothing else is known.
+    pub(crate) fn place(&mut self, spots: &[Spot]) {
+        self.sequences.clear();
+        self.positions.clear();
+        self.picks.clear();
+        self.sequences.extend(spots.iter().map(|spot| spot.seq));
+        self.positions.extend(spots.iter().map(|spot| spot.pos));
+    }
+
+    /// Makes it tokens at `spots`, none if it is not known where they are, with what each of them picked.
+    pub(crate) fn set<'a>(&mut self, spots: &[Spot], rows: impl Iterator<Item = &'a [i32]>) {
+        self.place(spots);
+        if spots.len() > 1 {
+            self.picks.extend(rows.flatten().map(|&id| id as u32));
+        }
+    }
 }
 
 impl Picked {
@@ -145,7 +208,7 @@ impl Picked {
         picked
     }
 
-    /// Makes it what [`Self::of`] says.
+    /// Makes it what [`Self::of`] says, but for the tokens, which stay.
     pub(crate) fn set(&mut self, picks: &mut [(u32, u32)]) {
         picks.sort_unstable();
         self.experts.clear();
@@ -167,6 +230,9 @@ impl Picked {
             experts: &self.experts,
             rows: &self.rows,
             ranks: &self.ranks,
+            sequences: &self.tokens.sequences,
+            positions: &self.tokens.positions,
+            picks: &self.tokens.picks,
         }
     }
 }

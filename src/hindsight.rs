@@ -128,7 +128,7 @@ impl Lookback {
             n_tokens: Event::DECODE_TOKENS_MAX + 1,
             experts,
             rows: &ones[..experts.len()],
-            ranks: &[],
+            ..Event::default()
         });
         let events = prompts.chain(self.recent.iter().skip(n_warm));
         let counts = belady(events, &self.shape, self.n_slots);
@@ -163,7 +163,7 @@ mod tests {
             n_tokens: 1,
             experts,
             rows: &[1, 1, 1][..experts.len()],
-            ranks: &[],
+            ..Event::default()
         }
     }
 

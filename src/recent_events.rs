@@ -31,7 +31,7 @@ pub fn share(whole: usize, n_layers: usize, n_layers_of_all: usize) -> usize {
 /// A bounded list of events; when it is full the oldest are dropped.
 ///
 /// An event takes 12 bytes and 4 for each pick, 4 more unless one token picked each expert, and 4 more where ranks
-/// are known. Memory comes in blocks, so that little is there for nothing and nothing is copied to grow.
+/// are known. Where it is known which token of several picked what, that comes on top. Memory comes in blocks, so that little is there for nothing and nothing is copied to grow.
 #[derive(Debug)]
 pub struct RecentEvents {
     n_picks_max: usize,
@@ -39,7 +39,8 @@ pub struct RecentEvents {
     n_picks: usize,
     n_events: usize,
     /// Whole events, one after the other: the values of a [`Head`], then the experts, then the rows unless all are
-    /// 1, then the ranks if they are known. None is empty.
+    /// 1, then the ranks if they are known; if the tokens are, the number of their picks, their sequences, positions
+    /// and picks. None is empty.
     blocks: VecDeque<Vec<u32>>,
     /// Values of the first block that belong to dropped events.
     n_stale: usize,
@@ -57,20 +58,26 @@ struct Head {
     n_experts: u32,
     has_rows: bool,
     has_ranks: bool,
+    /// The picks of its tokens, if they are known.
+    n_picks: Option<u32>,
 }
 
 impl Head {
     const N_VALUES: usize = 3;
     const ROWS_BIT: u32 = 1 << 31;
     const RANKS_BIT: u32 = 1 << 30;
+    const TOKENS_BIT: u32 = 1 << 29;
+    const BITS: u32 = Self::ROWS_BIT | Self::RANKS_BIT | Self::TOKENS_BIT;
 
     fn values(&self) -> [u32; Self::N_VALUES] {
         assert!(
-            self.n_experts < Self::RANKS_BIT,
+            self.n_experts < Self::TOKENS_BIT,
             "so many experts have no ids"
         );
         let bit = |is_set, bit| if is_set { bit } else { 0 };
-        let bits = bit(self.has_rows, Self::ROWS_BIT) | bit(self.has_ranks, Self::RANKS_BIT);
+        let bits = bit(self.has_rows, Self::ROWS_BIT)
+            | bit(self.has_ranks, Self::RANKS_BIT)
+            | bit(self.n_picks.is_some(), Self::TOKENS_BIT);
         [self.layer, self.n_tokens, self.n_experts | bits]
     }
 
@@ -80,15 +87,23 @@ impl Head {
         let head = Self {
             layer,
             n_tokens,
-            n_experts: n & !(Self::ROWS_BIT | Self::RANKS_BIT),
+            n_experts: n & !Self::BITS,
             has_rows: n & Self::ROWS_BIT != 0,
             has_ranks: n & Self::RANKS_BIT != 0,
+            n_picks: None,
         };
-        (head, rest)
+        let n_picks = (n & Self::TOKENS_BIT != 0).then(|| rest[head.n_of_experts()]);
+        (Self { n_picks, ..head }, rest)
     }
 
     /// Values that follow it.
     fn n_following(&self) -> usize {
+        let n_of_tokens = |n_picks: u32| 1 + 2 * self.n_tokens as usize + n_picks as usize;
+        self.n_of_experts() + self.n_picks.map_or(0, n_of_tokens)
+    }
+
+    /// Those that say something of each expert.
+    fn n_of_experts(&self) -> usize {
         self.n_experts as usize * (1 + usize::from(self.has_rows) + usize::from(self.has_ranks))
     }
 }
@@ -130,6 +145,8 @@ impl RecentEvents {
             n_experts: event.experts.len() as u32,
             has_rows: event.rows.iter().any(|&rows| rows != 1),
             has_ranks: !event.ranks.is_empty(),
+            // One token mostly is of the first sequence, and the one after the last.
+            n_picks: event.sequences.iter().any(|&seq| seq != 0 || event.n_tokens > 1).then_some(event.picks.len() as u32),
         };
         let n_picks = event.experts.len();
         let n_values = Head::N_VALUES + head.n_following();
@@ -149,6 +166,12 @@ impl RecentEvents {
             block.extend_from_slice(event.rows);
         }
         block.extend_from_slice(event.ranks);
+        if let Some(n_picks) = head.n_picks {
+            block.push(n_picks);
+            block.extend_from_slice(event.sequences);
+            block.extend_from_slice(event.positions);
+            block.extend_from_slice(event.picks);
+        }
         self.n_events += 1;
         self.n_picks += n_picks;
         while self.n_picks > self.n_picks_max {
@@ -244,16 +267,25 @@ impl RecentEvents {
             values = rest;
             let n_experts = head.n_experts as usize;
             let (experts, own) = own.split_at(n_experts);
-            let (rows, ranks) = match head.has_rows {
+            let (rows, own) = match head.has_rows {
                 true => own.split_at(n_experts),
                 false => (&self.ones[..n_experts], own),
             };
+            let (ranks, own) = own.split_at(if head.has_ranks { n_experts } else { 0 });
+            // Before the tokens stands the number of their picks.
+            let n_known = own.get(1..).map_or(0, |_| head.n_tokens as usize);
+            let own = own.get(1..).unwrap_or_default();
+            let (sequences, own) = own.split_at(n_known);
+            let (positions, picks) = own.split_at(n_known);
             Some(Event {
                 layer: head.layer,
                 n_tokens: head.n_tokens,
                 experts,
                 rows,
                 ranks,
+                sequences,
+                positions,
+                picks,
             })
         })
     }

@@ -75,7 +75,7 @@ fn entropy(trace: &str, has_stayed: &[bool]) -> f64 {
                 n_tokens: 1,
                 experts: &experts,
                 rows: &vec![1; experts.len()],
-                ranks: &[],
+                ..Event::default()
             });
         }
     }

@@ -142,6 +142,7 @@ impl Case {
                     experts: &experts,
                     rows: &rows,
                     ranks: &ranks,
+                    ..Event::default()
                 },
             );
             if n_picked >= n_picks {

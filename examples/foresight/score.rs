@@ -272,6 +272,7 @@ impl Picked {
             experts: &self.experts,
             rows: &self.rows,
             ranks: &self.ranks,
+            ..expert::Event::default()
         }
     }
 }

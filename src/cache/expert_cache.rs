@@ -1,7 +1,7 @@
 //! A pool for engines that are not llama.cpp.
 
 use crate::error::{Error, Result};
-use crate::expert::{Event, ExpertId, Picked, Shape};
+use crate::expert::{ExpertId, Picked, Shape};
 use crate::hindsight::{Hindsight, Lookback};
 use crate::policy::Prior;
 use crate::pooled::{Pooled, Pools};
@@ -166,13 +166,7 @@ impl Cache {
         self.end_plan();
         self.picked = picked(ids, n_tokens);
         self.n_tokens = n_tokens;
-        let event = Event {
-            layer,
-            n_tokens,
-            experts: &self.picked.experts,
-            rows: &self.picked.rows,
-            ranks: &self.picked.ranks,
-        };
+        let event = self.picked.event(layer, n_tokens);
         let planned = self.pools[0]
             .residency
             .plan(&event, std::mem::take(&mut self.buffers))?;
@@ -193,13 +187,7 @@ impl Cache {
         let committed = self
             .committed
             .insert(self.pools[0].residency.commit(planned));
-        let event = Event {
-            layer: committed.layer,
-            n_tokens: self.n_tokens,
-            experts: &self.picked.experts,
-            rows: &self.picked.rows,
-            ranks: &self.picked.ranks,
-        };
+        let event = self.picked.event(committed.layer, self.n_tokens);
         let layer = event.layer as usize;
         if let Some(known) = self.pools.count(layer, &event, true) {
             self.prior = Some(known.frequency.concat());

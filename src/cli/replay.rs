@@ -14,6 +14,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+/// As many as llama.cpp knows.
+const SEQUENCES_MAX: u64 = 256;
+
 /// Replay recorded routing with other policies and budgets, beside the best possible one
 #[derive(clap::Args)]
 #[command(
@@ -43,6 +46,9 @@ pub struct Args {
     /// Replay the first N tokens of each trace
     #[arg(long, value_name = "N", value_parser = number_args::whole::<u32>(1..=number_args::NUMBER_MAX))]
     limit: Option<u32>,
+    /// Replay the tokens of all traces as N sequences that are generated side by side, as in 1,4,16
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = number_args::whole::<u32>(1..=SEQUENCES_MAX))]
+    parallel: Vec<u32>,
     /// Of a damaged trace, read what comes before the damage
     #[arg(long)]
     salvage: bool,
@@ -80,8 +86,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let request = args.request()?;
     let read = |path: &PathBuf| args.read(path);
-    let traces: Vec<Named> = args.traces.iter().map(read).collect::<Result<_, _>>()?;
+    let mut traces: Vec<Named> = args.traces.iter().map(read).collect::<Result<_, _>>()?;
     check_names(&traces)?;
+    if !args.parallel.is_empty() {
+        traces = args.side_by_side(&traces)?;
+    }
     let grid = Grid::new(&traces, &request)?;
     let bar = cells_bar(grid.n_cells() as u64);
     let report = grid.run(&|| bar.inc(1))?;
@@ -119,6 +128,27 @@ impl Args {
             trace = trace.with_expert_bytes(n_bytes);
         }
         Ok(named(path, trace.with_prefill(self.prefill)))
+    }
+
+    /// Each number of sequences is a trace, in which they are generated side by side.
+    fn side_by_side(&self, traces: &[Named]) -> Result<Vec<Named>, Error> {
+        let path = &traces[0].path;
+        let all: Vec<&Trace> = traces.iter().map(|named| &named.trace).collect();
+        let named = |&n_sequences: &u32| {
+            let trace = Trace::side_by_side(&all, n_sequences);
+            Ok(Named {
+                name: format!("parallel-{n_sequences}"),
+                path: path.clone(),
+                trace: trace
+                    .map_err(|why| Error::file(path.clone(), format!("--parallel: {why}")))?,
+            })
+        };
+        let mut seen = HashSet::new();
+        self.parallel
+            .iter()
+            .filter(|&n| seen.insert(n))
+            .map(named)
+            .collect()
     }
 
     fn render(&self, report: &Report) -> anyhow::Result<String> {

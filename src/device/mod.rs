@@ -130,7 +130,7 @@ impl DeviceCache {
         let at = self.place(layer).expect("the layer is in the cache");
         state.pools.settle(layer, batch, |_| false)?;
         let picked = std::mem::take(&mut state.picked);
-        let picked = state.pick(picked, picks);
+        let picked = state.pick(picked, picks, batch);
         let event = picked.event(at.layer, picks.n_tokens());
         let buffers = std::mem::take(&mut state.buffers);
         let sure = state.pools.sort(layer, picks, batch);
@@ -165,7 +165,7 @@ impl DeviceCache {
         let state = &mut *guard;
         state.pools.settle(layer, batch, |_| false)?;
         let picked = std::mem::take(&mut state.picked);
-        let picked = state.pick(picked, picks);
+        let picked = state.pick(picked, picks, batch);
         let is_uncached = |expert: &&u32| held.binary_search(expert).is_err();
         let n_uncached = picked.experts.iter().filter(is_uncached).count() as u64;
         let pool = &mut state.filled[at.pool];
@@ -301,10 +301,11 @@ impl DeviceCache {
 
 impl State {
     /// What `picks` say of the experts, in the memory of `picked`.
-    fn pick(&mut self, mut picked: Picked, picks: Picks) -> Picked {
+    fn pick(&mut self, mut picked: Picked, picks: Picks, batch: &Batch) -> Picked {
         self.picks.clear();
         self.picks.extend(picks.ranked());
         picked.set(&mut self.picks);
+        picked.tokens.set(batch.spots(picks.n_tokens()), picks.rows());
         picked
     }
 }

@@ -4,7 +4,6 @@ use super::core::{Engine, State};
 use super::run::{N_LANES, Routing, Run, STALE_EVENTS};
 use crate::draft_tokens::Sure;
 use crate::error::Result;
-use crate::expert::Event;
 use std::sync::atomic::Ordering;
 
 impl Engine {
@@ -96,10 +95,10 @@ impl Engine {
         let n_events = state.runs.n_events;
         state.runs.n_events += 1;
         let mut run = std::mem::take(&mut state.runs.by_lane[at]);
-        let follows_prompt = run.layer + 1 == layer_index && run.n_tokens > Event::DECODE_TOKENS_MAX;
+        let follows_prompt = run.layer + 1 == layer_index && run.event(0).is_prefill();
         run.begin(layer_index, n_events, routing);
         if follows_prompt && !routing.batch.is_trial() {
-            state.follows[layer_index] = run.n_tokens > Event::DECODE_TOKENS_MAX;
+            state.follows[layer_index] = run.event(0).is_prefill();
         }
         let buffers = std::mem::take(&mut run.buffers);
         let event = run.event(layer.pool_layer);

@@ -114,8 +114,8 @@ pub struct Lane {
 /// When what a lane computes began, in the time of `Flight`; for thread 0.
 #[derive(Default)]
 pub struct Clock {
-    /// Tokens of the batch: of its last layer llama.cpp computes only those whose output is asked for.
-    pub n_tokens: AtomicU32,
+    /// Whether the batch is a prefill: of its last layer llama.cpp computes only those tokens whose output is asked for.
+    pub is_prefill: AtomicBool,
     /// When the batch began; 0 if that is not known.
     pub batch: AtomicU64,
     /// When the layer's event began.
@@ -125,13 +125,13 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// An event of `n_tokens` begins at `now`, and a batch with it if it `is_first`.
-    pub fn begin(&self, now: u64, n_tokens: u32, is_first: bool) {
+    /// An event begins at `now`, and a batch with it if it `is_first`.
+    pub fn begin(&self, now: u64, is_prefill: bool, is_first: bool) {
         self.event.store(now, Relaxed);
         self.saved.store(0, Relaxed);
         // A batch whose first layers a device computes has no beginning.
         if is_first || self.batch.load(Relaxed) == 0 {
-            self.n_tokens.store(n_tokens, Relaxed);
+            self.is_prefill.store(is_prefill, Relaxed);
         }
         if is_first {
             self.batch.store(now, Relaxed);
@@ -260,14 +260,14 @@ mod tests {
     #[test]
     fn a_disk_twice_as_fast_saves_half_of_the_reading_and_no_more_than_the_waiting() {
         let clock = Clock::default();
-        clock.begin(1000, 40, true);
+        clock.begin(1000, true, true);
         // 100 of 400 waited for; 150 more of 800; 400 more until 1200.
         assert_eq!(clock.save(1400, 100), 100);
         assert_eq!(clock.save(1800, 150), 150);
         assert_eq!(clock.save(2200, 400), 350);
-        clock.begin(3000, 1, false);
+        clock.begin(3000, false, false);
         assert_eq!(clock.batch.load(Relaxed), 1000);
-        assert_eq!(clock.n_tokens.load(Relaxed), 40);
+        assert!(clock.is_prefill.load(Relaxed));
         assert_eq!(clock.save(3010, 500), 5);
     }
 

@@ -39,7 +39,8 @@ impl Engine {
     /// Records what was picked: under the lock, so that lanes are recorded in the order in which they were planned.
     pub(super) fn record(&self, state: &mut State, layer: usize, picks: Picks, batch: &Batch) {
         if let Some(recording) = &self.recording {
-            recording.record(layer as u32, picks, batch.is_aside());
+            let spots = batch.spots(picks.n_tokens());
+            recording.record(layer as u32, picks, spots, batch.is_aside());
         }
         state.note_time();
     }
@@ -92,8 +93,9 @@ impl Engine {
         self.state().pools.recognize_with(recognizer.into());
     }
 
-    /// A batch of `n_tokens` begins in lane `at`, or on a device.
-    pub(super) fn note_batch(&self, state: &mut State, at: Option<usize>, n_tokens: u32) {
+    /// A batch begins in lane `at`, or on a device, with an event of `n_tokens`.
+    pub(super) fn note_batch(&self, state: &mut State, at: Option<usize>, n_tokens: u32, batch: &Batch) {
+        let n_tokens = if batch.is_prefill(n_tokens) { n_tokens } else { 0 };
         if let Some(notice) = state.prompts.note(at, n_tokens, self.meter.bytes_read()) {
             self.notices.tell(notice);
         }

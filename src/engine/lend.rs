@@ -54,6 +54,7 @@ pub struct Piece {
 pub struct Loan {
     layer: usize,
     n_tokens: u32,
+    is_prefill: bool,
     is_trial: bool,
     /// What is lent.
     plan: Option<Committed>,
@@ -66,7 +67,7 @@ pub struct Loan {
 impl Loan {
     /// Where the time counts that is waited for it, if it does.
     fn spent<'a>(&self, meter: &'a Meter) -> Option<&'a Spent> {
-        (!self.is_trial).then(|| meter.spent(self.n_tokens))
+        (!self.is_trial).then(|| meter.spent(self.is_prefill))
     }
 
     /// All that was picked, ascending.
@@ -82,6 +83,10 @@ impl Loan {
         let is_missing = |id: &u32| wanted.missing.binary_search(id).is_ok();
         self.pairs.retain(|(id, _)| is_missing(id));
         self.missing.set(&mut self.pairs);
+        let spots = wanted.batch.spots(self.n_tokens);
+        self.all.tokens.set(spots, wanted.picks.rows());
+        // Of what each lacks nobody hears.
+        self.missing.tokens.place(spots);
     }
 }
 
@@ -108,6 +113,7 @@ impl Engine {
         assert!(!self.rewrites(), "devices take experts as the file has them");
         loan.layer = layer;
         loan.n_tokens = wanted.picks.n_tokens();
+        loan.is_prefill = wanted.batch.is_prefill(loan.n_tokens);
         loan.is_trial = wanted.batch.is_trial();
         loan.note(wanted);
         self.plan_loan(&mut self.state(), wanted, loan)
@@ -191,7 +197,7 @@ impl Engine {
         let n_tokens = wanted.picks.n_tokens();
         state.runs.n_events += 1;
         if !wanted.batch.is_trial() {
-            self.note_loan(state, loan.layer, n_tokens);
+            self.note_loan(state, loan.layer, n_tokens, wanted.batch);
         }
         let all = loan.all.event(layer.pool_layer, n_tokens);
         let missing = loan.missing.event(layer.pool_layer, n_tokens);
@@ -221,13 +227,13 @@ impl Engine {
     }
 
     /// A device computes `layer`: nothing is read ahead for it.
-    fn note_loan(&self, state: &mut State, layer: usize, n_tokens: u32) {
+    fn note_loan(&self, state: &mut State, layer: usize, n_tokens: u32, batch: &Batch) {
         for pool in state.pools.iter_mut() {
             pool.residency.expect([]);
         }
         state.is_lent[layer] = true;
         if layer == 0 {
-            self.note_batch(state, None, n_tokens);
+            self.note_batch(state, None, n_tokens, batch);
             if let Some(ahead) = &mut state.ahead {
                 ahead.interrupt();
             }

@@ -1,6 +1,5 @@
 //! What routing has cost.
 
-use crate::expert::Event;
 use crate::store::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -46,9 +45,9 @@ impl Spent {
 }
 
 impl Meter {
-    /// What batches of `n_tokens` have taken.
-    pub(super) fn spent(&self, n_tokens: u32) -> &Spent {
-        match n_tokens > Event::DECODE_TOKENS_MAX {
+    /// What prefills have taken, or other batches.
+    pub(super) fn spent(&self, is_prefill: bool) -> &Spent {
+        match is_prefill {
             true => &self.prompt,
             false => &self.generation,
         }

@@ -1,7 +1,6 @@
 //! Prompts that are computed in several batches read their experts as often.
 
 use super::run::N_LANES;
-use crate::expert::Event;
 use crate::notice::Notice;
 
 /// Bytes that the batches after the first must have read before anything is said.
@@ -25,7 +24,7 @@ pub(super) struct Prompts {
 }
 
 impl Prompts {
-    /// A batch of `n_tokens` begins in lane `at`, or on a device, as [`Prompt::note`].
+    /// A batch of `n_tokens` of prompts, 0 if it generates, begins in lane `at`, or on a device, as [`Prompt::note`].
     pub fn note(&mut self, at: Option<usize>, n_tokens: u32, bytes_read: u64) -> Option<Notice> {
         let at = at.unwrap_or(N_LANES);
         if self.by_lane.len() <= at {
@@ -44,10 +43,10 @@ impl Prompts {
 }
 
 impl Prompt {
-    /// A batch of `n_tokens` begins, after `bytes_read` bytes of experts have been read. Returns what to
+    /// A batch of `n_tokens` of a prompt begins, or of generation if there are none, after `bytes_read` bytes of experts have been read. Returns what to
     /// say when a prompt has ended that read much more than once.
     fn note(&mut self, n_tokens: u32, bytes_read: u64) -> Option<Notice> {
-        if n_tokens > Event::DECODE_TOKENS_MAX {
+        if n_tokens > 0 {
             self.n_batches += 1;
             self.n_tokens += u64::from(n_tokens);
             if self.n_batches == 2 {
@@ -78,18 +77,18 @@ mod tests {
         const GIB: u64 = 1 << 30;
         let mut prompts = Prompts::default();
         let mut note = |n_tokens, bytes_read| prompts.note(Some(0), n_tokens, bytes_read);
-        assert_eq!(note(1, 0), None);
+        assert_eq!(note(0, 0), None);
         // One batch reads what it must.
         assert_eq!(note(512, 0), None);
-        assert_eq!(note(1, GIB), None);
+        assert_eq!(note(0, GIB), None);
         // The second one reads nothing.
         assert_eq!(note(512, GIB), None);
         assert_eq!(note(500, 2 * GIB), None);
-        assert_eq!(note(1, 2 * GIB), None);
+        assert_eq!(note(0, 2 * GIB), None);
         for batch in 0..4 {
             assert_eq!(note(128, (2 + batch) * GIB), None);
         }
-        let text = note(1, 6 * GIB).unwrap().to_string();
+        let text = note(0, 6 * GIB).unwrap().to_string();
         assert!(
             text.contains("512 tokens") && text.contains("4 batches"),
             "{text}"
@@ -101,7 +100,7 @@ mod tests {
         for batch in 0..4 {
             assert_eq!(note(128, (6 + batch) * GIB), None);
         }
-        assert_eq!(note(1, 10 * GIB), None);
+        assert_eq!(note(0, 10 * GIB), None);
     }
 
     /// Another context generates meanwhile, on a device or in a lane; and what was counted can be recalled.
@@ -112,9 +111,9 @@ mod tests {
             let mut prompts = Prompts::default();
             for batch in 0..4 {
                 assert_eq!(prompts.note(Some(0), 128, batch * GIB), None);
-                assert_eq!(prompts.note(other, 1, batch * GIB), None);
+                assert_eq!(prompts.note(other, 0, batch * GIB), None);
             }
-            let text = prompts.note(Some(0), 1, 4 * GIB).unwrap().to_string();
+            let text = prompts.note(Some(0), 0, 4 * GIB).unwrap().to_string();
             assert!(
                 text.contains("512 tokens") && text.contains("3.0 GiB"),
                 "{text}"
@@ -124,10 +123,10 @@ mod tests {
         for bytes_read in [0, 2 * GIB, 3 * GIB] {
             assert_eq!(prompts.note(Some(0), 128, bytes_read), None);
         }
-        assert_eq!(prompts.note(Some(0), 1, GIB), None);
+        assert_eq!(prompts.note(Some(0), 0, GIB), None);
         assert_eq!(prompts.note(Some(0), 128, GIB), None);
         assert_eq!(prompts.note(Some(0), 128, GIB), None);
         prompts.forget(0);
-        assert_eq!(prompts.note(Some(0), 1, 4 * GIB), None);
+        assert_eq!(prompts.note(Some(0), 0, 4 * GIB), None);
     }
 }

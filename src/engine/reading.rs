@@ -7,7 +7,6 @@ use super::meter::Spent;
 use super::ring::{Needs, Order};
 use super::run::Routing;
 use crate::error::Result;
-use crate::expert::Event;
 use crate::tracker::{Phase, Span};
 use std::iter;
 use std::sync::atomic::Ordering;
@@ -34,7 +33,7 @@ impl Engine {
     ) -> Result<()> {
         let clock = &self.lanes[at].clock;
         let began = clock.batch.load(Ordering::Relaxed);
-        let spent = self.meter.spent(clock.n_tokens.load(Ordering::Relaxed));
+        let spent = self.meter.spent(clock.is_prefill.load(Ordering::Relaxed));
         let hurried = state.ahead.as_mut().map(|ahead| std::mem::take(&mut ahead.hurried));
         let hurried = hurried.unwrap_or_default();
         let State { runs, scratch, .. } = state;
@@ -42,8 +41,7 @@ impl Engine {
         let Some(plan) = &run.open else {
             return Ok(());
         };
-        let n_tokens = routing.picks.n_tokens();
-        let is_prefill = n_tokens > Event::DECODE_TOKENS_MAX;
+        let is_prefill = routing.batch.is_prefill(routing.picks.n_tokens());
         if routing.batch.is_trial() || !is_prefill && plan.staged.is_empty() {
             let idle = self.read_fills(&mut scratch.reads, layer, part, plan, &hurried, began)?;
             Spent::add(&spent.idle_ns, idle);

@@ -33,8 +33,8 @@ impl Engine {
         let begins = !state.runs.by_lane[at].continues(layer, part, routing);
         let is_trial = routing.batch.is_trial();
         if begins {
-            let n_tokens = routing.picks.n_tokens();
-            self.lanes[at].clock.begin(self.arrivals.flight.now(), n_tokens, layer == 0);
+            let is_prefill = routing.batch.is_prefill(routing.picks.n_tokens());
+            self.lanes[at].clock.begin(self.arrivals.flight.now(), is_prefill, layer == 0);
             self.close(state, at)?;
             // Nobody thinks about an event that was cut short.
             self.lanes[at].thinks.store(Thinks::NOT, Ordering::Relaxed);
@@ -144,7 +144,7 @@ impl Engine {
     fn foresee(&self, state: &mut State, at: usize, layer: usize, routing: &Routing) {
         state.is_lent[layer] = false;
         if layer == 0 {
-            self.note_batch(state, Some(at), routing.picks.n_tokens());
+            self.note_batch(state, Some(at), routing.picks.n_tokens(), routing.batch);
         }
         self.settle_guesses(state, at, layer, routing);
         self.expect_next(state, at, layer);

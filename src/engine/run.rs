@@ -2,7 +2,7 @@
 
 use super::foresight::Inputs;
 use crate::draft_tokens::Batch;
-use crate::expert::Event;
+use crate::expert::{Event, Tokens};
 use crate::residency::{Buffers, Committed};
 use crate::trace::Picks;
 use std::thread::ThreadId;
@@ -26,6 +26,7 @@ pub struct Run {
     pub experts: Vec<u32>,
     pub rows: Vec<u32>,
     pub ranks: Vec<u32>,
+    pub tokens: Tokens,
     /// Experts that pass through the ring.
     pub staged: Vec<u32>,
     /// Whether the ring knows what it needs.
@@ -99,6 +100,7 @@ impl Run {
             self.rows.push(rows as u32);
         }
         routing.best_ranks(&mut self.ranks);
+        self.tokens.set(routing.batch.spots(self.n_tokens), routing.picks.rows());
     }
 
     /// The event, of the layer with this number in its pool.
@@ -109,6 +111,9 @@ impl Run {
             experts: &self.experts,
             rows: &self.rows,
             ranks: &self.ranks,
+            sequences: &self.tokens.sequences,
+            positions: &self.tokens.positions,
+            picks: &self.tokens.picks,
         }
     }
 

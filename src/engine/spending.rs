@@ -24,8 +24,8 @@ impl Engine {
     pub(super) fn note_route(&self, lane: &Lane, layer: usize, begin: u64, begins: bool, routing: &Routing) {
         let took = Duration::from_nanos(self.arrivals.flight.now() - begin);
         if !routing.batch.is_trial() {
-            let n_tokens = lane.clock.n_tokens.load(Ordering::Relaxed);
-            Spent::add(&self.meter.spent(n_tokens).bookkeeping_ns, took);
+            let is_prefill = lane.clock.is_prefill.load(Ordering::Relaxed);
+            Spent::add(&self.meter.spent(is_prefill).bookkeeping_ns, took);
         }
         if let Some(pen) = self.arrivals.flight.pen.get().filter(|_| begins) {
             let what = What::Route {
@@ -64,11 +64,11 @@ impl Engine {
         if ith > 0 || !is_last || lane.is_trial.load(Ordering::Relaxed) {
             return;
         }
-        let n_tokens = lane.clock.n_tokens.load(Ordering::Relaxed);
+        let is_prefill = lane.clock.is_prefill.load(Ordering::Relaxed);
         let began = lane.clock.batch.swap(0, Ordering::Relaxed);
         if began > 0 {
             let took = flight.now().saturating_sub(began);
-            Spent::add(&self.meter.spent(n_tokens).busy_ns, Duration::from_nanos(took));
+            Spent::add(&self.meter.spent(is_prefill).busy_ns, Duration::from_nanos(took));
         }
     }
 }

@@ -54,7 +54,7 @@ impl Engine {
         if ith > 0 || lane.is_trial.load(Ordering::Relaxed) {
             return;
         }
-        let spent = self.meter.spent(lane.clock.n_tokens.load(Ordering::Relaxed));
+        let spent = self.meter.spent(lane.clock.is_prefill.load(Ordering::Relaxed));
         Spent::add(&spent.stalled_ns, waited);
         if is_early {
             Spent::add(&spent.early_ns, waited);

@@ -36,6 +36,8 @@ mod metering;
 mod model;
 mod neighbours;
 mod observer;
+#[cfg(feature = "llama")]
+mod overrides;
 mod packed;
 #[cfg(feature = "llama")]
 pub mod packing;

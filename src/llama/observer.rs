@@ -45,31 +45,31 @@ impl Watch {
         match self.drafts.sort(layer, picks, batch) {
             Some(sure) => self.count(&sure),
             None => {
-                let phase = Phase::of_batch(picks.n_tokens());
+                let phase = Phase::new(batch.is_prefill(picks.n_tokens()));
                 let counts = &mut self.lesson.layers[layer][phase as usize];
                 picks
                     .rows()
                     .flatten()
                     .for_each(|&id| counts[id as usize] += 1);
-                self.count_tokens(layer, picks.n_tokens());
+                self.count_tokens(layer, phase, picks.n_tokens());
             }
         }
     }
 
     fn count(&mut self, sure: &Sure) {
-        let phase = Phase::of_batch(sure.n_tokens);
+        let phase = Phase::Decode;
         let counts = &mut self.lesson.layers[sure.layer][phase as usize];
         for (&expert, &rows) in sure.picked.experts.iter().zip(&sure.picked.rows) {
             counts[expert as usize] += u64::from(rows);
         }
-        self.count_tokens(sure.layer, sure.n_tokens);
+        self.count_tokens(sure.layer, phase, sure.n_tokens);
     }
 
     /// The last layer computes only what a prompt's output needs, which looks like generation: the first
     /// one has all tokens.
-    fn count_tokens(&mut self, layer: usize, n_tokens: u32) {
+    fn count_tokens(&mut self, layer: usize, phase: Phase, n_tokens: u32) {
         if layer == 0 {
-            *self.lesson.tokens.of_mut(Phase::of_batch(n_tokens)) += u64::from(n_tokens);
+            *self.lesson.tokens.of_mut(phase) += u64::from(n_tokens);
         }
     }
 }
@@ -88,7 +88,8 @@ impl Observer {
     /// A layer, by its number in `blocks`, was computed.
     pub fn learn(&self, layer: usize, picks: Picks, batch: &Batch) {
         if let Some(recording) = &self.recording {
-            recording.record(layer as u32, picks, batch.is_aside());
+            let spots = batch.spots(picks.n_tokens());
+            recording.record(layer as u32, picks, spots, batch.is_aside());
         }
         if let Some(watch) = &self.watch {
             watch.lock().expect(WATCHED).learn(layer, picks, batch);

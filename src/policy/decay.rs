@@ -109,7 +109,7 @@ mod tests {
             n_tokens,
             experts,
             rows,
-            ranks: &[],
+            ..Event::default()
         }
     }
 

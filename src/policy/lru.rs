@@ -1,5 +1,5 @@
 //! Least recently used: the baseline every other policy is compared to, and what llama.cpp's own
-//! expert cache for GPUs does.
+//! expert cache for GPUs did at b11549.
 //!
 //! It hits nothing when fewer experts fit than one token uses: each is evicted just before its turn.
 //! Of one event the smallest expert counts as the oldest.
@@ -12,7 +12,7 @@ pub(super) const SPEC: Spec = Spec {
     name: "lru",
     about: "evict the expert that generation used longest ago",
     when: "as the baseline to compare with; it hits nothing when less fits than one token uses",
-    source: "classic; llama.cpp's GPU expert cache",
+    source: "classic; llama.cpp's GPU expert cache at b11549",
     param: None,
     build: |shape, _| Box::new(Scored::new(shape, Recency::new(shape.n_total()))),
 };
@@ -32,7 +32,7 @@ mod tests {
                 n_tokens,
                 experts,
                 rows: &[9, 1][..experts.len()],
-                ranks: &[],
+                ..Event::default()
             });
         };
         route(1, &[3]);

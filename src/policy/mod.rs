@@ -46,6 +46,7 @@ pub const REGISTRY: &[Spec] = &[
     baselines::window::SPEC,
     baselines::layered::SPEC,
     baselines::slru::SPEC,
+    baselines::classlru::SPEC,
     baselines::lfuda::SPEC,
     baselines::s3fifo::SPEC,
     baselines::tinylfu::SPEC,

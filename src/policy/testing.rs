@@ -17,7 +17,7 @@ pub(super) fn replay(policy: &str, n_slots: u32, picks: &str) -> String {
             n_tokens: 1,
             experts: &[u32::from(pick.to_ascii_lowercase() - b'a')],
             rows: &[1],
-            ranks: &[],
+            ..Event::default()
         };
         let planned = residency
             .plan(&event, Buffers::default())

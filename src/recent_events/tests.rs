@@ -37,6 +37,7 @@ fn keeps_the_newest_whole_events() {
                 experts,
                 rows,
                 ranks,
+                ..Event::default()
             });
 
             let mut n_picks = 0;
@@ -78,6 +79,7 @@ fn a_tail_is_a_smaller_log() {
             experts: &experts,
             rows: &rows,
             ranks,
+            ..Event::default()
         };
         recent.push(&event);
         for n_picks_max in [0, 1, 6, 20, 40, 99] {
@@ -110,6 +112,7 @@ fn push_some(recent: &mut RecentEvents, i: u32, n: u32) {
         experts: &experts,
         rows: &rows,
         ranks: &experts,
+        ..Event::default()
     });
 }
 

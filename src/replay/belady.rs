@@ -10,21 +10,21 @@ use std::ops::Range;
 ///
 /// It bounds the hits of [`replay`](super::replay) for every policy, those of prompts and generation
 /// together: one of the two alone may exceed it at the cost of the other. The rules of the bound:
-/// after an event that is not a prefill all its experts are resident, if they fit. After any other
+/// after an event that is not large all its experts are resident, if they fit. After any other
 /// event, any of its experts and of those resident before may be. Where the rules leave a choice, it
 /// keeps the experts that are used again soonest.
 ///
 /// # Why nothing beats it
 ///
-/// The engine keeps these rules: it bypasses no miss of generation while there is a slot to be had,
-/// and its prefills, which only fill free slots, do less than the rules allow. Now take a best schedule,
+/// The engine keeps these rules: it bypasses no miss of an event that is not large while there is a slot to be
+/// had, and its large events do less than the rules allow. Now take a best schedule,
 /// and the first event after which it holds some q but not some p, used again no later, which it
 /// could hold instead. Change it to hold p for q, and to drop p if it drops q before p is used. Where
 /// p is used next, the changed schedule hits and the other misses. After that it can hold all that
 /// the other holds, except q if the other still has it; then it misses q once, later, and holds the
 /// same. So it has no fewer hits, and step by step it becomes this one.
 ///
-/// An engine that serves misses of generation without keeping them could do better. Ours does not.
+/// An engine that serves such misses without keeping them could do better. Ours does not.
 pub fn belady<'a>(
     events: impl IntoIterator<Item = Event<'a>>,
     shape: &Shape,
@@ -74,7 +74,7 @@ pub fn belady_from<'a>(
         }
         hits.push((tally.hits - n_hits_before) as u32);
         // What must stay is offered to be evicted only afterwards.
-        let must_stay = !event.is_prefill && picks.len() <= n_slots as usize;
+        let must_stay = !event.is_large && picks.len() <= n_slots as usize;
         if !must_stay {
             pool.offer(picks);
         }
@@ -105,6 +105,7 @@ pub(super) struct Pick {
 
 pub(super) struct PastEvent {
     is_prefill: bool,
+    is_large: bool,
     n_tokens_at_layer_0: u64,
     pub(super) picks: Range<usize>,
 }
@@ -141,6 +142,7 @@ impl Future {
                 }));
             future.events.push(PastEvent {
                 is_prefill: event.is_prefill(),
+                is_large: event.is_large(),
                 n_tokens_at_layer_0: if event.layer == 0 {
                     event.n_tokens.into()
                 } else {

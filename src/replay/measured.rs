@@ -4,12 +4,15 @@ use super::planner::{Measured, expert_bytes, step_bytes};
 use super::{Budget, Replay, Scope};
 use crate::error::Result;
 use crate::expert::{Event, Shape};
+use crate::residency::pools::group;
 use crate::statistics::share;
-use crate::trace::{Header, Trace};
+use crate::trace::{Header, PoolSpec, Trace};
 use rayon::prelude::*;
 
 /// Rows of a table by steps of memory, at most; as many come by shares of the experts.
 const N_STEPS_MAX: u64 = 20;
+/// Caches of devices are multiples of this.
+const MIB: u64 = 1 << 20;
 
 /// The budgets of a plan, ascending: every 5 % of the experts, and steps of memory, doubled until they
 /// are few, except those beside a share: what so little memory brings is chance.
@@ -28,6 +31,32 @@ pub fn budgets(shape: &Shape) -> Vec<u64> {
     budgets.sort_unstable();
     budgets.dedup();
     budgets
+}
+
+/// The sizes of a cache on a device that has so many bytes for experts, ascending: whole MiB, and nothing beyond all experts.
+pub fn cache_sizes(shape: &Shape, device_bytes: u64) -> Vec<u64> {
+    let most = expert_bytes(shape) + unused_bytes(shape);
+    let most = device_bytes.min(most.next_multiple_of(MIB)) / MIB;
+    let mib = |n: u64| (n + unused_bytes(shape)).div_ceil(MIB);
+    let mut sizes: Vec<u64> = budgets(shape)
+        .into_iter()
+        .map(mib)
+        .filter(|&n| n < most)
+        .collect();
+    sizes.push(most);
+    sizes.dedup();
+    sizes.iter().map(|n| n * MIB).collect()
+}
+
+/// llama.cpp adds a slot to each pool of a device that holds no expert.
+fn unused_bytes(shape: &Shape) -> u64 {
+    let sizes: Vec<u64> = (0..shape.n_layers())
+        .map(|layer| shape.expert_bytes(layer))
+        .collect();
+    group(&sizes)
+        .iter()
+        .map(|layers| sizes[layers[0] as usize])
+        .sum()
 }
 
 /// The shape of the model of `trace` with experts of the sizes of `model`. Fails if it is another
@@ -58,6 +87,43 @@ pub fn measure(
     policy: &str,
     budgets: &[u64],
 ) -> Result<Vec<Measured>> {
+    let pools = |mut pools: Vec<PoolSpec>| {
+        let n_slots: u32 = pools.iter().map(|pool| pool.n_slots).sum();
+        let holds_all = n_slots as usize >= shape.n_total();
+        pools.iter_mut().for_each(|pool| pool.preloaded = holds_all);
+        pools
+    };
+    measure_pools(trace, shape, policy, budgets, pools)
+}
+
+/// The same with a cache of each of these sizes on a device, beside memory that holds all experts: what counts as read is
+/// what is sent to the device.
+pub fn measure_caches(
+    trace: &Trace,
+    shape: &Shape,
+    policy: &str,
+    sizes: &[u64],
+) -> Result<Vec<Measured>> {
+    let unused = unused_bytes(shape);
+    let budgets: Vec<u64> = sizes.iter().map(|n| n.saturating_sub(unused)).collect();
+    let pools = |mut pools: Vec<PoolSpec>| {
+        pools.iter_mut().for_each(|pool| pool.device = true);
+        pools
+    };
+    let mut measured = measure_pools(trace, shape, policy, &budgets, pools)?;
+    for (of_one, size) in measured.iter_mut().zip(sizes) {
+        of_one.budget_bytes = *size;
+    }
+    Ok(measured)
+}
+
+fn measure_pools(
+    trace: &Trace,
+    shape: &Shape,
+    policy: &str,
+    budgets: &[u64],
+    tier: impl Fn(Vec<PoolSpec>) -> Vec<PoolSpec> + Sync,
+) -> Result<Vec<Measured>> {
     let sizes = (0..shape.n_layers()).map(|layer| shape.expert_bytes(layer));
     let header = Header {
         expert_bytes: sizes.collect(),
@@ -66,11 +132,7 @@ pub fn measure(
     let warm = trace.warm();
     let measure = |&budget_bytes: &u64| {
         let pools = Budget::Bytes(budget_bytes).pools(&header, shape, Scope::Global);
-        let mut pools = pools.expect("the sizes are known");
-        let n_slots = pools.iter().map(|pool| pool.n_slots).sum();
-        if n_slots as usize >= shape.n_total() {
-            pools.iter_mut().for_each(|pool| pool.preloaded = true);
-        }
+        let pools = tier(pools.expect("the sizes are known"));
         let mut replay = Replay::new(shape, &pools, policy, None)?;
         let hits = replay.run(events(trace))?;
         let mut sum = Sum::new(shape);
@@ -81,6 +143,7 @@ pub fn measure(
         {
             sum.add(&event, hits, shape);
         }
+        let n_slots = pools.iter().map(|pool| pool.n_slots).sum();
         Ok(sum.measured(budget_bytes, n_slots))
     };
     budgets.par_iter().map(measure).collect()

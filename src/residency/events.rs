@@ -8,9 +8,11 @@ use crate::expert::{Event, ExpertId};
 impl Residency {
     /// Finds or makes a place for each expert of `event`, and pins it.
     ///
-    /// A miss takes a free slot, else evicts, else, when all slots are pinned, is staged. In a prefill
-    /// a miss only takes a free slot, hottest experts first, and only while the layer has less than
-    /// its share of all slots. So a prompt fills an empty pool evenly and pushes nothing out.
+    /// A miss takes a free slot, else evicts, else, when all slots are pinned, is staged. Of a large event
+    /// a miss, hottest experts first, only takes a free slot while the layer has less than its share of all
+    /// slots, and the slots of experts of the layer that the event does not pick: in a prefill only of those
+    /// that generation has not used there. So many tokens fill an empty pool evenly, a prompt pushes out
+    /// nothing that generation needs, and what is resident follows what is picked.
     ///
     /// An `event` that [`check`] refuses changes nothing.
     pub fn plan(&mut self, event: &Event, buffers: Buffers) -> Result<Planned> {
@@ -55,8 +57,8 @@ impl Residency {
                 None => misses.push((expert, rows)),
             }
         }
-        if plan.is_prefill {
-            self.fill_from_prefill(&mut misses, &mut plan);
+        if event.is_large() {
+            self.fill_some(&mut misses, &mut plan);
         } else {
             self.fill(&misses, &mut plan);
         }
@@ -77,22 +79,27 @@ impl Residency {
         }
     }
 
-    fn fill_from_prefill(&mut self, misses: &mut [(u32, u32)], plan: &mut Plan) {
+    fn fill_some(&mut self, misses: &mut [(u32, u32)], plan: &mut Plan) {
         let room = self
             .share(plan.layer)
             .saturating_sub(self.n_resident[plan.layer as usize]);
-        let n_fills = misses.len().min(room as usize).min(self.free.len());
+        let mut n_free = self.free.len().min(room as usize);
         misses.sort_unstable_by_key(|&(expert, rows)| (std::cmp::Reverse(rows), expert));
-        let (hottest, others) = misses.split_at(n_fills);
-        for &(expert, _) in hottest {
-            let slot = self
-                .free
-                .pop()
-                .expect("n_fills is at most the number of free slots");
-            self.fill_slot(expert, slot, None, plan);
+        for &(expert, _) in &*misses {
+            let place = match n_free.checked_sub(1) {
+                Some(n_left) => {
+                    n_free = n_left;
+                    self.free.pop().map(|slot| (slot, None))
+                }
+                None => self
+                    .evict_of(plan.layer, plan.is_prefill)
+                    .map(|(slot, victim)| (slot, Some(victim))),
+            };
+            match place {
+                Some((slot, victim)) => self.fill_slot(expert, slot, victim, plan),
+                None => plan.staged.push(expert),
+            }
         }
-        plan.staged
-            .extend(others.iter().map(|&(expert, _)| expert));
         plan.staged.sort_unstable();
     }
 
@@ -158,6 +165,13 @@ impl Residency {
             .filter(|fill| fill.victim.is_some())
             .count() as u64;
         tally.staged += plan.staged.len() as u64;
+        let fills = plan.fills.iter().map(|fill| fill.expert);
+        let hits = plan.hits.iter().map(|&(expert, _)| expert);
+        // A prompt does not use what it finds.
+        for expert in fills.chain(hits.filter(|_| !plan.is_prefill)) {
+            let layer = plan.layer;
+            self.is_generated[self.shape.index(ExpertId { layer, expert })] = !plan.is_prefill;
+        }
         Committed(plan)
     }
 

@@ -24,6 +24,9 @@ pub fn check(shape: &Shape, event: &Event) -> Result<()> {
         experts,
         rows,
         ranks,
+        sequences,
+        positions,
+        picks,
     } = *event;
     if layer >= shape.n_layers() {
         return Err(Error::LayerOutOfRange {
@@ -59,6 +62,22 @@ pub fn check(shape: &Shape, event: &Event) -> Result<()> {
             n_experts,
         });
     }
+    let n_known = sequences.len();
+    let is_known = n_known == 0 || n_known == n_tokens as usize;
+    let is_whole = picks.is_empty() || n_known > 1 && picks.len().is_multiple_of(n_known);
+    if !is_known || positions.len() != n_known || !is_whole {
+        return broken(format!(
+            "{n_tokens} tokens in {n_known} sequences at {} positions have {} picks",
+            positions.len(),
+            picks.len()
+        ));
+    }
+    if let Some(&id) = picks.iter().find(|&&id| id >= n_experts) {
+        return Err(Error::ExpertOutOfRange {
+            id: id.into(),
+            n_experts,
+        });
+    }
     if n_tokens == 0 || rows.contains(&0) {
         return broken(format!(
             "{n_tokens} tokens and rows {rows:?} must be at least 1"
@@ -86,7 +105,7 @@ pub struct Plan {
     pub layer: u32,
     /// Resident already: expert and slot, ascending.
     pub hits: Vec<(u32, u32)>,
-    /// To be read into a slot: ascending, or hottest first if the event is a prefill.
+    /// To be read into a slot: ascending, or hottest first if the event is large.
     pub fills: Vec<Fill>,
     /// To be used without a slot, ascending.
     pub staged: Vec<u32>,

@@ -26,6 +26,8 @@ pub struct Residency {
     pub(super) free: Vec<u32>,
     /// Slots that hold no expert any more, and are pinned until reads into them have ended.
     pub(super) n_abandoned: u32,
+    /// By dense index: whether generation has used a resident since an event brought it.
+    pub(super) is_generated: Vec<bool>,
     /// What will probably be picked soon.
     pub(super) expected: Vec<ExpertId>,
     /// Residents that go first.
@@ -50,6 +52,7 @@ impl Residency {
             pins: vec![0; n_slots as usize],
             free: (0..n_slots).rev().collect(),
             n_abandoned: 0,
+            is_generated: vec![false; shape.n_total()],
             expected: Vec::new(),
             spares: Spares::new(shape.n_total()),
             retired: Vec::new(),
@@ -186,6 +189,34 @@ impl Residency {
     pub(super) fn evict_this(&mut self, id: ExpertId) -> u32 {
         self.policy.evict_this(id);
         self.vacate(id)
+    }
+
+    /// Empties the slot that the policy chooses among those of `layer`, or of these among the `unused` that generation
+    /// has not used, unless all are pinned or expected.
+    pub(super) fn evict_of(&mut self, layer: u32, unused: bool) -> Option<(u32, ExpertId)> {
+        let Self {
+            policy,
+            shape,
+            slot_of,
+            pins,
+            expected,
+            is_generated,
+            ..
+        } = self;
+        let goes = |id: ExpertId| {
+            let index = shape.index(id);
+            let slot = slot_of[index];
+            let is_free = id.layer == layer && slot != NO_SLOT && !(unused && is_generated[index]);
+            is_free && pins[slot as usize] == 0 && !expected.contains(&id)
+        };
+        // Mostly there is none, and a policy would ask for all that it knows of.
+        let mut experts = (0..shape.n_experts(layer)).map(|expert| ExpertId { layer, expert });
+        if !experts.any(goes) {
+            return None;
+        }
+        let victim = policy.evict(&|id| !goes(id))?;
+        assert!(goes(victim), "the policy chose {victim}, which stays");
+        Some((self.vacate(victim), victim))
     }
 
     /// Empties the slot of the oldest spare, else the one that the policy chooses, unless all are pinned. What

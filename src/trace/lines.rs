@@ -1,6 +1,6 @@
 //! Lines of a trace that is read, and what they say.
 
-use super::{ASIDE, Header};
+use super::{ASIDE, Header, SEQUENCE};
 use std::io::{BufRead, Read};
 
 pub type Checked<T> = std::result::Result<T, String>;
@@ -67,18 +67,24 @@ pub struct Line<'a> {
     pub token: u32,
     pub layer: u32,
     pub ids: &'a str,
+    pub sequence: Option<u32>,
     pub is_aside: bool,
 }
 
 /// Parts a line.
 pub fn fields(line: &str) -> Checked<Line<'_>> {
-    let mut fields = line.split(' ');
-    let mut next = || fields.next();
-    match (next(), next(), next(), next(), next()) {
+    let mut fields = line.split(' ').peekable();
+    let [token, layer, ids] = std::array::from_fn(|_| fields.next());
+    let sequence = fields.next_if(|field| field.starts_with(SEQUENCE));
+    match (token, layer, ids, fields.next(), fields.next()) {
         (Some(token), Some(layer), Some(ids), mark @ (None | Some(ASIDE)), None) => Ok(Line {
             token: number("token", token)?,
             layer: number("layer", layer)?,
             ids,
+            sequence: match sequence {
+                Some(mark) => Some(number("sequence", &mark[SEQUENCE.len_utf8()..])?),
+                None => None,
+            },
             is_aside: mark.is_some(),
         }),
         _ if line.starts_with('{') => Err(ANOTHER.to_string()),

@@ -11,7 +11,8 @@
 //! and says that the router of `layer`, counted over mixture-of-experts layers, picked these experts
 //! for `token`: at least one, at most `top_k`, no id twice. A missing line means that the layer was
 //! not computed for that token. Where ` aside` follows, the cache of a device was left aside, as it is
-//! when it does not pay.
+//! when it does not pay. Before that may stand ` @sequence`, in all lines of an event or in none: its
+//! tokens were generated, each in this sequence.
 //!
 //! Lines are in the order of (token, layer), and each is an event of one token; except where the
 //! header says `batched`: there, lines of the same layer and of tokens that follow one another
@@ -20,6 +21,7 @@
 //! interleave.
 
 mod lines;
+mod parallel;
 mod picks;
 mod prefill;
 mod read;
@@ -38,6 +40,9 @@ pub use write::Recorder;
 
 /// The end of a line of an event for which the cache of a device was left aside.
 const ASIDE: &str = "aside";
+
+/// What the number of a sequence begins with.
+const SEQUENCE: char = '@';
 
 /// The first line of a trace. Fields that are not listed are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -103,7 +108,7 @@ pub struct PoolSpec {
     /// It was full when the run began.
     #[serde(default)]
     pub preloaded: bool,
-    /// It was on a device: only generation looked into it, where there was a slot for each expert picked.
+    /// It was on a device: only small batches looked into it, where there was a slot for each expert picked.
     #[serde(default, skip_serializing_if = "is_default")]
     pub device: bool,
 }
@@ -115,7 +120,7 @@ impl PoolSpec {
             let n_picks: u32 = event.rows.iter().sum();
             n_picks.min(n_experts) <= self.n_slots
         };
-        !self.device || !is_aside && !event.is_prefill() && fits()
+        !self.device || !is_aside && !event.is_large() && fits()
     }
 }
 

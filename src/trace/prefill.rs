@@ -118,7 +118,7 @@ impl PrefillBatch {
             return;
         };
         for (layer, (n_tokens, mut picks)) in std::mem::take(&mut self.layers) {
-            trace.push(layer, start, n_tokens, false, &mut picks);
+            trace.push(layer, start, n_tokens, false, &mut picks, &[]);
         }
     }
 }

@@ -2,9 +2,9 @@
 //! what it takes in memory is bounded by what was read.
 
 use super::lines::{Checked, Line, Lines, fields, header, push_ids};
-use super::{ASIDE, Header, Recorded};
+use super::{ASIDE, Header, Recorded, SEQUENCE};
 use crate::error::{Error, Result};
-use crate::expert::{Event, Picked};
+use crate::expert::{Event, Picked, Spot};
 use crate::recent_events::RecentEvents;
 use flate2::read::MultiGzDecoder;
 use std::collections::HashMap;
@@ -140,7 +140,7 @@ impl Trace {
     }
 
     /// Appends an event. `picks` holds what its tokens picked, each expert with its rank, which is
-    /// used where the ids are ranked; it is emptied.
+    /// used where the ids are ranked; it is emptied. `spots` says where they are, if that is known.
     pub(super) fn push(
         &mut self,
         layer: u32,
@@ -148,19 +148,22 @@ impl Trace {
         n_tokens: u32,
         is_aside: bool,
         picks: &mut Vec<(u32, u32)>,
+        spots: &[Spot],
     ) {
-        let picked = Picked::of(picks);
-        let ranks: &[u32] = match self.header.ranked {
-            true => &picked.ranks,
-            false => &[],
-        };
-        let event = Event {
-            layer,
-            n_tokens,
-            experts: &picked.experts,
-            rows: &picked.rows,
-            ranks,
-        };
+        // Lines may have fewer than others.
+        let is_even = spots.len() > 1 && picks.len() == spots.len() * self.header.top_k as usize;
+        let by_token: Vec<u32> = picks
+            .iter()
+            .map(|(id, _)| *id)
+            .filter(|_| is_even)
+            .collect();
+        let mut picked = Picked::of(picks);
+        if !self.header.ranked {
+            picked.ranks.clear();
+        }
+        picked.tokens.place(spots);
+        picked.tokens.picks = by_token;
+        let event = picked.event(layer, n_tokens);
         self.add(first_token, &Recorded { event, is_aside });
         picks.clear();
     }
@@ -185,6 +188,7 @@ struct Reader {
     /// The event that lines are being added to, and what its tokens picked.
     open: Option<Open>,
     picks: Vec<(u32, u32)>,
+    spots: Vec<Spot>,
     /// Whole events so far, and one more than their highest token.
     n_events: u64,
     n_tokens: u32,
@@ -201,6 +205,7 @@ impl Reader {
             limit,
             open: None,
             picks: Vec::new(),
+            spots: Vec::new(),
             n_events: 0,
             n_tokens: 0,
         }
@@ -209,8 +214,9 @@ impl Reader {
     /// Reads all lines that follow the header. After an error the trace has the events before it: not the one that
     /// was being read, of which nobody knows whether all is there.
     fn read(&mut self, lines: &mut Lines<impl BufRead>) -> Checked<()> {
-        // Two numbers of up to 10 digits and `top_k` ids, each with a separator, and the mark.
-        let n_bytes_max = 11 * (2 + self.trace.header.top_k as usize) + ASIDE.len();
+        // Two numbers of up to 10 digits and `top_k` ids, each with a separator, and the marks.
+        let n_bytes_max =
+            11 * (3 + self.trace.header.top_k as usize) + SEQUENCE.len_utf8() + ASIDE.len();
         while let Some(line) = lines.next(n_bytes_max)? {
             match line.is_empty() && self.trace.header.batched {
                 true => self.close(),
@@ -226,6 +232,7 @@ impl Reader {
             token,
             layer,
             ids,
+            sequence,
             is_aside,
         } = line;
         let header = &self.trace.header;
@@ -233,7 +240,7 @@ impl Reader {
             return Err(format!("layer {layer} is outside 0..{}", header.n_layers));
         }
         self.order.check(token, layer)?;
-        let is_next = |open: &Open| open.is_before(token, layer, is_aside);
+        let is_next = |open: &Open| open.is_before(token, layer, sequence.is_some(), is_aside);
         if !(header.batched && self.open.as_ref().is_some_and(is_next)) {
             self.close();
         }
@@ -244,11 +251,16 @@ impl Reader {
             first_token: token,
             n_tokens: 0,
             n_kept: 0,
+            is_generated: sequence.is_some(),
             is_aside,
         });
         open.n_tokens += 1;
         match token < self.limit {
-            true => open.n_kept += 1,
+            true => {
+                open.n_kept += 1;
+                self.spots
+                    .extend(sequence.map(|seq| Spot { seq, pos: token }));
+            }
             false => self.picks.truncate(n_before),
         }
         Ok(())
@@ -274,8 +286,10 @@ impl Reader {
                 open.n_kept,
                 open.is_aside,
                 &mut self.picks,
+                &self.spots,
             );
         }
+        self.spots.clear();
     }
 }
 
@@ -286,14 +300,16 @@ struct Open {
     n_tokens: u32,
     /// Tokens below the limit.
     n_kept: u32,
+    is_generated: bool,
     is_aside: bool,
 }
 
 impl Open {
     /// Whether a line of `token` and `layer` belongs to it.
-    fn is_before(&self, token: u32, layer: u32, is_aside: bool) -> bool {
+    fn is_before(&self, token: u32, layer: u32, is_generated: bool, is_aside: bool) -> bool {
         let is_next = token == self.first_token + self.n_tokens;
-        is_next && (layer, is_aside) == (self.layer, self.is_aside)
+        let marks = (self.layer, self.is_generated, self.is_aside);
+        is_next && (layer, is_generated, is_aside) == marks
     }
 }
 

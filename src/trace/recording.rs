@@ -1,6 +1,7 @@
 //! A recording whose pools are known late.
 
 use super::{Header, Picks, PoolSpec, Recorder};
+use crate::expert::Spot;
 use crate::notice::Notices;
 use once_cell::sync::OnceCell;
 use std::path::PathBuf;
@@ -31,13 +32,13 @@ impl Recording {
     }
 
     /// As [`Recorder::record`].
-    pub fn record(&self, layer: u32, picks: Picks, is_aside: bool) {
+    pub fn record(&self, layer: u32, picks: Picks, spots: &[Spot], is_aside: bool) {
         let begin = || {
             let header = self.header.lock().expect(HEADER).clone();
             Recorder::new(self.path.clone(), header, self.notices.clone())
         };
         let recorder = self.recorder.get_or_init(begin);
-        recorder.record(layer, picks, is_aside);
+        recorder.record(layer, picks, spots, is_aside);
     }
 
     /// What is recorded goes through these pools of devices first. Those of the first context count.

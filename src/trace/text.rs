@@ -1,6 +1,6 @@
 //! Lines of a trace.
 
-use super::ASIDE;
+use super::{ASIDE, SEQUENCE};
 
 /// What is known of an event beside its ids.
 #[derive(Debug, Clone, Copy)]
@@ -14,10 +14,12 @@ pub struct Head {
     pub top_k: u32,
     /// The cache of its device was left aside.
     pub is_aside: bool,
+    /// The sequence of each token is known.
+    pub has_sequences: bool,
 }
 
 impl Head {
-    const N_VALUES: usize = 5;
+    const N_VALUES: usize = 6;
 
     /// As [`Text::add`] takes it.
     pub fn values(&self) -> [u32; Self::N_VALUES] {
@@ -27,17 +29,19 @@ impl Head {
             self.n_tokens,
             self.top_k,
             self.is_aside.into(),
+            self.has_sequences.into(),
         ]
     }
 
     fn of(values: &[u32; Self::N_VALUES]) -> Self {
-        let &[layer, first_token, n_tokens, top_k, is_aside] = values;
+        let &[layer, first_token, n_tokens, top_k, is_aside, has_sequences] = values;
         Self {
             layer,
             first_token,
             n_tokens,
             top_k,
             is_aside: is_aside != 0,
+            has_sequences: has_sequences != 0,
         }
     }
 }
@@ -52,21 +56,24 @@ pub struct Text {
 }
 
 impl Text {
-    /// Adds events: of each, the values of its [`Head`], then its ids.
+    /// Adds events: of each, the values of its [`Head`], then its ids, then its sequences if they are known.
     pub fn add(&mut self, values: &[u32]) {
         let mut rest = values;
         while let Some((head, others)) = rest.split_first_chunk() {
             let head = Head::of(head);
             let (ids, others) = others.split_at((head.n_tokens * head.top_k) as usize);
+            let n_sequences = if head.has_sequences { head.n_tokens } else { 0 };
+            let (sequences, others) = others.split_at(n_sequences as usize);
             rest = others;
-            self.event(&head, ids);
+            self.event(&head, ids, sequences);
         }
     }
 
-    fn event(&mut self, head: &Head, ids: &[u32]) {
+    fn event(&mut self, head: &Head, ids: &[u32], sequences: &[u32]) {
         if self.next == Some((head.layer, head.first_token)) {
             self.out.push(b'\n');
         }
+        let mut sequences = sequences.iter();
         for (token, row) in (head.first_token..).zip(ids.chunks(head.top_k as usize)) {
             self.number(token, b' ');
             self.number(head.layer, b' ');
@@ -74,6 +81,11 @@ impl Text {
                 self.number(id, b',');
             }
             self.out.pop();
+            if let Some(&sequence) = sequences.next() {
+                self.out.extend_from_slice(&[b' ', SEQUENCE as u8]);
+                self.number(sequence, b' ');
+                self.out.pop();
+            }
             if head.is_aside {
                 self.out.push(b' ');
                 self.out.extend_from_slice(ASIDE.as_bytes());

@@ -7,6 +7,7 @@
 
 use super::text::{Head, Text};
 use super::{Header, Picks};
+use crate::expert::Spot;
 use crate::notice::{Notice, Notices};
 use crate::output::Growing;
 use crate::sync::{Busy, lock_soon};
@@ -194,10 +195,11 @@ impl Recorder {
         }
     }
 
-    /// Records an event of `layer`, and whether the cache of its device was left aside. The calling thread's
+    /// Records an event of `layer`, where its tokens are if that is known, and whether the cache of its device was left
+    /// aside. The calling thread's
     /// events of ascending layers are of the same tokens. Waits for some seconds if the writer is far behind, and gives
     /// the recording up, with a line, if that does not help.
-    pub fn record(&self, layer: u32, picks: Picks, is_aside: bool) {
+    pub fn record(&self, layer: u32, picks: Picks, spots: &[Spot], is_aside: bool) {
         let _busy = Busy::begin();
         let is_full = |b: &mut Buffer| b.values.len() >= VALUES_MAX && !b.is_closed;
         let waited =
@@ -226,16 +228,22 @@ impl Recorder {
             return;
         }
         let first_token = buffer.first_token(layer, n_tokens);
+        // One token mostly is of the first sequence.
+        let has_sequences = spots.len() > 1 || spots.iter().any(|spot| spot.seq != 0);
         let head = Head {
             layer,
             first_token,
             n_tokens,
             top_k: picks.top_k() as u32,
             is_aside,
+            has_sequences,
         };
         buffer.values.extend(head.values());
         for row in picks.rows() {
             buffer.values.extend(row.iter().map(|&id| id as u32));
+        }
+        if has_sequences {
+            buffer.values.extend(spots.iter().map(|spot| spot.seq));
         }
         if buffer.values.len() >= ENOUGH_VALUES {
             self.shared.changed.notify_all();
@@ -348,7 +356,7 @@ mod tests {
         let recorder = Recorder::new(path.clone(), header(n_layers), Arc::default());
         record(&recorder);
         recorder.finish();
-        recorder.record(0, Picks::new(&[7, 7], 2, 2), false);
+        recorder.record(0, Picks::new(&[7, 7], 2, 2), &[], false);
         let mut text = String::new();
         let mut file = MultiGzDecoder::new(File::open(path).unwrap());
         file.read_to_string(&mut text).unwrap();
@@ -376,7 +384,7 @@ mod tests {
         for _ in 0..VALUES_MAX {
             noise = noise.wrapping_mul(1664525).wrapping_add(1013904223);
             let ids = [(noise >> 16) as i32 & 7, (noise >> 24) as i32 & 7];
-            recorder.record(0, Picks::new(&ids, 2, 2), false);
+            recorder.record(0, Picks::new(&ids, 2, 2), &[], false);
         }
         assert!(recorder.shared.buffer().is_closed, "the pipe took it all");
         drop(recorder);
@@ -387,21 +395,36 @@ mod tests {
     fn events_are_told_apart() {
         let text = lines(2, |recorder| {
             // Rows of 2 ids, 3 ids apart.
-            recorder.record(0, Picks::new(&[5, 1, 9, 0, 7], 2, 3), false);
-            recorder.record(1, Picks::new(&[3, 2], 2, 2), false);
-            recorder.record(1, Picks::new(&[4, 6], 2, 2), false);
-            recorder.record(1, Picks::new(&[6, 4], 2, 2), true);
-            recorder.record(0, Picks::new(&[0, 1], 2, 2), false);
+            recorder.record(0, Picks::new(&[5, 1, 9, 0, 7], 2, 3), &[], false);
+            recorder.record(1, Picks::new(&[3, 2], 2, 2), &[], false);
+            recorder.record(1, Picks::new(&[4, 6], 2, 2), &[], false);
+            recorder.record(1, Picks::new(&[6, 4], 2, 2), &[], true);
+            recorder.record(0, Picks::new(&[0, 1], 2, 2), &[], false);
         });
         // The second layer left the first token out.
         let expected = "0 0 5,1\n1 0 0,7\n1 1 3,2\n\n2 1 4,6\n\n3 1 6,4 aside\n4 0 0,1\n";
         assert_eq!(text, expected);
     }
 
+    /// But that of one token that is of the first.
+    #[test]
+    fn sequences_are_told() {
+        let spot = |seq| Spot { seq, pos: 9 };
+        let text = lines(1, |recorder| {
+            let two = [spot(3), spot(0)];
+            recorder.record(0, Picks::new(&[5, 1, 0, 7], 2, 2), &two, false);
+            recorder.record(0, Picks::new(&[2, 3], 2, 2), &two[..1], true);
+            recorder.record(0, Picks::new(&[2, 3], 2, 2), &two[1..], false);
+        });
+        let expected = "0 0 5,1 @3\n1 0 0,7 @0\n\n2 0 2,3 @3 aside\n\n3 0 2,3\n";
+        assert_eq!(text, expected);
+    }
+
     #[test]
     fn lanes_have_tokens_of_their_own() {
-        let pick =
-            |recorder: &Recorder, layer| recorder.record(layer, Picks::new(&[1, 0], 2, 2), false);
+        let pick = |recorder: &Recorder, layer| {
+            recorder.record(layer, Picks::new(&[1, 0], 2, 2), &[], false)
+        };
         let text = lines(3, |recorder| {
             pick(recorder, 0);
             std::thread::scope(|scope| {
@@ -419,7 +442,7 @@ mod tests {
         let n_events = 20 * VALUES_MAX / 6;
         let text = lines(1, |recorder| {
             for i in 0..n_events as i32 {
-                recorder.record(0, Picks::new(&[i % 8, (i + 1) % 8], 2, 2), false);
+                recorder.record(0, Picks::new(&[i % 8, (i + 1) % 8], 2, 2), &[], false);
             }
         });
         let mut lines = text.lines().filter(|l| !l.is_empty());
@@ -434,15 +457,15 @@ mod tests {
     #[test]
     fn a_recording_ends_before_its_numbers_do() {
         let text = lines(1, |recorder| {
-            recorder.record(0, Picks::new(&[1, 0], 2, 2), false);
+            recorder.record(0, Picks::new(&[1, 0], 2, 2), &[], false);
             recorder.shared.buffer().n_tokens = u32::MAX - 2;
-            recorder.record(0, Picks::new(&[2, 3, 4, 5], 2, 2), false);
-            recorder.record(0, Picks::new(&[1, 2], 2, 2), false);
+            recorder.record(0, Picks::new(&[2, 3, 4, 5], 2, 2), &[], false);
+            recorder.record(0, Picks::new(&[1, 2], 2, 2), &[], false);
         });
         assert_eq!(text, "0 0 1,0\n");
         let text = lines(1, |recorder| {
             recorder.shared.buffer().n_tokens = u32::MAX - 2;
-            (0..3).for_each(|id| recorder.record(0, Picks::new(&[id, 7], 2, 2), false));
+            (0..3).for_each(|id| recorder.record(0, Picks::new(&[id, 7], 2, 2), &[], false));
         });
         assert_eq!(text, "4294967293 0 0,7\n");
     }
@@ -462,10 +485,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let recorder = Recorder::new(dir.path().to_path_buf(), header(1), Arc::default());
         for _ in 0..VALUES_MAX {
-            recorder.record(0, Picks::new(&[1, 0], 2, 2), false);
+            recorder.record(0, Picks::new(&[1, 0], 2, 2), &[], false);
         }
         recorder.finish();
-        recorder.record(0, Picks::new(&[1, 0], 2, 2), false);
+        recorder.record(0, Picks::new(&[1, 0], 2, 2), &[], false);
         assert!(recorder.shared.buffer().values.is_empty(), "it piles up");
     }
 }

@@ -23,7 +23,7 @@ pub const PREFILL_WINDOW: usize = 32;
 /// What a model does: see [`Event::is_prefill`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Generating, up to [`Event::DECODE_TOKENS_MAX`] tokens at a time.
+    /// Generating, or reading up to [`Event::DECODE_TOKENS_MAX`] tokens of prompts at a time.
     Decode,
     /// Reading a prompt.
     Prefill,
@@ -35,12 +35,12 @@ impl Phase {
 
     /// That of an event.
     pub fn of(event: &Event) -> Self {
-        Self::of_batch(event.n_tokens)
+        Self::new(event.is_prefill())
     }
 
-    /// That of a batch of so many tokens.
-    pub fn of_batch(n_tokens: u32) -> Self {
-        match n_tokens > Event::DECODE_TOKENS_MAX {
+    /// That of a prefill, or of what is none.
+    pub fn new(is_prefill: bool) -> Self {
+        match is_prefill {
             true => Self::Prefill,
             false => Self::Decode,
         }
@@ -276,7 +276,7 @@ mod tests {
                 n_tokens: *n_tokens,
                 experts,
                 rows,
-                ranks: &[],
+                ..Event::default()
             });
         }
     }
@@ -292,7 +292,7 @@ mod tests {
                 n_tokens: 1,
                 experts: &experts,
                 rows: &[1],
-                ranks: &[],
+                ..Event::default()
             });
         }
         let counts = |span| tracker.counts(Phase::Decode, span, 0);

@@ -36,6 +36,42 @@ pub fn trace(folder: &Path, name: &str, text: &str) -> String {
     path.to_str().unwrap().to_string()
 }
 
+/// Each number of sequences is a trace of its own, and one sequence hits what the traces hit one after the other.
+#[test]
+fn sequences_side_by_side() {
+    let base = [
+        ITALIAN,
+        "--limit",
+        "300",
+        "--budgets",
+        "50%",
+        "--policies",
+        "all",
+    ];
+    let cells = |more: &[&str]| {
+        json(&[&base[..], more].concat())["cells"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    let parallel = cells(&["--parallel", "1,40,1"]);
+    let alone = cells(&[]);
+    assert_eq!(parallel.len(), 2 * alone.len());
+    for ((one, many), alone) in parallel.iter().zip(&parallel[alone.len()..]).zip(&alone) {
+        assert_eq!(
+            (&one["trace"], &many["trace"]),
+            (&"parallel-1".into(), &"parallel-40".into())
+        );
+        assert_eq!(one["hits"], alone["hits"], "{}", one["policy"]);
+        // Forty at once are generated, so what is missing gets slots.
+        assert!(many["evictions"].as_u64() > Some(0), "{many}");
+    }
+    for (list, named) in [("0", "0"), ("1,257", "257")] {
+        let error = error_of(&mut hotset(&["replay", ITALIAN, "--parallel", list]), 2);
+        assert!(error.contains(named) && error.contains("256"), "{error}");
+    }
+}
+
 #[test]
 fn json_has_a_cell_for_each_trace_budget_and_policy() {
     let report = json(&[ITALIAN, MIXED, "--limit", "300", "--budgets", "10%,50%"]);

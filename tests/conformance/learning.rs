@@ -35,7 +35,7 @@ fn route(residency: &mut Residency, layer: u32, experts: &[u32]) -> usize {
         n_tokens: 1,
         experts,
         rows: &vec![1; experts.len()],
-        ranks: &[],
+        ..Event::default()
     };
     let planned = residency.plan(&event, Buffers::default()).unwrap();
     let n_hits = planned.hits.len();

@@ -101,7 +101,7 @@ fn plans_are_rolled_back_in_any_order() {
 
 /// Whose ranking depends on what was resident and evicted, and not only on what was routed. To compare
 /// with, all of them.
-const NOTICE_ROLLBACKS: [&str; 4] = ["slru", "lfuda", "s3fifo", "tinylfu"];
+const NOTICE_ROLLBACKS: [&str; 5] = ["slru", "classlru", "lfuda", "s3fifo", "tinylfu"];
 
 /// For all others a plan that is rolled back is an event that was heard of, and nothing else.
 #[test]

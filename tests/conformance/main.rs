@@ -4,6 +4,7 @@
 mod golden;
 mod learning;
 mod leaving;
+mod many;
 mod misuse;
 mod model;
 mod spares;
@@ -96,7 +97,7 @@ fn uniform_routing_hits_by_chance() {
                 n_tokens: 1,
                 experts: expert,
                 rows: &[1],
-                ranks: &[],
+                ..Event::default()
             });
             let counts = hotset::replay::replay(events, &shape, n_slots, &name).unwrap();
             let chance = f64::from(n_slots) / 64.0;
@@ -119,7 +120,7 @@ fn step(residency: &mut Residency, n_tokens: u32, picks: &[(u32, u32)]) -> (usiz
         n_tokens,
         experts: &experts,
         rows: &rows,
-        ranks: &[],
+        ..Event::default()
     };
     let planned = residency.plan(&event, Buffers::default()).unwrap();
     let victim = planned.fills.iter().find_map(|fill| fill.victim);

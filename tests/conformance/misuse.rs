@@ -57,7 +57,7 @@ fn a_refused_event_changes_nothing() {
                 n_tokens,
                 experts,
                 rows,
-                ranks: &[],
+                ..Event::default()
             };
             let error = residency.plan(&event, Buffers::default()).unwrap_err();
             assert_eq!(error.to_string(), message);
@@ -71,6 +71,7 @@ fn a_refused_event_changes_nothing() {
             experts: &[1, 2],
             rows: &[1, 1],
             ranks: &[0],
+            ..Event::default()
         };
         let error = residency.plan(&event, Buffers::default()).unwrap_err();
         let message = "routing event of layer 0: 2 experts but 1 ranks";
@@ -93,7 +94,7 @@ fn a_fill_that_others_use_is_not_rolled_back() {
             n_tokens: 1,
             experts: &[1],
             rows: &[1],
-            ranks: &[],
+            ..Event::default()
         };
         let first = residency.plan(&event, Buffers::default()).unwrap();
         let second = residency.plan(&event, Buffers::default()).unwrap();

@@ -25,10 +25,14 @@ pub struct OwnedEvent {
     experts: Vec<u32>,
     rows: Vec<u32>,
     ranks: Vec<u32>,
+    sequences: Vec<u32>,
+    positions: Vec<u32>,
+    picks: Vec<u32>,
 }
 
 impl OwnedEvent {
-    /// One in five is a scan; low experts are picked more often, so that frequencies differ.
+    /// One in five has many tokens: it is a scan, or these are generated side by side. Low experts are picked more often,
+    /// so that frequencies differ.
     pub fn random(rng: &mut Rng, shape: &Shape) -> Self {
         let layer = rng.below(shape.n_layers());
         let n_experts = shape.n_experts(layer);
@@ -54,12 +58,29 @@ impl OwnedEvent {
         let mut rng = Rng(!rng.0);
         let n_ranks = experts.len() * rng.below(2) as usize;
         let ranks = (0..n_ranks).map(|_| rng.below(4)).collect();
+        let n_known = n_tokens * rng.below(2);
+        let n_sequences = 1 + rng.below(n_tokens);
+        let sequences = (0..n_known).map(|token| token % n_sequences).collect();
+        let first = rng.below(8);
+        let positions = (0..n_known)
+            .map(|token| first + token / n_sequences)
+            .collect();
+        let n_picks = match n_known {
+            0 | 1 => 0,
+            n_known => n_known as usize * experts.len().min(1),
+        };
+        let picks = (0..n_picks)
+            .map(|_| experts[rng.below(experts.len() as u32) as usize])
+            .collect();
         Self {
             layer,
             n_tokens,
             experts,
             rows,
             ranks,
+            sequences,
+            positions,
+            picks,
         }
     }
 
@@ -71,6 +92,9 @@ impl OwnedEvent {
             experts: &self.experts,
             rows: &self.rows,
             ranks: &self.ranks,
+            sequences: &self.sequences,
+            positions: &self.positions,
+            picks: &self.picks,
         }
     }
 
@@ -96,6 +120,8 @@ pub struct Model {
     pub slot_of: BTreeMap<ExpertId, u32>,
     /// Every pinned slot.
     pub pins: BTreeMap<u32, u32>,
+    /// What generation has used since an event brought it.
+    pub generated: BTreeSet<ExpertId>,
     pub counts: Counts,
 }
 
@@ -106,6 +132,7 @@ impl Model {
             n_slots: n_slots as usize,
             slot_of: BTreeMap::new(),
             pins: BTreeMap::new(),
+            generated: BTreeSet::new(),
             counts: Counts::default(),
         }
     }
@@ -136,22 +163,29 @@ impl Model {
         self.check_fills(event, misses, plan, label);
         let n_victims = plan.fills.iter().filter(|f| f.victim.is_some()).count();
         let n_missing = plan.fills.len().saturating_sub(n_free);
-        assert_eq!(
-            n_victims, n_missing,
+        assert!(
+            n_victims == n_missing || event.is_large(),
             "{label}: evicted while slots are free"
         );
+        let is_needed = |id: &ExpertId| id.layer != event.layer || self.is_protected(event, id);
+        let mut victims = plan.fills.iter().filter_map(|fill| fill.victim);
         assert!(
-            !event.is_prefill() || n_victims == 0,
-            "{label}: a scan evicted"
+            !event.is_large() || !victims.any(|id| is_needed(&id)),
+            "{label}: a large event evicted what is needed"
         );
         for fill in &plan.fills {
             self.fill(event.layer, fill, label);
         }
     }
 
+    /// Whether generation has used `id`, which a scan leaves alone.
+    fn is_protected(&self, event: &Event, id: &ExpertId) -> bool {
+        event.is_prefill() && self.generated.contains(id)
+    }
+
     /// Which misses (experts and rows) get a slot and in which order, and which do not.
     fn check_fills(&self, event: &Event, mut misses: Vec<(u32, u32)>, plan: &Plan, label: &str) {
-        let n_fills = if event.is_prefill() {
+        let n_fills = if event.is_large() {
             misses.sort_by_key(|&(expert, rows)| (u32::MAX - rows, expert));
             let n_here = self
                 .slot_of
@@ -161,7 +195,12 @@ impl Model {
             let n_experts = self.shape.n_experts(event.layer) as usize;
             let share = (self.n_slots * n_experts).div_ceil(self.shape.n_total());
             let n_free = self.n_slots - self.slot_of.len();
-            n_free.min(share.saturating_sub(n_here)).min(misses.len())
+            let is_unused = |(id, slot): &(&ExpertId, &u32)| {
+                let is_free = id.layer == event.layer && !self.pins.contains_key(slot);
+                is_free && !self.is_protected(event, id)
+            };
+            let n_unused = self.slot_of.iter().filter(is_unused).count();
+            (n_free.min(share.saturating_sub(n_here)) + n_unused).min(misses.len())
         } else {
             (self.n_slots - self.pins.len()).min(misses.len())
         };
@@ -210,6 +249,19 @@ impl Model {
         tally.misses += (event.experts.len() - plan.hits.len()) as u64;
         tally.evictions += plan.fills.iter().filter(|f| f.victim.is_some()).count() as u64;
         tally.staged += plan.staged.len() as u64;
+        let id = |expert| ExpertId {
+            layer: event.layer,
+            expert,
+        };
+        let filled = plan.fills.iter().map(|fill| id(fill.expert));
+        if event.is_prefill() {
+            filled.for_each(|id| {
+                self.generated.remove(&id);
+            });
+        } else {
+            self.generated
+                .extend(filled.chain(plan.hits.iter().map(|&(expert, _)| id(expert))));
+        }
     }
 
     pub fn release(&mut self, plan: &Plan) {

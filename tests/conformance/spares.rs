@@ -14,7 +14,7 @@ fn event(experts: &[u32]) -> Event<'_> {
         n_tokens: 1,
         experts,
         rows: &[1; 8][..experts.len()],
-        ranks: &[],
+        ..Event::default()
     }
 }
 

@@ -35,7 +35,7 @@ impl World {
             n_tokens: 1,
             experts,
             rows: &[1; 4][..experts.len()],
-            ranks: &[],
+            ..Event::default()
         };
         let residency = &mut self.pool.residency;
         let planned = residency

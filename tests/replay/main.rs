@@ -21,7 +21,7 @@ fn events(trace: &[Recorded]) -> impl Iterator<Item = Event<'_>> {
         n_tokens: *n_tokens,
         experts,
         rows,
-        ranks: &[],
+        ..Event::default()
     })
 }
 

@@ -289,7 +289,7 @@ fn a_device_serves_generation_that_fits() {
         n_tokens,
         experts,
         rows,
-        ranks: &[],
+        ..Event::default()
     };
     let events = [
         event(1, &[0, 1], &[1, 1]),

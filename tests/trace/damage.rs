@@ -131,7 +131,7 @@ fn lines_that_are_wrong() {
         ("0 0 22:0.09", &["22:0.09"]),
         ("0 0 3,1,3", &["expert 3 is there twice"]),
         ("0 0 3,1,2,4", &["more experts than top_k, which is 3"]),
-        (&"1".repeat(61), &["longer than 60 bytes"]),
+        (&"1".repeat(73), &["longer than 72 bytes"]),
     ] {
         let text = header("") + line + "\n";
         let parts = [&["line 2"], parts].concat();

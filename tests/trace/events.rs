@@ -1,6 +1,7 @@
 //! Which events the lines of a valid trace are.
 
 use super::{Copied, copied, gzip, header, read, read_gzip, read_to};
+use hotset::expert::Spot;
 use hotset::trace::{Header, PoolSpec, Prefill, Segment, Trace};
 
 fn event(first_token: u32, layer: u32, n_tokens: u32, picks: &[(u32, u32)]) -> Copied {
@@ -55,6 +56,74 @@ fn what_was_left_aside_is_marked() {
         "0 0 5 aside aside",
     ] {
         assert!(read(&(header("") + line)).is_err(), "{line:?}");
+    }
+}
+
+/// So are the sequences: of tokens that were generated, however many.
+#[test]
+fn what_was_generated_has_sequences() {
+    let many: String = (0..40).map(|i| format!("{i} 2 1,0,4 @{i}\n")).collect();
+    let text = header(",\"batched\":true")
+        + &many
+        + "40 0 1,0,5 @3\n41 0 5,6,7 @0\n\n42 0 1 @2 aside\n43 0 2 aside\n44 0 1 @1\n45 0 1,2 @2\n";
+    let trace = read(&text).unwrap();
+    let events: Vec<_> = trace.events().map(|(_, event)| event).collect();
+    assert!(events[0].n_tokens == 40 && !events[0].is_prefill());
+    let tokens = |i: usize| {
+        let spot = |(spot, picks): (Spot, &[u32])| (spot.seq, spot.pos, picks.to_vec());
+        events[i].tokens().map(spot).collect::<Vec<_>>()
+    };
+    assert_eq!(tokens(0)[39], (39, 39, vec![0, 1, 4]));
+    assert_eq!(tokens(1), [(3, 40, vec![0, 1, 5]), (0, 41, vec![5, 6, 7])]);
+    assert_eq!(tokens(2), [(2, 42, vec![1])]);
+    assert_eq!(tokens(3), []);
+    // Where it is not the same number of experts each, nobody says whose they are.
+    assert_eq!((events[4].sequences, tokens(4)), (&[1, 2][..], vec![]));
+    assert_eq!(events.len(), 5);
+    for line in [
+        "0 0 5 @",
+        "0 0 5 @x",
+        "0 0 5 @4294967295",
+        "0 0 @1",
+        "0 0 5 aside @1",
+    ] {
+        assert!(read(&(header("") + line)).is_err(), "{line:?}");
+    }
+}
+
+/// Traces of one sequence each, dealt out.
+#[test]
+fn sequences_are_put_side_by_side() {
+    let tokens = |from: u32| {
+        (from..from + 5)
+            .map(|i| format!("{i} 0 {}\n{i} 2 7\n", i % 7))
+            .collect::<String>()
+    };
+    let [one, other] = [0, 2].map(|from| read(&(header("") + &tokens(from))).unwrap());
+    let parallel = Trace::side_by_side(&[&one, &other], 3).unwrap();
+    // Ten tokens, three for each: 0 1 2, 3 4 2, 3 4 5.
+    let expected = [
+        event(0, 0, 3, &[(0, 1), (3, 2)]),
+        event(0, 2, 3, &[(7, 3)]),
+        event(3, 0, 3, &[(1, 1), (4, 2)]),
+        event(3, 2, 3, &[(7, 3)]),
+        event(6, 0, 3, &[(2, 2), (5, 1)]),
+        event(6, 2, 3, &[(7, 3)]),
+    ];
+    assert_eq!(copied(&parallel), expected);
+    assert!(
+        parallel
+            .events()
+            .all(|(_, event)| event.sequences == [0, 1, 2])
+    );
+    assert_eq!(parallel.n_tokens(), 9);
+
+    let batched = read(&(header(",\"batched\":true") + "0 0 1\n1 0 2\n")).unwrap();
+    let larger = "{\"n_layers\":4,\"n_experts\":8,\"top_k\":3}\n0 0 1\n";
+    let larger = read(larger).unwrap();
+    for (other, why) in [(&batched, "with others"), (&larger, "different models")] {
+        let error = Trace::side_by_side(&[&one, other], 2).err().unwrap();
+        assert!(error.contains(why), "{error}");
     }
 }
 

@@ -70,7 +70,7 @@ mod tests {
                     n_tokens: 1,
                     experts: &[1],
                     rows: &[1],
-                    ranks: &[],
+                    ..Event::default()
                 });
             }
             for expert in [0, 1] {

@@ -109,7 +109,7 @@ mod tests {
                 n_tokens,
                 experts: &[0, 1],
                 rows,
-                ranks: &[],
+                ..Event::default()
             };
             lfuda.route(&event, 0);
             lfuda.priority.clone()

@@ -78,7 +78,7 @@ mod tests {
             n_tokens: 1,
             experts,
             rows: &[1, 1][..experts.len()],
-            ranks: &[],
+            ..Event::default()
         }
     }
 

@@ -5,7 +5,6 @@
 
 use super::lists::Lists;
 use super::queued::{Queued, Queues};
-use super::slru::protected;
 use crate::expert::{Event, Shape};
 use crate::policy::contract::{Prior, Spec};
 use crate::policy::scored::weight;
@@ -20,7 +19,7 @@ pub(in crate::policy) const SPEC: Spec = Spec {
 };
 
 const WINDOW: u8 = 0;
-/// The main part is a segmented LRU.
+/// The main part is a segmented LRU, 80 % of it protected.
 const PROBATION: u8 = 1;
 const PROTECTED: u8 = 2;
 
@@ -132,6 +131,11 @@ impl Queues for TinyLfu {
     }
 }
 
+/// How many of `n_main` are for the protected.
+fn protected(n_main: u32) -> u32 {
+    ((u64::from(n_main) * 4 / 5) as u32).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +161,7 @@ mod tests {
             n_tokens: 8,
             experts: &[0, 1],
             rows: &[1, 7],
-            ranks: &[],
+            ..Event::default()
         };
         for expected in [
             [7.0, 15.0],

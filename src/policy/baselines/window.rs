@@ -133,7 +133,7 @@ mod tests {
                     n_tokens,
                     experts: &experts,
                     rows: &rows,
-                    ranks: &[],
+                    ..Event::default()
                 },
                 first,
             );
@@ -170,7 +170,7 @@ mod tests {
             n_tokens: 1,
             experts: &[1],
             rows: &[1],
-            ranks: &[],
+            ..Event::default()
         };
         for (n_visits, n_expected) in [(0, 3.0), (1, 3.0), (2, 2.0), (3, 1.0), (4, 0.0), (5, 0.0)] {
             let worth = |index| window.key(0, index).0 / f64::from(TOKEN);

@@ -60,6 +60,8 @@ const BYTES_MAX: usize = 1 << 20;
 const N_PICKS_MAX: usize = 32;
 /// Earlier tokens that can have a say.
 const N_ANALOGS_MAX: usize = 16;
+/// How far back a token may be that later layers are heard of: drafts that turn out to stay.
+const N_RECENT: usize = 32;
 /// Words that are computed together.
 const WIDTH: usize = 4;
 type Words = [u64; WIDTH];
@@ -71,6 +73,23 @@ pub(in crate::policy) struct Memory {
     pub(in crate::policy) n_tokens: usize,
     /// A token's likeness is carried over to the one after it divided by this power of 2.
     pub(in crate::policy) carried: u32,
+}
+
+/// What is known of a slot besides its picks.
+#[derive(Clone, Copy, Default)]
+struct Recent {
+    /// The position of its token, if it is known.
+    pos: Option<u32>,
+    /// The last layer heard of.
+    layer: Option<u32>,
+}
+
+impl Recent {
+    /// Whether `layer` of the token at `pos` is to be heard of next; without a position any token will do.
+    fn awaits(&self, layer: u32, pos: Option<u32>) -> bool {
+        let is_same = pos.is_none() || self.pos.is_none() || pos == self.pos;
+        is_same && self.layer.is_none_or(|last| last < layer)
+    }
 }
 
 /// A ring of the last tokens' picks.
@@ -97,7 +116,8 @@ pub(super) struct History {
     current: usize,
     /// The likeness of a token that picked everything the current one did.
     most: f32,
-    last_layer: Option<u32>,
+    /// The latest slots, by slot modulo their number.
+    recent: [Recent; N_RECENT],
     /// The slots of the `n_analogs` tokens most like the current one, and their shares, which add up
     /// to 1.
     analogs: [usize; N_ANALOGS_MAX],
@@ -134,7 +154,7 @@ impl History {
             earlier: vec![0; n_words],
             current: 0,
             most: 0.0,
-            last_layer: None,
+            recent: [Recent::default(); N_RECENT],
             analogs: [0; N_ANALOGS_MAX],
             shares: [0.0; N_ANALOGS_MAX],
             n_analogs: 0,
@@ -144,18 +164,38 @@ impl History {
         }
     }
 
-    /// The current token picked `experts` of `layer`. A layer that is not above the last one
-    /// begins a new token.
+    /// The token at `pos` picked `experts` of `layer`: the current one, or one shortly before. A layer that is not
+    /// above the last one begins a new token, and so does another position.
     #[inline(always)]
-    pub(super) fn note(&mut self, layer: u32, experts: &[u32]) {
-        if self.last_layer.is_some_and(|last| layer <= last) {
+    pub(super) fn note(&mut self, layer: u32, pos: Option<u32>, experts: &[u32]) {
+        let experts = &experts[..experts.len().min(self.n_picks)];
+        if !self.recent[self.current % N_RECENT].awaits(layer, pos) {
+            if let Some(slot) = self.earlier_awaiting(layer, pos) {
+                self.recent[slot % N_RECENT].layer = Some(layer);
+                self.remember(slot, layer, experts);
+                return;
+            }
             self.next_token();
         }
-        self.last_layer = Some(layer);
-        let experts = &experts[..experts.len().min(self.n_picks)];
+        let current = &mut self.recent[self.current % N_RECENT];
+        current.layer = Some(layer);
+        current.pos = pos.or(current.pos);
         self.compare(layer, experts);
-        self.remember(layer, experts);
+        self.remember(self.current, layer, experts);
         self.most += self.one() * experts.len() as f32;
+    }
+
+    /// The slot of the token at `pos`, which is known and not the current one's, if `layer` of it is to be heard of.
+    #[inline(always)]
+    fn earlier_awaiting(&self, layer: u32, pos: Option<u32>) -> Option<usize> {
+        pos?;
+        let n_slots = 64 * self.n_words;
+        let mut earlier =
+            (1..N_RECENT).map(|n_before| (self.current + n_slots - n_before) % n_slots);
+        earlier.find(|slot| {
+            let recent = &self.recent[slot % N_RECENT];
+            recent.pos == pos && recent.awaits(layer, pos)
+        })
     }
 
     /// How alike the token most like the current one is, 0 to 1.
@@ -166,6 +206,13 @@ impl History {
     /// Whether any token is like the current one.
     pub(super) fn has_analogs(&self) -> bool {
         self.n_analogs > 0
+    }
+
+    /// Whether each token picked the same.
+    #[cfg(test)]
+    pub(super) fn remembers_as(&self, other: &Self) -> bool {
+        (self.current, &self.pickers, &self.columns)
+            == (other.current, &other.pickers, &other.columns)
     }
 
     /// The likeness that one pick of both adds.
@@ -179,6 +226,7 @@ impl History {
     fn next_token(&mut self) {
         self.earlier[self.current / 64] |= 1 << (self.current % 64);
         self.current = (self.current + 1) % (64 * self.n_words);
+        self.recent[self.current % N_RECENT] = Recent::default();
         if self.current.is_multiple_of(64) {
             self.forget(self.current / 64);
         }
@@ -252,15 +300,15 @@ impl History {
         }
     }
 
-    /// Notes what the current token picked.
+    /// Notes what the token of `slot` picked.
     #[inline(always)]
-    fn remember(&mut self, layer: u32, experts: &[u32]) {
+    fn remember(&mut self, slot: usize, layer: u32, experts: &[u32]) {
         let row = &self.rows[layer as usize];
-        let column = row.start * self.n_words * 2 + self.current / 32 * row.len();
+        let column = row.start * self.n_words * 2 + slot / 32 * row.len();
         for &expert in experts {
             let place = row.start + expert as usize;
-            self.pickers[place * self.n_words + self.current / 64] |= 1 << (self.current % 64);
-            self.columns[column + expert as usize] |= 1 << (self.current % 32);
+            self.pickers[place * self.n_words + slot / 64] |= 1 << (slot % 64);
+            self.columns[column + expert as usize] |= 1 << (slot % 32);
         }
     }
 

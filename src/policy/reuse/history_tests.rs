@@ -23,7 +23,7 @@ fn three_tokens_come_to_what_they_do_by_hand() {
         ([0, 1], [8, 5], 10.5),
     ];
     for (picks, likenesses, most) in steps {
-        history.note(0, &picks);
+        history.note(0, None, &picks);
         assert_eq!([0, 1].map(|slot| likeness(&history, slot)), likenesses);
         assert_eq!(history.most, most);
     }

@@ -12,6 +12,7 @@
 //! Everything is learnt from the routing alone, with the same constants for all models.
 
 mod approximate;
+mod histories;
 mod history;
 mod table;
 mod value;

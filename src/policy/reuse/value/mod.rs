@@ -15,7 +15,7 @@
 //! | 1 | with the second | `describe` | 0.15 | 0.15 |
 //! | 2 | with the third, the longest | `describe` | 0.2 | 0.2 |
 //! | 3 | what experts of its age and of its longest frequency were worth: `by_age` | `describe` | 0.25 | 0.25 |
-//! | 4 | `Direct`: how soon it was picked after tokens like this one; `Table`: what experts of such votes were worth when the tokens were so alike: `by_other` | `ask_history` | 0.1 | 0.4 |
+//! | 4 | `Direct`: how soon it was picked after tokens like this one, of any sequence of the event; `Table`: what experts of such votes were worth when the tokens were so alike: `by_other` | `ask_history` | 0.1 | 0.4 |
 //! | 5 | `Direct`: as 4, the less the less alike those tokens are | `ask_history` | 0.3 | 0 |
 //! | 6 | `Direct`: what experts of its age and of its last rank were worth: `by_other` | `describe` | 0.1 | 0 |
 
@@ -23,7 +23,8 @@ mod kinds;
 mod observe;
 
 use super::approximate::{dot, logit, sigmoid};
-use super::history::{History, Memory};
+use super::histories::Histories;
+use super::history::Memory;
 use super::table::{Rates, Table};
 use crate::expert::{Event, Shape};
 use crate::policy::contract::Prior;
@@ -127,7 +128,7 @@ pub(super) struct Value {
     /// The first is added as it is.
     weights: [f32; N_MAX + 1],
     energies: [f32; N_MAX + 1],
-    history: Option<History>,
+    histories: Option<Histories>,
     scratch: Scratch,
 }
 
@@ -137,6 +138,8 @@ struct Scratch {
     picked: Vec<f32>,
     weighted: Vec<f32>,
     votes: Vec<f32>,
+    doubted: Vec<f32>,
+    more: Vec<f32>,
     errors: Vec<f32>,
     targets: Vec<f32>,
     was_worth: Vec<f32>,
@@ -188,11 +191,13 @@ impl Value {
                 Votes::Direct => [0.0, 0.1, 0.15, 0.2, 0.25, 0.1, 0.3, 0.1],
             },
             energies: [FIRST_ENERGY; N_MAX + 1],
-            history: None,
+            histories: None,
             scratch: Scratch {
                 picked: row(),
                 weighted: row(),
                 votes: row(),
+                doubted: row(),
+                more: row(),
                 errors: row(),
                 targets: row(),
                 was_worth: row(),
@@ -224,8 +229,8 @@ impl Value {
         let n_total: u32 = self.n_experts.iter().sum();
         self.n_slots = n_slots;
         self.discount = (0.45 + 0.5 * n_slots as f32 / n_total.max(1) as f32).clamp(0.45, 0.8);
-        if let Some(history) = &mut self.history {
-            history.set_discount(self.discount);
+        if let Some(histories) = &mut self.histories {
+            histories.set_discount(self.discount);
         }
     }
 
@@ -265,7 +270,7 @@ impl Value {
     /// Whether there was an event: the first tells what all experts are worth.
     #[inline(always)]
     pub(super) fn has_begun(&self) -> bool {
-        self.history.is_some()
+        self.histories.is_some()
     }
 
     /// Learns from an event, and judges the experts of its layer.
@@ -324,9 +329,8 @@ impl Value {
             Votes::Table => Table::new(guess_by_vote(self.share), N_GUESS_VOTES, self.base),
             Votes::Direct => Table::new(guess_by_rank(self.share), N_GUESS, self.base),
         };
-        let mut history = History::new(&self.rows, top_k, self.recipe.memory);
-        history.set_discount(self.discount);
-        self.history = Some(history);
+        let histories = Histories::new(&self.rows, top_k, self.recipe.memory, self.discount);
+        self.histories = Some(histories);
         if self.n_visits.iter().all(|&n| n == 0.0) {
             self.frequencies
                 .iter_mut()

@@ -113,35 +113,51 @@ impl Value {
         self.by_age.read(cells, &mut self.predictors[3][row]);
     }
 
-    /// Adds the event to the history, and finds tokens like this one.
+    /// Adds the event to the histories, and finds tokens like its own.
     #[inline(always)]
     pub(super) fn look_back(&mut self, event: &Event) {
-        let Some(history) = &mut self.history else {
+        let Some(histories) = &mut self.histories else {
             return;
         };
-        history.note(event.layer, event.experts);
-        history.find_analogs(match self.is_brief {
+        let n_analogs = match self.is_brief {
             true => self.recipe.n_analogs / 2,
             false => self.recipe.n_analogs,
-        });
+        };
+        histories.note(event, n_analogs);
     }
 
-    /// Makes predictors of what was picked of `layer` after tokens like the current one.
+    /// Makes predictors of what was picked of `layer` after tokens like the current ones. With several sequences
+    /// a vote is the chance that any of them is right.
     #[inline(always)]
     pub(super) fn ask_history(&mut self, layer: usize) {
-        let Some(history) = &mut self.history else {
+        let Some(histories) = &self.histories else {
             return;
         };
         let row = self.rows[layer].clone();
-        if !history.has_analogs() {
+        let mut current = histories.current();
+        let Some(first) = current.next() else {
             for predictor in &mut self.predictors[N_BASIC..N_BASIC + 2] {
                 predictor[row.clone()].fill(0.0);
             }
             return;
+        };
+        let scratch = &mut self.scratch;
+        let votes = &mut scratch.votes[..row.len()];
+        let doubted = &mut scratch.doubted[..row.len()];
+        let more = &mut scratch.more[..row.len()];
+        first.vote(layer as u32, votes);
+        let mut confidence = first.confidence();
+        for (doubted, &vote) in doubted.iter_mut().zip(&*votes) {
+            *doubted = vote * confidence;
         }
-        let votes = &mut self.scratch.votes[..row.len()];
-        history.vote(layer as u32, votes);
-        let confidence = history.confidence();
+        for other in current {
+            other.vote(layer as u32, more);
+            for ((vote, doubted), &more) in votes.iter_mut().zip(&mut *doubted).zip(&*more) {
+                *vote += more * (1.0 - *vote);
+                *doubted += more * other.confidence() * (1.0 - *doubted);
+            }
+            confidence = confidence.max(other.confidence());
+        }
         if self.recipe.votes == Votes::Table {
             let first_cell = (confidence * 15.99) as u8 * 16;
             let cells = &mut self.other_cells[row.clone()];
@@ -153,13 +169,13 @@ impl Value {
             return;
         }
         let little = 0.25 * self.share;
-        let [.., plain, doubted, _] = &mut self.predictors[..] else {
+        let [.., plain, less, _] = &mut self.predictors[..] else {
             return;
         };
-        let predictors = plain[row.clone()].iter_mut().zip(&mut doubted[row]);
-        for ((plain, doubted), &vote) in predictors.zip(&*votes) {
+        let predictors = plain[row.clone()].iter_mut().zip(&mut less[row]);
+        for ((plain, less), (&vote, &doubted)) in predictors.zip(votes.iter().zip(&*doubted)) {
             *plain = logit(vote + little) - self.base;
-            *doubted = logit(vote * confidence + little) - self.base;
+            *less = logit(doubted + little) - self.base;
         }
     }
 }
