@@ -115,9 +115,12 @@ def check(rows):
     for (session, share), variants in cells.items():
         n_tokens = variants["adaptive"]["tokens"]
         texts = {row["text"] for row in variants.values()}
-        picks = {row["hits"] + row["misses"] for row in variants.values()}
+        picks = {name: row["hits"] + row["misses"] for name, row in variants.items()}
+        n_picks = picks["adaptive"]
+        # llama.cpp also counts the token by which it tries, as it starts, what its context can do.
+        picks["upstream"] -= n_picks // n_tokens
         assert len(texts) == 1, f"{session} {share}: different texts"
-        assert len(picks) == 1, f"{session} {share}: different routing"
+        assert set(picks.values()) == {n_picks}, f"{session} {share}: different routing: {picks}"
         shown = (f"{rate(row):>8.1f} %{row['bytes_uploaded'] / n_tokens / 2**20:>8.2f} MiB" for row in variants.values())
         print(f"{session:<8}{share:>3} %" + "".join(shown))
         behind = max(rate(variants[name]) for name in REPLAYED) - rate(variants["adaptive"])

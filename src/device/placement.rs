@@ -103,6 +103,7 @@ impl Contexts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::slice::from_ref;
 
     const GIB: u64 = 1 << 30;
 
@@ -122,7 +123,7 @@ mod tests {
     fn one_device_gives_all_that_is_left() {
         let only = room(8, 2, 1);
         assert_eq!(only.left(), Some(15 * GIB / 4));
-        assert_eq!(cache_bytes(&[only.clone()], u64::MAX - MIB), 15 * GIB / 4);
+        assert_eq!(cache_bytes(from_ref(&only), u64::MAX - MIB), 15 * GIB / 4);
         // Not more than there are experts, in whole MiB.
         assert_eq!(cache_bytes(&[only], 3 * MIB + 1), 4 * MIB);
     }
@@ -167,17 +168,17 @@ mod tests {
         };
         // 4.75 GiB left, 16 more would be taken.
         let [least, most] = [room(8, 2, 0), room(8, 2, 16)];
-        let n_ctx = choose(&[least.clone()], &[most.clone()]);
+        let n_ctx = choose(from_ref(&least), from_ref(&most));
         let expected = 4096 + (126_976.0 * 2.375 / 16.0) as u32;
         assert_eq!(n_ctx, expected - expected % 256);
         // The tightest device decides.
         let ample = room(80, 2, 0);
         assert_eq!(choose(&[ample.clone(), least.clone()], &[room(80, 2, 16), most]), n_ctx);
-        assert_eq!(choose(&[ample.clone()], &[room(80, 2, 16)]), 131_072);
+        assert_eq!(choose(from_ref(&ample), &[room(80, 2, 16)]), 131_072);
         let mut full = room(8, 2, 0);
         full.reserve += full.left().unwrap();
         assert_eq!(choose(&[full], &[room(8, 2, 160)]), 4096);
         // Nothing grows.
-        assert_eq!(choose(&[least.clone()], &[least]), 131_072);
+        assert_eq!(choose(from_ref(&least), from_ref(&least)), 131_072);
     }
 }

@@ -139,18 +139,24 @@ impl Said {
     }
 }
 
-/// What all counters have said.
+/// What all counters have said, and what the gauges said last.
 #[derive(Debug, Default)]
-pub struct Counters(BTreeMap<Key, Said>);
+pub struct Counters {
+    counters: BTreeMap<Key, Said>,
+    gauges: Vec<(Key, f64)>,
+}
 
 /// Models whose counters are kept when they are gone, in values: some hundred models.
 const KEPT_MAX: usize = 4096;
 
 impl Counters {
-    /// The text for `models`, and for the counters of those that were there before.
+    /// The text for `models`, and for the counters of those that were there before. Where there is none, because a server
+    /// sleeps, gauges say what they said last, as llama-server's own do.
     pub fn text(&mut self, models: &[Metered]) -> Result<String> {
-        let gauges: Vec<_> = models.iter().flat_map(|model| self.take(model)).collect();
-        encode(&self.0, &gauges)
+        if !models.is_empty() {
+            self.gauges = models.iter().flat_map(|model| self.take(model)).collect();
+        }
+        encode(&self.counters, &self.gauges)
     }
 
     /// A model goes, and this is the last that it has counted.
@@ -173,8 +179,8 @@ impl Counters {
     }
 
     fn note(&mut self, key: Key, life: u64, value: f64) {
-        if self.0.len() < KEPT_MAX || self.0.contains_key(&key) {
-            self.0.entry(key).or_default().note(life, value);
+        if self.counters.len() < KEPT_MAX || self.counters.contains_key(&key) {
+            self.counters.entry(key).or_default().note(life, value);
         }
     }
 }
@@ -386,6 +392,22 @@ mod tests {
         assert_eq!(said(&[metered(&recalled, 1)]), (Some(9.0), Some(8589934592.0)));
         assert_eq!(said(&[]), (Some(9.0), Some(8589934592.0)), "it sleeps");
         assert_eq!(said(&[metered(&again, 2)]), (Some(11.0), Some(8589934597.0)));
+    }
+
+    #[test]
+    fn gauges_stay_while_a_server_sleeps() {
+        let slots = |n_slots: u32| Stats {
+            n_experts: 4,
+            n_slots,
+            ..Stats::default()
+        };
+        let gauge = "llamacpp:moe_ram_slots{model=\"a \\\"b\\\".gguf\"}";
+        let mut counters = Counters::default();
+        let mut said = |models: &[Metered]| value(&counters.text(models).unwrap(), gauge);
+        assert_eq!(said(&[]), None);
+        assert_eq!(said(&[metered(&slots(3), 1)]), Some(3.0));
+        assert_eq!(said(&[]), Some(3.0));
+        assert_eq!(said(&[metered(&slots(2), 2)]), Some(2.0));
     }
 
     #[test]

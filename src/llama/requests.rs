@@ -47,12 +47,16 @@ struct Cost {
     stalled_ms: f64,
 }
 
-/// The same, as it is told.
+/// The same, as it is told among the timings of a request, which are numbers.
 #[derive(Serialize)]
 struct Told {
+    #[serde(rename = "experts_hits")]
     hits: u64,
+    #[serde(rename = "experts_misses")]
     misses: u64,
+    #[serde(rename = "experts_bytes_read")]
     bytes_read: u64,
+    #[serde(rename = "experts_stalled_ms")]
     stalled_ms: f64,
 }
 

@@ -99,6 +99,8 @@ fn droppable(mut spans: Vec<Range<usize>>, mappings: &[Range<usize>]) -> u64 {
 }
 
 #[cfg(test)]
+// Mostly there is one span.
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
 

@@ -26,7 +26,7 @@ fn model() -> String {
 }
 
 fn plan(args: &[&str]) -> Value {
-    let output = run(&mut hotset(&["plan", "--format", "json"]).args(args));
+    let output = run(hotset(&["plan", "--format", "json"]).args(args));
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stderr), "");
     serde_json::from_slice(&output.stdout).expect("it is JSON")

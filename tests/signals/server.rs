@@ -122,7 +122,7 @@ fn two_signals_end_a_server_that_uploads() {
         let vars = [&borrowed(&files)[..n_files], &slow].concat();
         #[rustfmt::skip]
         let args = [
-            "--rpc", &endpoint, "--device", "RPC0", "-ngl", "99", "--cpu-moe", "--moe-cache-mib", "4", "-np", "1",
+            "--rpc", &endpoint, "--device", "RPC0", "-ngl", "99", "--cpu-moe", "--moe-cache-mib", "4", "-np", "1", "--no-warmup",
         ];
         let server = LlamaServer::start(&polyglot(), &vars, &args);
         server.keep_busy("Il sistema operativo".into());

@@ -28,7 +28,6 @@ fn same(tests: &[&str]) {
 
 /// Plain, parallel, cut and drafted completions, adapters, downloads and presets.
 #[test]
-#[ignore = "takes minutes, and what it compares is not settled yet"]
 fn some() {
     same(&[
         "unit/test_basic.py",
