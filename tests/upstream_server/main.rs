@@ -15,6 +15,8 @@ fn same(tests: &[&str]) {
     command.args(["--server", env!("CARGO_BIN_EXE_llama-server")]);
     let suite = Path::new(env!("BUILD_LLAMA_PRISTINE")).join("tools/server/tests");
     command.arg("--suite").arg(suite);
+    let sdist = work.parent().unwrap().with_file_name("llama/sdist");
+    command.arg("--sdist").arg(sdist);
     command
         .arg("--model")
         .arg(package.join("models/polyglot-moe.gguf"));
@@ -26,13 +28,17 @@ fn same(tests: &[&str]) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
-/// Plain, parallel, cut and drafted completions, adapters, downloads and presets.
+/// Plain, parallel, cut and drafted completions, embeddings, adapters, metrics, sleep, downloads and presets.
 #[test]
 fn some() {
     same(&[
         "unit/test_basic.py",
+        "unit/test_compat_oai_responses.py",
         "unit/test_completion.py",
+        "unit/test_embedding.py",
         "unit/test_lora.py",
+        "unit/test_metrics.py",
+        "unit/test_sleep.py",
         "unit/test_speculative.py",
         "unit/test_router.py::test_router_download_model",
         "unit/test_router.py::test_router_remote_preset",
@@ -40,7 +46,7 @@ fn some() {
 }
 
 #[test]
-#[ignore = "takes a quarter of an hour"]
+#[ignore = "takes five minutes"]
 fn all() {
     same(&[]);
 }

@@ -19,7 +19,6 @@ COPIES = [
     "test-model-stories260K/stories260K-F32.gguf",
     "test-model-router-download/model-F16.gguf",
     "models/tinyllamas/stories260K.gguf",
-    "models/bert-bge-small/ggml-model-f16.gguf",
     "models/jina-reranker-v1-tiny-en/ggml-model-f16.gguf",
     "tiny-llamas/stories15M-q4_0.gguf",
     "stories15M_MOE/stories15M_MOE-F16.gguf",
@@ -46,6 +45,9 @@ def make(model, hub):
     preset.write_text(PRESET)
 
     reader = gguf.GGUFReader(model)
+    embedding = owner / "models/bert-bge-small/ggml-model-f16.gguf"
+    embedding.parent.mkdir()
+    write(reader, embedding, numbers={f"{architecture(reader)}.pooling_type": int(gguf.PoolingType.MEAN)})
     infill = owner / "test-model-stories260K-infill/stories260K-infill-F32.gguf"
     infill.parent.mkdir()
     last = len(reader.fields["tokenizer.ggml.tokens"].data) - 1
