@@ -107,7 +107,7 @@ pub struct Event<'a> {
     /// The best rank of each expert among the picks of the tokens that picked it, 0 for a token's
     /// first choice; empty where it is not known.
     pub ranks: &'a [u32],
-    /// The sequence of each token, if they are generated; empty where that is not known, and of a prompt.
+    /// The sequence of each token; empty where that is not known, and of a prefill.
     pub sequences: &'a [u32],
     /// And its position there.
     pub positions: &'a [u32],

@@ -31,7 +31,8 @@ pub fn share(whole: usize, n_layers: usize, n_layers_of_all: usize) -> usize {
 /// A bounded list of events; when it is full the oldest are dropped.
 ///
 /// An event takes 12 bytes and 4 for each pick, 4 more unless one token picked each expert, and 4 more where ranks
-/// are known. Where it is known which token of several picked what, that comes on top. Memory comes in blocks, so that little is there for nothing and nothing is copied to grow.
+/// are known; 12 more where it is known whose the token is, and for several tokens also what each of them picked. Memory
+/// comes in blocks, so that little is there for nothing and nothing is copied to grow.
 #[derive(Debug)]
 pub struct RecentEvents {
     n_picks_max: usize,
@@ -145,8 +146,7 @@ impl RecentEvents {
             n_experts: event.experts.len() as u32,
             has_rows: event.rows.iter().any(|&rows| rows != 1),
             has_ranks: !event.ranks.is_empty(),
-            // One token mostly is of the first sequence, and the one after the last.
-            n_picks: event.sequences.iter().any(|&seq| seq != 0 || event.n_tokens > 1).then_some(event.picks.len() as u32),
+            n_picks: (!event.sequences.is_empty()).then_some(event.picks.len() as u32),
         };
         let n_picks = event.experts.len();
         let n_values = Head::N_VALUES + head.n_following();

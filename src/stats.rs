@@ -38,9 +38,9 @@ pub struct Stats {
     pub expert_bytes: u64,
     /// Bytes of memory for experts, staging included; at the end, if that changed.
     pub arena_bytes: u64,
-    /// Batches of up to [`crate::expert::Event::DECODE_TOKENS_MAX`] tokens.
+    /// Events of tokens that are generated, however many, or of up to [`crate::expert::Event::DECODE_TOKENS_MAX`] of prompts.
     pub generation: Tally,
-    /// Larger batches.
+    /// Events of more tokens of prompts.
     pub prompt: Tally,
     /// Reads that misses have caused, those ahead of them, and those of what devices got in advance.
     pub n_reads: u64,

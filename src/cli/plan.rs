@@ -286,8 +286,7 @@ fn caches(
 ) -> Result<Vec<Measured>, Error> {
     let sizes = measured::cache_sizes(shape, n_bytes);
     let mut measured = measured::measure_caches(trace, shape, policy, &sizes)?;
-    // llama.cpp makes no smaller ones.
-    measured.retain(|of_one| of_one.n_slots >= trace.header().top_k);
+    measured.retain(|of_one| of_one.n_slots > 0);
     match measured.is_empty() {
         true => Err(Error::setting(
             "--device",

@@ -132,15 +132,16 @@ impl Args {
 
     /// Each number of sequences is a trace, in which they are generated side by side.
     fn side_by_side(&self, traces: &[Named]) -> Result<Vec<Named>, Error> {
-        let path = &traces[0].path;
         let all: Vec<&Trace> = traces.iter().map(|named| &named.trace).collect();
         let named = |&n_sequences: &u32| {
-            let trace = Trace::side_by_side(&all, n_sequences);
+            let trace = Trace::side_by_side(&all, n_sequences).map_err(|(i, why)| {
+                let why = format!("--parallel {n_sequences}: {why}");
+                Error::file(&traces[i].path, why)
+            });
             Ok(Named {
                 name: format!("parallel-{n_sequences}"),
-                path: path.clone(),
-                trace: trace
-                    .map_err(|why| Error::file(path.clone(), format!("--parallel: {why}")))?,
+                path: traces[0].path.clone(),
+                trace: trace?,
             })
         };
         let mut seen = HashSet::new();

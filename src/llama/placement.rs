@@ -342,10 +342,10 @@ impl Asked<'_> {
             }
             true => before.0,
         };
-        let chosen = self.choose_context(&stock.shape).and_then(|()| {
+        let chosen = self.choose_context(&stock.shape, is_placed).and_then(|()| {
             let dense = self.measure()?;
             if !fits(&dense.rooms) {
-                say(report::no_room_line(&dense.rooms));
+                say(report::no_room_line(&dense.rooms, is_placed));
                 return None;
             }
             Some(self.choose_cache(dense))
@@ -378,14 +378,14 @@ impl Asked<'_> {
     }
 
     /// Chooses a context if nobody has. `None` if the shortest does not fit.
-    fn choose_context(&mut self, shape: &Shape) -> Option<()> {
+    fn choose_context(&mut self, shape: &Shape, is_placed: bool) -> Option<()> {
         let Some([least, most]) = self.contexts(shape) else {
             return Some(());
         };
         self.context.n_ctx = least;
         let shortest = self.measure()?;
         if !fits(&shortest.rooms) {
-            say(report::no_room_line(&shortest.rooms));
+            say(report::no_room_line(&shortest.rooms, is_placed));
             return None;
         }
         self.context.n_ctx = most;

@@ -65,6 +65,32 @@ fn keeps_the_newest_whole_events() {
         }
     }
 }
+/// Whose a token is, and where it stands: a draft that stays is heard of before the token after it, layer by layer.
+#[test]
+fn tokens_are_kept() {
+    let mut recent = RecentEvents::new(100);
+    let one = |layer, position: &'static [u32]| Event {
+        layer,
+        n_tokens: 1,
+        experts: &[4, 9],
+        rows: &[1, 1],
+        sequences: &[0],
+        positions: position,
+        ..Event::default()
+    };
+    let two = Event {
+        n_tokens: 2,
+        rows: &[2, 1],
+        sequences: &[3, 1],
+        positions: &[7, 70],
+        picks: &[4, 9, 9, 4],
+        ..one(1, &[])
+    };
+    let pushed = [one(0, &[7]), one(0, &[8]), one(1, &[7]), two, one(1, &[8])];
+    pushed.iter().for_each(|event| recent.push(event));
+    assert!(recent.iter().eq(pushed));
+}
+
 /// A tail is what a smaller recent would hold, and can be written to like one.
 #[test]
 fn a_tail_is_a_smaller_log() {

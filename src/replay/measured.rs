@@ -106,8 +106,15 @@ pub fn measure_caches(
 ) -> Result<Vec<Measured>> {
     let unused = unused_bytes(shape);
     let budgets: Vec<u64> = sizes.iter().map(|n| n.saturating_sub(unused)).collect();
+    let top_k = trace.header().top_k;
     let pools = |mut pools: Vec<PoolSpec>| {
-        pools.iter_mut().for_each(|pool| pool.device = true);
+        for pool in &mut pools {
+            pool.device = true;
+            // llama.cpp makes no smaller ones.
+            if pool.n_slots < top_k {
+                pool.n_slots = 0;
+            }
+        }
         pools
     };
     let mut measured = measure_pools(trace, shape, policy, &budgets, pools)?;

@@ -19,8 +19,9 @@ fn sum(room: &Room) -> String {
     )
 }
 
-/// The dense part of a model is too large for these devices, so that llama.cpp is left to decide.
-pub fn no_room_line(rooms: &[Room]) -> String {
+/// The dense part of a model is too large for these devices, so that llama.cpp is left to decide; or what somebody has
+/// placed there, if anybody has.
+pub fn no_room_line(rooms: &[Room], is_placed: bool) -> String {
     let short = |room: &&Room| room.left().is_none();
     let one = |room: &Room| {
         format!(
@@ -32,10 +33,11 @@ pub fn no_room_line(rooms: &[Room]) -> String {
         )
     };
     let all: Vec<_> = rooms.iter().filter(short).map(one).collect();
-    format!(
-        "hotset: not all of the dense weights and of the context fit, llama.cpp's --fit decides what goes to devices: {}",
-        all.join("; ")
-    )
+    let what = match is_placed {
+        true => "what is put on devices leaves no room for a cache of experts",
+        false => "not all of the dense weights and of the context fit, llama.cpp's --fit decides what goes to devices",
+    };
+    format!("hotset: {what}: {}", all.join("; "))
 }
 
 /// A model fits devices with all its experts, but this value of `HOTSET_RAM` streams them.

@@ -50,6 +50,7 @@ impl Residency {
         let free = self.free.pop();
         let slot = free.or_else(|| self.evict().map(|(slot, _)| slot))?;
         self.settle(id, slot);
+        self.is_generated[self.shape.index(id)] = false;
         self.hold(id)
     }
 

@@ -26,7 +26,7 @@ pub struct Residency {
     pub(super) free: Vec<u32>,
     /// Slots that hold no expert any more, and are pinned until reads into them have ended.
     pub(super) n_abandoned: u32,
-    /// By dense index: whether generation has used a resident since an event brought it.
+    /// By dense index: whether generation has used a resident since an event brought it, or is expected to.
     pub(super) is_generated: Vec<bool>,
     /// What will probably be picked soon.
     pub(super) expected: Vec<ExpertId>,
@@ -191,8 +191,8 @@ impl Residency {
         self.vacate(id)
     }
 
-    /// Empties the slot that the policy chooses among those of `layer`, or of these among the `unused` that generation
-    /// has not used, unless all are pinned or expected.
+    /// Empties the slot of the oldest spare of `layer`, else the one that the policy chooses there, or among the `unused`
+    /// there that generation has not used, unless all are pinned or expected.
     pub(super) fn evict_of(&mut self, layer: u32, unused: bool) -> Option<(u32, ExpertId)> {
         let Self {
             policy,
@@ -201,21 +201,31 @@ impl Residency {
             pins,
             expected,
             is_generated,
+            spares,
             ..
         } = self;
-        let goes = |id: ExpertId| {
-            let index = shape.index(id);
-            let slot = slot_of[index];
-            let is_free = id.layer == layer && slot != NO_SLOT && !(unused && is_generated[index]);
-            is_free && pins[slot as usize] == 0 && !expected.contains(&id)
+        let is_free = |id: ExpertId| {
+            let slot = slot_of[shape.index(id)];
+            let is_here = id.layer == layer && slot != NO_SLOT;
+            is_here && pins[slot as usize] == 0 && !expected.contains(&id)
         };
-        // Mostly there is none, and a policy would ask for all that it knows of.
-        let mut experts = (0..shape.n_experts(layer)).map(|expert| ExpertId { layer, expert });
-        if !experts.any(goes) {
-            return None;
-        }
-        let victim = policy.evict(&|id| !goes(id))?;
-        assert!(goes(victim), "the policy chose {victim}, which stays");
+        let goes = |id: ExpertId| is_free(id) && !(unused && is_generated[shape.index(id)]);
+        let victim = match spares.iter().find(|&id| is_free(id)) {
+            Some(spare) => {
+                policy.evict_this(spare);
+                spare
+            }
+            None => {
+                // Mostly there is none, and a policy would ask for all that it knows of.
+                let mut experts = (0..shape.n_experts(layer)).map(|expert| ExpertId { layer, expert });
+                if !experts.any(goes) {
+                    return None;
+                }
+                let victim = policy.evict(&|id| !goes(id))?;
+                assert!(goes(victim), "the policy chose {victim}, which stays");
+                victim
+            }
+        };
         Some((self.vacate(victim), victim))
     }
 

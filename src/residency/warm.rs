@@ -23,6 +23,8 @@ impl Residency {
             let Some(slot) = self.free.pop() else { break };
             let id = self.shape.id(index);
             self.settle(id, slot);
+            // Generation is going to use it, as far as anybody knows.
+            self.is_generated[index] = true;
             filled.push((id, slot));
         }
         filled

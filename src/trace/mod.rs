@@ -12,7 +12,7 @@
 //! for `token`: at least one, at most `top_k`, no id twice. A missing line means that the layer was
 //! not computed for that token. Where ` aside` follows, the cache of a device was left aside, as it is
 //! when it does not pay. Before that may stand ` @sequence`, in all lines of an event or in none: its
-//! tokens were generated, each in this sequence.
+//! tokens are of no prefill, and each of this sequence.
 //!
 //! Lines are in the order of (token, layer), and each is an event of one token; except where the
 //! header says `batched`: there, lines of the same layer and of tokens that follow one another

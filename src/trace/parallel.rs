@@ -7,19 +7,29 @@ impl Trace {
     /// What `n_sequences` would leave that generate side by side, a token of each at a time: all tokens of `traces`, one
     /// trace after the other, are dealt out to them in stretches of one length, and what is left over is left out.
     ///
-    /// Fails unless all traces are of one model, and each of their events of one token.
-    pub fn side_by_side(traces: &[&Self], n_sequences: u32) -> Result<Self, String> {
-        let shape = |header: &Header| (header.n_layers, header.n_experts, header.top_k);
-        let header = &traces.first().ok_or("there is no trace")?.header;
+    /// Fails with the number of a trace and what is wrong with it unless all are of one model, and each of their events is
+    /// of one token; the last one fails if there are fewer tokens than sequences. Panics without any trace.
+    pub fn side_by_side(traces: &[&Self], n_sequences: u32) -> Result<Self, (usize, String)> {
+        let shape = |header: &Header| {
+            let Header {
+                n_layers,
+                n_experts,
+                top_k,
+                ..
+            } = header;
+            format!("{n_layers} layers of {n_experts} experts, {top_k} a token")
+        };
+        let header = &traces[0].header;
         let mut tokens: Vec<Vec<Event>> = Vec::new();
-        for trace in traces {
-            if shape(&trace.header) != shape(header) {
-                return Err("the traces are of different models".to_string());
+        for (i, trace) in traces.iter().enumerate() {
+            let [own, first] = [&trace.header, header].map(shape);
+            if own != first {
+                return Err((i, format!("{own}, and the first trace has {first}")));
             }
             let mut last = None;
             for (token, event) in trace.events() {
                 if event.n_tokens > 1 {
-                    return Err(format!("token {token} was computed with others"));
+                    return Err((i, format!("token {token} was computed with others")));
                 }
                 if last.replace(token) != Some(token) {
                     tokens.push(Vec::new());
@@ -28,6 +38,10 @@ impl Trace {
             }
         }
         let n_steps = tokens.len() as u32 / n_sequences;
+        if n_steps == 0 {
+            let why = format!("{n_sequences} sequences of {} tokens", tokens.len());
+            return Err((traces.len() - 1, why));
+        }
         let mut parallel = Self::empty(Header {
             n_tokens: None,
             segments: Vec::new(),

@@ -6,30 +6,11 @@
 #![cfg(all(feature = "llama", feature = "cli"))]
 #![allow(unsafe_code)]
 
-#[allow(dead_code)]
-#[path = "../../build/checkout.rs"]
-mod checkout;
-#[allow(dead_code)]
-#[path = "../../build/files.rs"]
-mod files;
 mod models;
-#[allow(dead_code)]
-#[path = "../../build/pins.rs"]
-mod pins;
-#[allow(dead_code)]
-#[path = "../../build/registry.rs"]
-mod registry;
-#[allow(dead_code)]
-#[path = "../../build/run.rs"]
-mod run;
+#[path = "../parts/mod.rs"]
+mod parts;
 #[path = "../runner/mod.rs"]
 mod runner;
-#[allow(dead_code)]
-#[path = "../../build/settings.rs"]
-mod settings;
-#[allow(dead_code)]
-#[path = "../../build/upstream.rs"]
-mod upstream;
 
 use hotset::config::Repack;
 use hotset::gguf;
@@ -37,13 +18,7 @@ use hotset::llama::sys::*;
 use models::{Maker, Weight, quantise};
 use runner::{Options, same, streaming};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-
-/// What the build's files name.
-pub struct Dirs {
-    package: PathBuf,
-    target: PathBuf,
-}
+use std::path::Path;
 
 const KNOWN: &str = include_str!("known.txt");
 
@@ -152,7 +127,7 @@ fn every_architecture() {
         }
     }
     println!("{n_same} runs gave the logits of stock");
-    if maker.is_pinned {
+    if parts::is_pinned() {
         assert_eq!(found, KNOWN, "is not what known.txt says");
     }
 }

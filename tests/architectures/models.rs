@@ -1,8 +1,7 @@
 //! Tiny random models of upstream's architectures.
 
-use super::files;
+use super::parts::{files, tree_with};
 use super::runner::take_hook;
-use super::upstream;
 use hotset::llama::sys::*;
 use sha2::{Digest, Sha256};
 use std::env;
@@ -23,21 +22,13 @@ pub type Weight = (String, u64);
 /// The program that saves models.
 pub struct Maker {
     program: PathBuf,
-    /// Whether upstream's test is that of the pinned tag.
-    pub is_pinned: bool,
 }
 
 impl Maker {
     /// Compiles it, unless that is done; `None` if there is nothing of upstream's to compile.
     pub fn new() -> Option<Self> {
         let work = Path::new(env!("CARGO_TARGET_TMPDIR")).join("architectures");
-        let pristine = Path::new(env!("BUILD_LLAMA_PRISTINE"));
-        let is_pinned = pristine.join(upstream::STAMP).exists();
-        let source = if is_pinned {
-            fetch(&work)
-        } else {
-            pristine.join(SOURCE)
-        };
+        let source = tree_with(&work, SOURCE).join(SOURCE);
         let upstreams = fs::read(&source).ok()?;
         // Beside us are the libraries that it may load when it runs.
         let program = env::current_exe()
@@ -52,7 +43,7 @@ impl Maker {
             fs::create_dir_all(&work).unwrap();
             files::write_stamp(&stamp, &key).unwrap();
         }
-        Some(Self { program, is_pinned })
+        Some(Self { program })
     }
 
     /// The names of all architectures.
@@ -81,18 +72,6 @@ impl Maker {
         };
         Ok(printed.lines().map(weight).collect())
     }
-}
-
-/// Takes it out of the package that the build took its tree from.
-fn fetch(work: &Path) -> PathBuf {
-    let path = work.join(SOURCE);
-    if !path.exists() {
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let tree = upstream::fetch_parts(package, target, &[SOURCE]).unwrap();
-        files::write_tree(work, &tree).unwrap();
-    }
-    path
 }
 
 fn compile(source: &Path, program: &Path) {

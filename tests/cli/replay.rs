@@ -70,6 +70,39 @@ fn sequences_side_by_side() {
         let error = error_of(&mut hotset(&["replay", ITALIAN, "--parallel", list]), 2);
         assert!(error.contains(named) && error.contains("256"), "{error}");
     }
+    // What is wrong with which of them.
+    let few = [
+        "replay",
+        MIXED,
+        ITALIAN,
+        "--limit",
+        "30",
+        "--parallel",
+        "64",
+    ];
+    let error = error_of(&mut hotset(&few), 2);
+    assert!(
+        error.contains("--parallel 64: 64 sequences of 60 tokens"),
+        "{error}"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    for (of_other, named) in [
+        (
+            "\"n_experts\":64,\"top_k\":2}\n0 0 1,2\n",
+            "1 layers of 64 experts, 2 a token",
+        ),
+        (
+            "\"n_experts\":64,\"top_k\":8,\"batched\":true}\n0 0 1,2\n1 0 1,3\n",
+            "token 0 was computed with others",
+        ),
+    ] {
+        let n_layers = if named.contains("layers") { 1 } else { 6 };
+        let text = format!("{{\"n_layers\":{n_layers},{of_other}");
+        let path = trace(dir.path(), "other.trace.gz", &text);
+        let both = ["replay", ITALIAN, &path, "--parallel", "2"];
+        let error = error_of(&mut hotset(&both), 2);
+        assert!(error.contains(&path) && error.contains(named), "{error}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::model::Rng;
 use crate::{by_name, names};
-use hotset::expert::{Event, Shape};
+use hotset::expert::{Event, ExpertId, Shape};
 use hotset::residency::{Buffers, Plan, Residency};
 
 const N_MANY: u32 = 64;
@@ -119,6 +119,35 @@ fn what_is_read_replaces_what_was_read() {
             [vec![0u32; 0], vec![], vec![]],
             "{name}: what generation uses went"
         );
+    }
+}
+
+/// What a profile has brought is for what will be generated: a prompt that comes first leaves it alone.
+#[test]
+fn a_prompt_leaves_what_was_warmed() {
+    for name in names() {
+        let shape = Shape::uniform(1, 16);
+        let mut residency = Residency::new(shape.clone(), 8, by_name(&name, &shape));
+        assert_eq!(residency.fill_free(0..8).len(), 8);
+        let read = step(&mut residency, N_MANY, &[7, 8, 9, 10], &[]);
+        assert_eq!(read, [vec![], vec![], vec![8, 9, 10]], "{name}");
+    }
+}
+
+/// What is held elsewhere too goes before all else, whoever asks.
+#[test]
+fn spares_go_first() {
+    for (sequences, name) in [false, true]
+        .into_iter()
+        .flat_map(|is_generated| names().into_iter().map(move |name| (is_generated, name)))
+    {
+        let sequences: Vec<u32> = (0..N_MANY).filter(|_| sequences).collect();
+        let mut residency = full(&name);
+        for expert in [6, 2] {
+            residency.spare(ExpertId { layer: 0, expert });
+        }
+        let [fills, victims, _] = step(&mut residency, N_MANY, &[8, 9], &sequences);
+        assert_eq!((fills, victims), (vec![8, 9], vec![2, 6]), "{name}");
     }
 }
 

@@ -330,6 +330,7 @@ impl Model {
         let filled = residency.fill_free(0..self.shape.n_total());
         let experts: Vec<ExpertId> = filled.iter().map(|&(id, _)| id).collect();
         assert_eq!(experts, expected, "{label}: {filled:?}");
+        self.generated.extend(experts);
         self.slot_of.extend(filled);
     }
 

@@ -121,9 +121,12 @@ fn sequences_are_put_side_by_side() {
     let batched = read(&(header(",\"batched\":true") + "0 0 1\n1 0 2\n")).unwrap();
     let larger = "{\"n_layers\":4,\"n_experts\":8,\"top_k\":3}\n0 0 1\n";
     let larger = read(larger).unwrap();
-    for (other, why) in [(&batched, "with others"), (&larger, "different models")] {
-        let error = Trace::side_by_side(&[&one, other], 2).err().unwrap();
-        assert!(error.contains(why), "{error}");
+    for (other, why) in [
+        (&batched, "with others"),
+        (&larger, "4 layers of 8 experts, 3 a token"),
+    ] {
+        let (i, error) = Trace::side_by_side(&[&one, other], 2).err().unwrap();
+        assert!(i == 1 && error.contains(why), "{i}: {error}");
     }
 }
 

@@ -3,6 +3,10 @@
 
 #![cfg(all(feature = "llama", feature = "cli"))]
 
+#[path = "../parts/mod.rs"]
+mod parts;
+
+use parts::tree_with;
 use std::path::Path;
 use std::process::Command;
 
@@ -15,8 +19,8 @@ fn same(tests: &[&str]) {
     command.args(["--server", env!("CARGO_BIN_EXE_llama-server")]);
     let suite = Path::new(env!("BUILD_LLAMA_PRISTINE")).join("tools/server/tests");
     command.arg("--suite").arg(suite);
-    let sdist = work.parent().unwrap().with_file_name("llama/sdist");
-    command.arg("--sdist").arg(sdist);
+    let templates = tree_with(&work.join("tree"), "models/templates").join("models/templates");
+    command.arg("--templates").arg(templates);
     command
         .arg("--model")
         .arg(package.join("models/polyglot-moe.gguf"));

@@ -6,6 +6,7 @@ servers answered, and how often one said that it streams.
 
 import json
 import os
+import pathlib
 import re
 
 import pytest
@@ -19,7 +20,7 @@ import wget  # noqa: E402
 HUB = os.environ["RECORD_HUB"]
 EVERYWHERE = "https://huggingface.co/"
 # What no two runs have in common: times, names of the hour, and where things are.
-VOLATILE = {"created", "id", "id_slot", "media_marker", "timings"}
+VOLATILE = {"created", "id", "id_slot", "media_marker", "time_ms", "timings"}
 CHANGING = [
     (r"0x[0-9a-f]+", "0x"),
     (r"\b[0-9a-zA-Z_-]{20,}\b", "ID"),
@@ -28,6 +29,9 @@ CHANGING = [
     # A dictionary that was cut where its text was too long: the timings.
     (r"\.\.\.[^{}]*\}", "CUT"),
 ]
+
+# Where the tree is that these tests are in.
+TREE = str(pathlib.Path.cwd().parents[2])
 
 seen = {"assertions": [], "answers": []}
 
@@ -39,6 +43,12 @@ def steady(value):
     if isinstance(value, list):
         return [steady(of) for before, of in zip([None, *value], value) if before != "--port"]
     return value
+
+
+def answered(answer):
+    """An answer as text, without where things are."""
+    text = json.dumps(answer, sort_keys=True).replace(TREE, "TREE")
+    return re.sub(r"(?<=127.0.0.1:)\d+|(?<=/pytest-)\d+", "N", text)
 
 
 def why(report):
@@ -111,7 +121,7 @@ def pytest_runtest_protocol(item):
         # A test that waits asks as often as it takes.
         "assertions": sorted(set(seen["assertions"])),
         # Of requests that a test makes at the same time nobody knows the order.
-        "answers": sorted(json.dumps(answer, sort_keys=True).replace(os.getcwd(), ".") for answer in seen["answers"]),
+        "answers": sorted(map(answered, seen["answers"])),
         "streams": len(re.findall("hotset: .* layers stream ", said)),
         "seconds": round(sum(report.duration for report in reports), 2),
     }

@@ -1,8 +1,8 @@
 """Upstream's own tests of llama-server, without hotset and with experts that stream: both see the same.
 
-    python3 run.py --server LLAMA-SERVER --suite FOLDER --sdist FOLDER --model MODEL --work FOLDER [--report FILE] [TEST ...]
+    python3 run.py --server LLAMA-SERVER --suite FOLDER --templates FOLDER --model MODEL --work FOLDER [--report FILE] [TEST ...]
 
-Their folder is copied to --work, which keeps what pip installs, and the templates that they name come out of the package in --sdist. Their models are ours, from a hub on loopback: a test that wants to read
+Their folder is copied to --work, which keeps what pip installs; --templates has the templates of chats that they name. Their models are ours, from a hub on loopback: a test that wants to read
 certain words fails, both times. Compared are the outcome of each test, its assertions and all answers of its servers. What differs runs
 again, both ways. It is a difference if the ways never have an outcome, or its assertions, in common; of answers, and of why a test failed, if
 one way always gives the same, and the other one never does.
@@ -18,7 +18,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tarfile
 import threading
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -46,24 +45,6 @@ def install(work, suite):
     return packages
 
 
-def templates(work, suite, sdist):
-    """The templates of chats, which a checkout has; of a package they are in no tree that is built."""
-    folder, part = suite.parents[2] / "models/templates", work / "templates.part"
-    if folder.exists():
-        return folder
-    folder = work / "templates"
-    if not folder.exists():
-        [package] = sdist.glob("*.tar.gz")
-        part.mkdir(exist_ok=True)
-        with tarfile.open(package) as tree:
-            for member in tree:
-                path = pathlib.PurePath(member.name)
-                if member.isfile() and path.parent.parts[-2:] == ("models", "templates"):
-                    (part / path.name).write_bytes(tree.extractfile(member).read())
-        part.rename(folder)
-    return folder
-
-
 def free_port():
     """One below those that clients get by themselves, so that it stays free while no server has it."""
     while True:
@@ -74,8 +55,8 @@ def free_port():
 
 
 class Suite:
-    def __init__(self, args, packages, templates, hub):
-        self.args, self.packages, self.templates, self.hub = args, packages, templates, hub
+    def __init__(self, args, packages, hub):
+        self.args, self.packages, self.hub = args, packages, hub
 
     def start(self, way, name, tests):
         """Starts tests one way, in a tree of their own."""
@@ -85,7 +66,7 @@ class Suite:
         shutil.copytree(self.args.suite, folder)
         (folder / "tmp").mkdir(exist_ok=True)
         (tree / "models").mkdir()
-        (tree / "models/templates").symlink_to(self.templates)
+        (tree / "models/templates").symlink_to(self.args.templates)
         env = {name: value for name, value in os.environ.items() if not name.startswith(("HOTSET", "LLAMA_"))}
         env |= WAYS[way] | {
             "HOTSET_PROFILE": "off",
@@ -168,7 +149,7 @@ def summary(records, differences, unsteady):
 
 def main():
     parser = argparse.ArgumentParser()
-    for name in ["server", "suite", "sdist", "model", "work", "report"]:
+    for name in ["server", "suite", "templates", "model", "work", "report"]:
         parser.add_argument(f"--{name}", type=lambda path: pathlib.Path(path).resolve(), required=name != "report")
     parser.add_argument("tests", nargs="*")
     args = parser.parse_args()
@@ -182,7 +163,7 @@ def main():
     models.make(args.model, files)
     hub = subprocess.Popen([sys.executable, HUB, files, "0"], stdout=subprocess.PIPE, text=True)
     try:
-        suite = Suite(args, packages, templates(args.work, args.suite, args.sdist), f"http://127.0.0.1:{hub.stdout.readline().strip()}/")
+        suite = Suite(args, packages, f"http://127.0.0.1:{hub.stdout.readline().strip()}/")
         # Its lines are of no interest, but have to go somewhere.
         threading.Thread(target=hub.stdout.read, daemon=True).start()
         records, differences, unsteady = compare(suite, args.tests)
