@@ -65,11 +65,35 @@ impl Queues for Slru {
 
 #[cfg(test)]
 mod tests {
+    use crate::expert::{Event, ExpertId, Shape};
+    use crate::policy::by_name;
     use crate::policy::testing::replay;
 
     /// Of six, three are protected: `d` and `e` push out `a` and `b`, which are then newer than `f` on probation.
     #[test]
     fn what_was_used_once_goes_first() {
         assert_eq!(replay("slru", 6, "abcdefabcdeghi"), "++++++.....fab");
+    }
+
+    /// Of two that one token hits, the router's second choice is protected last, and so pushes out the first.
+    #[test]
+    fn hits_come_in_the_order_of_the_router() {
+        let shape = Shape::uniform(1, 2);
+        for (ranks, victim) in [([0, 1], 0), ([1, 0], 1)] {
+            let mut policy = by_name("slru", &shape).unwrap();
+            policy.resize(2);
+            let event = Event {
+                n_tokens: 1,
+                experts: &[0, 1],
+                rows: &[1, 1],
+                ranks: &ranks,
+                ..Event::default()
+            };
+            let id = |expert| ExpertId { layer: 0, expert };
+            policy.route(&event);
+            (0..2).for_each(|expert| policy.insert(id(expert)));
+            policy.route(&event);
+            assert_eq!(policy.evict(&|_| false), Some(id(victim)), "{ranks:?}");
+        }
     }
 }
