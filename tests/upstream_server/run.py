@@ -71,6 +71,8 @@ class Suite:
         env |= WAYS[way] | {
             "HOTSET_PROFILE": "off",
             "OMP_WAIT_POLICY": "passive",
+            # What git ignores here is not ignored there.
+            "GIT_CEILING_DIRECTORIES": str(self.args.work),
             "LLAMA_SERVER_BIN_PATH": str(self.args.server),
             "LLAMA_CACHE": str(tree / "cache"),
             "MODEL_ENDPOINT": self.hub,
