@@ -72,10 +72,7 @@ impl Residency {
                 Some(slot) => Some((slot, None)),
                 None => self.evict().map(|(slot, victim)| (slot, Some(victim))),
             };
-            match place {
-                Some((slot, victim)) => self.fill_slot(expert, slot, victim, plan),
-                None => plan.staged.push(expert),
-            }
+            self.fill_slot(expert, place, plan);
         }
     }
 
@@ -95,15 +92,22 @@ impl Residency {
                     .evict_of(plan.layer, plan.is_prefill)
                     .map(|(slot, victim)| (slot, Some(victim))),
             };
-            match place {
-                Some((slot, victim)) => self.fill_slot(expert, slot, victim, plan),
-                None => plan.staged.push(expert),
-            }
+            self.fill_slot(expert, place, plan);
         }
         plan.staged.sort_unstable();
     }
 
-    fn fill_slot(&mut self, expert: u32, slot: u32, victim: Option<ExpertId>, plan: &mut Plan) {
+    /// Puts a miss into its place, a slot and who was there, or stages it.
+    fn fill_slot(
+        &mut self,
+        expert: u32,
+        place: Option<(u32, Option<ExpertId>)>,
+        plan: &mut Plan,
+    ) {
+        let Some((slot, victim)) = place else {
+            plan.staged.push(expert);
+            return;
+        };
         let id = ExpertId {
             layer: plan.layer,
             expert,

@@ -210,11 +210,8 @@ impl Residency {
             is_here && pins[slot as usize] == 0 && !expected.contains(&id)
         };
         let goes = |id: ExpertId| is_free(id) && !(unused && is_generated[shape.index(id)]);
-        let victim = match spares.iter().find(|&id| is_free(id)) {
-            Some(spare) => {
-                policy.evict_this(spare);
-                spare
-            }
+        let victim = match take_spare(&mut **policy, spares, is_free) {
+            Some(spare) => spare,
             None => {
                 // Mostly there is none, and a policy would ask for all that it knows of.
                 let mut experts = (0..shape.n_experts(layer)).map(|expert| ExpertId { layer, expert });
@@ -243,12 +240,8 @@ impl Residency {
         } = self;
         let is_pinned = |id| pins[slot_of[shape.index(id)] as usize] > 0;
         let is_wanted = |id| is_pinned(id) || expected.contains(&id);
-        let spare = spares.iter().find(|&id| !is_wanted(id));
-        let victim = match spare {
-            Some(spare) => {
-                policy.evict_this(spare);
-                Some(spare)
-            }
+        let victim = match take_spare(&mut **policy, spares, |id| !is_wanted(id)) {
+            Some(spare) => Some(spare),
             None if expected.is_empty() => None,
             None => policy.evict(&is_wanted),
         };
@@ -260,4 +253,15 @@ impl Residency {
         );
         Some((self.vacate(victim), victim))
     }
+}
+
+/// Takes the oldest spare that may go from the policy.
+fn take_spare(
+    policy: &mut dyn Policy,
+    spares: &Spares,
+    may_go: impl Fn(ExpertId) -> bool,
+) -> Option<ExpertId> {
+    let spare = spares.iter().find(|&id| may_go(id))?;
+    policy.evict_this(spare);
+    Some(spare)
 }

@@ -56,8 +56,8 @@ pub(super) struct Queued<Q> {
     unused: Scored<Foretold>,
     /// The experts of the last event that were not resident, ascending; none if it was a prompt.
     missing: Vec<u32>,
-    /// The picks of the event that is learnt: the rank, the expert and its rows.
-    picks: Vec<(u32, u32, u32)>,
+    /// The picks of the event that is learnt, as they are taken.
+    order: Vec<usize>,
 }
 
 impl<Q: Queues> Queued<Q> {
@@ -69,7 +69,7 @@ impl<Q: Queues> Queued<Q> {
             lists: Lists::new(Q::N_LISTS, shape.n_total()),
             unused: Scored::new(shape, Foretold::new(shape.n_total())),
             missing: Vec::new(),
-            picks: Vec::new(),
+            order: Vec::new(),
         }
     }
 
@@ -101,16 +101,13 @@ impl<Q: Queues> Policy for Queued<Q> {
         if event.is_prefill() {
             return;
         }
-        self.picks.clear();
-        let ranks = event.ranks.iter().filter(|_| Q::BY_RANK).copied();
-        let picks = event.experts.iter().zip(event.rows);
-        let ranked = ranks.chain(std::iter::repeat(0)).zip(picks);
-        self.picks
-            .extend(ranked.map(|(rank, (&expert, &rows))| (rank, expert, rows)));
-        if Q::BY_RANK {
-            self.picks.sort_unstable();
+        self.order.clear();
+        self.order.extend(0..event.experts.len());
+        if Q::BY_RANK && !event.ranks.is_empty() {
+            self.order.sort_unstable_by_key(|&i| (event.ranks[i], i));
         }
-        for &(_, expert, rows) in &self.picks {
+        for &i in &self.order {
+            let (expert, rows) = (event.experts[i], event.rows[i]);
             let index = first as u32 + expert;
             if self.is_queued(index) {
                 self.queues.hit(index, rows, &mut self.lists);
@@ -121,7 +118,9 @@ impl<Q: Queues> Policy for Queued<Q> {
                 self.missing.push(index);
             }
         }
-        self.missing.sort_unstable();
+        if Q::BY_RANK {
+            self.missing.sort_unstable();
+        }
     }
 
     fn insert(&mut self, id: ExpertId) {
